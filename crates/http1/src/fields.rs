@@ -1,0 +1,137 @@
+//! What the fields of a request say about its body, its host and its connection (RFC 9112, sections 3.2, 6 and
+//! 9; RFC 9110, section 10.1.1).
+//!
+//! The one thing to know: where two fields disagree, or one could be read in two ways, the request is refused.
+//! A server that guesses is one that a proxy in front of it can be made to disagree with.
+
+use std::mem::MaybeUninit;
+
+use crate::error::Error;
+use crate::grammar::{decimal, list};
+use crate::head::{Field, Head, Length, Span, Version};
+use crate::limits::Limits;
+use crate::target::{RequestLine, is_host};
+
+/// How many fields fit on the stack; above the default limit, so that the heap is for unusual limits alone.
+const ON_STACK: usize = 100;
+
+/// Reads the fields of a complete head into `head`. `input` ends with the head's blank line.
+pub(crate) fn read(input: &[u8], line: &RequestLine, limits: &Limits, head: &mut Head) -> Result<(), Error> {
+    head.method = line.method;
+    head.target = line.target;
+    head.path = line.path;
+    head.query = line.query;
+    head.version = line.version;
+    head.len = input.len();
+    head.fields.clear();
+    let found = if limits.fields <= ON_STACK {
+        tokenize(input, line, &mut [const { MaybeUninit::uninit() }; ON_STACK], head)?
+    } else {
+        tokenize(input, line, &mut vec![MaybeUninit::uninit(); limits.fields], head)?
+    };
+    head.host = line.authority.or(found.host);
+    if head.version == Version::Http11 && found.host.is_none() {
+        return Err(Error::HostMissing);
+    }
+    head.body = found.length(head.version)?;
+    if matches!(head.body, Length::Known(length) if length > limits.body) {
+        return Err(Error::BodyTooLarge);
+    }
+    head.keep_alive = !found.close && (found.keep_alive || head.version == Version::Http11);
+    head.expect_continue = found.expects && head.version == Version::Http11 && head.body != Length::Known(0);
+    Ok(())
+}
+
+/// httparse knows names and values; lines, their ends and the request line were checked before.
+fn tokenize<'a>(
+    input: &'a [u8],
+    line: &RequestLine,
+    scratch: &mut [MaybeUninit<httparse::Header<'a>>],
+    head: &mut Head,
+) -> Result<Found, Error> {
+    let start = line.method.start as usize;
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(&input[start..], scratch) {
+        Ok(httparse::Status::Complete(length)) if start + length == input.len() => {}
+        Err(httparse::Error::HeaderValue) => return Err(Error::FieldValue),
+        Err(httparse::Error::TooManyHeaders) => return Err(Error::TooManyFields),
+        _ => return Err(Error::FieldName),
+    }
+    let span = |part: &[u8]| {
+        let start = part.as_ptr().addr() - input.as_ptr().addr();
+        Span::new(start, start + part.len())
+    };
+    let mut found = Found::default();
+    for header in &*request.headers {
+        let field = Field { name: span(header.name.as_bytes()), value: span(header.value) };
+        head.fields.push(field);
+        found.note(header.name, header.value, field.value, head.version)?;
+    }
+    Ok(found)
+}
+
+/// What the fields read so far have said.
+#[derive(Default)]
+struct Found {
+    host: Option<Span>,
+    content_type: Option<()>,
+    content_length: Option<u64>,
+    /// Whether the Transfer-Encoding, if there is one, is exactly `chunked`.
+    is_chunked: Option<bool>,
+    close: bool,
+    keep_alive: bool,
+    expects: bool,
+}
+
+impl Found {
+    fn note(&mut self, name: &str, value: &[u8], span: Span, version: Version) -> Result<(), Error> {
+        match name.len() {
+            4 if name.eq_ignore_ascii_case("host") => {
+                once(&mut self.host, span, Error::HostRepeated)?;
+                if !is_host(value) {
+                    return Err(Error::Host);
+                }
+            }
+            6 if name.eq_ignore_ascii_case("expect") && version == Version::Http11 => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Error::Expectation);
+                }
+                self.expects = true;
+            }
+            10 if name.eq_ignore_ascii_case("connection") => {
+                for option in list(value) {
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            12 if name.eq_ignore_ascii_case("content-type") => {
+                once(&mut self.content_type, (), Error::ContentTypeRepeated)?;
+            }
+            14 if name.eq_ignore_ascii_case("content-length") => {
+                let length = decimal(value).ok_or(Error::ContentLength)?;
+                once(&mut self.content_length, length, Error::ContentLengthRepeated)?;
+            }
+            17 if name.eq_ignore_ascii_case("transfer-encoding") => {
+                let is_chunked = value.eq_ignore_ascii_case(b"chunked");
+                once(&mut self.is_chunked, is_chunked, Error::TransferEncodingRepeated)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn length(&self, version: Version) -> Result<Length, Error> {
+        match (self.is_chunked, self.content_length) {
+            (None, length) => Ok(Length::Known(length.unwrap_or(0))),
+            (Some(_), Some(_)) => Err(Error::LengthAndCoding),
+            (Some(_), None) if version == Version::Http10 => Err(Error::TransferEncodingVersion),
+            (Some(false), None) => Err(Error::TransferCoding),
+            (Some(true), None) => Ok(Length::Chunked),
+        }
+    }
+}
+
+/// Notes what a field said that may be there once only.
+fn once<T>(slot: &mut Option<T>, value: T, repeated: Error) -> Result<(), Error> {
+    if slot.replace(value).is_some() { Err(repeated) } else { Ok(()) }
+}
