@@ -1,0 +1,189 @@
+//! The second half of a connection's way: the app is called, its answer framed and sent, and the connection made ready for
+//! the next request.
+//!
+//! [`Connection::run`] is the only place where app code runs, and no lock of the server is held there.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Instant, SystemTime},
+};
+
+use crate::{
+    App, Record, Request, Response,
+    connection::{Connection, Next, Phase},
+    fork::Ending,
+    output::Progress,
+    response::Start,
+};
+
+/// How many pieces of one stream are sent before other requests have their turn.
+const PIECES_IN_A_TURN: usize = 32;
+
+impl Connection {
+    /// Runs what the app has to do for this connection: answer a request, give pieces of a stream, clean up.
+    pub(crate) fn run(&mut self, app: &dyn App) -> Next {
+        match self.phase {
+            Phase::Complete => {
+                let response = call(app, &mut self.request);
+                self.respond(response);
+                self.pump(app)
+            }
+            Phase::Ending { lost } => self.finish(app, lost),
+            _ => self.pump(app),
+        }
+    }
+
+    /// Runs the app and sends the whole answer, blocking. Only a forked child does this.
+    pub(crate) fn run_to_the_end(&mut self, app: &dyn App) -> Next {
+        let mut next = self.run(app);
+        loop {
+            next = match next {
+                Next::Run => self.run(app),
+                Next::Wait if self.phase == Phase::Sending => match self.wire().wait_writable() {
+                    Ok(()) => self.send(Instant::now()),
+                    Err(_) => self.lose(Instant::now()),
+                },
+                _ => return next,
+            }
+        }
+    }
+
+    /// Takes an answer as this connection's output.
+    pub(crate) fn respond(&mut self, response: Response) {
+        let asked = self.request.asked();
+        // An answer to HEAD without a body says nothing of how long the body of GET would be.
+        let length = response.body.length().filter(|length| !asked.is_head || *length > 0);
+        match response.head {
+            Start::Head(head) => {
+                let house = &self.request.wire.house;
+                self.output.begin(head, asked, length, &house.settings.server_name);
+            }
+            Start::Sent(writer) => self.output = writer.output,
+        }
+        self.output.take(response.body);
+        self.epilogue = response.epilogue;
+        self.phase = Phase::Sending;
+    }
+
+    /// Sends what is framed, as far as the socket takes it. Runs in the loop; what needs the app becomes [`Next::Run`].
+    pub(crate) fn send(&mut self, now: Instant) -> Next {
+        self.writable = false;
+        match self.output.write(&self.request.wire) {
+            Ok(Progress::Sent) if self.output.is_streaming() => Next::Run,
+            Ok(Progress::Sent) => self.end(now, false),
+            Ok(Progress::Blocked) => {
+                self.since = now;
+                Next::Wait
+            }
+            Err(_) => self.end(now, true),
+        }
+    }
+
+    /// The client is gone, or is given up.
+    pub(crate) fn lose(&mut self, now: Instant) -> Next {
+        self.end(now, true)
+    }
+
+    /// A child process has answered, or died without.
+    pub(crate) fn after_child(&mut self, ending: Ending, now: Instant) -> Next {
+        match ending {
+            Ending::KeptAlive => {
+                self.expect_next_request(now);
+                Next::Wait
+            }
+            Ending::Closed => self.part(now),
+            Ending::Silent { status, why } => {
+                self.respond(Response::plain(
+                    status,
+                    format!("{status} {}: {why}\n", mlws_http1::reason(status)),
+                ));
+                self.send(now)
+            }
+            Ending::Cut => {
+                self.wire().reset_on_close();
+                Next::Close
+            }
+        }
+    }
+
+    /// Sends and pulls in turn until the socket is full, the response complete, or others should have their turn.
+    fn pump(&mut self, app: &dyn App) -> Next {
+        for _ in 0..PIECES_IN_A_TURN {
+            match self.output.write(&self.request.wire) {
+                Ok(Progress::Sent) if !self.output.is_streaming() => return self.finish(app, false),
+                Ok(Progress::Sent) => {}
+                Ok(Progress::Blocked) => {
+                    self.writable = false;
+                    self.since = Instant::now();
+                    return Next::Wait;
+                }
+                Err(_) => return self.finish(app, true),
+            }
+            let pulled = catch_unwind(AssertUnwindSafe(|| self.output.pull()));
+            if !matches!(pulled, Ok(Ok(()))) {
+                return self.finish(app, true);
+            }
+        }
+        Next::Run
+    }
+
+    /// The response is over. Where app code or the log is still to run, that happens outside the loop.
+    fn end(&mut self, now: Instant, lost: bool) -> Next {
+        let house = self.house();
+        if self.output.is_streaming() || self.epilogue.is_some() || (house.wants_log && !self.refused) {
+            self.phase = Phase::Ending { lost };
+            return Next::Run;
+        }
+        self.part_or_go_on(now, lost)
+    }
+
+    /// Lets the app clean up, tells the log, and makes ready for what comes next.
+    fn finish(&mut self, app: &dyn App, lost: bool) -> Next {
+        let now = Instant::now();
+        let cut = self.output.is_cut();
+        drop(self.output.take_stream());
+        drop(self.epilogue.take());
+        if cut && !lost {
+            log::warn!("the app's body ended short of its Content-Length; the connection is closed");
+        }
+        if self.house().wants_log && !self.refused {
+            app.log(&Record {
+                request: &self.request,
+                status: self.output.status,
+                sent: self.output.sent,
+                took: now.saturating_duration_since(self.request.began),
+                at: SystemTime::now(),
+            });
+        }
+        self.part_or_go_on(now, lost || cut)
+    }
+
+    fn part_or_go_on(&mut self, now: Instant, lost: bool) -> Next {
+        if lost {
+            if self.output.ends_by_close() {
+                self.wire().reset_on_close();
+            }
+            return Next::Close;
+        }
+        let keep_alive = self.output.keep_alive;
+        self.request.buffer = self.output.reset();
+        if !keep_alive {
+            return self.part(now);
+        }
+        self.expect_next_request(now);
+        Next::Wait
+    }
+
+    /// Closes, but not under a client that is still sending: it would lose the answer to a reset.
+    fn part(&mut self, now: Instant) -> Next {
+        let unread = self.refused || self.readable || self.parsed < self.request.body.bytes.len();
+        if unread { self.start_lingering(now) } else { Next::Close }
+    }
+}
+
+fn call(app: &dyn App, request: &mut Request) -> Response {
+    catch_unwind(AssertUnwindSafe(|| app.call(request))).unwrap_or_else(|_| {
+        log::error!("the app panicked while it answered {} {}", request.method(), request.target());
+        Response::plain(500, "500 Internal Server Error\n")
+    })
+}

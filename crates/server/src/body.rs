@@ -1,0 +1,109 @@
+//! Request bodies: in memory, in the very buffer they were received in, or in an unlinked temporary file past a limit.
+//!
+//! The body is always complete when the app sees it.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    ops::Range,
+    path::Path,
+};
+
+/// A complete request body, read from its start.
+#[derive(Default)]
+pub struct RequestBody {
+    /// The receive buffer: head, then (unless spooled) the body, then bytes of a next request.
+    pub(crate) bytes: Vec<u8>,
+    /// Where an in-memory body stands in `bytes`, and how far it was read.
+    pub(crate) begin: usize,
+    pub(crate) at: usize,
+    pub(crate) end: usize,
+    spool: Option<Spool>,
+}
+
+struct Spool {
+    file: BufReader<File>,
+    length: u64,
+}
+
+impl RequestBody {
+    /// The body's whole length in bytes, however much of it was read.
+    pub fn length(&self) -> u64 {
+        self.spool.as_ref().map_or((self.end - self.begin) as u64, |spool| spool.length)
+    }
+
+    /// Whether the body lies in a temporary file.
+    pub fn is_spooled(&self) -> bool {
+        self.spool.is_some()
+    }
+
+    /// Forgets the body, keeps the buffer.
+    pub(crate) fn clear(&mut self) {
+        (self.begin, self.at, self.end, self.spool) = (0, 0, 0, None);
+    }
+
+    /// The body begins at this place of the buffer.
+    pub(crate) fn begin_at(&mut self, begin: usize) {
+        (self.begin, self.at, self.end, self.spool) = (begin, begin, begin, None);
+    }
+
+    /// Adds bytes of the buffer to the body, moved up to it where chunk lines stood between.
+    pub(crate) fn append(&mut self, piece: Range<usize>) {
+        let length = piece.len();
+        if piece.start != self.end {
+            self.bytes.copy_within(piece, self.end);
+        }
+        self.end += length;
+    }
+
+    /// Adds bytes of the buffer to the temporary file. The first call makes it in `folder` and moves the body so far into it;
+    /// its name is gone at once, so nothing stays behind.
+    pub(crate) fn spool(&mut self, folder: &Path, piece: Range<usize>) -> io::Result<()> {
+        let spool = match &mut self.spool {
+            Some(spool) => spool,
+            none => {
+                let mut file = tempfile::tempfile_in(folder)?;
+                file.write_all(&self.bytes[self.begin..self.end])?;
+                let length = (self.end - self.begin) as u64;
+                self.end = self.begin;
+                none.insert(Spool { file: BufReader::with_capacity(64 * 1024, file), length })
+            }
+        };
+        spool.length += piece.len() as u64;
+        spool.file.get_mut().write_all(&self.bytes[piece])
+    }
+
+    /// The temporary file is complete: reads start at its beginning.
+    pub(crate) fn rewind(&mut self) -> io::Result<()> {
+        self.spool.as_mut().map_or(Ok(()), |spool| spool.file.seek(SeekFrom::Start(0)).map(drop))
+    }
+}
+
+impl Read for RequestBody {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match &mut self.spool {
+            Some(spool) => spool.file.read(into),
+            None => {
+                let count = (&self.bytes[self.at..self.end]).read(into)?;
+                self.at += count;
+                Ok(count)
+            }
+        }
+    }
+}
+
+impl BufRead for RequestBody {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match &mut self.spool {
+            Some(spool) => spool.file.fill_buf(),
+            None => Ok(&self.bytes[self.at..self.end]),
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        match &mut self.spool {
+            Some(spool) => spool.file.consume(count),
+            None => self.at += count,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! One connection, from its first byte to its close: receive a request, have it answered, send, and again.
+//!
+//! A connection belongs to whoever holds its box: the loop while it waits for its socket, a thread while it is in the app.
+//! Each step ends in a [`Next`] that says what it waits for; nothing blocks but the app itself. The two halves of the way
+//! are told in `receive` and `answer`.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mlws_http1::Parser;
+
+use crate::{Request, output::Output, settings::House, wire::Wire};
+
+/// How long a refused client may go on sending before the connection is closed under it.
+const LINGER: Duration = Duration::from_secs(2);
+/// The largest buffer kept for a next connection.
+const KEPT: usize = 32 * 1024;
+/// How many of them are kept.
+const SPARE: usize = 256;
+
+#[expect(clippy::struct_excessive_bools, reason = "four facts about a socket, not one state")]
+pub(crate) struct Connection {
+    pub(crate) token: usize,
+    pub(crate) request: Request,
+    pub(crate) parser: Parser,
+    pub(crate) output: Output,
+    pub(crate) epilogue: Option<Box<dyn Send>>,
+    pub(crate) phase: Phase,
+    /// How many bytes of the request's buffer the parser has consumed.
+    pub(crate) parsed: usize,
+    /// When the present wait began.
+    pub(crate) since: Instant,
+    /// The server itself has answered, in place of the app.
+    pub(crate) refused: bool,
+    /// Body bytes received, for the minimum rate.
+    pub(crate) received: u64,
+    /// The socket may have more to read.
+    pub(crate) readable: bool,
+    /// The socket may have room again.
+    pub(crate) writable: bool,
+    /// The peer has ended its side: a short read no longer means that there is nothing more to read.
+    pub(crate) peer_done: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Between requests.
+    Idle,
+    /// Bytes of a head are awaited; a new connection starts here.
+    Head,
+    Body,
+    /// A request is complete and waits for the app, or is in it.
+    Complete,
+    /// The response is being sent.
+    Sending,
+    /// Only app code is left to run: an epilogue, or the end of a stream nobody reads any more.
+    Ending {
+        lost: bool,
+    },
+    /// A child process answers.
+    InChild,
+    /// Refused: what the client still sends is read and forgotten, so that it can read why.
+    Lingering {
+        left: usize,
+    },
+}
+
+/// What a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Its socket, or its deadline.
+    Wait,
+    /// The app.
+    Run,
+    /// Nothing more.
+    Close,
+}
+
+impl Connection {
+    pub(crate) fn new(token: usize, wire: Wire, now: Instant) -> Self {
+        let limits = Arc::clone(&wire.house.limits);
+        let request = Request::new(Arc::new(wire), now);
+        Self {
+            token,
+            request,
+            parser: Parser::new(limits),
+            output: Output::default(),
+            epilogue: None,
+            phase: Phase::Head,
+            parsed: 0,
+            since: now,
+            refused: false,
+            received: 0,
+            readable: true,
+            writable: false,
+            peer_done: false,
+        }
+    }
+
+    /// Goes on with what the socket allows now.
+    pub(crate) fn go_on(&mut self, now: Instant) -> Next {
+        match self.phase {
+            Phase::Idle | Phase::Head | Phase::Body => self.receive(now),
+            Phase::Sending if self.writable => self.send(now),
+            Phase::Lingering { left } if self.readable => self.linger(left),
+            _ => Next::Wait,
+        }
+    }
+
+    /// Whether [`go_on`](Self::go_on) could get on without waiting.
+    pub(crate) fn can_go_on(&self) -> bool {
+        match self.phase {
+            Phase::Idle | Phase::Head | Phase::Body | Phase::Lingering { .. } => self.readable,
+            Phase::Sending => self.writable,
+            _ => false,
+        }
+    }
+
+    /// When the present wait has lasted too long.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let settings = &self.house().settings;
+        let wait = match self.phase {
+            Phase::Idle => settings.keep_alive,
+            Phase::Head => settings.head_timeout,
+            Phase::Body => {
+                let earned = self.received.checked_div(settings.body_rate).unwrap_or(0);
+                settings.body_timeout + Duration::from_secs(earned)
+            }
+            Phase::Sending => settings.write_timeout,
+            Phase::Lingering { .. } => LINGER,
+            Phase::InChild => {
+                return settings.concurrency.child_timeout().map(|timeout| self.since + timeout);
+            }
+            Phase::Complete | Phase::Ending { .. } => return None,
+        };
+        Some(self.since + wait)
+    }
+
+    /// The deadline has passed.
+    pub(crate) fn time_out(&mut self, now: Instant) -> Next {
+        match self.phase {
+            Phase::Head if !self.request.body.bytes.is_empty() => {
+                self.refuse(408, "the request's head did not come in time", now)
+            }
+            Phase::Body => self.refuse(408, "the request's body came too slowly", now),
+            Phase::Sending => self.lose(now),
+            _ => Next::Close,
+        }
+    }
+
+    /// Whether the connection could be closed now without anybody missing anything.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Head) && self.request.body.bytes.is_empty()
+    }
+
+    /// Whether a request is complete and not yet answered.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.phase == Phase::Complete
+    }
+
+    /// Whether the last response is sent and the connection may live on.
+    pub(crate) fn is_between_requests(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Head)
+    }
+
+    /// A child answers from here on.
+    pub(crate) fn enter_child(&mut self, now: Instant) -> Next {
+        self.phase = Phase::InChild;
+        self.since = now;
+        Next::Wait
+    }
+
+    pub(crate) fn is_in_child(&self) -> bool {
+        self.phase == Phase::InChild
+    }
+
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.request.wire
+    }
+
+    pub(crate) fn house(&self) -> &House {
+        &self.request.wire.house
+    }
+
+    /// An idle connection keeps no buffers; they go to `spare`.
+    pub(crate) fn shed(&mut self, spare: &mut Vec<Vec<u8>>) {
+        if !self.is_idle() {
+            return;
+        }
+        for buffer in [std::mem::take(&mut self.request.body.bytes), std::mem::take(&mut self.request.buffer)]
+        {
+            if (1..=KEPT).contains(&buffer.capacity()) && spare.len() < SPARE {
+                spare.push(buffer);
+            }
+        }
+    }
+
+    /// Takes the buffers that [`shed`](Self::shed) gave away.
+    pub(crate) fn clothe(&mut self, spare: &mut Vec<Vec<u8>>) {
+        for buffer in [&mut self.request.body.bytes, &mut self.request.buffer] {
+            if buffer.capacity() == 0 {
+                *buffer = spare.pop().unwrap_or_default();
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The baton: one loop, many threads.
+//!
+//! Whoever holds the loop leads: polls, reads, parses, and runs what is ready itself. It lets go of the loop, though not of the app's
+//! own lock (Python's GIL), while it is inside the app. Should the app block there, a *standby* thread, which waits for nothing
+//! but that lock, gets it, finds the loop free, and leads. The old leader, done, hands its connection back and steps in line.
+//! So as long as the app does not block, one thread does everything, as if it were alone, and nothing is passed between threads.
+//!
+//! - Order of locks: the loop, then the app's. A thread that holds the app's lock only *tries* the loop.
+//! - The leader polls without blocking while it holds the app's lock, and lets go of it to block.
+//! - One thread more than asked for runs, so that someone can always accept, read, time out and refuse.
+//! - Who is promoted, and when, is told in [`crate::line`].
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use mio::Waker;
+
+use crate::{
+    App, Concurrency, Order,
+    connection::{Connection, Next},
+    event_loop::Loop,
+    line::Line,
+};
+
+/// As much stack as the first thread of a process usually has; deep templates need it.
+const STACK: usize = 8 << 20;
+
+pub(crate) struct Crew {
+    the_loop: Mutex<Loop>,
+    app: Arc<dyn App>,
+    /// How many threads may be inside the app at once.
+    threads: usize,
+    inside: AtomicUsize,
+    line: Line,
+    returned: Returned,
+    failure: Mutex<Option<io::Error>>,
+}
+
+/// Connections whose threads lost the baton while they were in the app.
+struct Returned {
+    connections: Mutex<Vec<(Box<Connection>, Next)>>,
+    some: AtomicBool,
+    leader_sleeps: AtomicBool,
+    waker: Waker,
+}
+
+impl Crew {
+    pub(crate) fn new(the_loop: Loop, app: Arc<dyn App>, concurrency: Concurrency) -> io::Result<Self> {
+        let threads = match concurrency {
+            Concurrency::Threads(threads) => threads.max(1),
+            Concurrency::Inline | Concurrency::Fork { .. } => 1,
+        };
+        let followers = if threads > 1 { threads } else { 0 };
+        let returned = Returned {
+            connections: Mutex::default(),
+            some: AtomicBool::new(false),
+            leader_sleeps: AtomicBool::new(false),
+            waker: the_loop.waker()?,
+        };
+        let line = Line::new(followers, app.one_at_a_time());
+        let inside = AtomicUsize::new(0);
+        Ok(Self {
+            the_loop: Mutex::new(the_loop),
+            app,
+            threads,
+            inside,
+            line,
+            returned,
+            failure: Mutex::default(),
+        })
+    }
+
+    /// Serves until ordered to end. The calling thread is one of the crew.
+    pub(crate) fn run(self: Arc<Self>) -> io::Result<()> {
+        let mut others = Vec::new();
+        for number in 0..self.line.followers() {
+            let crew = Arc::clone(&self);
+            let thread = thread::Builder::new().name(format!("mlws-{}", number + 1)).stack_size(STACK);
+            others.push(thread.spawn(move || crew.serve())?);
+        }
+        if self.line.followers() > 0 {
+            let crew = Arc::clone(&self);
+            others.push(
+                thread::Builder::new().name("mlws-lookout".into()).spawn(move || crew.line.look_out())?,
+            );
+        }
+        self.serve();
+        // Told to stop at once, threads that are still inside the app are left behind; the process is about to end.
+        if lock(&self.the_loop).order() != Some(Order::Stop) {
+            self.app.detached(&mut || {
+                for other in others.drain(..) {
+                    let _ = other.join();
+                }
+            });
+        }
+        lock(&self.failure).take().map_or(Ok(()), Err)
+    }
+
+    /// The life of one thread: lead where the loop is free, else wait in line.
+    fn serve(&self) {
+        self.app.attached(&mut || {
+            let mut called: Option<Instant> = None;
+            while !self.line.is_over() {
+                match self.try_loop() {
+                    Some(the_loop) => {
+                        self.line.takes_over(called.map(|called| called.elapsed()));
+                        self.lead(the_loop);
+                    }
+                    None => self.line.steps_back(),
+                }
+                self.app.detached(&mut || called = self.line.wait());
+            }
+        });
+    }
+
+    /// Runs the loop until the baton is lost or all is over.
+    fn lead(&self, the_loop: MutexGuard<'_, Loop>) {
+        let mut held = the_loop;
+        loop {
+            self.take_back(&mut held);
+            if held.is_finished() {
+                return self.line.end();
+            }
+            if self.inside.load(Ordering::Relaxed) < self.threads
+                && let Some(connection) = held.next_ready()
+            {
+                if held.forks() && connection.is_complete() {
+                    held.start_child(connection, &*self.app);
+                    continue;
+                }
+                match self.run_inside(held, connection) {
+                    Some(again) => held = again,
+                    None => return,
+                }
+                continue;
+            }
+            if let Err(error) = self.poll(&mut held) {
+                *lock(&self.failure) = Some(error);
+                return self.line.end();
+            }
+            held.turn();
+        }
+    }
+
+    /// Lets go of the loop, runs app code, and takes the loop up again unless somebody else leads by then.
+    fn run_inside<'a>(
+        &'a self,
+        the_loop: MutexGuard<'a, Loop>,
+        mut connection: Box<Connection>,
+    ) -> Option<MutexGuard<'a, Loop>> {
+        self.inside.fetch_add(1, Ordering::Relaxed);
+        drop(the_loop);
+        self.line.call_begins();
+        let next = catch_unwind(AssertUnwindSafe(|| connection.run(&*self.app))).unwrap_or_else(|_| {
+            log::error!("a panic while a response was sent; its connection is closed");
+            Next::Close
+        });
+        self.inside.fetch_sub(1, Ordering::Relaxed);
+        if let Some(mut the_loop) = self.try_loop() {
+            self.line.leads_on();
+            the_loop.settle(connection, next);
+            return Some(the_loop);
+        }
+        self.returned.put(connection, next);
+        None
+    }
+
+    fn poll(&self, the_loop: &mut Loop) -> io::Result<()> {
+        if the_loop.look()? || the_loop.is_busy() {
+            return Ok(());
+        }
+        self.returned.leader_sleeps.store(true, Ordering::SeqCst);
+        let mut polled = Ok(());
+        if !self.returned.some.load(Ordering::SeqCst) {
+            self.app.detached(&mut || polled = the_loop.wait());
+        }
+        self.returned.leader_sleeps.store(false, Ordering::SeqCst);
+        polled
+    }
+
+    fn take_back(&self, the_loop: &mut Loop) {
+        if self.returned.some.swap(false, Ordering::SeqCst) {
+            for (connection, next) in lock(&self.returned.connections).drain(..) {
+                the_loop.settle(connection, next);
+            }
+        }
+    }
+
+    fn try_loop(&self) -> Option<MutexGuard<'_, Loop>> {
+        match self.the_loop.try_lock() {
+            Ok(the_loop) => Some(the_loop),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+impl Returned {
+    fn put(&self, connection: Box<Connection>, next: Next) {
+        lock(&self.connections).push((connection, next));
+        self.some.store(true, Ordering::SeqCst);
+        if self.leader_sleeps.load(Ordering::SeqCst)
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("the leading thread could not be woken: {error}");
+        }
+    }
+}
+
+/// A lock that stays usable after a panic: what it guards is changed only in steps that leave it whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,95 @@
+//! When each connection's patience ends, in one place.
+//!
+//! A deadline is one number in one row, so setting it costs nothing per request; the row is walked only when the earliest
+//! deadline that was ever set has come, and at most ten times a second. A timeout is late by a tenth of a second at most.
+
+use std::time::{Duration, Instant};
+
+/// The row is not walked again sooner than this.
+const GRAIN: Duration = Duration::from_millis(100);
+
+#[derive(Default)]
+pub(crate) struct Deadlines {
+    at: Vec<Option<Instant>>,
+    next: Option<Instant>,
+}
+
+impl Deadlines {
+    pub(crate) fn set(&mut self, token: usize, deadline: Option<Instant>) {
+        if token >= self.at.len() {
+            self.at.resize(token + 1, None);
+        }
+        self.at[token] = deadline;
+        if let Some(deadline) = deadline {
+            self.next = Some(self.next.map_or(deadline, |next| next.min(deadline)));
+        }
+    }
+
+    pub(crate) fn clear(&mut self, token: usize) {
+        if let Some(at) = self.at.get_mut(token) {
+            *at = None;
+        }
+    }
+
+    /// How long until the row has to be walked.
+    pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
+        self.next.map(|next| next.saturating_duration_since(now))
+    }
+
+    /// The connections whose deadline has passed; their deadlines are cleared.
+    pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<usize> {
+        if self.next.is_none_or(|next| now < next) {
+            return Vec::new();
+        }
+        let mut expired = Vec::new();
+        let mut next = None;
+        for (token, at) in self.at.iter_mut().enumerate() {
+            match *at {
+                Some(deadline) if deadline <= now => {
+                    expired.push(token);
+                    *at = None;
+                }
+                Some(deadline) => next = Some(next.map_or(deadline, |next: Instant| next.min(deadline))),
+                None => {}
+            }
+        }
+        self.next = next.map(|next| next.max(now + GRAIN));
+        expired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_passed_expires_and_only_once() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::default();
+        deadlines.set(3, Some(start + Duration::from_secs(1)));
+        deadlines.set(5, Some(start + Duration::from_secs(2)));
+        assert!(deadlines.take_expired(start).is_empty());
+        assert_eq!(deadlines.take_expired(start + Duration::from_secs(1)), [3]);
+        assert_eq!(deadlines.take_expired(start + Duration::from_secs(3)), [5]);
+        assert!(deadlines.take_expired(start + Duration::from_secs(9)).is_empty());
+    }
+
+    #[test]
+    fn a_deadline_moved_on_does_not_expire_at_its_old_time() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::default();
+        deadlines.set(0, Some(start + Duration::from_secs(1)));
+        deadlines.set(0, Some(start + Duration::from_secs(5)));
+        assert!(deadlines.take_expired(start + Duration::from_secs(2)).is_empty());
+        assert_eq!(deadlines.wait(start + Duration::from_secs(2)), Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn a_deadline_set_after_a_walk_is_not_made_to_wait_for_the_next_old_one() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::default();
+        deadlines.set(0, Some(start + Duration::from_secs(60)));
+        deadlines.set(1, Some(start + Duration::from_millis(200)));
+        assert_eq!(deadlines.wait(start), Some(Duration::from_millis(200)));
+    }
+}

@@ -1,0 +1,434 @@
+//! The loop: waits for sockets, accepts, lets connections go on, and keeps what is ready for the app.
+//!
+//! It is a thing, not a thread: whoever holds it (see `crew`) runs it. It never runs app code. A connection that is in the app
+//! is out of the loop's hands, box and all; what its socket does meanwhile is noted in its slot.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event, unix::SourceFd};
+use slab::Slab;
+
+use crate::{
+    App, Concurrency, Listener, Order,
+    connection::{Connection, Next},
+    deadlines::Deadlines,
+    fork::Children,
+    settings::House,
+    wire::Wire,
+};
+
+const WAKER: usize = 1 << 20;
+const WATCHES: usize = (1 << 20) + 1;
+const CHILDREN: usize = 1 << 24;
+const CONNECTIONS: usize = 1 << 30;
+
+/// Connections accepted from one listener before others have their turn.
+const ACCEPTS_IN_A_TURN: usize = 64;
+/// How long accepting pauses when there are no descriptors left.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often children without a pidfd are asked after.
+const ASKING: Duration = Duration::from_millis(10);
+
+/// Told when its descriptor is readable; what it answers is obeyed.
+pub(crate) struct Watch {
+    pub(crate) descriptor: OwnedFd,
+    pub(crate) orders: Box<dyn FnMut() -> Option<Order> + Send>,
+}
+
+pub(crate) struct Loop {
+    poll: Poll,
+    events: Events,
+    house: Arc<House>,
+    listeners: Vec<Door>,
+    watches: Vec<Watch>,
+    slots: Slab<Slot>,
+    /// Connections whose request, stream or epilogue waits for the app.
+    ready: VecDeque<Box<Connection>>,
+    /// Connections that can go on without another event.
+    again: VecDeque<usize>,
+    deadlines: Deadlines,
+    children: Option<Children>,
+    spare: Vec<Vec<u8>>,
+    order: Option<Order>,
+}
+
+struct Door {
+    listener: Listener,
+    /// Connections may be waiting.
+    open: bool,
+    /// No accepting before this time.
+    paused: Option<Instant>,
+}
+
+/// Where a connection lives, and what its socket did while it was out.
+#[derive(Default)]
+struct Slot {
+    connection: Option<Box<Connection>>,
+    readable: bool,
+    writable: bool,
+    peer_done: bool,
+}
+
+impl Loop {
+    pub(crate) fn new(listeners: Vec<Listener>, watches: Vec<Watch>, house: Arc<House>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let registry = poll.registry();
+        for (index, listener) in listeners.iter().enumerate() {
+            register(registry, listener.as_fd().as_raw_fd(), index, Interest::READABLE)?;
+        }
+        for (index, watch) in watches.iter().enumerate() {
+            register(registry, watch.descriptor.as_raw_fd(), WATCHES + index, Interest::READABLE)?;
+        }
+        let children = match house.settings.concurrency {
+            Concurrency::Fork { children, .. } => Some(Children::new(children.max(1), CHILDREN)?),
+            _ => None,
+        };
+        let door = |listener| Door { listener, open: true, paused: None };
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(512),
+            house,
+            listeners: listeners.into_iter().map(door).collect(),
+            watches,
+            slots: Slab::new(),
+            ready: VecDeque::new(),
+            again: VecDeque::new(),
+            deadlines: Deadlines::default(),
+            children,
+            spare: Vec::new(),
+            order: None,
+        })
+    }
+
+    pub(crate) fn waker(&self) -> io::Result<Waker> {
+        Waker::new(self.poll.registry(), Token(WAKER))
+    }
+
+    /// Takes what the system has ready, without blocking. True if there was anything.
+    pub(crate) fn look(&mut self) -> io::Result<bool> {
+        self.poll_for(Some(Duration::ZERO))?;
+        Ok(!self.events.is_empty())
+    }
+
+    /// Blocks until the system has something ready or a deadline comes. Handles nothing yet.
+    pub(crate) fn wait(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        let asking = self.children.as_ref().is_some_and(Children::must_be_asked_after).then_some(ASKING);
+        let paused = self.listeners.iter().filter_map(|door| door.paused).min();
+        let paused = paused.map(|until| until.saturating_duration_since(now));
+        let wait = [self.deadlines.wait(now), asking, paused].into_iter().flatten().min();
+        self.poll_for(wait)
+    }
+
+    /// Lets every connection that has something to do go on, as far as it can without the app.
+    pub(crate) fn turn(&mut self) {
+        let now = Instant::now();
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            self.handle(event, now);
+        }
+        events.clear();
+        self.events = events;
+        for index in 0..self.listeners.len() {
+            self.accept(index, now);
+        }
+        for _ in 0..self.again.len() {
+            if let Some(token) = self.again.pop_front() {
+                self.go_on(token, now);
+            }
+        }
+        self.ask_after_children(now);
+        for token in self.deadlines.take_expired(now) {
+            self.time_out(token, now);
+        }
+    }
+
+    /// Whether another turn would find something to do without waiting.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.again.is_empty() || self.listeners.iter().any(|door| door.open && door.paused.is_none())
+    }
+
+    /// The next connection that needs the app.
+    pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
+        if self.children.as_ref().is_some_and(|children| !children.has_room()) {
+            return self.first_that_needs_no_child();
+        }
+        self.ready.pop_front()
+    }
+
+    /// Takes a connection back, or a new one in, with what it waits for.
+    pub(crate) fn settle(&mut self, mut connection: Box<Connection>, next: Next) {
+        let token = connection.token;
+        if next == Next::Close || (next == Next::Wait && self.is_draining() && connection.is_idle()) {
+            return self.close(&connection);
+        }
+        if next == Next::Run {
+            return self.queue(connection);
+        }
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        connection.readable |= std::mem::take(&mut slot.readable);
+        connection.writable |= std::mem::take(&mut slot.writable);
+        connection.peer_done |= slot.peer_done;
+        if connection.can_go_on() {
+            self.again.push_back(token);
+        } else {
+            connection.shed(&mut self.spare);
+        }
+        self.deadlines.set(token, connection.deadline());
+        slot.connection = Some(connection);
+    }
+
+    /// Forks a child for this connection's request.
+    pub(crate) fn start_child(&mut self, mut connection: Box<Connection>, app: &dyn App) {
+        let now = Instant::now();
+        let Some(children) = &mut self.children else { return };
+        let own = connection.token;
+        let connections = self.slots.iter().filter_map(|(token, slot)| {
+            let connection = slot.connection.as_ref().filter(|_| token != own)?;
+            Some(connection.wire().as_fd().as_raw_fd())
+        });
+        let waiting = self.ready.iter().map(|connection| connection.wire().as_fd().as_raw_fd());
+        let doors = self.listeners.iter().map(|door| door.listener.as_fd().as_raw_fd());
+        let watches = self.watches.iter().map(|watch| watch.descriptor.as_raw_fd());
+        let poll = std::iter::once(self.poll.as_raw_fd());
+        let mut others = connections.chain(waiting).chain(doors).chain(watches).chain(poll);
+        let next = match children.start(&mut connection, app, self.poll.registry(), &mut others) {
+            Ok(()) => connection.enter_child(now),
+            Err(error) => {
+                log::error!("no process could be forked for a request: {error}");
+                connection.refuse(503, "the server has no process left for this request", now)
+            }
+        };
+        self.settle(connection, next);
+    }
+
+    pub(crate) fn forks(&self) -> bool {
+        self.children.is_some()
+    }
+
+    /// Whether the loop has been told to end and has nothing left to do.
+    pub(crate) fn is_finished(&self) -> bool {
+        match self.order {
+            None => false,
+            Some(Order::Stop) => true,
+            Some(Order::Drain) => {
+                self.slots.is_empty() && self.children.as_ref().is_none_or(Children::is_empty)
+            }
+        }
+    }
+
+    /// What it was told last.
+    pub(crate) fn order(&self) -> Option<Order> {
+        self.order
+    }
+
+    fn poll_for(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, wait) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn handle(&mut self, event: &Event, now: Instant) {
+        match event.token().0 {
+            token if token >= CONNECTIONS => self.note(token - CONNECTIONS, event, now),
+            token if token >= CHILDREN => self.reap(token - CHILDREN, now),
+            token if token >= WATCHES => self.obey(token - WATCHES),
+            WAKER => {}
+            token => self.listeners[token].open = true,
+        }
+    }
+
+    fn note(&mut self, token: usize, event: &Event, now: Instant) {
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        let peer_done = event.is_read_closed() || event.is_error();
+        slot.readable |= event.is_readable() || peer_done;
+        slot.writable |= event.is_writable() || event.is_write_closed();
+        slot.peer_done |= peer_done;
+        if let Some(connection) = &mut slot.connection {
+            connection.readable |= std::mem::take(&mut slot.readable);
+            connection.writable |= std::mem::take(&mut slot.writable);
+            connection.peer_done |= slot.peer_done;
+            self.go_on(token, now);
+        }
+    }
+
+    fn go_on(&mut self, token: usize, now: Instant) {
+        let Some(mut connection) = self.slots.get_mut(token).and_then(|slot| slot.connection.take()) else {
+            return;
+        };
+        connection.clothe(&mut self.spare);
+        let next = catch_unwind(AssertUnwindSafe(|| connection.go_on(now))).unwrap_or_else(|_| {
+            log::error!("the server panicked over a connection, which is closed");
+            Next::Close
+        });
+        self.settle(connection, next);
+    }
+
+    fn time_out(&mut self, token: usize, now: Instant) {
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        let Some(mut connection) = slot.connection.take() else { return };
+        if connection.is_in_child() {
+            slot.connection = Some(connection);
+            return self.children.as_mut().map_or((), |children| children.kill(token));
+        }
+        let next = if connection.deadline().is_some_and(|deadline| deadline <= now) {
+            connection.time_out(now)
+        } else {
+            Next::Wait
+        };
+        self.settle(connection, next);
+    }
+
+    fn queue(&mut self, mut connection: Box<Connection>) {
+        self.deadlines.clear(connection.token);
+        if self.ready.len() >= self.house.settings.queue && connection.is_complete() {
+            let next = connection.refuse(503, "the server has too many requests waiting", Instant::now());
+            return self.settle(connection, next);
+        }
+        self.ready.push_back(connection);
+    }
+
+    /// With every child busy, epilogues and logs of this process still run.
+    fn first_that_needs_no_child(&mut self) -> Option<Box<Connection>> {
+        let at = self.ready.iter().position(|connection| !connection.is_complete())?;
+        self.ready.remove(at)
+    }
+
+    fn accept(&mut self, index: usize, now: Instant) {
+        let door = &mut self.listeners[index];
+        if door.paused.is_some_and(|until| until <= now) {
+            door.paused = None;
+        }
+        if !door.open || door.paused.is_some() {
+            return;
+        }
+        for _ in 0..ACCEPTS_IN_A_TURN {
+            if self.slots.len() >= self.house.settings.connections {
+                self.listeners[index].paused = Some(now + PAUSE);
+                return;
+            }
+            match self.listeners[index].listener.accept() {
+                Ok((socket, peer)) => {
+                    let wire = Wire::new(socket, peer, index, Arc::clone(&self.house));
+                    if let Err(error) = self.welcome(wire, now) {
+                        log::error!("a connection could not be watched and is closed: {error}");
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.listeners[index].open = false;
+                    return;
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    log::warn!("accepting pauses for {} ms: {error}", PAUSE.as_millis());
+                    self.listeners[index].paused = Some(now + PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, wire: Wire, now: Instant) -> io::Result<()> {
+        let entry = self.slots.vacant_entry();
+        let token = entry.key();
+        register(
+            self.poll.registry(),
+            wire.as_fd().as_raw_fd(),
+            CONNECTIONS + token,
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        entry.insert(Slot {
+            connection: Some(Box::new(Connection::new(token, wire, now))),
+            ..Slot::default()
+        });
+        self.go_on(token, now);
+        Ok(())
+    }
+
+    fn close(&mut self, connection: &Connection) {
+        let token = connection.token;
+        if self.children.is_some() {
+            // A child may still hold a copy of the socket: without this the poll set would keep it, and the client too.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&connection.wire().as_fd().as_raw_fd()));
+            connection.wire().hang_up();
+        }
+        self.deadlines.clear(token);
+        self.slots.try_remove(token);
+    }
+
+    fn reap(&mut self, index: usize, now: Instant) {
+        let Some(children) = &mut self.children else { return };
+        let Some((token, ending)) = children.reap(index, self.poll.registry()) else { return };
+        let Some(mut connection) = self.slots.get_mut(token).and_then(|slot| slot.connection.take()) else {
+            return;
+        };
+        let next = connection.after_child(ending, now);
+        self.settle(connection, next);
+    }
+
+    fn ask_after_children(&mut self, now: Instant) {
+        if self.children.as_ref().is_some_and(Children::must_be_asked_after) {
+            for index in self.children.as_ref().map(Children::indices).unwrap_or_default() {
+                self.reap(index, now);
+            }
+        }
+    }
+
+    fn obey(&mut self, index: usize) {
+        while let Some(order) = (self.watches[index].orders)() {
+            if self.order != Some(Order::Stop) {
+                self.order = Some(order);
+            }
+            match order {
+                Order::Drain => self.drain(),
+                Order::Stop => self.children.as_mut().map_or((), Children::kill_all),
+            }
+        }
+    }
+
+    /// Accepts no more, closes what is idle, lets the rest finish.
+    fn drain(&mut self) {
+        self.house.draining.store(true, Ordering::Relaxed);
+        for door in self.listeners.drain(..) {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&door.listener.as_fd().as_raw_fd()));
+        }
+        // One last look at each idle connection: a request may have come in since. What is idle then is closed.
+        let now = Instant::now();
+        for (_, slot) in &mut self.slots {
+            if let Some(connection) = &mut slot.connection {
+                connection.readable |= connection.is_idle();
+            }
+        }
+        for token in self.slots.iter().map(|(token, _)| token).collect::<Vec<_>>() {
+            self.go_on(token, now);
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.order.is_some()
+    }
+}
+
+fn register(registry: &Registry, descriptor: RawFd, token: usize, interest: Interest) -> io::Result<()> {
+    registry.register(&mut SourceFd(&descriptor), Token(token), interest)
+}
+
+/// Errors of `accept` that concern the connection that was to be accepted, not the listener (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::CONNABORTED, Errno::PROTO, Errno::PERM, Errno::NETDOWN, Errno::NOPROTOOPT, Errno::HOSTDOWN]
+        .iter()
+        .chain(&[Errno::HOSTUNREACH, Errno::OPNOTSUPP, Errno::NETUNREACH, Errno::INTR])
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}

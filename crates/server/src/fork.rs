@@ -1,0 +1,191 @@
+//! The fork floor: each request in a process of its own.
+//!
+//! The loop stays in the parent and owns every connection. A complete request forks a child, which runs the app, writes the
+//! response to the socket and leaves by `_exit`. The parent hears of its end by a pidfd in its own poll set, reaps that one pid and
+//! no other (the app's own children are not ours), and reads in a shared byte how far the child came: a child that died
+//! silent becomes a 500 or 504, one that died midway a cut connection. The parent has one thread.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use mio::{Interest, Registry, Token, unix::SourceFd};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
+use slab::Slab;
+
+use crate::{
+    App,
+    connection::{Connection, Next},
+    note::{Came, Note, Notes},
+    sys::{self, Forked},
+};
+
+/// How a child ended, for the connection it answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The response is sent and the connection may live on.
+    KeptAlive,
+    /// The response is sent and the connection is to be closed.
+    Closed,
+    /// It died before it sent anything.
+    Silent { status: u16, why: &'static str },
+    /// It died in the middle of the response.
+    Cut,
+}
+
+/// The children that run now.
+pub(crate) struct Children {
+    bound: usize,
+    running: Slab<Child>,
+    notes: Arc<Notes>,
+    first_token: usize,
+}
+
+struct Child {
+    pid: Pid,
+    /// None where the system has none; then the child is asked after by its pid now and then.
+    pidfd: Option<OwnedFd>,
+    connection: usize,
+    timed_out: bool,
+}
+
+impl Children {
+    pub(crate) fn new(bound: usize, first_token: usize) -> io::Result<Self> {
+        let notes = Arc::new(Notes::new(bound)?);
+        Ok(Self { bound, running: Slab::with_capacity(bound), notes, first_token })
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.running.len() < self.bound
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Whether some child can only be asked after, because the system has no pidfd.
+    pub(crate) fn must_be_asked_after(&self) -> bool {
+        self.running.iter().any(|(_, child)| child.pidfd.is_none())
+    }
+
+    /// Forks a child that answers `connection`'s request. `others` are descriptors it has no use for.
+    pub(crate) fn start(
+        &mut self,
+        connection: &mut Connection,
+        app: &dyn App,
+        registry: &Registry,
+        others: &mut dyn Iterator<Item = RawFd>,
+    ) -> io::Result<()> {
+        let entry = self.running.vacant_entry();
+        let index = entry.key();
+        let note = Notes::take(&self.notes, index);
+        app.before_fork();
+        let forked = sys::fork();
+        match forked {
+            Ok((Forked::Child, held)) => {
+                sys::take_signals_of_child();
+                drop(held);
+                answer_and_leave(connection, app, &note, others)
+            }
+            Ok((Forked::Parent(pid), held)) => {
+                drop(held);
+                app.after_fork_in_parent();
+                let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
+                if let Some(pidfd) = &pidfd {
+                    let token = Token(self.first_token + index);
+                    registry.register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE)?;
+                }
+                entry.insert(Child { pid, pidfd, connection: connection.token, timed_out: false });
+                Ok(())
+            }
+            Err(error) => {
+                app.after_fork_in_parent();
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends the child that answers this connection; its end is heard of as any other's.
+    pub(crate) fn kill(&mut self, connection: usize) {
+        for (_, child) in self.running.iter_mut().filter(|(_, child)| child.connection == connection) {
+            child.timed_out = true;
+            let _ = rustix::process::kill_process(child.pid, Signal::KILL);
+        }
+    }
+
+    /// Ends them all.
+    pub(crate) fn kill_all(&mut self) {
+        for (_, child) in &self.running {
+            let _ = rustix::process::kill_process(child.pid, Signal::KILL);
+        }
+    }
+
+    /// The children whose end is not yet known, by index.
+    pub(crate) fn indices(&self) -> Vec<usize> {
+        self.running.iter().map(|(index, _)| index).collect()
+    }
+
+    /// Reaps this child if it has ended: which connection it answered, and how.
+    pub(crate) fn reap(&mut self, index: usize, registry: &Registry) -> Option<(usize, Ending)> {
+        let child = self.running.get(index)?;
+        let status = match rustix::process::waitpid(Some(child.pid), WaitOptions::NOHANG) {
+            Ok(None) | Err(rustix::io::Errno::INTR) => return None,
+            Ok(Some((_, status))) => Some(status),
+            // Somebody else reaped it (an app that waits for any child); the shared byte still tells how far it came.
+            Err(_) => None,
+        };
+        let child = self.running.remove(index);
+        if let Some(pidfd) = &child.pidfd {
+            // A copy of the descriptor may live in a younger child, so it has to leave the poll set before it is closed.
+            let _ = registry.deregister(&mut SourceFd(&pidfd.as_raw_fd()));
+        }
+        let ending = match self.notes.read(index) {
+            Came::KeptAlive => Ending::KeptAlive,
+            Came::Closed => Ending::Closed,
+            came => {
+                child.tell_fate(status);
+                match came {
+                    Came::Midway => Ending::Cut,
+                    _ if child.timed_out => Ending::Silent { status: 504, why: "the request took too long" },
+                    _ => Ending::Silent { status: 500, why: "the request's process died" },
+                }
+            }
+        };
+        Some((child.connection, ending))
+    }
+}
+
+impl Child {
+    fn tell_fate(&self, status: Option<WaitStatus>) {
+        let fate = match status.and_then(WaitStatus::terminating_signal) {
+            _ if self.timed_out => "was killed at the timeout".to_owned(),
+            Some(signal) => format!("was killed by signal {signal}"),
+            None => "left by itself".to_owned(),
+        };
+        log::error!("child {} {fate} before its response was complete", self.pid.as_raw_nonzero());
+    }
+}
+
+/// The whole life of a child.
+fn answer_and_leave(
+    connection: &mut Connection,
+    app: &dyn App,
+    note: &Note,
+    others: &mut dyn Iterator<Item = RawFd>,
+) -> ! {
+    let answered = catch_unwind(AssertUnwindSafe(|| {
+        app.after_fork_in_child();
+        others.for_each(sys::close_copy);
+        connection.wire().note_in(note.clone());
+        let next = connection.run_to_the_end(app);
+        app.before_exit_of_child();
+        next
+    }));
+    let Ok(next) = answered else { sys::leave(70) };
+    let keeps_alive = next == Next::Wait && connection.is_between_requests();
+    note.write(if keeps_alive { Came::KeptAlive } else { Came::Closed });
+    sys::leave(0)
+}

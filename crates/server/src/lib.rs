@@ -1,0 +1,42 @@
+//! A small HTTP server with a callback: inline, on threads, or each request in a process of its own.
+//!
+//! The way of a request through the rooms:
+//!
+//! 1. [`event_loop`] wakes and lets a [`connection`] go on;
+//! 2. [`receive`] reads and parses (the protocol itself is `mlws-http1`), with the body in a [`body`] that fits it;
+//! 3. [`crew`] lends the loop out while a thread is in the app (who is next: [`line`]), or [`fork`] makes a child;
+//! 4. [`answer`] calls the [`App`], and sends its [`Response`] through an [`output`] over the [`wire`];
+//! 5. the connection goes back to the loop, which minds its [`deadlines`].
+
+mod answer;
+mod app;
+mod body;
+mod clock;
+mod connection;
+mod crew;
+mod deadlines;
+mod event_loop;
+mod fork;
+mod line;
+mod listener;
+mod note;
+mod output;
+mod payload;
+mod receive;
+mod request;
+mod response;
+mod server;
+mod settings;
+mod sys;
+mod wire;
+mod writer;
+
+pub use app::App;
+pub use body::RequestBody;
+pub use listener::{Address, AddressError, Listener};
+pub use payload::{Aborted, Body, Bytes, Stream};
+pub use request::Request;
+pub use response::{Record, Response};
+pub use server::{HttpForkServer, HttpServer, Order, Server};
+pub use settings::{Concurrency, Limits, Settings};
+pub use writer::Writer;

@@ -1,0 +1,162 @@
+//! Who leads next: the threads in line, the one standby, and the lookout that promotes it.
+//!
+//! A thread in line sleeps. Calling one costs a system call, so it is not done for each request: while the app answers without
+//! blocking, nobody is called at all. A *lookout* (a thread of its own that runs no app code) glances at the leader every few
+//! milliseconds and calls a standby when the leader has been inside one and the same call for that long. Once the app is
+//! seen to block, the leader calls a standby itself before each call, until the app has answered a good many times without.
+//! Where no lock of the app orders the threads (a Rust callback, a free-threaded Python) the baton is handed on before each call.
+
+use std::{
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// How often the lookout glances, and so how long the loop can stand still when the app blocks unexpectedly.
+const GLANCE: Duration = Duration::from_millis(5);
+/// A standby that got the app's lock sooner than this got it because the leader blocked; later, because the leader was
+/// preempted (Python's switch interval is 5 ms).
+const PREEMPTED: Duration = Duration::from_millis(4);
+/// How many calls without blocking it takes until the app is again believed not to block.
+const TRUST: u32 = 32;
+
+pub(crate) struct Line {
+    followers: usize,
+    one_at_a_time: bool,
+    called: Mutex<bool>,
+    turn: Condvar,
+    glance: Condvar,
+    /// A thread has been called and has neither led nor stepped back yet.
+    standby: AtomicBool,
+    /// Somebody holds the loop.
+    led: AtomicBool,
+    /// Counts the calls into the app.
+    calls: AtomicU64,
+    /// How many calls are still to be made with a standby called beforehand.
+    wary: AtomicU32,
+    lookout_sleeps: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Line {
+    pub(crate) fn new(followers: usize, one_at_a_time: bool) -> Self {
+        Self {
+            followers,
+            one_at_a_time,
+            called: Mutex::new(false),
+            turn: Condvar::new(),
+            glance: Condvar::new(),
+            standby: AtomicBool::new(false),
+            led: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
+            wary: AtomicU32::new(0),
+            lookout_sleeps: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// How many threads beside the first.
+    pub(crate) fn followers(&self) -> usize {
+        self.followers
+    }
+
+    /// The calling thread has the loop; if it was called from the line, it waited this long for the app's lock.
+    pub(crate) fn takes_over(&self, waited: Option<Duration>) {
+        self.led.store(true, Ordering::SeqCst);
+        self.standby.store(false, Ordering::SeqCst);
+        if waited.is_some_and(|waited| waited < PREEMPTED) {
+            self.wary.store(TRUST, Ordering::Relaxed);
+        }
+    }
+
+    /// The calling thread was called, but the leader leads on.
+    pub(crate) fn steps_back(&self) {
+        self.standby.store(false, Ordering::SeqCst);
+    }
+
+    /// The leader has let go of the loop and goes into the app.
+    pub(crate) fn call_begins(&self) {
+        if self.followers == 0 {
+            return;
+        }
+        self.led.store(false, Ordering::SeqCst);
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if !self.one_at_a_time || self.wary.load(Ordering::Relaxed) > 0 {
+            if !self.standby.load(Ordering::SeqCst) {
+                self.call(&mut self.lock());
+            }
+        } else if self.lookout_sleeps.load(Ordering::SeqCst) {
+            // The lock makes sure that the lookout is either before its last look or asleep.
+            drop(self.lock());
+            self.glance.notify_one();
+        }
+    }
+
+    /// The leader is back from the app and has the loop again.
+    pub(crate) fn leads_on(&self) {
+        if self.followers > 0 {
+            self.led.store(true, Ordering::SeqCst);
+            let wary = self.wary.load(Ordering::Relaxed);
+            self.wary.store(wary.saturating_sub(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Sleeps until called, and says when that was; `None` when all is over.
+    pub(crate) fn wait(&self) -> Option<Instant> {
+        let mut called = self.lock();
+        while !*called && !self.is_over() {
+            called = self.turn.wait(called).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::take(&mut *called).then(Instant::now)
+    }
+
+    /// The life of the lookout.
+    pub(crate) fn look_out(&self) {
+        let mut called = self.lock();
+        let mut seen = self.calls.load(Ordering::SeqCst);
+        while !self.is_over() {
+            called = self.glance.wait_timeout(called, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
+            let calls = self.calls.load(Ordering::SeqCst);
+            if calls != seen {
+                seen = calls;
+                continue;
+            }
+            if !self.led.load(Ordering::SeqCst) {
+                self.call(&mut called);
+            }
+            // Nothing moves; nothing is missed by sleeping until the next call begins.
+            self.lookout_sleeps.store(true, Ordering::SeqCst);
+            while self.calls.load(Ordering::SeqCst) == seen && !self.is_over() {
+                called = self.glance.wait(called).unwrap_or_else(PoisonError::into_inner);
+            }
+            self.lookout_sleeps.store(false, Ordering::SeqCst);
+            seen = self.calls.load(Ordering::SeqCst);
+        }
+    }
+
+    /// Everybody may go home.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        drop(self.lock());
+        self.turn.notify_all();
+        self.glance.notify_all();
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    /// Calls one thread from the line, unless one is called already.
+    fn call(&self, called: &mut bool) {
+        if !self.standby.swap(true, Ordering::SeqCst) {
+            *called = true;
+            self.turn.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.called.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,228 @@
+//! Where connections come in: TCP, Unix sockets, or a descriptor that somebody else has bound.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, ToSocketAddrs},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
+        unix::{ffi::OsStrExt, fs::FileTypeExt, net::UnixStream},
+    },
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use rustix::{
+    fs::OFlags,
+    net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt},
+};
+
+use crate::{sys, wire::Peer};
+
+/// What to listen on, as written: `HOST:PORT`, `[V6]:PORT`, `unix:PATH` or `fd://N`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A host name or IP address, and a port; port 0 takes any free one.
+    Tcp {
+        /// Name or address; an IPv6 address without brackets.
+        host: String,
+        /// 0 to 65535.
+        port: u16,
+    },
+    /// A Unix socket at this path.
+    Unix(PathBuf),
+    /// An open descriptor that is bound already.
+    Descriptor(RawFd),
+}
+
+/// Why an address could not be understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressError(String);
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}' is no address: write HOST:PORT, [IPV6]:PORT, unix:PATH or fd://NUMBER", self.0)
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let wrong = || AddressError(text.to_owned());
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if path.is_empty() { Err(wrong()) } else { Ok(Self::Unix(path.into())) };
+        }
+        if let Some(number) = text.strip_prefix("fd://") {
+            return number.parse().map(Self::Descriptor).map_err(|_| wrong());
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().map_err(|_| wrong())?;
+        let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
+            Some(Some(host)) => host,
+            None if !host.contains([':', ']', '/']) => host,
+            _ => return Err(wrong()),
+        };
+        let host = if host.is_empty() { "0.0.0.0" } else { host };
+        Ok(Self::Tcp { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Descriptor(number) => write!(f, "fd://{number}"),
+        }
+    }
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: OwnedFd,
+    local: Local,
+}
+
+#[derive(Debug, Clone)]
+enum Local {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Listener {
+    /// Binds and listens. A stale Unix socket file, on which nobody answers, is replaced.
+    pub fn bind(address: &Address, backlog: i32) -> io::Result<Self> {
+        let socket = match address {
+            Address::Tcp { host, port } => {
+                let mut found = (host.as_str(), *port).to_socket_addrs()?;
+                let address = found.next().ok_or_else(|| io::Error::other("the host name has no address"))?;
+                let socket =
+                    new_socket(if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
+                sockopt::set_socket_reuseaddr(&socket, true)?;
+                rustix::net::bind(&socket, &address)?;
+                socket
+            }
+            Address::Unix(path) => {
+                remove_stale(path)?;
+                let socket = new_socket(AddressFamily::UNIX)?;
+                rustix::net::bind(&socket, &SocketAddrUnix::new(path.as_path())?)?;
+                socket
+            }
+            Address::Descriptor(number) => sys::adopt(*number)?,
+        };
+        rustix::net::listen(&socket, backlog)?;
+        Self::from_socket(socket)
+    }
+
+    /// Takes a socket that listens already.
+    pub fn from_socket(socket: OwnedFd) -> io::Result<Self> {
+        let flags = rustix::fs::fcntl_getfl(&socket)?;
+        rustix::fs::fcntl_setfl(&socket, flags | OFlags::NONBLOCK)?;
+        let local = match SocketAddr::try_from(rustix::net::getsockname(&socket)?) {
+            Ok(address) => {
+                // Accepted sockets inherit it, so that no small response waits for an acknowledgement.
+                sockopt::set_tcp_nodelay(&socket, true)?;
+                Local::Tcp(address)
+            }
+            Err(_) => Local::Unix(unix_path(rustix::net::getsockname(&socket)?)),
+        };
+        Ok(Self { socket, local })
+    }
+
+    /// A second handle to the same socket.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()?, local: self.local.clone() })
+    }
+
+    /// Where it listens, with the real port: `http://127.0.0.1:8080` or `unix:/run/app.sock`.
+    pub fn url(&self) -> String {
+        match &self.local {
+            Local::Tcp(address) => format!("http://{address}"),
+            Local::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// The address it is bound to; none for a Unix socket.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match &self.local {
+            Local::Tcp(address) => Some(*address),
+            Local::Unix(_) => None,
+        }
+    }
+
+    /// What WSGI and CGI call `SERVER_NAME` and `SERVER_PORT`. A Unix socket is `localhost`, port 80.
+    pub fn server_name_and_port(&self) -> (String, u16) {
+        match &self.local {
+            Local::Tcp(address) => (address.ip().to_string(), address.port()),
+            Local::Unix(_) => ("localhost".into(), 80),
+        }
+    }
+
+    /// Takes one waiting connection; `WouldBlock` where there is none.
+    pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (socket, address) = rustix::net::acceptfrom_with(&self.socket, flags)?;
+        let peer = match address.map(SocketAddr::try_from) {
+            Some(Ok(address)) => {
+                Peer { address: address.ip().to_canonical().to_string(), port: address.port() }
+            }
+            _ => Peer::default(),
+        };
+        Ok((socket, peer))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Ok(found) if !found.file_type().is_socket() => {
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is no socket"))
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => Err(io::ErrorKind::AddrInUse.into()),
+        Ok(_) => std::fs::remove_file(path),
+        Err(_) => Ok(()),
+    }
+}
+
+fn unix_path(address: SocketAddrAny) -> PathBuf {
+    let address = SocketAddrUnix::try_from(address).ok();
+    let path = address.as_ref().and_then(SocketAddrUnix::path_bytes).unwrap_or_default();
+    std::ffi::OsStr::from_bytes(path).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_they_are_written() {
+        for text in ["127.0.0.1:8000", "localhost:0", "[::1]:80", "unix:/run/a b.sock", "fd://3"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        assert_eq!(":8000".parse::<Address>().unwrap().to_string(), "0.0.0.0:8000");
+        assert_eq!("unix:///run/x".parse::<Address>().unwrap(), Address::Unix("/run/x".into()));
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_a_sentence() {
+        for text in ["", "8000", "127.0.0.1", "host:port", "host:70000", "::1:80", "[::1]", "unix:", "fd://x"]
+        {
+            let error = text.parse::<Address>().unwrap_err();
+            assert!(error.to_string().contains("HOST:PORT"), "{text}: {error}");
+        }
+    }
+}

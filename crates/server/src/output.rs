@@ -1,0 +1,223 @@
+//! A response on its way out: what is framed and not yet sent, and where the rest will come from.
+//!
+//! Small pieces are joined into one buffer and leave in one system call; a large piece is sent from where it lies.
+
+use std::{
+    fs::File,
+    io::{self, IoSlice},
+    os::fd::AsFd,
+};
+
+use mlws_http1::{Asked, Framing, ResponseHead};
+
+use crate::{Aborted, Body, Bytes, Stream, clock, wire::Wire};
+
+/// Pieces up to this many bytes are copied behind the head rather than sent from where they lie.
+const COPIED: usize = 16 * 1024;
+
+#[derive(Default)]
+pub(crate) struct Output {
+    buffer: Vec<u8>,
+    at: usize,
+    piece: Option<Piece>,
+    file: Option<Range>,
+    stream: Option<Box<dyn Stream>>,
+    framing: Option<Framing>,
+    pub(crate) status: u16,
+    pub(crate) keep_alive: bool,
+    /// Body bytes framed so far.
+    pub(crate) sent: u64,
+}
+
+struct Piece {
+    bytes: Bytes,
+    at: usize,
+    end: usize,
+    suffix: &'static [u8],
+}
+
+struct Range {
+    file: File,
+    offset: u64,
+    left: u64,
+}
+
+/// How far [`Output::write`] came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Everything framed is sent.
+    Sent,
+    /// The socket takes no more for now.
+    Blocked,
+}
+
+impl Output {
+    /// Starts a response: its head is ready to be sent.
+    pub(crate) fn begin(&mut self, head: ResponseHead, asked: Asked, length: Option<u64>, server_name: &str) {
+        self.status = head.status();
+        let finished = head.finish(&asked, length, &clock::date(), server_name);
+        (self.buffer, self.at, self.sent) = (finished.bytes, 0, 0);
+        self.keep_alive = finished.keep_alive;
+        self.framing = Some(finished.framing);
+    }
+
+    /// Takes the body. A stream stays to be pulled; anything else is framed to its end.
+    pub(crate) fn take(&mut self, body: Body) {
+        match body {
+            Body::Empty => self.end(),
+            Body::Bytes(bytes) => {
+                self.frame(bytes);
+                self.end();
+            }
+            Body::File { file, offset, length } => {
+                let left = self.frame_range(length);
+                self.file = (left > 0).then_some(Range { file, offset, left });
+                self.end();
+            }
+            Body::Stream { stream, .. } => self.stream = Some(stream),
+        }
+    }
+
+    /// Frames one piece. The piece before it must have been sent.
+    pub(crate) fn frame(&mut self, bytes: Bytes) {
+        let length = bytes.as_ref().len();
+        let Some(framing) = &mut self.framing else { return };
+        if !framing.wants_body() {
+            return;
+        }
+        let frame = framing.piece(length);
+        if frame.take < length {
+            log::warn!("the app's body is longer than its Content-Length; the rest is cut");
+        }
+        self.sent += frame.take as u64;
+        self.buffer.extend_from_slice(&frame.prefix);
+        if frame.take <= COPIED {
+            self.buffer.extend_from_slice(&bytes.as_ref()[..frame.take]);
+            self.buffer.extend_from_slice(frame.suffix);
+        } else {
+            self.piece = Some(Piece { bytes, at: 0, end: frame.take, suffix: frame.suffix });
+        }
+    }
+
+    /// Pulls and frames the next piece of a stream; at its end frames the end. Runs app code.
+    pub(crate) fn pull(&mut self) -> Result<(), Aborted> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        if self.framing.as_ref().is_some_and(|framing| !framing.wants_body()) {
+            self.stream = None;
+            self.end();
+            return Ok(());
+        }
+        match stream.next()? {
+            Some(piece) => self.frame(piece),
+            None => {
+                self.stream = None;
+                self.end();
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a stream has more to give.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    pub(crate) fn take_stream(&mut self) -> Option<Box<dyn Stream>> {
+        self.stream.take()
+    }
+
+    /// Whether the body ended short of its Content-Length, or a stream was cut: the client must see an unclean end.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.framing.as_ref().is_some_and(|framing| self.stream.is_some() || framing.end().is_err())
+    }
+
+    /// Whether only the close of the connection tells the client that the body is complete.
+    pub(crate) fn ends_by_close(&self) -> bool {
+        self.framing.as_ref().is_some_and(Framing::ends_by_close)
+    }
+
+    /// Sends what is framed, as far as the socket takes it.
+    pub(crate) fn write(&mut self, wire: &Wire) -> io::Result<Progress> {
+        loop {
+            let wrote = if let Some(piece) = &self.piece {
+                wire.send_vectored(&[
+                    IoSlice::new(&self.buffer[self.at..]),
+                    IoSlice::new(&piece.bytes.as_ref()[piece.at..piece.end]),
+                    IoSlice::new(piece.suffix),
+                ])
+            } else if self.at < self.buffer.len() {
+                wire.send(&self.buffer[self.at..], self.file.is_some())
+            } else if let Some(range) = self.file.as_mut().filter(|range| range.left > 0) {
+                range.send(wire).map(|()| 0)
+            } else {
+                return Ok(Progress::Sent);
+            };
+            match wrote {
+                Ok(count) => self.advance(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Blocked),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends all that is framed, waiting for a slow client within the write timeout.
+    pub(crate) fn write_blocking(&mut self, wire: &Wire) -> io::Result<()> {
+        while self.write(wire)? == Progress::Blocked {
+            wire.wait_writable()?;
+        }
+        Ok(())
+    }
+
+    /// Forgets everything but the buffer, which is handed out for reuse.
+    pub(crate) fn reset(&mut self) -> Vec<u8> {
+        let buffer = std::mem::take(&mut self.buffer);
+        *self = Self::default();
+        buffer
+    }
+
+    /// How many of `length` bytes of a file are to be sent. A file's length is known, so its framing has no marks between pieces.
+    fn frame_range(&mut self, length: u64) -> u64 {
+        let Some(framing) = self.framing.as_mut().filter(|framing| framing.wants_body()) else { return 0 };
+        let take = framing.piece(usize::try_from(length).unwrap_or(usize::MAX)).take as u64;
+        self.sent += take;
+        take
+    }
+
+    fn end(&mut self) {
+        if let Some(Ok(tail)) = self.framing.as_ref().map(Framing::end) {
+            self.buffer.extend_from_slice(tail);
+        }
+    }
+
+    /// Takes note that `count` bytes left, first of the buffer, then of the piece, then of its suffix.
+    fn advance(&mut self, count: usize) {
+        let of_buffer = count.min(self.buffer.len() - self.at);
+        self.at += of_buffer;
+        if self.at == self.buffer.len() {
+            self.buffer.clear();
+            self.at = 0;
+        }
+        let Some(piece) = &mut self.piece else { return };
+        let rest = count - of_buffer;
+        let of_piece = rest.min(piece.end - piece.at);
+        piece.at += of_piece;
+        piece.suffix = &piece.suffix[rest - of_piece..];
+        if piece.at == piece.end {
+            self.buffer.extend_from_slice(piece.suffix);
+            self.piece = None;
+        }
+    }
+}
+
+impl Range {
+    /// Nothing sent means that the file shrank under our hands.
+    fn send(&mut self, wire: &Wire) -> io::Result<()> {
+        match wire.send_file(self.file.as_fd(), &mut self.offset, self.left)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => {
+                self.left -= count as u64;
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The first half of a connection's way: bytes from the socket through the parser into a complete request, or a refusal.
+
+use std::{io, sync::Arc, time::Instant};
+
+use mlws_http1::{Event, Length};
+
+use crate::{
+    Response,
+    connection::{Connection, Next, Phase},
+};
+
+/// How many bytes of a refused client are read and forgotten.
+const LINGER_BYTES: usize = 16 << 20;
+/// How many reads of one socket are done before others have their turn.
+const READS_IN_A_TURN: usize = 16;
+/// The room made for one read: of a head, and of a body.
+const HEAD_ROOM: usize = 4 * 1024;
+const BODY_ROOM: usize = 256 * 1024;
+
+/// Why a request is not served.
+struct Refusal {
+    status: u16,
+    why: String,
+}
+
+impl Connection {
+    /// Reads and parses until a request is complete, something is wrong, or there is nothing more to read for now.
+    pub(crate) fn receive(&mut self, now: Instant) -> Next {
+        for _ in 0..READS_IN_A_TURN {
+            match self.parse(now) {
+                Ok(true) => return Next::Run,
+                Ok(false) if !self.readable => return Next::Wait,
+                Ok(false) => {}
+                Err(refusal) => return self.refuse(refusal.status, &refusal.why, now),
+            }
+            match self.read() {
+                Ok(0) => return self.input_ended(now),
+                Ok(count) if self.phase == Phase::Body => self.received += count as u64,
+                Ok(count) if self.request.body.bytes.len() == count => self.enter(Phase::Head, now),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(_) => return Next::Close,
+            }
+        }
+        Next::Wait
+    }
+
+    /// Answers `status` in the server's own words and ends the connection. What the client still sends is not parsed.
+    pub(crate) fn refuse(&mut self, status: u16, why: &str, now: Instant) -> Next {
+        log::debug!("refused {}:{} with {status}: {why}", self.wire().peer.address, self.wire().peer.port);
+        if self.phase != Phase::Body {
+            self.request.is_head = false;
+        }
+        self.parser.stop();
+        self.refused = true;
+        let text = format!("{status} {}: {why}\n", mlws_http1::reason(status));
+        let mut response = Response::plain(status, text);
+        if status == 503 {
+            response = response.field("Retry-After", "1").unwrap_or_else(|_| Response::plain(503, ""));
+        }
+        self.request.head.keep_alive = false;
+        self.respond(response);
+        self.send(now)
+    }
+
+    /// Reads and forgets, so that the client can read the refusal before the connection closes under it.
+    pub(crate) fn linger(&mut self, left: usize) -> Next {
+        let mut scratch = [0; 16 * 1024];
+        let mut left = left;
+        while left > 0 {
+            match self.wire().discard(&mut scratch) {
+                Ok(0) => return Next::Close,
+                Ok(count) => left = left.saturating_sub(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    self.phase = Phase::Lingering { left };
+                    return Next::Wait;
+                }
+                Err(_) => return Next::Close,
+            }
+        }
+        Next::Close
+    }
+
+    pub(crate) fn start_lingering(&mut self, now: Instant) -> Next {
+        self.wire().finish_writing();
+        self.since = now;
+        self.readable = true;
+        self.linger(LINGER_BYTES)
+    }
+
+    /// Makes the buffer begin with the first byte behind the request just served.
+    pub(crate) fn expect_next_request(&mut self, now: Instant) {
+        self.request.body.bytes.drain(..self.parsed);
+        self.request.body.clear();
+        self.parsed = 0;
+        let begun = !self.request.body.bytes.is_empty();
+        self.request.began = now;
+        self.enter(if begun { Phase::Head } else { Phase::Idle }, now);
+        // Bytes of a next request may be here already; trying costs nothing where there are none.
+        self.readable |= begun;
+    }
+
+    /// Parses what is there. True: the request is complete. False: more bytes are needed.
+    fn parse(&mut self, now: Instant) -> Result<bool, Refusal> {
+        loop {
+            let request = &mut self.request;
+            let Some(event) = self.parser.next(&request.body.bytes[self.parsed..], &mut request.head)? else {
+                self.compact();
+                return Ok(false);
+            };
+            match event {
+                Event::Head => {
+                    self.parsed += self.request.head.len;
+                    self.request.body.begin_at(self.parsed);
+                    self.request.is_head = self.request.method() == "HEAD";
+                    self.received = 0;
+                    self.enter(Phase::Body, now);
+                    self.say_continue();
+                }
+                Event::Data { payload, consumed } => {
+                    let at = self.parsed;
+                    self.keep(at + payload.start, at + payload.end)?;
+                    self.parsed += consumed;
+                }
+                Event::End { consumed } => {
+                    self.parsed += consumed;
+                    self.request.body.rewind()?;
+                    self.phase = Phase::Complete;
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, now: Instant) {
+        if phase == Phase::Head {
+            self.request.began = now;
+        }
+        self.phase = phase;
+        self.since = now;
+    }
+
+    /// Keeps body bytes: in the buffer, moved up to the body so far, or in a temporary file once they are too many.
+    fn keep(&mut self, start: usize, end: usize) -> io::Result<()> {
+        let house = Arc::clone(&self.request.wire.house);
+        let body = &mut self.request.body;
+        if body.is_spooled() || body.end - body.begin + (end - start) > house.settings.body_in_memory {
+            body.spool(&house.settings.temporary, start..end)
+        } else {
+            body.append(start..end);
+            Ok(())
+        }
+    }
+
+    /// Drops consumed bytes behind the body, so that chunk lines and spooled bytes do not pile up.
+    fn compact(&mut self) {
+        let body = &mut self.request.body;
+        if self.phase == Phase::Body && self.parsed > body.end {
+            body.bytes.drain(body.end..self.parsed);
+            self.parsed = body.end;
+        }
+    }
+
+    fn read(&mut self) -> io::Result<usize> {
+        let room = if self.phase == Phase::Body { self.body_room() } else { HEAD_ROOM };
+        let buffer = &mut self.request.body.bytes;
+        if buffer.capacity() - buffer.len() < room {
+            buffer.reserve(room);
+        }
+        let offered = buffer.capacity() - buffer.len();
+        let count = self.request.wire.read(buffer)?;
+        // A short read has emptied the socket; only the end of the input could follow without another event.
+        self.readable = count == offered || self.peer_done;
+        Ok(count)
+    }
+
+    fn body_room(&self) -> usize {
+        match self.request.head.body {
+            Length::Known(length) => {
+                let missing = length.saturating_sub(self.received);
+                usize::try_from(missing).unwrap_or(BODY_ROOM).clamp(HEAD_ROOM, BODY_ROOM)
+            }
+            Length::Chunked => BODY_ROOM / 8,
+        }
+    }
+
+    /// `100 Continue`, where the client waits for it before it sends the body (RFC 9110, section 10.1.1).
+    fn say_continue(&mut self) {
+        let wanted = self.request.head.expect_continue && self.request.head.body != Length::Known(0);
+        if wanted && self.parsed == self.request.body.bytes.len() {
+            // Nothing else is on its way out, so there is room; a client that is gone shows itself at the next read.
+            let _ = self.wire().send(mlws_http1::CONTINUE, false);
+        }
+    }
+
+    /// The client sends no more. Between requests that is a clean end; within one it is told, in case it still reads.
+    fn input_ended(&mut self, now: Instant) -> Next {
+        self.readable = false;
+        let left = &self.request.body.bytes[self.parsed..];
+        if self.parser.is_between_requests() && matches!(left, b"" | b"\r\n") {
+            return Next::Close;
+        }
+        self.refuse(400, "the request ended before it was complete", now)
+    }
+}
+
+impl From<mlws_http1::Error> for Refusal {
+    fn from(error: mlws_http1::Error) -> Self {
+        Self { status: error.status(), why: error.to_string() }
+    }
+}
+
+impl From<io::Error> for Refusal {
+    /// Only the temporary file of a body fails this way.
+    fn from(error: io::Error) -> Self {
+        log::error!("a request body could not be stored: {error}");
+        Self { status: 507, why: "there is no room to store the request's body".into() }
+    }
+}

@@ -1,0 +1,137 @@
+//! A complete request: its head, its body, and where it came from.
+//!
+//! The head's bytes and a body small enough for memory share the one buffer they were received in; nothing is copied.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use mlws_http1::{Asked, Head, ResponseHead, Version};
+
+use crate::{RequestBody, Writer, wire::Wire};
+
+/// One request. Field names and values are bytes as the client sent them.
+pub struct Request {
+    pub(crate) head: Head,
+    pub(crate) body: RequestBody,
+    pub(crate) wire: Arc<Wire>,
+    pub(crate) began: Instant,
+    pub(crate) is_head: bool,
+    /// A spare buffer for the head of the response.
+    pub(crate) buffer: Vec<u8>,
+}
+
+impl Request {
+    pub(crate) fn new(wire: Arc<Wire>, now: Instant) -> Self {
+        Self {
+            head: Head::default(),
+            body: RequestBody::default(),
+            wire,
+            began: now,
+            is_head: false,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The method, such as `GET`: a token, never empty.
+    pub fn method(&self) -> &str {
+        self.head.method(self.bytes())
+    }
+
+    /// The request target exactly as sent.
+    pub fn target(&self) -> &str {
+        self.head.target(self.bytes())
+    }
+
+    /// The path as sent, percent-encoded; empty where an absolute target has none.
+    pub fn path(&self) -> &[u8] {
+        self.head.path.of(self.bytes())
+    }
+
+    /// What follows `?` in the target, or nothing.
+    pub fn query(&self) -> &[u8] {
+        self.head.query.of(self.bytes())
+    }
+
+    /// The authority the client asked for: that of an absolute target, else the Host field.
+    pub fn host(&self) -> Option<&[u8]> {
+        self.head.host.map(|span| span.of(self.bytes()))
+    }
+
+    /// The first field of this name, in any case.
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        self.head.field(self.bytes(), name)
+    }
+
+    /// All fields in the order sent.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.head.fields.iter().map(|field| (field.name.of(self.bytes()), field.value.of(self.bytes())))
+    }
+
+    /// HTTP/1.0 or HTTP/1.1.
+    pub fn version(&self) -> Version {
+        self.head.version
+    }
+
+    /// The body, complete: `Read` and `BufRead`.
+    pub fn body(&mut self) -> &mut RequestBody {
+        &mut self.body
+    }
+
+    /// Takes the body out, with the bytes of the head; until [`put_body`](Self::put_body) the request's fields are empty.
+    pub fn take_body(&mut self) -> RequestBody {
+        std::mem::take(&mut self.body)
+    }
+
+    /// Puts back what [`take_body`](Self::take_body) took.
+    pub fn put_body(&mut self, body: RequestBody) {
+        self.body = body;
+    }
+
+    /// The client's address, as text: an IP address, or nothing for a Unix socket.
+    pub fn peer_address(&self) -> &str {
+        &self.wire.peer.address
+    }
+
+    /// The client's port; 0 for a Unix socket.
+    pub fn peer_port(&self) -> u16 {
+        self.wire.peer.port
+    }
+
+    /// Which of the server's listeners (by index) accepted the connection.
+    pub fn listener(&self) -> usize {
+        self.wire.listener
+    }
+
+    /// When the first byte of this request was read.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Starts the response now and hands out a [`Writer`] that sends pieces at once, blocking where the client is slow.
+    /// For apps that must push (WSGI's `write()`); others return a [`Response`](crate::Response) and let the server pull.
+    pub fn start(&mut self, head: ResponseHead) -> std::io::Result<Writer> {
+        Writer::start(Arc::clone(&self.wire), head, self.asked())
+    }
+
+    /// A buffer of the connection to write the response's head into, for [`ResponseHead::reuse`].
+    pub fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
+    pub(crate) fn asked(&self) -> Asked {
+        let house = &self.wire.house;
+        Asked {
+            is_head: self.is_head,
+            version: self.head.version,
+            keep_alive: self.head.keep_alive
+                && !house.draining.load(Ordering::Relaxed)
+                && !house.settings.keep_alive.is_zero(),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.body.bytes
+    }
+}

@@ -1,0 +1,79 @@
+//! What an app answers: a head and a body.
+
+use std::time::{Duration, SystemTime};
+
+use mlws_http1::{ResponseError, ResponseHead};
+
+use crate::{Body, Bytes, Request, Writer};
+
+/// An answer to one request.
+pub struct Response {
+    pub(crate) head: Start,
+    pub(crate) body: Body,
+    pub(crate) epilogue: Option<Box<dyn Send>>,
+}
+
+/// Whether the head is still to be sent, or a [`Writer`] has sent it.
+pub(crate) enum Start {
+    Head(ResponseHead),
+    Sent(Writer),
+}
+
+impl Response {
+    /// A response with this head and body.
+    pub fn new(head: ResponseHead, body: Body) -> Self {
+        Self { head: Start::Head(head), body, epilogue: None }
+    }
+
+    /// The rest of a response that a [`Writer`] has begun.
+    pub fn rest(writer: Writer, body: Body) -> Self {
+        Self { head: Start::Sent(writer), body, epilogue: None }
+    }
+
+    /// `200 OK` with a text body.
+    pub fn text(body: impl Into<Bytes>) -> Self {
+        Self::plain(200, body)
+    }
+
+    /// A status with its usual phrase and a text body. A status outside 200..=599 becomes 500.
+    pub fn plain(status: u16, body: impl Into<Bytes>) -> Self {
+        let head = ResponseHead::new(status, mlws_http1::reason(status).as_bytes()).and_then(|mut head| {
+            head.field(b"Content-Type", b"text/plain; charset=utf-8")?;
+            Ok(head)
+        });
+        match head {
+            Ok(head) => Self::new(head, Body::Bytes(body.into())),
+            Err(_) => Self::plain(500, "the app answered with an impossible status\n"),
+        }
+    }
+
+    /// Adds a field. Errors where the name is no token or the value holds control characters (RFC 9110, section 5).
+    pub fn field(mut self, name: &str, value: &str) -> Result<Self, ResponseError> {
+        if let Start::Head(head) = &mut self.head {
+            head.field(name.as_bytes(), value.as_bytes())?;
+        }
+        Ok(self)
+    }
+
+    /// Keeps `epilogue` until the response is sent or the connection lost, and drops it then, exactly once and without any lock
+    /// of the server: the place for an app's own clean-up.
+    #[must_use]
+    pub fn with_epilogue(mut self, epilogue: Box<dyn Send>) -> Self {
+        self.epilogue = Some(epilogue);
+        self
+    }
+}
+
+/// A finished exchange, for the access log.
+pub struct Record<'a> {
+    /// What was asked.
+    pub request: &'a Request,
+    /// The status sent.
+    pub status: u16,
+    /// Body bytes sent, framing not counted.
+    pub sent: u64,
+    /// From the first byte of the request to the last of the response.
+    pub took: Duration,
+    /// When it ended, by the wall clock.
+    pub at: SystemTime,
+}

@@ -1,0 +1,159 @@
+//! Puts the parts together: listeners, settings, an app, and whoever may give orders.
+
+use std::{
+    io,
+    net::ToSocketAddrs,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use crate::{
+    Address, App, Concurrency, Listener, Request, Response, Settings,
+    crew::Crew,
+    event_loop::{Loop, Watch},
+    settings::House,
+};
+
+/// The backlog of a listening socket that nobody gave a number for.
+const BACKLOG: i32 = 2048;
+
+/// What a server can be told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Accept no more, finish what runs, then return.
+    Drain,
+    /// Return at once; connections are cut, children killed.
+    Stop,
+}
+
+/// A server: serves an [`App`] on its listeners until ordered to end.
+pub struct Server {
+    listeners: Vec<Listener>,
+    settings: Settings,
+    app: Arc<dyn App>,
+    watches: Vec<Watch>,
+}
+
+impl Server {
+    /// A server that has not started yet.
+    pub fn new(listeners: Vec<Listener>, settings: Settings, app: Arc<dyn App>) -> Self {
+        Self { listeners, settings, app, watches: Vec::new() }
+    }
+
+    /// Asks `orders` whenever `descriptor` is readable, until it answers `None`.
+    #[must_use]
+    pub fn watch(mut self, descriptor: OwnedFd, orders: Box<dyn FnMut() -> Option<Order> + Send>) -> Self {
+        self.watches.push(Watch { descriptor, orders });
+        self
+    }
+
+    /// Serves until ordered to end. Errors only where the system refuses a poll set, a thread or a shared page.
+    pub fn run(self) -> io::Result<()> {
+        let house = House {
+            limits: Arc::new(self.settings.limits.clone()),
+            wants_log: self.app.wants_log(),
+            draining: AtomicBool::new(false),
+            settings: self.settings,
+        };
+        let concurrency = house.settings.concurrency;
+        let the_loop = Loop::new(self.listeners, self.watches, Arc::new(house))?;
+        Arc::new(Crew::new(the_loop, self.app, concurrency)?).run()
+    }
+}
+
+/// The HTTP floor at its smallest: an address and a callback.
+///
+/// ```no_run
+/// use mlws_server::{HttpServer, Response};
+///
+/// HttpServer::bind("127.0.0.1:8080")?.serve(|_request| Response::text("Hello, World!\n"))?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct HttpServer {
+    listener: Listener,
+    settings: Settings,
+}
+
+impl HttpServer {
+    /// Binds `address`, such as `"127.0.0.1:8080"`; port 0 takes any free one.
+    pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
+        let address = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::InvalidInput)?;
+        let address = Address::Tcp { host: address.ip().to_string(), port: address.port() };
+        Ok(Self { listener: Listener::bind(&address, BACKLOG)?, settings: Settings::default() })
+    }
+
+    /// Calls back on this many threads. One is the default: then the callback runs inline, in the loop's own thread.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.settings.concurrency =
+            if threads > 1 { Concurrency::Threads(threads) } else { Concurrency::Inline };
+        self
+    }
+
+    /// Changes any of the [`Settings`].
+    #[must_use]
+    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// Where it listens, with the real port: `http://127.0.0.1:8080`.
+    pub fn url(&self) -> String {
+        self.listener.url()
+    }
+
+    /// Answers every request through `callback`, for as long as the process lives.
+    pub fn serve(
+        self,
+        callback: impl Fn(&mut Request) -> Response + Send + Sync + 'static,
+    ) -> io::Result<()> {
+        Server::new(vec![self.listener], self.settings, Arc::new(callback)).run()
+    }
+}
+
+/// The fork floor: the same callback, each *request* in a process of its own.
+///
+/// The calling process must have one thread.
+#[derive(Debug)]
+pub struct HttpForkServer(HttpServer);
+
+impl HttpForkServer {
+    /// Binds `address`, as [`HttpServer::bind`] does.
+    pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
+        let concurrency = Concurrency::Fork { children: 64, timeout: Some(Duration::from_secs(30)) };
+        Ok(Self(HttpServer::bind(address)?.settings(|settings| settings.concurrency = concurrency)))
+    }
+
+    /// How many children may run at once (64 unless set); further requests wait.
+    #[must_use]
+    pub fn children(mut self, bound: usize) -> Self {
+        if let Concurrency::Fork { children, .. } = &mut self.0.settings.concurrency {
+            *children = bound;
+        }
+        self
+    }
+
+    /// How long a child may run (30 s unless set) before it is killed and its client gets 504.
+    #[must_use]
+    pub fn timeout(mut self, bound: Option<Duration>) -> Self {
+        if let Concurrency::Fork { timeout, .. } = &mut self.0.settings.concurrency {
+            *timeout = bound;
+        }
+        self
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        self.0.url()
+    }
+
+    /// Answers every request through `callback` in a child process, for as long as the process lives.
+    pub fn serve(
+        self,
+        callback: impl Fn(&mut Request) -> Response + Send + Sync + 'static,
+    ) -> io::Result<()> {
+        self.0.serve(callback)
+    }
+}

@@ -1,0 +1,94 @@
+//! What an operator may set, with defaults that are safe on the open net.
+//!
+//! Every wait on a peer has a deadline here, every queue a bound, every buffer a limit.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+pub use mlws_http1::Limits;
+
+/// Settings of one server process.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How requests run.
+    pub concurrency: Concurrency,
+    /// Limits of the protocol: lines, fields, bodies.
+    pub limits: Limits,
+    /// From the first byte of a request to the end of its head; past it 408. Also how long a new connection may stay silent.
+    pub head_timeout: Duration,
+    /// How long a body may take beyond what [`body_rate`](Self::body_rate) allows it; past it 408.
+    pub body_timeout: Duration,
+    /// The slowest accepted body, in bytes per second.
+    pub body_rate: u64,
+    /// How long a client may take no byte of a response before the connection is cut.
+    pub write_timeout: Duration,
+    /// How long an idle connection is kept for a next request. Zero: every response closes.
+    pub keep_alive: Duration,
+    /// Connections at once; past it new ones wait in the backlog of the listening socket.
+    pub connections: usize,
+    /// Complete requests that may wait for a thread or a child; past it 503 with Retry-After.
+    pub queue: usize,
+    /// Body bytes held in memory; a longer body goes to an unlinked temporary file.
+    pub body_in_memory: usize,
+    /// Where the temporary files are made.
+    pub temporary: PathBuf,
+    /// What the `Server` field says.
+    pub server_name: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            concurrency: Concurrency::Inline,
+            limits: Limits::default(),
+            head_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
+            body_rate: 512,
+            write_timeout: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(5),
+            connections: 60_000,
+            queue: 8192,
+            body_in_memory: 512 * 1024,
+            temporary: std::env::temp_dir(),
+            server_name: "mylittlewebserver".into(),
+        }
+    }
+}
+
+/// How requests run: the three ways behind one interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concurrency {
+    /// In the loop's own thread, one at a time.
+    Inline,
+    /// In this many threads. One more thread runs, so that someone can always accept, read and time out.
+    Threads(usize),
+    /// Each in a process of its own.
+    Fork {
+        /// Children at once; past it requests wait in the queue.
+        children: usize,
+        /// How long a child may run before it is killed and its client gets 504.
+        timeout: Option<Duration>,
+    },
+}
+
+impl Concurrency {
+    pub(crate) fn child_timeout(self) -> Option<Duration> {
+        match self {
+            Self::Fork { timeout, .. } => timeout,
+            _ => None,
+        }
+    }
+}
+
+/// What every connection of a server shares.
+#[derive(Debug)]
+pub(crate) struct House {
+    pub(crate) settings: Settings,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) wants_log: bool,
+    /// Set once the server is told to end: every response from then on closes its connection.
+    pub(crate) draining: AtomicBool,
+}

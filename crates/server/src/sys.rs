@@ -1,0 +1,136 @@
+//! The few system calls that have no safe form: fork, leaving without exit handlers, and a page shared with children.
+//!
+//! Everything unsafe of this crate stands here.
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    os::fd::{FromRawFd, OwnedFd, RawFd},
+    sync::atomic::AtomicU8,
+};
+
+use rustix::mm::{MapFlags, ProtFlags};
+
+/// Which side of a fork this is.
+pub(crate) enum Forked {
+    Parent(rustix::process::Pid),
+    Child,
+}
+
+/// Forks this process. The caller has one thread; signals are held back until [`Held`] is dropped, so that the child can
+/// put its own dispositions in place before one arrives.
+pub(crate) fn fork() -> io::Result<(Forked, Held)> {
+    let held = Held::new();
+    // SAFETY: the process has one thread (the fork floor runs no others), so the child's state is whole.
+    let pid = unsafe { libc::fork() };
+    match rustix::process::Pid::from_raw(pid) {
+        Some(_) if pid < 0 => Err(io::Error::last_os_error()),
+        Some(pid) => Ok((Forked::Parent(pid), held)),
+        None => Ok((Forked::Child, held)),
+    }
+}
+
+/// Signals are held back while this lives.
+pub(crate) struct Held {
+    before: libc::sigset_t,
+}
+
+impl Held {
+    fn new() -> Self {
+        // SAFETY: both sets are plain memory that the calls fill in.
+        unsafe {
+            let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+            Self { before }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // SAFETY: `before` was filled in by the same call in `new`.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };
+    }
+}
+
+/// In a child that answers one request: TERM ends it, while INT and QUIT, which a terminal sends to the whole group, leave it to
+/// finish. Handlers of the parent write into pipes that the child shares, so none of them may stay.
+pub(crate) fn take_signals_of_child() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let nothing = nothing as extern "C" fn(libc::c_int);
+    // SAFETY: the handler does nothing, and a program that the app starts gets the default back at exec.
+    unsafe {
+        libc::signal(libc::SIGTERM, libc::SIG_DFL);
+        for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+            libc::signal(signal, nothing as libc::sighandler_t);
+        }
+    }
+}
+
+/// Leaves the process at once: no exit handlers, which belong to the parent, run twice.
+pub(crate) fn leave(status: i32) -> ! {
+    // SAFETY: `_exit` does not return and touches no memory of ours.
+    unsafe { libc::_exit(status) }
+}
+
+/// Takes over a descriptor that this process was started with.
+pub(crate) fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: asking for the flags of a number that is no open descriptor only gives an error.
+    if unsafe { libc::fcntl(descriptor, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and the operator who named it on the command line hands it to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Closes a descriptor that this process only has a copy of.
+pub(crate) fn close_copy(descriptor: RawFd) {
+    // SAFETY: only called in a child that leaves by `leave`, so no owner of the descriptor is ever dropped after this.
+    unsafe { libc::close(descriptor) };
+}
+
+/// Bytes that parent and children see alike.
+pub(crate) struct SharedBytes {
+    start: *const AtomicU8,
+    count: usize,
+}
+
+// SAFETY: the memory is atomic bytes that live as long as this.
+unsafe impl Send for SharedBytes {}
+// SAFETY: as above.
+unsafe impl Sync for SharedBytes {}
+
+impl SharedBytes {
+    pub(crate) fn new(count: usize) -> io::Result<Self> {
+        let count = count.max(1);
+        // SAFETY: a fresh anonymous mapping, zeroed by the system; zero is a valid AtomicU8.
+        let start = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                count,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+            )?
+        };
+        Ok(Self { start: start.cast(), count })
+    }
+
+    pub(crate) fn get(&self, index: usize) -> &AtomicU8 {
+        // SAFETY: the mapping holds `count` bytes and lives as long as `self`; the modulo keeps any index inside.
+        unsafe { &*self.start.add(index % self.count) }
+    }
+}
+
+impl Drop for SharedBytes {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made in `new` with this length, and no reference outlives `self`.
+        let _ = unsafe { rustix::mm::munmap(self.start.cast_mut().cast(), self.count) };
+    }
+}
+
+impl std::fmt::Debug for SharedBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SharedBytes({})", self.count)
+    }
+}

@@ -1,0 +1,122 @@
+//! A connected socket and who is at the other end: the few system calls a connection needs.
+//!
+//! The socket never blocks; a thread or a child that must wait for it says so with [`Wire::wait_writable`].
+
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    buffer::spare_capacity,
+    event::{PollFd, PollFlags, Timespec},
+    net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown},
+};
+
+use crate::{
+    note::{Came, Note},
+    settings::House,
+};
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Peer {
+    /// An IP address as text, or nothing for a Unix socket.
+    pub(crate) address: String,
+    pub(crate) port: u16,
+}
+
+#[derive(Debug)]
+pub(crate) struct Wire {
+    socket: OwnedFd,
+    pub(crate) peer: Peer,
+    pub(crate) listener: usize,
+    pub(crate) house: Arc<House>,
+    note: OnceLock<Note>,
+}
+
+impl Wire {
+    pub(crate) fn new(socket: OwnedFd, peer: Peer, listener: usize, house: Arc<House>) -> Self {
+        Self { socket, peer, listener, house, note: OnceLock::new() }
+    }
+
+    /// Appends what is there to `into`, up to its spare capacity. Zero is the end of input.
+    pub(crate) fn read(&self, into: &mut Vec<u8>) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, spare_capacity(into)))?)
+    }
+
+    /// Reads and forgets what is there, up to `scratch`'s length.
+    pub(crate) fn discard(&self, scratch: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::net::recv(&self.socket, scratch, RecvFlags::empty())?.0)
+    }
+
+    pub(crate) fn send(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
+        self.note_begun();
+        let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
+        Ok(rustix::io::retry_on_intr(|| rustix::net::send(&self.socket, bytes, flags))?)
+    }
+
+    pub(crate) fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.note_begun();
+        let none = &mut SendAncillaryBuffer::default();
+        Ok(rustix::io::retry_on_intr(|| {
+            rustix::net::sendmsg(&self.socket, pieces, none, SendFlags::NOSIGNAL)
+        })?)
+    }
+
+    /// Sends from a file without bringing its bytes into the process. Moves `offset` on.
+    pub(crate) fn send_file(&self, file: BorrowedFd<'_>, offset: &mut u64, count: u64) -> io::Result<usize> {
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(1 << 30);
+        Ok(rustix::io::retry_on_intr(|| rustix::fs::sendfile(&self.socket, file, Some(&mut *offset), count))?)
+    }
+
+    /// Blocks until the socket takes bytes again; `TimedOut` past the write timeout.
+    pub(crate) fn wait_writable(&self) -> io::Result<()> {
+        let until = Instant::now() + self.house.settings.write_timeout;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let mut sockets = [PollFd::new(&self.socket, PollFlags::OUT)];
+            match rustix::event::poll(&mut sockets, Some(&timeout)) {
+                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn note_begun(&self) {
+        if let Some(note) = self.note.get() {
+            note.write(Came::Midway);
+        }
+    }
+
+    /// In a forked child: notes there that the response has begun, for the parent to read should the child die.
+    pub(crate) fn note_in(&self, note: Note) {
+        let _ = self.note.set(note);
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) fn finish_writing(&self) {
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+    }
+
+    /// Ends the connection for the peer even where another process still holds a copy of the socket.
+    pub(crate) fn hang_up(&self) {
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+    }
+
+    /// Makes the coming close a reset, so that the peer can tell it from a clean end.
+    pub(crate) fn reset_on_close(&self) {
+        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+    }
+}
+
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,28 @@
+//! A response that the app pushes rather than lets be pulled (WSGI's `write()`).
+
+use std::{io, sync::Arc};
+
+use mlws_http1::{Asked, ResponseHead};
+
+use crate::{Bytes, output::Output, wire::Wire};
+
+/// A response under way: its head is sent, pieces are sent as they come, blocking where the client is slow.
+pub struct Writer {
+    wire: Arc<Wire>,
+    pub(crate) output: Output,
+}
+
+impl Writer {
+    pub(crate) fn start(wire: Arc<Wire>, head: ResponseHead, asked: Asked) -> io::Result<Self> {
+        let mut output = Output::default();
+        output.begin(head, asked, None, &wire.house.settings.server_name);
+        output.write_blocking(&wire)?;
+        Ok(Self { wire, output })
+    }
+
+    /// Sends a piece; `TimedOut` past the write timeout. Bytes beyond the Content-Length are not sent.
+    pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.output.frame(Bytes::Owned(piece.to_vec()));
+        self.output.write_blocking(&self.wire)
+    }
+}
