@@ -174,10 +174,10 @@ impl Connection {
         Next::Wait
     }
 
-    /// Closes, but not under a client that is still sending: it would lose the answer to a reset.
+    /// Says goodbye and waits for the client to say it too: closed under a client that is still sending, the connection would be
+    /// reset, and the client might lose the answer (RFC 9112, section 9.6).
     fn part(&mut self, now: Instant) -> Next {
-        let unread = self.refused || self.readable || self.parsed < self.request.body.bytes.len();
-        if unread { self.start_lingering(now) } else { Next::Close }
+        if self.peer_done && !self.refused { Next::Close } else { self.start_lingering(now) }
     }
 }
 

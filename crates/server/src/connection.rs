@@ -13,7 +13,7 @@ use mlws_http1::Parser;
 
 use crate::{Request, output::Output, settings::House, wire::Wire};
 
-/// How long a refused client may go on sending before the connection is closed under it.
+/// How long a client may take to close its side, or go on sending, before the connection is closed under it.
 const LINGER: Duration = Duration::from_secs(2);
 /// The largest buffer kept for a next connection.
 const KEPT: usize = 32 * 1024;
@@ -61,7 +61,7 @@ pub(crate) enum Phase {
     },
     /// A child process answers.
     InChild,
-    /// Refused: what the client still sends is read and forgotten, so that it can read why.
+    /// All is said: what the client still sends is read and forgotten until it closes, too.
     Lingering {
         left: usize,
     },

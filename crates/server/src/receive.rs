@@ -9,7 +9,7 @@ use crate::{
     connection::{Connection, Next, Phase},
 };
 
-/// How many bytes of a refused client are read and forgotten.
+/// How many bytes are read and forgotten before the connection is closed under a client that goes on sending.
 const LINGER_BYTES: usize = 16 << 20;
 /// How many reads of one socket are done before others have their turn.
 const READS_IN_A_TURN: usize = 16;
@@ -63,7 +63,7 @@ impl Connection {
         self.send(now)
     }
 
-    /// Reads and forgets, so that the client can read the refusal before the connection closes under it.
+    /// Reads and forgets until the client closes.
     pub(crate) fn linger(&mut self, left: usize) -> Next {
         let mut scratch = [0; 16 * 1024];
         let mut left = left;
