@@ -61,6 +61,9 @@ pub(crate) fn take_signals_of_child() {
     let nothing = nothing as extern "C" fn(libc::c_int);
     // SAFETY: the handler does nothing, and a program that the app starts gets the default back at exec.
     unsafe {
+        // Nobody would bound the time of a child whose parent is gone.
+        #[cfg(target_os = "linux")]
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         libc::signal(libc::SIGTERM, libc::SIG_DFL);
         for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
             libc::signal(signal, nothing as libc::sighandler_t);

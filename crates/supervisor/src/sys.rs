@@ -1,0 +1,124 @@
+//! Fork, signal handlers and signal masks: the unsafe code of this crate, behind safe functions.
+//!
+//! The one thing to know: there is one signal handler, [`on_signal`], and all it does is to write the signal's number
+//! as one byte to the pipe that [`deliver_to`] named.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use rustix::process::{Pid, Signal, getpid};
+
+/// The process that catches signals, and the pipe it reads them from or `NOWHERE`.
+static OWNER: AtomicI32 = AtomicI32::new(0);
+static PIPE: AtomicI32 = AtomicI32::new(NOWHERE);
+const NOWHERE: i32 = -1;
+
+/// Names the pipe that signals caught by this process are written to. It must stay open until [`deliver_nowhere`].
+pub(crate) fn deliver_to(pipe: BorrowedFd<'_>) {
+    PIPE.store(pipe.as_raw_fd(), Ordering::SeqCst);
+    OWNER.store(getpid().as_raw_pid(), Ordering::SeqCst);
+}
+
+/// From now on, signals that are caught by this process do nothing.
+pub(crate) fn deliver_nowhere() {
+    PIPE.store(NOWHERE, Ordering::SeqCst);
+}
+
+/// A process that the application forks from a worker inherits this handler and the pipe, but is no worker: its byte
+/// would be an order to the worker. It gets the signal's default action instead, as after an exec.
+extern "C" fn on_signal(signal: libc::c_int) {
+    if OWNER.load(Ordering::SeqCst) != getpid().as_raw_pid() {
+        // SAFETY: `signal` and `raise` are async-signal-safe. The signal is blocked here, so it acts on return.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+        }
+        return;
+    }
+    let pipe = PIPE.load(Ordering::SeqCst);
+    if pipe == NOWHERE {
+        return;
+    }
+    // SAFETY: `deliver_to` asks that the pipe be open.
+    let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
+    // A full pipe holds thousands of unread signals; one more says nothing new. (rustix makes raw system calls on
+    // Linux, so errno stays as the interrupted code left it.)
+    let _ = rustix::io::write(pipe, &[signal.to_le_bytes()[0]]);
+}
+
+/// What the kernel does with a signal that reaches the process.
+pub(crate) struct Disposition(libc::sigaction);
+
+impl Disposition {
+    pub(crate) fn default() -> Disposition {
+        Disposition::of(libc::SIG_DFL)
+    }
+
+    pub(crate) fn caught() -> Disposition {
+        Disposition::of(on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t)
+    }
+
+    fn of(handler: libc::sighandler_t) -> Disposition {
+        // SAFETY: all zeros is a valid sigaction: no flags, an empty mask.
+        let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+        action.sa_sigaction = handler;
+        action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
+        Disposition(action)
+    }
+
+    /// Makes this the disposition of `signal` and returns the one before.
+    pub(crate) fn put(&self, signal: Signal) -> Disposition {
+        let mut before = Disposition::default();
+        // SAFETY: both point to initialised structures; the only handler of ours is async-signal-safe.
+        // It fails only for a signal that does not exist or cannot be caught, which no caller names.
+        unsafe { libc::sigaction(signal.as_raw(), &raw const self.0, &raw mut before.0) };
+        before
+    }
+}
+
+/// All signals being blocked in this thread, until it is dropped.
+pub(crate) struct Blocked {
+    before: libc::sigset_t,
+}
+
+impl Blocked {
+    pub(crate) fn all() -> Blocked {
+        let mut all = MaybeUninit::uninit();
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: sigfillset initialises `all`; pthread_sigmask, which cannot fail with a valid first argument,
+        // initialises `before`.
+        let before = unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+            before.assume_init()
+        };
+        Blocked { before }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // SAFETY: `before` came from the kernel; a null third argument asks for nothing back.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut()) };
+    }
+}
+
+/// Which side of a fork this is.
+pub(crate) enum Fork {
+    Parent { child: Pid },
+    Child,
+}
+
+/// Forks this process. If it has other threads, they do not exist in the child, and what they had locked stays so:
+/// `supervise` passes this condition on to its caller.
+pub(crate) fn fork() -> io::Result<Fork> {
+    // SAFETY: see above; the C library makes its own locks (malloc, stdio) good in the child.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(Pid::from_raw(pid).map_or(Fork::Child, |child| Fork::Parent { child })),
+    }
+}
