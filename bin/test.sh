@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# bin/test.sh [options of pytest]
+#
+# Builds everything, then checks the formatting, the lints and the types, and runs the Rust and the Python tests.
+# It stops at the first stage that fails. What is given here goes to pytest: bin/test.sh -k flask, bin/test.sh --soak.
+
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+main() {
+    case ${1-} in -h | --help) help ;; esac
+    cd "$root"
+    stage "build" bin/build.sh
+    use_python_of_venv
+    stage "test tools" install_requirements test
+    stage "shellcheck" "$venv/bin/shellcheck" --external-sources bin/*.sh .ci/run
+    stage "cargo fmt" cargo fmt --all --check
+    stage "ruff format" "$venv/bin/ruff" format --check
+    stage "ruff check" "$venv/bin/ruff" check
+    stage "mypy" "$venv/bin/mypy"
+    stage "stubtest" "$venv/bin/stubtest" mylittlewebserver._native
+    stage "cargo clippy" cargo clippy --workspace --all-targets -- -D warnings
+    stage "cargo test" env LD_LIBRARY_PATH="$python_library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" cargo test --workspace
+    stage "pytest" "$venv/bin/python" -m pytest "$@"
+    say "==> all passed in $SECONDS s"
+}
+
+# Rust tests that embed Python are compiled for the interpreter of .venv and find its library, wherever that is.
+# The interpreter goes by its real path, which is another for another version, so that cargo sees the change.
+use_python_of_venv() {
+    PYO3_PYTHON=$("$venv/bin/python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
+    export PYO3_PYTHON
+    python_library=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')
+}
+
+# stage NAME COMMAND...
+stage() {
+    local start=$SECONDS
+    say "==> $1"
+    "${@:2}" || fail 1 "failed: $1"
+    say "    $1: $((SECONDS - start)) s"
+}
+
+main "$@"

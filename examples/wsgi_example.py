@@ -1,0 +1,20 @@
+"""A whole WSGI application: one callable, as PEP 3333 defines it. Serve it with `mlws wsgi_example`."""
+
+
+def application(environ, start_response):
+    """Answer every request with the same greeting.
+
+    `environ` is a dict that tells all about the request; `start_response` takes the status and the header
+    fields; what is returned is the body, in pieces of bytes.
+    """
+    body = b"Hello, World from the WSGI App!\n"
+    fields = [
+        ("Content-Type", "text/plain"),
+        ("Content-Length", str(len(body))),
+        ("X-IMPORTANT-INFO", "hello world"),
+    ]
+    start_response("200 OK", fields)
+    return [body]
+
+
+app = application  # the other name that servers look for
