@@ -5,7 +5,7 @@
 //! are told in `receive` and `answer`.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -123,6 +123,8 @@ impl Connection {
         let settings = &self.house().settings;
         let wait = match self.phase {
             Phase::Idle => settings.keep_alive,
+            // A request that is not even asked yet does not hold up the end for long.
+            Phase::Head if self.house().draining.load(Ordering::Relaxed) => LINGER.min(settings.head_timeout),
             Phase::Head => settings.head_timeout,
             Phase::Body => {
                 let earned = self.received.checked_div(settings.body_rate).unwrap_or(0);

@@ -397,9 +397,13 @@ impl Loop {
         }
     }
 
-    /// Accepts no more, closes what is idle, lets the rest finish.
+    /// Takes in who is already at the door, accepts no more, closes what is idle, lets the rest finish.
     fn drain(&mut self) {
         self.house.draining.store(true, Ordering::Relaxed);
+        for index in 0..self.listeners.len() {
+            self.listeners[index].open = true;
+            self.accept(index, Instant::now());
+        }
         for door in self.listeners.drain(..) {
             let _ = self.poll.registry().deregister(&mut SourceFd(&door.listener.as_fd().as_raw_fd()));
         }

@@ -162,11 +162,15 @@ impl Child {
     fn tell_fate(&self, status: Option<WaitStatus>) {
         let fate = match status.and_then(WaitStatus::terminating_signal) {
             _ if self.timed_out => "was killed at the timeout".to_owned(),
-            Some(signal) => format!("was killed by signal {signal}"),
+            Some(signal) => format!("was killed by {}", name_of(signal)),
             None => "left by itself".to_owned(),
         };
         log::error!("child {} {fate} before its response was complete", self.pid.as_raw_nonzero());
     }
+}
+
+fn name_of(signal: i32) -> String {
+    signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
 }
 
 /// The whole life of a child.
@@ -188,4 +192,17 @@ fn answer_and_leave(
     let keeps_alive = next == Next::Wait && connection.is_between_requests();
     note.write(if keeps_alive { Came::KeptAlive } else { Came::Closed });
     sys::leave(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name_of;
+
+    #[test]
+    fn a_signal_has_the_name_that_people_know() {
+        assert_eq!(
+            (name_of(11), name_of(9), name_of(40)),
+            ("SIGSEGV".into(), "SIGKILL".into(), "signal 40".into())
+        );
+    }
 }

@@ -59,6 +59,15 @@ impl Default for Settings {
     }
 }
 
+/// What happens to the whole, as the master tells its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// All of the first workers are ready.
+    Ready,
+    /// A stop was ordered: no worker will be forked any more, so what the master kept for them can be closed.
+    Ending,
+}
+
 /// Which process [`supervise`] returned in, and the exit code that process must now end with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -75,13 +84,13 @@ pub const PANICKED: i32 = 70;
 /// Runs workers until told to stop by TERM or INT (gracefully; a second one is fast) or QUIT (fast).
 ///
 /// The calling process becomes the master. It forks, so it must not have threads that hold locks `work` will want.
-/// `announce` is called once in the master, when all of the first workers are ready. `work` runs in every worker with
+/// `announce` is called in the master, at most once for each kind of news. `work` runs in every worker with
 /// the process as the caller left it: its descriptors, and all signals but TERM, INT and QUIT as they were.
 /// The master's own signal handlers are put back before it returns. One call at a time in a process.
 pub fn supervise(
     settings: &Settings,
     hooks: &dyn ForkHooks,
-    announce: &mut dyn FnMut(),
+    announce: &mut dyn FnMut(News),
     work: &mut dyn FnMut(Worker) -> i32,
 ) -> Role {
     let end = match Master::new(settings, hooks, announce) {

@@ -17,7 +17,7 @@ use crate::ending::Ending;
 use crate::signals::{Pipe, Signals};
 use crate::sys::{self, Blocked, Fork};
 use crate::worker::Worker;
-use crate::{ForkHooks, Settings};
+use crate::{ForkHooks, News, Settings};
 
 /// A worker that dies before it is ready, or within this time after, is part of a crash loop.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
@@ -39,8 +39,9 @@ pub(crate) enum End {
 pub(crate) struct Master<'a> {
     settings: &'a Settings,
     hooks: &'a dyn ForkHooks,
-    /// Taken when it is called.
-    announce: Option<&'a mut dyn FnMut()>,
+    announce: &'a mut dyn FnMut(News),
+    /// Whether that was announced.
+    all_were_ready: bool,
     signals: Signals,
     slots: Vec<Slot>,
     phase: Phase,
@@ -88,13 +89,14 @@ impl<'a> Master<'a> {
     pub(crate) fn new(
         settings: &'a Settings,
         hooks: &'a dyn ForkHooks,
-        announce: &'a mut dyn FnMut(),
+        announce: &'a mut dyn FnMut(News),
     ) -> io::Result<Master<'a>> {
         let vacant = || Slot { state: State::Vacant { until: Instant::now() }, failures: 0 };
         Ok(Master {
             settings,
             hooks,
-            announce: Some(announce),
+            announce,
+            all_were_ready: false,
             signals: Signals::catch()?,
             slots: (0..settings.workers.max(1)).map(|_| vacant()).collect(),
             phase: Phase::Starting,
@@ -136,10 +138,11 @@ impl<'a> Master<'a> {
             }
         }
         if matches!(self.phase, Phase::Serving)
+            && !self.all_were_ready
             && self.slots.iter().all(Slot::is_ready)
-            && let Some(announce) = self.announce.take()
         {
-            announce();
+            self.all_were_ready = true;
+            (self.announce)(News::Ready);
         }
     }
 
@@ -181,7 +184,7 @@ impl<'a> Master<'a> {
     fn stop_gracefully(&mut self) {
         let timeout = self.settings.graceful_timeout;
         info!("stopping: the workers may finish what they run, for at most {timeout:?}");
-        self.phase = Phase::Stopping { code: 0, kill_at: Instant::now().checked_add(timeout) };
+        self.end(0, Instant::now().checked_add(timeout));
         for process in self.processes() {
             process.line = None;
         }
@@ -194,11 +197,18 @@ impl<'a> Master<'a> {
         if let Phase::Stopping { kill_at: Some(earlier), .. } = self.phase {
             kill_at = kill_at.min(earlier);
         }
-        self.phase = Phase::Stopping { code, kill_at: Some(kill_at) };
+        self.end(code, Some(kill_at));
         for process in self.processes() {
             process.line = None;
             process.signal(Signal::QUIT);
         }
+    }
+
+    fn end(&mut self, code: i32, kill_at: Option<Instant>) {
+        if !matches!(self.phase, Phase::Stopping { .. }) {
+            (self.announce)(News::Ending);
+        }
+        self.phase = Phase::Stopping { code, kill_at };
     }
 
     /// Kills those that have not stopped in time. The exit code, once all are gone.

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use mlws_supervisor::{ForkHooks, Order, Role, Settings, Worker, supervise};
+use mlws_supervisor::{ForkHooks, News, Order, Role, Settings, Worker, supervise};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitOptions, getpid, kill_process, waitpid};
 
@@ -98,7 +98,16 @@ pub(crate) fn play(scene: &str) -> ExitCode {
 /// Supervises, and ends the process as it is asked to.
 fn with(settings: &Settings, hooks: &dyn ForkHooks, work: &mut dyn FnMut(Worker) -> i32) -> ExitCode {
     say(&format!("signals before: {}", signal_state()));
-    let role = supervise(settings, hooks, &mut || say("all are ready"), work);
+    let role = supervise(
+        settings,
+        hooks,
+        &mut |news| {
+            if news == News::Ready {
+                say("all are ready");
+            }
+        },
+        work,
+    );
     match role {
         Role::Master(code) => {
             say(&format!("signals after: {}", signal_state()));
