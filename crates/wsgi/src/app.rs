@@ -1,0 +1,182 @@
+//! The bridge: a request becomes a call of the application (PEP 3333), and what it answers a response.
+//!
+//! The one thing to know: whatever the application does ends here as a [`Response`]; no exception leaves this floor, and none is
+//! lost: what happened before the head was sent is a 500, what happened later an abort, and both are in the log.
+//!
+//! | module             | what it holds |
+//! |--------------------|---|
+//! | [`environ`]        | the environ: a prepared dict, copied and completed for each request |
+//! | [`names`]          | from the name of a field to its key in the environ |
+//! | [`input`]          | `wsgi.input` |
+//! | [`start_response`] | `start_response` and `write` |
+//! | [`answer`]         | from the iterable that the application returned to a body |
+//! | [`file_wrapper`]   | `wsgi.file_wrapper` |
+//! | [`failure`]        | what the log and the client hear when the application fails |
+
+mod answer;
+mod environ;
+mod failure;
+mod file_wrapper;
+mod input;
+mod names;
+mod start_response;
+
+use std::sync::{Mutex, PoisonError};
+
+use mlws_server::{App, Record, Request, Response};
+use pyo3::{intern, prelude::*, types::PyString};
+
+use self::{
+    answer::Answer,
+    environ::Environ,
+    failure::Label,
+    start_response::{Stage, StartResponse},
+};
+use crate::{access::AccessLog, ffi};
+
+/// A WSGI application, as the server calls it.
+pub(crate) struct Wsgi {
+    application: Py<PyAny>,
+    environ: Environ,
+    access: Option<AccessLog>,
+    has_gil: bool,
+    /// Those that no application holds any longer, for the next requests.
+    spare: Mutex<Vec<Py<StartResponse>>>,
+}
+
+/// What is the same for all requests.
+pub(crate) struct Facts {
+    /// Whether another thread of this process may call the application at the same time.
+    pub(crate) multithread: bool,
+    /// Whether another process may.
+    pub(crate) multiprocess: bool,
+    /// Whether this process calls it only once.
+    pub(crate) run_once: bool,
+    /// `SERVER_NAME` and `SERVER_PORT` of each listener; at least one.
+    pub(crate) listeners: Vec<(String, u16)>,
+    /// Where finished requests are logged.
+    pub(crate) access: Option<AccessLog>,
+}
+
+impl Wsgi {
+    pub(crate) fn new(py: Python<'_>, application: Py<PyAny>, facts: Facts) -> PyResult<Self> {
+        let has_gil = match py.import("sys")?.getattr_opt("_is_gil_enabled")? {
+            Some(is_gil_enabled) => is_gil_enabled.call0()?.is_truthy()?,
+            None => true,
+        };
+        let environ = Environ::new(py, &facts)?;
+        Ok(Self { application, environ, access: facts.access, has_gil, spare: Mutex::default() })
+    }
+
+    fn respond(&self, py: Python<'_>, request: &mut Request) -> Response {
+        let prepared =
+            self.environ.of(py, request).and_then(|environ| Ok((environ, self.start_response(py)?)));
+        let ((environ, input), start_response) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return failure::before_head(py, &Label::of(request), &error),
+        };
+        if let Some(input) = &input {
+            input.get().fill(request.take_body());
+        }
+        let (outcome, stage) = start_response.get().lend(py, request, || {
+            let returned = self.application.bind(py).call1((environ, &start_response))?;
+            Answer::of(&returned)
+        });
+        self.keep(py, start_response);
+        if let Some(input) = input {
+            let goes_on = outcome.as_ref().is_ok_and(|answer| answer.goes_on(&stage));
+            let is_ours = self.has_gil && ffi::is_sole_reference(py, input.as_unbound());
+            input.get().give_back(py, request, goes_on && !is_ours);
+        }
+        conclude(py, outcome, stage, request)
+    }
+
+    fn start_response(&self, py: Python<'_>) -> PyResult<Py<StartResponse>> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.map_or_else(|| StartResponse::new(py), Ok)
+    }
+
+    /// Under a GIL, what nobody else refers to can be used again.
+    fn keep(&self, py: Python<'_>, start_response: Py<StartResponse>) {
+        if self.has_gil && StartResponse::is_free(py, &start_response) {
+            self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(start_response);
+        }
+    }
+}
+
+/// The response, from how the call ended and how far the response was by then.
+fn conclude(py: Python<'_>, outcome: PyResult<Answer>, stage: Stage, request: &Request) -> Response {
+    let label = || Label::of(request);
+    match (outcome, stage) {
+        (Ok(answer), Stage::Started(head)) => answer.with_head(head, label),
+        (Ok(answer), Stage::Sent(writer)) => answer.after_head(*writer, label),
+        (Ok(_), Stage::Silent | Stage::Over) => failure::silent(&label()),
+        (Err(error), Stage::Silent | Stage::Started(_) | Stage::Over) => {
+            failure::before_head(py, &label(), &error)
+        }
+        (Err(error), Stage::Sent(writer)) => failure::after_head(py, &label(), &error, *writer),
+        (outcome, Stage::Lost(writer)) => {
+            failure::lost(py, &label(), outcome.err().as_ref(), writer.map(|writer| *writer))
+        }
+    }
+}
+
+impl App for Wsgi {
+    fn call(&self, request: &mut Request) -> Response {
+        Python::attach(|py| self.respond(py, request))
+    }
+
+    fn attached(&self, serve: &mut dyn FnMut()) {
+        Python::attach(|_| serve());
+    }
+
+    fn detached(&self, wait: &mut (dyn FnMut() + Send)) {
+        Python::attach(|py| py.detach(wait));
+    }
+
+    fn one_at_a_time(&self) -> bool {
+        self.has_gil
+    }
+
+    fn wants_log(&self) -> bool {
+        self.access.is_some()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if let Some(access) = &self.access {
+            access.write(record);
+        }
+    }
+
+    fn before_fork(&self) {
+        ffi::before_fork();
+    }
+
+    fn after_fork_in_parent(&self) {
+        ffi::after_fork_in_parent();
+    }
+
+    fn after_fork_in_child(&self) {
+        ffi::after_fork_in_child();
+    }
+
+    /// Leaving by `_exit` skips what Python does at its end; of that the application's output is worth keeping.
+    fn before_exit_of_child(&self) {
+        Python::attach(|py| {
+            for name in [intern!(py, "stdout"), intern!(py, "stderr")] {
+                if let Err(error) = flush(py, name) {
+                    log::warn!("sys.{name} could not be flushed: {error}");
+                }
+            }
+        });
+    }
+}
+
+/// Flushes a stream of `sys`, which may be None.
+fn flush(py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<()> {
+    let stream = py.import(intern!(py, "sys"))?.getattr(name)?;
+    if !stream.is_none() {
+        stream.call_method0(intern!(py, "flush"))?;
+    }
+    Ok(())
+}

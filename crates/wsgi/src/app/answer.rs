@@ -1,0 +1,261 @@
+//! From the iterable that an application returned to a body.
+//!
+//! The one thing to know: the first piece is pulled while the application is called, so that whatever fails up to it is a real 500, and
+//! a generator may call `start_response` as late as the PEP allows. What follows is pulled when the client takes it.
+
+use std::fmt;
+
+use mlws_http1::ResponseHead;
+use mlws_server::{Aborted, Body, Bytes, Response, Stream, Writer};
+use pyo3::{
+    exceptions::PyTypeError,
+    intern,
+    prelude::*,
+    pybacked::PyBackedBytes,
+    types::{PyBytes, PyIterator, PyList, PyTuple},
+};
+
+use super::{
+    failure::{self, Label},
+    file_wrapper::FileWrapper,
+    start_response::Stage,
+};
+use crate::ffi;
+
+/// Lists of pieces up to this many bytes in all are sent as one.
+const JOINED: usize = 64 * 1024;
+
+/// What an application returned.
+pub(crate) enum Answer {
+    /// All of the body is here.
+    Whole(Body, Option<Closing>),
+    /// The first piece is here.
+    Lazy(Pieces),
+}
+
+/// Pieces that are pulled one by one.
+pub(crate) struct Pieces {
+    first: Option<PyBackedBytes>,
+    rest: Py<PyIterator>,
+    /// The sum of their lengths, where the iterable tells.
+    length: Option<u64>,
+    closing: Closing,
+}
+
+impl Answer {
+    pub(crate) fn of(returned: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Ok(list) = returned.cast_exact::<PyList>() {
+            return match list.len() {
+                0 => Ok(Self::Whole(Body::Empty, None)),
+                1 => Self::one(&list.get_item(0)?),
+                _ => Self::several(returned, || list.iter()),
+            };
+        }
+        if let Ok(tuple) = returned.cast_exact::<PyTuple>() {
+            return match tuple.len() {
+                0 => Ok(Self::Whole(Body::Empty, None)),
+                1 => Self::one(&tuple.get_item(0)?),
+                _ => Self::several(returned, || tuple.iter()),
+            };
+        }
+        let closing = Closing { iterable: Some(returned.clone().unbind()), label: None };
+        if let Ok(wrapper) = returned.cast::<FileWrapper>()
+            && let Some(body) = wrapper.get().body(returned.py())?
+        {
+            return Ok(Self::Whole(body, Some(closing)));
+        }
+        Self::lazy(returned, None, closing)
+    }
+
+    fn one(piece: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self::Whole(Body::Bytes(foreign(bytes(piece)?)), None))
+    }
+
+    fn several<'py, I: Iterator<Item = Bound<'py, PyAny>>>(
+        list: &Bound<'py, PyAny>,
+        pieces: impl Fn() -> I,
+    ) -> PyResult<Self> {
+        let length =
+            pieces().try_fold(0, |length, piece| PyResult::Ok(length + bytes(&piece)?.as_bytes().len()))?;
+        if length > JOINED {
+            return Self::lazy(list, Some(length as u64), Closing::default());
+        }
+        let mut joined = Vec::with_capacity(length);
+        for piece in pieces() {
+            joined.extend_from_slice(bytes(&piece)?.as_bytes());
+        }
+        Ok(Self::Whole(Body::Bytes(joined.into()), None))
+    }
+
+    fn lazy(iterable: &Bound<'_, PyAny>, length: Option<u64>, closing: Closing) -> PyResult<Self> {
+        let is_alone = length.is_none() && ffi::has_length(iterable) && iterable.len()? == 1;
+        let rest = iterable.try_iter()?.unbind();
+        let mut pieces = Pieces { first: None, rest, length, closing };
+        let Some(first) = pieces.pull(iterable.py())? else {
+            return Ok(Self::Whole(Body::Empty, Some(pieces.closing)));
+        };
+        if is_alone {
+            pieces.length = Some(first.len() as u64);
+        }
+        pieces.first = Some(first);
+        Ok(Self::Lazy(pieces))
+    }
+
+    /// Whether more of it will be pulled, so that the application runs on.
+    pub(crate) fn goes_on(&self, stage: &Stage) -> bool {
+        match (self, stage) {
+            (Self::Lazy(pieces), Stage::Started(head)) => !pieces.is_complete(head),
+            (Self::Lazy(_), Stage::Sent(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// The response, as long as nothing of it is sent.
+    pub(crate) fn with_head(self, head: ResponseHead, label: impl FnOnce() -> Label) -> Response {
+        match self {
+            Self::Whole(body, closing) => {
+                let body = shortened(body, head.content_length());
+                with_closing(Response::new(head, body), closing, label)
+            }
+            Self::Lazy(mut pieces) if pieces.is_complete(&head) => {
+                pieces.closing.label = Some(label());
+                let body = pieces
+                    .first
+                    .take()
+                    .map_or(Body::Empty, |first| Body::Bytes(Bytes::Foreign(Box::new(first))));
+                Response::new(head, body).with_epilogue(Box::new(Rest(pieces)))
+            }
+            Self::Lazy(pieces) => Response::new(head, pieces.into_body(label())),
+        }
+    }
+
+    /// The rest of a response whose head is sent.
+    pub(crate) fn after_head(self, writer: Writer, label: impl FnOnce() -> Label) -> Response {
+        match self {
+            Self::Whole(body, closing) => with_closing(Response::rest(writer, body), closing, label),
+            Self::Lazy(pieces) => Response::rest(writer, pieces.into_body(label())),
+        }
+    }
+}
+
+impl Pieces {
+    /// Whether the first piece is all that may be sent. What follows is still asked for, as the PEP wants, but after it is sent.
+    fn is_complete(&self, head: &ResponseHead) -> bool {
+        let first = self.first.as_ref().map(|first| first.len() as u64);
+        head.content_length().or(self.length) == first
+    }
+
+    /// The next piece that is not empty.
+    fn pull(&mut self, py: Python<'_>) -> PyResult<Option<PyBackedBytes>> {
+        let rest = self.rest.bind(py);
+        for piece in rest {
+            let piece = bytes(&piece?)?.clone();
+            if !piece.as_bytes().is_empty() {
+                return Ok(Some(piece.into()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn into_body(mut self, label: Label) -> Body {
+        self.closing.label = Some(label);
+        let length = self.length;
+        Body::Stream { stream: Box::new(self), length }
+    }
+}
+
+impl Stream for Pieces {
+    fn next(&mut self) -> Result<Option<Bytes>, Aborted> {
+        let pulled = match self.first.take() {
+            Some(first) => Ok(Some(first)),
+            None => Python::attach(|py| {
+                self.pull(py).map_err(|error| {
+                    self.closing.report(py, "the application failed after the response had begun", &error);
+                })
+            }),
+        };
+        match pulled {
+            Ok(piece) => Ok(piece.map(|piece| Bytes::Foreign(Box::new(piece)))),
+            Err(()) => Err(Aborted),
+        }
+    }
+}
+
+/// Pieces whose first was all: dropped when it is sent, it lets the application run to its end.
+struct Rest(Pieces);
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        Python::attach(|py| match self.0.pull(py) {
+            Ok(None) => {}
+            Ok(Some(_)) => log::warn!(
+                "{}: the body is longer than its Content-Length; the rest is not sent",
+                self.0.closing.about()
+            ),
+            Err(error) => self.0.closing.report(py, "the application failed after its last byte", &error),
+        });
+    }
+}
+
+/// Calls an iterable's `close()` when it is dropped.
+#[derive(Default)]
+pub(crate) struct Closing {
+    /// Nothing where there is no `close()` to call.
+    iterable: Option<Py<PyAny>>,
+    /// Nothing as long as the request is lent to the application.
+    label: Option<Label>,
+}
+
+impl Closing {
+    fn about(&self) -> &dyn fmt::Display {
+        self.label.as_ref().map_or(&"a request", |label| label)
+    }
+
+    fn report(&self, py: Python<'_>, what: &str, error: &PyErr) {
+        failure::report(py, self.about(), what, error);
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let Some(iterable) = self.iterable.take() else { return };
+        Python::attach(|py| {
+            let close = iterable.bind(py).getattr_opt(intern!(py, "close"));
+            let closed = close.and_then(|close| close.map(|close| close.call0()).transpose());
+            if let Err(error) = closed {
+                self.report(py, "close() of the answer failed", &error);
+            }
+        });
+    }
+}
+
+fn with_closing(response: Response, closing: Option<Closing>, label: impl FnOnce() -> Label) -> Response {
+    match closing {
+        Some(mut closing) => {
+            closing.label = Some(label());
+            response.with_epilogue(Box::new(closing))
+        }
+        None => response,
+    }
+}
+
+/// A file may be longer than what its Content-Length says of it.
+fn shortened(body: Body, content_length: Option<u64>) -> Body {
+    match body {
+        Body::File { file, offset, length } => {
+            Body::File { file, offset, length: content_length.map_or(length, |wanted| length.min(wanted)) }
+        }
+        other => other,
+    }
+}
+
+fn bytes<'a, 'py>(piece: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyBytes>> {
+    piece.cast().map_err(|_| {
+        let class = piece.get_type();
+        PyTypeError::new_err(format!("a piece of the answer is of type {class}, but must be bytes"))
+    })
+}
+
+fn foreign(piece: &Bound<'_, PyBytes>) -> Bytes {
+    Bytes::Foreign(Box::new(PyBackedBytes::from(piece.clone())))
+}

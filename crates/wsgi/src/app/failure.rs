@@ -1,0 +1,75 @@
+//! What the log and the client hear when an application fails.
+//!
+//! The one thing to know: a failure is one record of the log, traceback included, and the client learns nothing of it but that it is.
+
+use std::fmt;
+
+use mlws_server::{Aborted, Body, Bytes, Request, Response, Stream, Writer};
+use pyo3::{exceptions::PyOSError, prelude::*};
+
+/// The request that a record of the log is about: its method and its target, as sent.
+pub(crate) struct Label(String);
+
+impl Label {
+    pub(crate) fn of(request: &Request) -> Self {
+        Self([request.method(), request.target()].join(" "))
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Logs an exception, with `what` it put an end to.
+pub(crate) fn report(py: Python<'_>, label: &dyn fmt::Display, what: &str, error: &PyErr) {
+    let traceback = crate::refusal::traceback(py, error);
+    log::error!("{label}: {what}\n{}", traceback.trim_end());
+}
+
+/// The application failed, and nothing is sent: 500.
+pub(crate) fn before_head(py: Python<'_>, label: &Label, error: &PyErr) -> Response {
+    report(py, label, "the application failed", error);
+    internal_server_error()
+}
+
+/// The application returned, but never said with what status: 500.
+pub(crate) fn silent(label: &Label) -> Response {
+    log::error!("{label}: the application did not call start_response");
+    internal_server_error()
+}
+
+/// The application failed, and the head is sent: the body is cut so that the client can tell.
+pub(crate) fn after_head(py: Python<'_>, label: &Label, error: &PyErr, writer: Writer) -> Response {
+    report(py, label, "the application failed after the response had begun", error);
+    cut(writer)
+}
+
+/// The client left while `write` sent to it. What the application makes of that is no failure of its own, unless it is something else.
+pub(crate) fn lost(py: Python<'_>, label: &Label, error: Option<&PyErr>, writer: Option<Writer>) -> Response {
+    match error {
+        Some(error) if !error.is_instance_of::<PyOSError>(py) => {
+            report(py, label, "the application failed", error);
+        }
+        _ => log::debug!("{label}: the client left"),
+    }
+    writer.map_or_else(internal_server_error, cut)
+}
+
+fn internal_server_error() -> Response {
+    Response::plain(500, "Internal Server Error\n")
+}
+
+fn cut(writer: Writer) -> Response {
+    Response::rest(writer, Body::Stream { stream: Box::new(Cut), length: None })
+}
+
+/// A body that ends before its end.
+struct Cut;
+
+impl Stream for Cut {
+    fn next(&mut self) -> Result<Option<Bytes>, Aborted> {
+        Err(Aborted)
+    }
+}

@@ -1,0 +1,276 @@
+//! The command line: the one definition of every setting, of its help, and of the keywords of `serve()`.
+//!
+//! The structs hold what was said; the methods of [`Flags`] tell the rooms below what it means to them.
+
+#![expect(clippy::doc_markdown, reason = "doc comments here are the help, which is shown as it stands")]
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, CommandFactory, Parser, ValueEnum, builder::OsStr};
+use log::LevelFilter;
+use mlws_server::{Address, Concurrency, Limits, Settings};
+
+const ABOUT: &str = "Serves a Python WSGI application over HTTP.";
+
+const EXAMPLES: &str = "\
+Examples:
+  mlws flask_app:app                               the object `app` of flask_app.py
+  mlws 'shop:create_app(\"prod.ini\", debug=False)'  what a factory returns
+  mlws shop.wsgi --bind 0.0.0.0:80 --workers 4     four processes that share the port
+  mlws shop.wsgi --fork --timeout 10               each request in a process of its own
+  mlws shop.wsgi --bind unix:/run/shop.sock --access-logfile -";
+
+/// What was said on the command line.
+#[derive(Parser)]
+#[command(name = "mlws", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Flags {
+    /// module:attribute, module (its `application`, else its `app`), or module:factory(literal arguments)
+    pub(crate) app: String,
+
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) running: Running,
+    #[command(flatten)]
+    limits: RequestLimits,
+    #[command(flatten)]
+    pub(crate) process: Process,
+    #[command(flatten)]
+    pub(crate) logs: Logs,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Sockets")]
+pub(crate) struct Sockets {
+    /// Where to listen: HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N; may be repeated. Port 0 takes a free one.
+    /// Where the environment has PORT, the default is 0.0.0.0:$PORT
+    #[arg(short, long, value_name = "ADDRESS", default_value = default_address())]
+    pub(crate) bind: Vec<Address>,
+
+    /// How many connections may wait to be accepted
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) backlog: i32,
+
+    /// How long an idle connection is kept for its next request; 0 closes after every response
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    keep_alive: Duration,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Workers")]
+pub(crate) struct Running {
+    /// Processes that serve; one that dies is replaced
+    #[arg(short, long, value_name = "N", default_value_t = 1, env = "WEB_CONCURRENCY", hide_env_values = true,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) workers: u16,
+
+    /// Requests that each worker runs at once; 1 runs them one after the other, with no threads at all
+    #[arg(long, value_name = "N", default_value_t = 4, conflicts_with = "fork",
+          value_parser = clap::value_parser!(u16).range(1..=4096))]
+    threads: u16,
+
+    /// Run each request in a process of its own, forked from a worker
+    #[arg(long)]
+    pub(crate) fork: bool,
+
+    /// With --fork: processes that each worker has at once; further requests wait
+    #[arg(long, value_name = "N", default_value_t = 64, requires = "fork",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    max_children: u16,
+
+    /// How long a request may run; 0 is for ever. Today it bounds the processes of --fork only, which are killed, and
+    /// their clients told 504
+    #[arg(short, long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    timeout: Duration,
+
+    /// How long running requests may take to finish once the server is told to end
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) graceful_timeout: Duration,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Limits")]
+struct RequestLimits {
+    /// How long a client may take to send the head of a request, and a new one may stay silent
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    head_timeout: Duration,
+
+    /// The longest request line; 0 leaves only the limit of the whole head, 64 KiB
+    #[arg(long, value_name = "BYTES", default_value_t = 8190, value_parser = clap::value_parser!(u32).range(..=MIB))]
+    limit_request_line: u32,
+
+    /// How many header fields a request may have
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=32_768))]
+    limit_request_fields: u32,
+
+    /// The longest header field; 0 leaves only the limit of the whole head, 64 KiB
+    #[arg(long = "limit-request-field_size", value_name = "BYTES", default_value_t = 8190,
+          value_parser = clap::value_parser!(u32).range(..=MIB))]
+    limit_request_field_size: u32,
+
+    /// The largest request body; 0 is no limit
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    limit_request_body: u64,
+}
+
+const MIB: i64 = 1 << 20;
+
+#[derive(Args)]
+#[command(next_help_heading = "Process")]
+pub(crate) struct Process {
+    /// Go to this folder first of all; modules are looked for in it
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) chdir: Option<PathBuf>,
+
+    /// Folders where modules are looked for before anywhere else, separated by commas
+    #[arg(long, value_name = "FOLDERS", value_delimiter = ',')]
+    pub(crate) pythonpath: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Logs")]
+pub(crate) struct Logs {
+    /// The least that is worth a line on stderr
+    #[arg(long, value_name = "LEVEL", value_enum, default_value = "info", ignore_case = true)]
+    log_level: Level,
+
+    /// Where each request gets a line, in the combined format; `-` is stdout
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_logfile: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Level {
+    Debug,
+    Info,
+    Warning,
+    Error,
+    Critical,
+}
+
+impl Flags {
+    /// The flag that a keyword of `serve()` stands for: `max_children` is `max-children`.
+    pub(crate) fn of_keyword(keyword: &str) -> Option<String> {
+        let command = Self::command();
+        let mut flags = command.get_arguments().filter_map(clap::Arg::get_long);
+        flags.find(|flag| flag.replace('-', "_") == keyword).map(str::to_owned)
+    }
+
+    /// Reads the words that follow the command's own name.
+    pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(std::iter::once("mlws".into()).chain(words))
+    }
+
+    pub(crate) fn concurrency(&self) -> Concurrency {
+        let Running { threads, fork, max_children, timeout, .. } = self.running;
+        match (fork, threads) {
+            (true, _) => Concurrency::Fork {
+                children: max_children.into(),
+                timeout: Some(timeout).filter(|timeout| !timeout.is_zero()),
+            },
+            (false, 1) => Concurrency::Inline,
+            (false, threads) => Concurrency::Threads(threads.into()),
+        }
+    }
+
+    pub(crate) fn server(&self) -> Settings {
+        Settings {
+            concurrency: self.concurrency(),
+            limits: self.limits.protocol(),
+            head_timeout: self.limits.head_timeout,
+            keep_alive: self.sockets.keep_alive,
+            ..Settings::default()
+        }
+    }
+}
+
+impl RequestLimits {
+    fn protocol(&self) -> Limits {
+        let usual = Limits::default();
+        let (line, field_size) = (self.limit_request_line as usize, self.limit_request_field_size as usize);
+        // Who allows longer lines than a usual head is long means a longer head.
+        let head = usual.head.max(line + field_size);
+        Limits {
+            request_line: if line == 0 { head } else { line },
+            field_size: if field_size == 0 { head } else { field_size },
+            fields: self.limit_request_fields as usize,
+            body: if self.limit_request_body == 0 { u64::MAX } else { self.limit_request_body },
+            head,
+            ..usual
+        }
+    }
+}
+
+impl Logs {
+    pub(crate) fn level(&self) -> LevelFilter {
+        match self.log_level {
+            Level::Debug => LevelFilter::Debug,
+            Level::Info => LevelFilter::Info,
+            Level::Warning => LevelFilter::Warn,
+            Level::Error => LevelFilter::Error,
+            // `log` has no such level; what is critical here is written past it (`logging::critical`).
+            Level::Critical => LevelFilter::Off,
+        }
+    }
+}
+
+fn default_address() -> OsStr {
+    match std::env::var("PORT") {
+        Ok(port) if !port.is_empty() => format!("0.0.0.0:{port}").into(),
+        _ => "127.0.0.1:8000".into(),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "not a length of time".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &str) -> Result<Flags, String> {
+        Flags::read(words.split_whitespace().map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn one_thread_is_inline_and_fork_excludes_threads() {
+        assert_eq!(read("app").unwrap().concurrency(), Concurrency::Threads(4));
+        assert_eq!(read("app --threads 1").unwrap().concurrency(), Concurrency::Inline);
+        let forked = Concurrency::Fork { children: 64, timeout: None };
+        assert_eq!(read("app --fork --timeout 0").unwrap().concurrency(), forked);
+        assert!(read("app --fork --threads 4").err().unwrap().contains("cannot be used with"));
+    }
+
+    #[test]
+    fn zero_lifts_a_limit_up_to_the_next_one() {
+        let limits = read("app --limit-request-line 0 --limit-request-body 0").unwrap().server().limits;
+        assert_eq!((limits.request_line, limits.head, limits.body), (65536, 65536, u64::MAX));
+        let limits = read("app --limit-request-field_size 100000").unwrap().server().limits;
+        assert!(limits.field_size == 100_000 && limits.head > 100_000);
+    }
+
+    #[test]
+    fn a_length_of_time_is_a_number_from_zero_up() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for wrong in ["", "ten", "-1", "nan", "inf", "1e30"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_keyword_is_a_flag_with_underscores() {
+        assert_eq!(Flags::of_keyword("max_children").as_deref(), Some("max-children"));
+        assert_eq!(
+            Flags::of_keyword("limit_request_field_size").as_deref(),
+            Some("limit-request-field_size")
+        );
+        assert_eq!(Flags::of_keyword("app"), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! The unsafe part of the Python floor: what pyo3's safe API does not offer, each piece behind a safe function.
+//!
+//! The one thing to know: all of it needs the thread attached to the interpreter, and takes the proof for it; only the brackets of a
+//! fork attach by themselves, for who calls them knows no Python.
+
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    os::fd::{BorrowedFd, OwnedFd, RawFd},
+    ptr::NonNull,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use pyo3::{
+    ffi,
+    prelude::*,
+    sync::MutexExt,
+    types::{PyString, string::PyStringData},
+};
+
+/// Python's own preparation for a fork. The thread is attached before, and stays so until one of the other two brackets has run.
+pub(crate) fn before_fork() {
+    // SAFETY: the thread is attached.
+    Python::attach(|_| unsafe { ffi::PyOS_BeforeFork() });
+}
+
+/// Undoes [`before_fork`] in the parent.
+pub(crate) fn after_fork_in_parent() {
+    // SAFETY: the thread is attached, and ran `before_fork`.
+    Python::attach(|_| unsafe { ffi::PyOS_AfterFork_Parent() });
+}
+
+/// Makes the interpreter whole in the child, where only the forking thread lives on.
+pub(crate) fn after_fork_in_child() {
+    // SAFETY: the thread is attached, ran `before_fork`, and is alone in its process.
+    Python::attach(|_| unsafe { ffi::PyOS_AfterFork_Child() });
+}
+
+/// The `str` of these bytes, each a code point of its own (latin-1, PEP 3333 "Unicode Issues").
+pub(crate) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    let length = bytes.len().cast_signed();
+    // SAFETY: pointer and length are those of a live slice; the result is a new `str`, or null with an exception set.
+    unsafe {
+        let text = ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), length, std::ptr::null());
+        Ok(Bound::from_owned_ptr_or_err(py, text)?.cast_into_unchecked())
+    }
+}
+
+/// The reverse of [`latin1`], without a copy; nothing where a character is beyond latin-1.
+pub(crate) fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Option<&'a [u8]>> {
+    // SAFETY: nobody writes into a `str` that other code has seen, and `text` keeps it alive.
+    match unsafe { text.data() }? {
+        PyStringData::Ucs1(bytes) => Ok(Some(bytes)),
+        PyStringData::Ucs2(_) | PyStringData::Ucs4(_) => Ok(None),
+    }
+}
+
+/// Whether `len(object)` can be asked, without the exception that asking in vain would cost.
+pub(crate) fn has_length(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: an object keeps its type alive, and a type its tables of slots.
+    unsafe {
+        let class = &*ffi::Py_TYPE(object.as_ptr());
+        class.tp_as_sequence.as_ref().is_some_and(|slots| slots.sq_length.is_some())
+            || class.tp_as_mapping.as_ref().is_some_and(|slots| slots.mp_length.is_some())
+    }
+}
+
+/// Whether the caller's is the only reference. Only true where one thread runs at a time (under a GIL).
+pub(crate) fn is_sole_reference<T>(py: Python<'_>, object: &Py<T>) -> bool {
+    // SAFETY: the object is alive, and the thread attached.
+    unsafe { ffi::Py_REFCNT(object.bind(py).as_ptr()) == 1 }
+}
+
+/// A descriptor of our own for the file behind one that Python code holds.
+pub(crate) fn duplicate(_py: Python<'_>, descriptor: RawFd) -> io::Result<OwnedFd> {
+    if descriptor < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: it is not -1, and borrowed only for the call; should it be closed, the system says so.
+    unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()
+}
+
+/// A `&mut T` on loan to Python objects, which outlive any borrow: they reach it while [`Loan::lend`] runs, and find nothing
+/// before and after. Beside it a state `S`, for one lock guards both.
+pub(crate) struct Loan<S, T>(Mutex<Lent<S, T>>);
+
+struct Lent<S, T> {
+    state: S,
+    value: Option<NonNull<T>>,
+}
+
+// SAFETY: the pointer stands for a `&mut T`, which may go to another thread if `T` may.
+unsafe impl<S: Send, T: Send> Send for Lent<S, T> {}
+
+impl<S: Default, T> Loan<S, T> {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Lent { state: S::default(), value: None }))
+    }
+
+    /// Lends `value`, with `state` beside it, while `during` runs; returns the state that it left.
+    pub(crate) fn lend<R>(
+        &self,
+        py: Python<'_>,
+        value: &mut T,
+        state: S,
+        during: impl FnOnce() -> R,
+    ) -> (R, S) {
+        *self.lock(py) = Lent { state, value: Some(NonNull::from(value)) };
+        let debt = Debt { loan: self, py };
+        let result = during();
+        (result, debt.settle())
+    }
+
+    /// Works on the state, and on the value while it is lent. `work` must not run Python code while attached (it could come back
+    /// here); it may detach.
+    pub(crate) fn with<R>(&self, py: Python<'_>, work: impl FnOnce(&mut S, Option<&mut T>) -> R) -> R {
+        let mut lent = self.lock(py);
+        let Lent { state, value } = &mut *lent;
+        // SAFETY: `lend` holds the `&mut T` and does not touch it until it has taken the pointer back under this lock, so the
+        // reference made here is alive and the only one.
+        work(state, value.map(|mut value| unsafe { value.as_mut() }))
+    }
+
+    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, Lent<S, T>> {
+        self.0.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What ends a loan, also where a panic does.
+struct Debt<'a, 'py, S: Default, T> {
+    loan: &'a Loan<S, T>,
+    py: Python<'py>,
+}
+
+impl<S: Default, T> Debt<'_, '_, S, T> {
+    fn settle(self) -> S {
+        let state = self.end();
+        std::mem::forget(self);
+        state
+    }
+
+    fn end(&self) -> S {
+        std::mem::replace(&mut *self.loan.lock(self.py), Lent { state: S::default(), value: None }).state
+    }
+}
+
+impl<S: Default, T> Drop for Debt<'_, '_, S, T> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

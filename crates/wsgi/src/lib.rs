@@ -1,0 +1,36 @@
+//! The Python floor: PEP 3333 on the server below, the command `mlws`, and `serve()`.
+//!
+//! This crate is the extension module `mylittlewebserver._native`, and the only one that names Python.
+//!
+//! | module            | what it holds |
+//! |-------------------|---|
+//! | [`command`]       | the two doors: `main` for the command, `serve` for programs |
+//! | [`cli`]           | every setting, its help, and what it means to the server |
+//! | [`loader`]        | from `module:attribute` to a callable |
+//! | [`serving`]       | binds in the master, serves in the workers |
+//! | [`app`]           | the bridge: a request becomes an environ, what the application answers a response |
+//! | [`logging`]       | lines on stderr |
+//! | [`access`]        | a line for each request |
+//! | [`refusal`]       | why nothing is served |
+//! | [`ffi`]           | all the unsafe code |
+
+mod access;
+mod app;
+mod cli;
+mod command;
+mod ffi;
+mod loader;
+mod logging;
+mod refusal;
+mod serving;
+
+/// What Python sees.
+#[pyo3::pymodule(gil_used = false)]
+mod _native {
+    #[pymodule_export]
+    use super::command::{main, serve};
+
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

@@ -1,0 +1,68 @@
+//! What the server tells its operator: lines on stderr such as `[2026-11-22 20:34:20 +0000] [1234] [INFO] text`.
+//!
+//! A record is one write, however many lines it has, so that the lines of several processes do not mix; and a stderr
+//! that is closed or full of errors never stops anything.
+
+use std::{
+    fmt::{Arguments, Write as _},
+    fs::File,
+    io::Write as _,
+    os::fd::{AsRawFd, IntoRawFd},
+};
+
+use jiff::Zoned;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// Shows records from this level on. A second call in the same process only changes the level.
+pub(crate) fn start(level: LevelFilter) {
+    keep_standard_descriptors();
+    // It fails if there is a logger already: this one, or one that was wanted more.
+    let _ = log::set_logger(&Stderr);
+    log::set_max_level(level);
+}
+
+/// Writes a record that no level hides: why a process cannot do its work at all.
+pub(crate) fn critical(text: &str) {
+    write("CRITICAL", format_args!("{text}"));
+}
+
+/// Where the process was started with stdin, stdout or stderr closed, a client's socket would get that number, and then
+/// our lines.
+fn keep_standard_descriptors() {
+    while let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        if null.as_raw_fd() > 2 {
+            break;
+        }
+        let _kept_open = null.into_raw_fd();
+    }
+}
+
+struct Stderr;
+
+impl Log for Stderr {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let level = match record.level() {
+            Level::Error => "ERROR",
+            Level::Warn => "WARNING",
+            Level::Info => "INFO",
+            Level::Debug | Level::Trace => "DEBUG",
+        };
+        if self.enabled(record.metadata()) {
+            write(level, *record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn write(level: &str, text: Arguments<'_>) {
+    let (now, process) = (Zoned::now(), std::process::id());
+    let mut line = String::with_capacity(128);
+    let written = writeln!(line, "[{}] [{process}] [{level}] {text}", now.strftime("%Y-%m-%d %H:%M:%S %z"));
+    debug_assert!(written.is_ok(), "a value in a record failed to show itself");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
