@@ -26,6 +26,10 @@ impl Connection {
             Phase::Complete => {
                 let response = call(app, &mut self.request);
                 self.respond(response);
+                if self.output.is_whole() && self.house().settings.concurrency.batches() {
+                    self.tell_log(app, Instant::now());
+                    return Next::Flush;
+                }
                 self.pump(app)
             }
             Phase::Ending { lost } => self.finish(app, lost),
@@ -62,6 +66,7 @@ impl Connection {
         }
         self.output.take(response.body);
         self.epilogue = response.epilogue;
+        self.unlogged = self.house().wants_log && !self.refused;
         self.phase = Phase::Sending;
     }
 
@@ -129,8 +134,7 @@ impl Connection {
 
     /// The response is over. Where app code or the log is still to run, that happens outside the loop.
     fn end(&mut self, now: Instant, lost: bool) -> Next {
-        let house = self.house();
-        if self.output.is_streaming() || self.epilogue.is_some() || (house.wants_log && !self.refused) {
+        if self.output.is_streaming() || self.epilogue.is_some() || self.unlogged {
             self.phase = Phase::Ending { lost };
             return Next::Run;
         }
@@ -146,7 +150,12 @@ impl Connection {
         if cut && !lost {
             log::warn!("the app's body ended short of its Content-Length; the connection is closed");
         }
-        if self.house().wants_log && !self.refused {
+        self.tell_log(app, now);
+        self.part_or_go_on(now, lost || cut)
+    }
+
+    fn tell_log(&mut self, app: &dyn App, now: Instant) {
+        if std::mem::take(&mut self.unlogged) {
             app.log(&Record {
                 request: &self.request,
                 status: self.output.status,
@@ -155,7 +164,6 @@ impl Connection {
                 at: SystemTime::now(),
             });
         }
-        self.part_or_go_on(now, lost || cut)
     }
 
     fn part_or_go_on(&mut self, now: Instant, lost: bool) -> Next {

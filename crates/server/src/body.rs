@@ -37,6 +37,14 @@ impl RequestBody {
         self.spool.is_some()
     }
 
+    /// Moves what was not read yet into a body of its own; the head's bytes stay. A temporary file is moved, memory is copied.
+    #[must_use]
+    pub fn split_rest(&mut self) -> Self {
+        let bytes = self.bytes[self.at..self.end].to_vec();
+        self.at = self.end;
+        Self { begin: 0, at: 0, end: bytes.len(), bytes, spool: self.spool.take() }
+    }
+
     /// Forgets the body, keeps the buffer.
     pub(crate) fn clear(&mut self) {
         (self.begin, self.at, self.end, self.spool) = (0, 0, 0, None);

@@ -20,7 +20,7 @@ const KEPT: usize = 32 * 1024;
 /// How many of them are kept.
 const SPARE: usize = 256;
 
-#[expect(clippy::struct_excessive_bools, reason = "four facts about a socket, not one state")]
+#[expect(clippy::struct_excessive_bools, reason = "five facts about a socket, not one state")]
 pub(crate) struct Connection {
     pub(crate) token: usize,
     pub(crate) request: Request,
@@ -34,6 +34,8 @@ pub(crate) struct Connection {
     pub(crate) since: Instant,
     /// The server itself has answered, in place of the app.
     pub(crate) refused: bool,
+    /// The access log has yet to hear of this response.
+    pub(crate) unlogged: bool,
     /// Body bytes received, for the minimum rate.
     pub(crate) received: u64,
     /// The socket may have more to read.
@@ -74,6 +76,8 @@ pub(crate) enum Next {
     Wait,
     /// The app.
     Run,
+    /// To be sent, whole, together with others.
+    Flush,
     /// Nothing more.
     Close,
 }
@@ -92,6 +96,7 @@ impl Connection {
             parsed: 0,
             since: now,
             refused: false,
+            unlogged: false,
             received: 0,
             readable: true,
             writable: false,

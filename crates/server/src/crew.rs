@@ -18,7 +18,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use mio::Waker;
@@ -28,6 +28,7 @@ use crate::{
     connection::{Connection, Next},
     event_loop::Loop,
     line::Line,
+    unsent::Unsent,
 };
 
 /// As much stack as the first thread of a process usually has; deep templates need it.
@@ -41,6 +42,7 @@ pub(crate) struct Crew {
     inside: AtomicUsize,
     line: Line,
     returned: Returned,
+    unsent: Unsent,
     failure: Mutex<Option<io::Error>>,
 }
 
@@ -74,6 +76,7 @@ impl Crew {
             inside,
             line,
             returned,
+            unsent: Unsent::default(),
             failure: Mutex::default(),
         })
     }
@@ -81,16 +84,16 @@ impl Crew {
     /// Serves until ordered to end. The calling thread is one of the crew.
     pub(crate) fn run(self: Arc<Self>) -> io::Result<()> {
         let mut others = Vec::new();
+        let forks = lock(&self.the_loop).forks();
         for number in 0..self.line.followers() {
             let crew = Arc::clone(&self);
             let thread = thread::Builder::new().name(format!("mlws-{}", number + 1)).stack_size(STACK);
             others.push(thread.spawn(move || crew.serve())?);
         }
-        if self.line.followers() > 0 {
+        if !forks {
             let crew = Arc::clone(&self);
-            others.push(
-                thread::Builder::new().name("mlws-lookout".into()).spawn(move || crew.line.look_out())?,
-            );
+            let lookout = thread::Builder::new().name("mlws-lookout".into());
+            others.push(lookout.spawn(move || crew.line.look_out(|| crew.send_for_the_leader()))?);
         }
         self.serve();
         // Told to stop at once, threads that are still inside the app are left behind; the process is about to end.
@@ -124,10 +127,15 @@ impl Crew {
     /// Runs the loop until the baton is lost or all is over.
     fn lead(&self, the_loop: MutexGuard<'_, Loop>) {
         let mut held = the_loop;
+        let mut call = Duration::ZERO;
+        let mut now = Instant::now();
         loop {
             self.take_back(&mut held);
             if held.is_finished() {
                 return self.line.end();
+            }
+            if self.unsent.is_due(now, call) || !held.has_ready() {
+                self.unsent.send(|connection, next| held.settle(connection, next));
             }
             if self.inside.load(Ordering::Relaxed) < self.threads
                 && let Some(connection) = held.next_ready()
@@ -140,13 +148,17 @@ impl Crew {
                     Some(again) => held = again,
                     None => return,
                 }
+                let then = std::mem::replace(&mut now, Instant::now());
+                call = now - then;
                 continue;
             }
+            self.unsent.send(|connection, next| held.settle(connection, next));
             if let Err(error) = self.poll(&mut held) {
                 *lock(&self.failure) = Some(error);
                 return self.line.end();
             }
             held.turn();
+            now = Instant::now();
         }
     }
 
@@ -158,11 +170,28 @@ impl Crew {
     ) -> Option<MutexGuard<'a, Loop>> {
         self.inside.fetch_add(1, Ordering::Relaxed);
         drop(the_loop);
-        self.line.call_begins();
+        self.line.call_begins(!self.unsent.is_empty());
         let next = catch_unwind(AssertUnwindSafe(|| connection.run(&*self.app))).unwrap_or_else(|_| {
             log::error!("a panic while a response was sent; its connection is closed");
             Next::Close
         });
+        if next == Next::Flush {
+            // What the app still has to do once its answer is sent must not hold the answer up.
+            let epilogue = connection.epilogue.take();
+            self.unsent.put(connection, Instant::now());
+            if epilogue.is_some() {
+                self.line.call_begins(true);
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(epilogue)));
+            }
+            self.inside.fetch_sub(1, Ordering::Relaxed);
+            let the_loop = self.try_loop();
+            if the_loop.is_some() {
+                self.line.leads_on();
+            } else {
+                self.send_for_the_leader();
+            }
+            return the_loop;
+        }
         self.inside.fetch_sub(1, Ordering::Relaxed);
         if let Some(mut the_loop) = self.try_loop() {
             self.line.leads_on();
@@ -171,6 +200,11 @@ impl Crew {
         }
         self.returned.put(connection, next);
         None
+    }
+
+    /// Sends what waits to be sent, without the loop.
+    fn send_for_the_leader(&self) {
+        self.unsent.send(|connection, next| self.returned.put(connection, next));
     }
 
     fn poll(&self, the_loop: &mut Loop) -> io::Result<()> {

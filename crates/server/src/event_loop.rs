@@ -155,6 +155,11 @@ impl Loop {
         !self.again.is_empty() || self.listeners.iter().any(|door| door.open && door.paused.is_none())
     }
 
+    /// Whether some connection waits for the app.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// The next connection that needs the app.
     pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
         if self.children.as_ref().is_some_and(|children| !children.has_room()) {

@@ -28,6 +28,7 @@ mod response;
 mod server;
 mod settings;
 mod sys;
+mod unsent;
 mod wire;
 mod writer;
 

@@ -14,8 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often the lookout glances, and so how long the loop can stand still when the app blocks unexpectedly.
-const GLANCE: Duration = Duration::from_millis(5);
+/// How often the lookout glances, and so how long a response can wait when a call takes longer than expected.
+const GLANCE: Duration = Duration::from_millis(1);
+/// After so many glances at one and the same call a standby is called, so this is how long the loop can stand still when the app
+/// blocks unexpectedly.
+const GLANCES: u32 = 5;
 /// A standby that got the app's lock sooner than this got it because the leader blocked; later, because the leader was
 /// preempted (Python's switch interval is 5 ms).
 const PREEMPTED: Duration = Duration::from_millis(4);
@@ -76,18 +79,18 @@ impl Line {
         self.standby.store(false, Ordering::SeqCst);
     }
 
-    /// The leader has let go of the loop and goes into the app.
-    pub(crate) fn call_begins(&self) {
-        if self.followers == 0 {
+    /// The leader has let go of the loop and goes into the app, perhaps while responses wait to be sent.
+    pub(crate) fn call_begins(&self, unsent: bool) {
+        if self.followers == 0 && !unsent {
             return;
         }
         self.led.store(false, Ordering::SeqCst);
         self.calls.fetch_add(1, Ordering::SeqCst);
-        if !self.one_at_a_time || self.wary.load(Ordering::Relaxed) > 0 {
-            if !self.standby.load(Ordering::SeqCst) {
-                self.call(&mut self.lock());
-            }
-        } else if self.lookout_sleeps.load(Ordering::SeqCst) {
+        let wary = self.followers > 0 && (!self.one_at_a_time || self.wary.load(Ordering::Relaxed) > 0);
+        if wary && !self.standby.load(Ordering::SeqCst) {
+            self.call(&mut self.lock());
+        }
+        if self.lookout_sleeps.load(Ordering::SeqCst) {
             // The lock makes sure that the lookout is either before its last look or asleep.
             drop(self.lock());
             self.glance.notify_one();
@@ -112,18 +115,28 @@ impl Line {
         std::mem::take(&mut *called).then(Instant::now)
     }
 
-    /// The life of the lookout.
-    pub(crate) fn look_out(&self) {
+    /// The life of the lookout, who calls `send` when the leader stays in a call while responses wait.
+    pub(crate) fn look_out(&self, send: impl Fn()) {
         let mut called = self.lock();
         let mut seen = self.calls.load(Ordering::SeqCst);
+        let mut glances = 0;
         while !self.is_over() {
             called = self.glance.wait_timeout(called, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
             let calls = self.calls.load(Ordering::SeqCst);
             if calls != seen {
-                seen = calls;
+                (seen, glances) = (calls, 0);
                 continue;
             }
-            if !self.led.load(Ordering::SeqCst) {
+            glances += 1;
+            if glances == 1 {
+                drop(called);
+                send();
+                called = self.lock();
+            }
+            if glances < GLANCES {
+                continue;
+            }
+            if self.followers > 0 && !self.led.load(Ordering::SeqCst) {
                 self.call(&mut called);
             }
             // Nothing moves; nothing is missed by sleeping until the next call begins.
@@ -132,7 +145,7 @@ impl Line {
                 called = self.glance.wait(called).unwrap_or_else(PoisonError::into_inner);
             }
             self.lookout_sleeps.store(false, Ordering::SeqCst);
-            seen = self.calls.load(Ordering::SeqCst);
+            (seen, glances) = (self.calls.load(Ordering::SeqCst), 0);
         }
     }
 

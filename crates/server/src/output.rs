@@ -122,6 +122,11 @@ impl Output {
         self.stream.is_some()
     }
 
+    /// Whether all of it is framed and in memory.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.stream.is_none() && self.file.is_none()
+    }
+
     pub(crate) fn take_stream(&mut self) -> Option<Box<dyn Stream>> {
         self.stream.take()
     }

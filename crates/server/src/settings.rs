@@ -75,6 +75,11 @@ pub enum Concurrency {
 }
 
 impl Concurrency {
+    /// Whether whole responses may wait a moment for others; a child has only one.
+    pub(crate) fn batches(self) -> bool {
+        !matches!(self, Self::Fork { .. })
+    }
+
     pub(crate) fn child_timeout(self) -> Option<Duration> {
         match self {
             Self::Fork { timeout, .. } => timeout,

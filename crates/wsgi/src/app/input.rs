@@ -4,8 +4,7 @@
 //! application reads later is empty, as at the end of a file.
 
 use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, Cursor, Read, Seek},
+    io::{self, BufRead, Read},
     mem,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -19,32 +18,23 @@ pub(crate) struct Input(Mutex<Unread>);
 
 #[derive(Default)]
 struct Unread {
-    source: Source,
+    body: RequestBody,
     left: u64,
-}
-
-enum Source {
-    Request(RequestBody),
-    /// A copy, for an application that goes on reading while its answer is sent.
-    Copy(Box<dyn BufRead + Send>),
 }
 
 impl Input {
     pub(crate) fn fill(&self, body: RequestBody) {
         let left = body.length();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
-            Unread { source: Source::Request(body), left };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Unread { body, left };
     }
 
-    /// Gives the body back to the request that it came from. What was not read is copied before, if it is still `wanted`.
+    /// Gives the body back to the request that it came from. What was not read stays here if it is still `wanted`, by an application
+    /// that goes on reading while its answer is sent.
     pub(crate) fn give_back(&self, py: Python<'_>, request: &mut Request, wanted: bool) {
         let mut unread = self.lock(py);
-        let Unread { source: Source::Request(mut body), left } = mem::take(&mut *unread) else { return };
+        let Unread { mut body, left } = mem::take(&mut *unread);
         if wanted && left > 0 {
-            match py.detach(|| copy(&mut body)) {
-                Ok(source) => *unread = Unread { source, left },
-                Err(error) => log::error!("the rest of a request's body could not be kept: {error}"),
-            }
+            *unread = Unread { body: body.split_rest(), left };
         }
         request.put_body(body);
     }
@@ -61,15 +51,13 @@ impl Input {
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         let mut unread = self.lock(py);
         let count = limit(size).min(usize::try_from(unread.left)?);
-        let piece = match &mut unread.source {
-            Source::Request(body) if !body.is_spooled() => {
-                let piece = PyBytes::new(py, &body.fill_buf()?[..count]);
-                body.consume(count);
-                piece
-            }
-            source => {
-                PyBytes::new_with(py, count, |into| Ok(py.detach(|| source.reader().read_exact(into))?))?
-            }
+        let body = &mut unread.body;
+        let piece = if body.is_spooled() {
+            PyBytes::new_with(py, count, |into| Ok(py.detach(|| body.read_exact(into))?))?
+        } else {
+            let piece = PyBytes::new(py, &body.fill_buf()?[..count]);
+            body.consume(count);
+            piece
         };
         unread.left -= count as u64;
         Ok(piece)
@@ -111,44 +99,15 @@ impl Input {
 impl Unread {
     fn line(&mut self, py: Python<'_>, limit: usize) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
-        let is_at_hand = matches!(&self.source, Source::Request(body) if !body.is_spooled());
-        let mut read = || self.source.reader().take(limit as u64).read_until(b'\n', &mut line);
+        let is_at_hand = !self.body.is_spooled();
+        let mut read = || (&mut self.body).take(limit as u64).read_until(b'\n', &mut line);
         let count = if is_at_hand { read()? } else { py.detach(read)? };
         self.left -= count as u64;
         Ok(line)
     }
 }
 
-impl Source {
-    fn reader(&mut self) -> &mut (dyn BufRead + Send) {
-        match self {
-            Self::Request(body) => body,
-            Self::Copy(rest) => rest,
-        }
-    }
-}
-
-impl Default for Source {
-    fn default() -> Self {
-        Self::Request(RequestBody::default())
-    }
-}
-
 /// A size as Python's files take it: none or a negative one is no limit.
 fn limit(size: Option<isize>) -> usize {
     size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX)
-}
-
-/// What is left of a body, where it lay before: in memory or in a temporary file.
-fn copy(body: &mut RequestBody) -> io::Result<Source> {
-    Ok(Source::Copy(if body.is_spooled() {
-        let mut file: File = tempfile::tempfile()?;
-        io::copy(body, &mut file)?;
-        file.rewind()?;
-        Box::new(BufReader::new(file))
-    } else {
-        let mut rest = Vec::new();
-        body.read_to_end(&mut rest)?;
-        Box::new(Cursor::new(rest))
-    }))
 }
