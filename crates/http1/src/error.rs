@@ -9,7 +9,7 @@ use std::fmt;
 pub enum Error {
     /// A line feed without a carriage return before it, or the other way round.
     LineEnd,
-    /// The method is no token.
+    /// The method is no token, or against the rule of [`Tolerance::Gunicorn`](crate::Tolerance::Gunicorn).
     Method,
     /// The method is longer than any this server knows.
     MethodTooLong,
@@ -51,8 +51,10 @@ pub enum Error {
     TransferEncodingRepeated,
     /// Transfer-Encoding in an HTTP/1.0 request.
     TransferEncodingVersion,
-    /// A Transfer-Encoding that is not exactly `chunked`.
+    /// A transfer coding other than `chunked` and what [`Tolerance`](crate::Tolerance) allows before it.
     TransferCoding,
+    /// Of several transfer codings, the last is not `chunked`, or another one is.
+    ChunkedNotLast,
     /// An expectation other than `100-continue`.
     Expectation,
     /// The body is over [`Limits::body`](crate::Limits::body).
@@ -92,7 +94,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Error::LineEnd => "a line does not end with CR LF",
-            Error::Method => "the method is not a token",
+            Error::Method => "the method is not valid",
             Error::MethodTooLong => "the method is longer than any this server knows",
             Error::Connect => "CONNECT is not supported: this server is not a proxy",
             Error::RequestLine => "the request line is not a method, a target and a version",
@@ -114,6 +116,7 @@ impl fmt::Display for Error {
             Error::TransferEncodingRepeated => "there is more than one Transfer-Encoding header",
             Error::TransferEncodingVersion => "HTTP/1.0 has no Transfer-Encoding",
             Error::TransferCoding => "the only transfer coding supported is chunked",
+            Error::ChunkedNotLast => "chunked is not the last transfer coding, or is not the only chunked",
             Error::Expectation => "the only expectation supported is 100-continue",
             Error::BodyTooLarge => "the request body is too large",
             Error::ChunkSize => "a chunk size is not a hexadecimal number",

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use crate::error::Error;
 use crate::grammar::{decimal, list};
 use crate::head::{Field, Head, Length, Span, Version};
-use crate::limits::Limits;
+use crate::limits::{Limits, Tolerance};
 use crate::target::{RequestLine, is_host};
 
 /// How many fields fit on the stack; above the default limit, so that the heap is for unusual limits alone.
@@ -24,19 +24,20 @@ pub(crate) fn read(input: &[u8], line: &RequestLine, limits: &Limits, head: &mut
     head.version = line.version;
     head.len = input.len();
     head.fields.clear();
-    let found = if limits.fields <= ON_STACK {
-        tokenize(input, line, &mut [const { MaybeUninit::uninit() }; ON_STACK], head)?
+    let mut found = if limits.fields <= ON_STACK {
+        tokenize(input, line, limits.tolerance, &mut [const { MaybeUninit::uninit() }; ON_STACK], head)?
     } else {
-        tokenize(input, line, &mut vec![MaybeUninit::uninit(); limits.fields], head)?
+        tokenize(input, line, limits.tolerance, &mut vec![MaybeUninit::uninit(); limits.fields], head)?
     };
     head.host = line.authority.or(found.host);
-    if head.version == Version::Http11 && found.host.is_none() {
+    if (head.version, limits.tolerance, found.host) == (Version::Http11, Tolerance::Strict, None) {
         return Err(Error::HostMissing);
     }
     head.body = found.length(head.version)?;
     if matches!(head.body, Length::Known(length) if length > limits.body) {
         return Err(Error::BodyTooLarge);
     }
+    found.close |= line.method.of(input) == b"CONNECT"; // what follows is meant for the tunnel
     head.keep_alive = !found.close && (found.keep_alive || head.version == Version::Http11);
     head.expect_continue = found.expects && head.version == Version::Http11 && head.body != Length::Known(0);
     Ok(())
@@ -46,6 +47,7 @@ pub(crate) fn read(input: &[u8], line: &RequestLine, limits: &Limits, head: &mut
 fn tokenize<'a>(
     input: &'a [u8],
     line: &RequestLine,
+    tolerance: Tolerance,
     scratch: &mut [MaybeUninit<httparse::Header<'a>>],
     head: &mut Head,
 ) -> Result<Found, Error> {
@@ -65,7 +67,7 @@ fn tokenize<'a>(
     for header in &*request.headers {
         let field = Field { name: span(header.name.as_bytes()), value: span(header.value) };
         head.fields.push(field);
-        found.note(header.name, header.value, field.value, head.version)?;
+        found.note(header.name, header.value, field.value, head.version, tolerance)?;
     }
     Ok(found)
 }
@@ -76,15 +78,22 @@ struct Found {
     host: Option<Span>,
     content_type: Option<()>,
     content_length: Option<u64>,
-    /// Whether the Transfer-Encoding, if there is one, is exactly `chunked`.
-    is_chunked: Option<bool>,
+    /// Whether the Transfer-Encoding, if there is one, ends in chunks, else what is wrong with it.
+    chunked: Option<Result<(), Error>>,
     close: bool,
     keep_alive: bool,
     expects: bool,
 }
 
 impl Found {
-    fn note(&mut self, name: &str, value: &[u8], span: Span, version: Version) -> Result<(), Error> {
+    fn note(
+        &mut self,
+        name: &str,
+        value: &[u8],
+        span: Span,
+        version: Version,
+        tolerance: Tolerance,
+    ) -> Result<(), Error> {
         match name.len() {
             4 if name.eq_ignore_ascii_case("host") => {
                 once(&mut self.host, span, Error::HostRepeated)?;
@@ -111,22 +120,42 @@ impl Found {
                 let length = decimal(value).ok_or(Error::ContentLength)?;
                 once(&mut self.content_length, length, Error::ContentLengthRepeated)?;
             }
-            17 if name.eq_ignore_ascii_case("transfer-encoding") => {
-                let is_chunked = value.eq_ignore_ascii_case(b"chunked");
-                once(&mut self.is_chunked, is_chunked, Error::TransferEncodingRepeated)?;
-            }
+            17 if name.eq_ignore_ascii_case("transfer-encoding") => match tolerance {
+                Tolerance::Strict => {
+                    let is_chunked = value.eq_ignore_ascii_case(b"chunked");
+                    let chunked = is_chunked.then_some(()).ok_or(Error::TransferCoding);
+                    once(&mut self.chunked, chunked, Error::TransferEncodingRepeated)?;
+                }
+                Tolerance::Gunicorn => list(value).try_for_each(|coding| self.stack(coding))?,
+            },
             _ => {}
         }
         Ok(())
     }
 
+    /// Notes one more coding of those that were applied one after the other.
+    fn stack(&mut self, coding: &[u8]) -> Result<(), Error> {
+        let others: [&[u8]; 4] = [b"identity", b"gzip", b"compress", b"deflate"];
+        let chunked = if coding.eq_ignore_ascii_case(b"chunked") {
+            Ok(())
+        } else if others.iter().any(|other| coding.eq_ignore_ascii_case(other)) {
+            self.close = true; // whoever passed it on may have framed it differently
+            Err(Error::ChunkedNotLast)
+        } else {
+            return Err(Error::TransferCoding);
+        };
+        match self.chunked.replace(chunked) {
+            Some(Ok(())) => Err(Error::ChunkedNotLast),
+            _ => Ok(()),
+        }
+    }
+
     fn length(&self, version: Version) -> Result<Length, Error> {
-        match (self.is_chunked, self.content_length) {
+        match (self.chunked, self.content_length) {
             (None, length) => Ok(Length::Known(length.unwrap_or(0))),
             (Some(_), Some(_)) => Err(Error::LengthAndCoding),
             (Some(_), None) if version == Version::Http10 => Err(Error::TransferEncodingVersion),
-            (Some(false), None) => Err(Error::TransferCoding),
-            (Some(true), None) => Ok(Length::Chunked),
+            (Some(chunked), None) => chunked.map(|()| Length::Chunked),
         }
     }
 }

@@ -76,11 +76,12 @@ pub struct Head {
     /// The whole request target as sent: visible ASCII without `#`.
     pub target: Span,
     /// The path, still percent-encoded. Of an absolute target the part after the authority, which is empty
-    /// in `http://host?query` and then means `/`. `*` for the asterisk form.
+    /// in `http://host?query` and then means `/`. The target itself for `*` and for CONNECT.
     pub path: Span,
     /// What follows the first `?`, empty if nothing does.
     pub query: Span,
-    /// The authority of an absolute target, else the value of the Host field. Only HTTP/1.0 may have none.
+    /// The authority of the target without userinfo, else the value of the Host field. Only HTTP/1.0 may have
+    /// none, unless [`Tolerance`](crate::Tolerance) allows it.
     pub host: Option<Span>,
     /// The version the request speaks.
     pub version: Version,

@@ -5,7 +5,7 @@
 //!
 //! The map, in the order a request meets it:
 //!
-//! - [`limits`]: how much of everything is taken before a request is refused.
+//! - [`limits`]: how much of everything is taken before a request is refused, and how loosely written.
 //! - [`parser`]: [`Parser`], the one way in. Turns input into [`Event`]s: a head, pieces of body, the end.
 //!   - `scan`: finds the end of a head, line by line, looking at each byte once.
 //!   - `target`: the request line, the forms of a request target, hosts, percent-decoding.
@@ -36,7 +36,7 @@ mod target;
 pub use error::Error;
 pub use framing::{Framing, Piece, Prefix, Short};
 pub use head::{Field, Head, Length, Span, Version};
-pub use limits::Limits;
+pub use limits::{Limits, Tolerance};
 pub use parser::{Event, Parser};
 pub use response::{Asked, CONTINUE, Finished, ResponseError, ResponseHead};
 pub use status::reason;

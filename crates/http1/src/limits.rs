@@ -1,4 +1,4 @@
-//! How much of everything is taken from a peer before the request is refused.
+//! What is taken from a peer before the request is refused: how much of everything, and how loosely written.
 //!
 //! The one thing to know: a limit is checked while bytes arrive, so nothing over it is ever waited for.
 
@@ -9,7 +9,7 @@ pub struct Limits {
     pub request_line: usize,
     /// How many field lines a head may have. More: 431.
     pub fields: usize,
-    /// One field line: name, colon and value, without its CRLF. Longer: 431.
+    /// One field line: name, colon, value and its CRLF. Longer: 431.
     pub field_size: usize,
     /// The whole head, from its first byte to its blank line. Longer: 431.
     pub head: usize,
@@ -20,6 +20,25 @@ pub struct Limits {
     pub chunk_extensions: usize,
     /// All trailers of one body together, with the CRLF of each. More: 431.
     pub trailers: usize,
+    /// How loosely a head may be written.
+    pub tolerance: Tolerance,
+}
+
+/// Whose idea of a good head is followed. What both take, both read in the same way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tolerance {
+    /// Our own: what could be read in two ways is refused.
+    #[default]
+    Strict,
+    /// Gunicorn's, for whoever comes from there with clients that need it:
+    ///
+    /// - HTTP/1.1 may come without Host.
+    /// - Transfer-Encoding may name identity, gzip, compress and deflate before its one `chunked`, also in fields
+    ///   of their own. The chunks are undone, the rest is left to the app, and the connection closes behind it.
+    /// - The authority of an absolute target may have userinfo, which [`Head::host`](crate::Head::host) leaves out.
+    /// - CONNECT may name a host with a port, which is then target, path and host; the connection closes behind it.
+    /// - A method has 3 to 20 bytes, none of them a lowercase letter or `#`.
+    Gunicorn,
 }
 
 impl Default for Limits {
@@ -32,6 +51,7 @@ impl Default for Limits {
             body: u64::MAX,
             chunk_extensions: 16384,
             trailers: 16384,
+            tolerance: Tolerance::Strict,
         }
     }
 }

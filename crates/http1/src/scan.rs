@@ -3,17 +3,14 @@
 //! The one thing to know: every byte is looked at once, however the input is cut, and every error depends on
 //! the bytes before it alone. So the same bytes give the same answer whole and one by one.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use memchr::memchr;
 
 use crate::error::Error;
 use crate::grammar::is_token_byte;
-use crate::limits::Limits;
+use crate::limits::{Limits, Tolerance};
 use crate::target::RequestLine;
-
-/// Longer methods are not looked at any further.
-const METHOD: usize = 32;
 
 /// How far the head at the start of the input has been checked.
 #[derive(Debug, Default)]
@@ -60,7 +57,7 @@ impl Scan {
                     self.part = Part::Method;
                 }
                 Part::Method => {
-                    if !is_method_complete(self.lines.rest(window), limits.request_line)? {
+                    if !is_method_complete(self.lines.rest(window), limits)? {
                         return Ok(None);
                     }
                     self.part = Part::RequestLine;
@@ -68,13 +65,14 @@ impl Scan {
                 Part::RequestLine => {
                     let line = self.lines.next(window, limits.request_line, Error::RequestLineTooLong)?;
                     let Some(line) = line else { return Ok(None) };
-                    self.part = Part::Fields(RequestLine::parse(window, line)?, 0);
+                    self.part = Part::Fields(RequestLine::parse(window, line, limits.tolerance)?, 0);
                 }
                 Part::Fields(request_line, count) => {
                     if *count == limits.fields && !matches!(self.lines.rest(window), [] | [b'\r', ..]) {
                         return Err(Error::TooManyFields);
                     }
-                    let line = self.lines.next(window, limits.field_size, Error::FieldTooLong)?;
+                    let longest = limits.field_size.saturating_sub(b"\r\n".len());
+                    let line = self.lines.next(window, longest, Error::FieldTooLong)?;
                     let Some(line) = line else { return Ok(None) };
                     if line.is_empty() {
                         return Ok(Some((*request_line, self.lines.start)));
@@ -87,13 +85,28 @@ impl Scan {
 }
 
 /// Judges the method before its line is complete, so that whoever speaks another protocol hears at once.
-fn is_method_complete(line: &[u8], longest_line: usize) -> Result<bool, Error> {
-    let line = &line[..line.len().min(longest_line).min(METHOD + 1)];
-    match line.iter().position(|&byte| !is_token_byte(byte)) {
-        Some(at) if at > 0 && line[at] == b' ' => Ok(true),
+fn is_method_complete(line: &[u8], limits: &Limits) -> Result<bool, Error> {
+    let lengths = method_lengths(limits.tolerance);
+    let line = &line[..line.len().min(limits.request_line).min(lengths.end() + 1)];
+    match line.iter().position(|&byte| !is_method_byte(byte, limits.tolerance)) {
+        Some(at) if lengths.contains(&at) && line[at] == b' ' => Ok(true),
         Some(_) => Err(Error::Method),
-        None if line.len() > METHOD => Err(Error::MethodTooLong),
-        None => Ok(line.len() == longest_line), // then the line, whole or too long, is no request line anyway
+        None if line.len() > *lengths.end() => Err(Error::MethodTooLong),
+        None => Ok(line.len() == limits.request_line), // then the line, whole or too long, is no request line anyway
+    }
+}
+
+fn method_lengths(tolerance: Tolerance) -> RangeInclusive<usize> {
+    match tolerance {
+        Tolerance::Strict => 1..=32,
+        Tolerance::Gunicorn => 3..=20,
+    }
+}
+
+fn is_method_byte(byte: u8, tolerance: Tolerance) -> bool {
+    match tolerance {
+        Tolerance::Strict => is_token_byte(byte),
+        Tolerance::Gunicorn => is_token_byte(byte) && !byte.is_ascii_lowercase() && byte != b'#',
     }
 }
 

@@ -6,11 +6,12 @@
 use std::net::Ipv6Addr;
 use std::ops::Range;
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 
 use crate::error::Error;
 use crate::grammar::decimal;
 use crate::head::{Span, Version};
+use crate::limits::Tolerance;
 
 /// A request line that was found good. Spans are relative to the input.
 #[derive(Clone, Copy, Debug)]
@@ -19,14 +20,14 @@ pub(crate) struct RequestLine {
     pub(crate) target: Span,
     pub(crate) path: Span,
     pub(crate) query: Span,
-    /// Of an absolute target.
+    /// The host and port that the target names, if it does.
     pub(crate) authority: Option<Span>,
     pub(crate) version: Version,
 }
 
 impl RequestLine {
     /// `line` is where in `input` it stands, without CRLF. That it starts with a token and a space is known.
-    pub(crate) fn parse(input: &[u8], line: Range<usize>) -> Result<Self, Error> {
+    pub(crate) fn parse(input: &[u8], line: Range<usize>, tolerance: Tolerance) -> Result<Self, Error> {
         let until_space = |from: usize| memchr(b' ', &input[from..line.end]).map(|length| from + length);
         let method_end = until_space(line.start).ok_or(Error::RequestLine)?;
         let start = method_end + 1;
@@ -41,17 +42,25 @@ impl RequestLine {
             return Err(Error::Target);
         }
         let (authority, path) = match target {
-            _ if method == b"CONNECT" => return Err(Error::Connect),
+            _ if method == b"CONNECT" => match tolerance {
+                Tolerance::Strict => return Err(Error::Connect),
+                Tolerance::Gunicorn if !is_host_and_port(target) => return Err(Error::Host),
+                Tolerance::Gunicorn => (Some(Span::new(start, end)), start),
+            },
             [b'/', ..] => (None, start),
             b"*" if method == b"OPTIONS" => (None, start),
             _ => {
                 let authority = start + after_scheme(target).ok_or(Error::Target)?;
                 let path = input[authority..end].iter().position(|&byte| byte == b'/' || byte == b'?');
                 let path = path.map_or(end, |length| authority + length);
-                if !is_host(&input[authority..path]) {
+                let host = match tolerance {
+                    Tolerance::Strict => authority,
+                    Tolerance::Gunicorn => authority + userinfo(&input[authority..path]),
+                };
+                if !is_host(&input[host..path]) {
                     return Err(Error::Host);
                 }
-                (Some(Span::new(authority, path)), path)
+                (Some(Span::new(host, path)), path)
             }
         };
         let question = memchr(b'?', &input[path..end]).map(|length| path + length);
@@ -81,6 +90,17 @@ fn after_scheme(target: &[u8]) -> Option<usize> {
     let starts =
         |scheme: &&[u8]| target.get(..scheme.len()).is_some_and(|bytes| bytes.eq_ignore_ascii_case(scheme));
     schemes.into_iter().find(starts).map(<[u8]>::len)
+}
+
+/// How many bytes of an authority are `userinfo "@"` (RFC 3986, section 3.2.1).
+fn userinfo(authority: &[u8]) -> usize {
+    let is_userinfo = |&byte: &u8| is_host_byte(byte) || b",:%".contains(&byte);
+    memchr(b'@', authority).filter(|&at| authority[..at].iter().all(is_userinfo)).map_or(0, |at| at + 1)
+}
+
+/// The target of CONNECT (RFC 9112, section 3.2.3), whose port has to be there.
+fn is_host_and_port(bytes: &[u8]) -> bool {
+    is_host(bytes) && memrchr(b':', bytes).is_some_and(|colon| decimal(&bytes[colon + 1..]).is_some())
 }
 
 /// Whether this is `uri-host [ ":" port ]` (RFC 3986, section 3.2) of a kind that is met in the wild: no
@@ -132,7 +152,7 @@ mod tests {
     #[test]
     fn a_target_is_cut_into_its_parts() {
         let line = b"GET http://a:1/b/c?d=e HTTP/1.0";
-        let parsed = RequestLine::parse(line, 0..line.len()).expect("a good line");
+        let parsed = RequestLine::parse(line, 0..line.len(), Tolerance::Strict).expect("a good line");
         assert_eq!(parsed.authority.map(|authority| authority.of(line)), Some(&b"a:1"[..]));
         assert_eq!((parsed.path.of(line), parsed.query.of(line)), (&b"/b/c"[..], &b"d=e"[..]));
         assert_eq!(parsed.version, Version::Http10);

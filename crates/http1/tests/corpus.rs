@@ -16,7 +16,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use mlws_http1::{Limits, percent_decode};
+use mlws_http1::{Limits, Tolerance, percent_decode};
 use support::{End, Message, Reading, read};
 
 const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: next\r\n\r\n";
@@ -97,6 +97,7 @@ fn load(path: &Path) -> Case {
             Some(("#", _)) => {}
             Some(("expect:", what)) => case.expect.push(what.to_owned()),
             Some(("limits:", limits)) => limits.split(' ').for_each(|limit| set(&mut case.limits, limit)),
+            Some(("tolerance:", "gunicorn")) => case.limits.tolerance = Tolerance::Gunicorn,
             _ => panic!("{}: what is '{line}'?", case.name),
         }
     }

@@ -5,7 +5,7 @@
 
 mod support;
 
-use mlws_http1::{Asked, Limits, ResponseHead, Version, percent_decode};
+use mlws_http1::{Asked, Error, Limits, ResponseHead, Tolerance, Version, percent_decode};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use support::{End, read};
@@ -32,9 +32,25 @@ proptest! {
     }
 
     #[test]
-    fn bytes_without_sense_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200), cuts in cuts()) {
-        let whole = read(&Limits::default(), [&bytes[..]]);
-        prop_assert_eq!(read(&Limits::default(), pieces(&bytes, &cuts)), whole);
+    fn bytes_without_sense_do_no_harm(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        cuts in cuts(),
+        tolerance in tolerance(),
+    ) {
+        let limits = Limits { tolerance, ..Limits::default() };
+        let whole = read(&limits, [&bytes[..]]);
+        prop_assert_eq!(read(&limits, pieces(&bytes, &cuts)), whole);
+    }
+
+    #[test]
+    fn tolerance_changes_only_what_was_refused(bytes in traffic()) {
+        let limits = |tolerance| Limits { tolerance, ..Limits::default() };
+        let strict = read(&limits(Tolerance::Strict), [&bytes[..]]);
+        let gunicorn = read(&limits(Tolerance::Gunicorn), [&bytes[..]]);
+        let is_settled = matches!(strict.end, End::BetweenRequests | End::Closed);
+        if is_settled && !matches!(gunicorn.end, End::Error(Error::Method | Error::MethodTooLong)) {
+            prop_assert_eq!(gunicorn, strict);
+        }
     }
 
     #[test]
@@ -42,14 +58,16 @@ proptest! {
         request in request(),
         more in prop::collection::vec(any::<u8>(), 0..50),
         cuts in cuts(),
+        tolerance in tolerance(),
     ) {
+        let limits = Limits { tolerance, ..Limits::default() };
         let bytes = [&request.bytes[..], &more[..]].concat();
-        let reading = read(&Limits::default(), pieces(&bytes, &cuts));
+        let reading = read(&limits, pieces(&bytes, &cuts));
         let first = &reading.messages[0];
         prop_assert!(first.is_complete);
         prop_assert_eq!(&first.body, &request.body);
         prop_assert_eq!(&first.target, &request.target);
-        let one = read(&Limits::default(), [&request.bytes[..]]);
+        let one = read(&limits, [&request.bytes[..]]);
         prop_assert_eq!(one.consumed, request.bytes.len());
     }
 
@@ -115,7 +133,7 @@ struct Request {
 }
 
 fn request() -> impl Strategy<Value = Request> {
-    let method = select(vec!["GET", "POST", "HEAD", "OPTIONS", "x-y"]);
+    let method = select(vec!["GET", "POST", "HEAD", "OPTIONS", "X-Y"]);
     let target = select(vec!["/", "/a?b", "/%00", "http://h:1/a?b", "https://[::1]"]);
     let field = select(vec![
         "A: b",
@@ -176,7 +194,7 @@ fn traffic() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// What has made parsers stumble.
-const ODD: [&str; 32] = [
+const ODD: [&str; 36] = [
     "\r",
     "\n",
     "\r\n",
@@ -209,6 +227,10 @@ const ODD: [&str; 32] = [
     "Transfer-Encoding: chunked\r\n",
     "Host: a\r\n",
     "HTTP/1.0",
+    "a:b@",
+    "gzip, ",
+    "Transfer-Encoding: identity\r\n",
+    "CONNECT a:1 HTTP/1.1\r\n\r\n",
 ];
 
 fn text_byte() -> impl Strategy<Value = u8> {
@@ -239,6 +261,12 @@ fn limits() -> impl Strategy<Value = Limits> {
             body,
             chunk_extensions,
             trailers,
+            ..Limits::default()
         });
-    prop_oneof![3 => Just(Limits::default()), 1 => small]
+    let sizes = prop_oneof![3 => Just(Limits::default()), 1 => small];
+    (sizes, tolerance()).prop_map(|(sizes, tolerance)| Limits { tolerance, ..sizes })
+}
+
+fn tolerance() -> impl Strategy<Value = Tolerance> {
+    select(vec![Tolerance::Strict, Tolerance::Gunicorn])
 }

@@ -250,7 +250,8 @@ impl Loop {
             token if token >= CHILDREN => self.reap(token - CHILDREN, now),
             token if token >= WATCHES => self.obey(token - WATCHES),
             WAKER => {}
-            token => self.listeners[token].open = true,
+            // The listeners are gone once the loop drains, while an event of theirs may still be on its way.
+            token => self.listeners.get_mut(token).map_or((), |door| door.open = true),
         }
     }
 

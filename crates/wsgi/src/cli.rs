@@ -8,6 +8,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, ValueEnum, builder::OsStr};
 use log::LevelFilter;
+use mlws_http1::Tolerance;
 use mlws_server::{Address, Concurrency, Limits, Settings};
 
 const ABOUT: &str = "Serves a Python WSGI application over HTTP.";
@@ -111,6 +112,17 @@ struct RequestLimits {
     /// The largest request body; 0 is no limit
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     limit_request_body: u64,
+
+    /// Whose idea of a good request is followed: ours refuses what could be read in two ways, gunicorn's takes a part
+    /// of it
+    #[arg(long, value_name = "WHOSE", value_enum, default_value = "strict")]
+    http_compat: Compat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Compat {
+    Strict,
+    Gunicorn,
 }
 
 const MIB: i64 = 1 << 20;
@@ -196,6 +208,10 @@ impl RequestLimits {
             fields: self.limit_request_fields as usize,
             body: if self.limit_request_body == 0 { u64::MAX } else { self.limit_request_body },
             head,
+            tolerance: match self.http_compat {
+                Compat::Strict => Tolerance::Strict,
+                Compat::Gunicorn => Tolerance::Gunicorn,
+            },
             ..usual
         }
     }
@@ -254,6 +270,13 @@ mod tests {
         assert_eq!((limits.request_line, limits.head, limits.body), (65536, 65536, u64::MAX));
         let limits = read("app --limit-request-field_size 100000").unwrap().server().limits;
         assert!(limits.field_size == 100_000 && limits.head > 100_000);
+    }
+
+    #[test]
+    fn requests_are_strict_unless_gunicorns_are_asked_for() {
+        let tolerance = |words| read(words).unwrap().server().limits.tolerance;
+        assert_eq!(tolerance("app"), Tolerance::Strict);
+        assert_eq!(tolerance("app --http-compat gunicorn"), Tolerance::Gunicorn);
     }
 
     #[test]

@@ -1,0 +1,11 @@
+"""No more than the shop needs; what goes wrong is logged, as a site in production would have it."""
+
+SECRET_KEY = "for tests only"
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "django_shop.urls"
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+}

@@ -1,0 +1,9 @@
+"""The WSGI entry, as `startproject` would make it."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "django_shop.settings")
+
+application = get_wsgi_application()

@@ -1,0 +1,90 @@
+"""Apps that wait for the test, tell who they are, start processes of their own, or kill theirs."""
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+from .tools import TEXT, add_line, answer_json, query
+
+
+def wait(environ, start_response):
+    """Notes that it is here and goes on when the test opens the door (see `harness.Gate`)."""
+    pass_gate(query(environ)["gate"])
+    start_response("200 OK", [TEXT])
+    return [b"passed\n"]
+
+
+def stream(environ, start_response):
+    """One piece, then the gate, then another."""
+    start_response("200 OK", [TEXT])
+    yield b"first\n"
+    pass_gate(query(environ)["gate"])
+    yield b"second\n"
+
+
+def after(environ, start_response):
+    """A whole answer at once; the gate is in `close()`."""
+
+    class Slow(list):
+        def close(self):
+            pass_gate(query(environ)["gate"])
+
+    start_response("200 OK", [TEXT, ("Content-Length", "6")])
+    return Slow([b"early\n"])
+
+
+def pass_gate(gate):
+    add_line(f"{gate}/arrivals", f"enter {os.getpid()}")
+    os.close(os.open(f"{gate}/door", os.O_RDONLY))
+    add_line(f"{gate}/arrivals", f"leave {os.getpid()}")
+
+
+def pid(environ, start_response):
+    return answer_json(start_response, os.getpid())
+
+
+def run(environ, start_response):
+    """The exit statuses of processes that the app starts: they are the app's to reap, nobody else's."""
+    shells = [subprocess.run(["sh", "-c", f"exit {status}"], check=False).returncode for status in (0, 7)]
+    python = subprocess.run([sys.executable, "-c", "print('hi')"], check=False, capture_output=True)
+    return answer_json(start_response, [*shells, python.returncode, python.stdout.decode()])
+
+
+def die(environ, start_response):
+    """Ends its own process, in the way that the query says, before or after something was sent."""
+    how, sent = query(environ)["how"], query(environ).get("sent")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sent:
+        start_response("200 OK", [TEXT])
+        yield b"x" * int(sent)
+    if how == "segfault":
+        ctypes.string_at(0)
+    elif how == "exit":
+        os._exit(3)
+    elif how == "clean exit":
+        os._exit(0)
+    else:
+        os.kill(os.getpid(), getattr(signal, how))
+    yield b"still alive"
+
+
+def leave_child(environ, start_response):
+    """Answers, but leaves a process behind that would keep the connection open if it had inherited it."""
+    gate = query(environ)["gate"]
+    command = f"echo enter $$ >> '{gate}/arrivals'; exec cat '{gate}/door'"
+    subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    start_response("200 OK", [TEXT, ("Content-Length", "5")])
+    return [b"left\n"]
+
+
+calls = 0
+
+
+def count(environ, start_response):
+    """How many requests this process has counted."""
+    global calls
+    calls += 1
+    return answer_json(start_response, calls)

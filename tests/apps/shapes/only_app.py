@@ -1,0 +1,5 @@
+"""A module whose app is called `app`."""
+
+from forms import saying
+
+app = saying("app")

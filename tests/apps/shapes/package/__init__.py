@@ -1,0 +1,5 @@
+"""A package can be served itself."""
+
+from forms import saying
+
+application = saying("package")

@@ -1,0 +1,5 @@
+"""An app far down."""
+
+from forms import saying
+
+app = saying("deep")

@@ -1,0 +1,93 @@
+"""Fixtures: servers that are always cleaned up, and the three ways of running an app."""
+
+from __future__ import annotations
+
+import pytest
+from harness import Command, Gate, Server
+
+CONCURRENCY = {"inline": ("--threads", "1"), "threads": ("--threads", "4"), "fork": ("--fork",)}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="repeat for hours what must leave no trace")
+
+
+@pytest.fixture(params=CONCURRENCY, scope="module")
+def concurrency(request):
+    """The name of each way in which the server can run an app."""
+    return request.param
+
+
+@pytest.fixture
+def start():
+    """Starts a server for this test alone; it must still be able to end well when the test is over."""
+    started = []
+
+    def start(*arguments, **settings):
+        started.append(Server(*arguments, **settings))
+        return started[-1]
+
+    yield start
+    try:
+        for server in started:
+            server.stop_if_running()
+    finally:
+        for server in started:
+            server.end()
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """One server for all tests of the module that ask for the same app and options; a dead one is replaced."""
+    servers = {}
+
+    def shared(*arguments):
+        server = servers.get(arguments)
+        if server is None or not server.running():
+            server = servers[arguments] = Server(*arguments)
+        return server
+
+    yield shared
+    try:
+        for server in servers.values():
+            server.stop_if_running()
+    finally:
+        for server in servers.values():
+            server.end()
+
+
+@pytest.fixture
+def server(shared, concurrency):
+    """The collection of small apps (`apps/raw`), run in each way."""
+    return shared("raw", *CONCURRENCY[concurrency])
+
+
+@pytest.fixture
+def many(pytestconfig):
+    """How often to do what must leave no trace: so often, or with `--soak` a hundred times as often."""
+    return lambda count: count * (100 if pytestconfig.getoption("--soak") else 1)
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """A place inside the app where requests wait for the test."""
+    gate = Gate(tmp_path)
+    yield gate
+    gate.end()
+
+
+@pytest.fixture
+def record(tmp_path):
+    """A file in which an app notes what happens to it."""
+    path = tmp_path / "record"
+    path.touch()
+    return path
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed:
+        for command in Command.alive:
+            report.sections.append((f"log of {command.process.args}", command.log.text[-5000:]))
+    return report

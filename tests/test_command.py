@@ -1,0 +1,369 @@
+"""The command line: what it takes, what it says when something is wrong, and the same from Python."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import CONCURRENCY
+from harness import APPS, DEADLINE, MLWS, ROOT, Command, Server, Wire, eventually
+
+APP = """
+def {name}(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"{body}"]
+"""
+
+
+OPTIONS = [
+    "--access-logfile",
+    "--bind",
+    "--chdir",
+    "--fork",
+    "--graceful-timeout",
+    "--head-timeout",
+    "--help",
+    "--keep-alive",
+    "--limit-request-body",
+    "--limit-request-field_size",
+    "--limit-request-fields",
+    "--limit-request-line",
+    "--log-level",
+    "--max-children",
+    "--pythonpath",
+    "--threads",
+    "--timeout",
+    "--version",
+    "--workers",
+]
+
+
+def run(*arguments, cwd=APPS, command=(MLWS,)):
+    """Runs a command that ends by itself."""
+    words = [*command, *map(str, arguments)]
+    return subprocess.run(words, cwd=cwd, check=False, capture_output=True, text=True, timeout=DEADLINE)
+
+
+def write_app(path, body, name="application"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(APP.format(name=name, body=body))
+
+
+def said(path, *arguments, **settings):
+    """What a server started like this answers to a GET of the path."""
+    with Server(*arguments, **settings) as server:
+        return server.get(path).text
+
+
+# What is served
+
+
+@pytest.mark.parametrize(
+    ("app", "body"),
+    [
+        ("forms", "application"),
+        ("forms:application", "application"),
+        ("forms:other", "other"),
+        ("forms:holder.held", "held"),
+        ("forms:make()", "made of nothing"),
+        ("forms:make('bricks')", "made of bricks"),
+        ('forms:make("a, b", count=2)', "made of a, b a, b"),
+        ("forms:make(material='x' 'y', count=3)", "made of xy xy xy"),
+        ("forms:make(['wood', 'clay'])", "made of ['wood', 'clay']"),
+        ("forms:Made", "made by a class"),
+        ("only_app", "app"),
+        ("package.inner.deep:app", "deep"),
+        ("package", "package"),
+    ],
+)
+def test_app_may_be_named_in_many_ways(app, body):
+    assert said("/", app, cwd=APPS / "shapes") == body
+
+
+def test_a_module_of_the_current_folder_is_found(tmp_path):
+    write_app(tmp_path / "here.py", "here")
+    assert said("/", "here", cwd=tmp_path) == "here"
+
+
+def test_chdir_goes_there_first(tmp_path):
+    write_app(tmp_path / "there" / "place.py", "there")
+    assert said("/", "place", "--chdir", tmp_path / "there", cwd=tmp_path) == "there"
+
+
+def test_chdir_is_relative_to_where_the_command_was_given(tmp_path):
+    write_app(tmp_path / "there" / "place.py", "there")
+    assert said("/", "place", "--chdir", "there", cwd=tmp_path) == "there"
+
+
+def test_pythonpath_adds_folders(tmp_path):
+    write_app(tmp_path / "two" / "second.py", "from the second folder")
+    assert (
+        said("/", "second", "--pythonpath", f"{tmp_path}/one,{tmp_path}/two", cwd=tmp_path)
+        == "from the second folder"
+    )
+
+
+def test_the_module_does_the_same_as_the_command(tmp_path):
+    write_app(tmp_path / "here.py", "here")
+    assert said("/", "here", cwd=tmp_path, command=(sys.executable, "-m", "mylittlewebserver")) == "here"
+
+
+# What is wrong
+
+
+def test_an_app_that_raises_while_imported_shows_its_own_traceback(tmp_path):
+    (tmp_path / "broken.py").write_text("def fail():\n    raise RuntimeError('no database')\n\nfail()\n")
+    result = run("broken:app", "--bind", "127.0.0.1:0", cwd=tmp_path)
+    assert result.returncode == 3
+    assert result.stderr.count("Traceback") == 1
+    assert "broken.py" in result.stderr
+    assert "RuntimeError: no database" in result.stderr
+    assert "mylittlewebserver/" not in result.stderr
+    assert "broken" in result.stderr.splitlines()[-1] or "cannot be imported" in result.stderr
+    assert "serving" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+        ("def broken(:", "SyntaxError"),
+        ("import sys; sys.exit('no settings')", "no settings"),
+    ],
+)
+def test_an_app_that_cannot_be_imported_is_status_3(tmp_path, source, error):
+    (tmp_path / "broken.py").write_text(source)
+    result = run("broken:app", "--bind", "127.0.0.1:0", "--workers", "2", cwd=tmp_path)
+    assert result.returncode == 3
+    assert error in result.stderr
+    assert "mylittlewebserver/" not in result.stderr
+
+
+def test_a_module_that_does_not_exist_is_status_3():
+    result = run("no_such_module:app", "--bind", "127.0.0.1:0")
+    assert result.returncode == 3
+    assert "no_such_module" in result.stderr
+
+
+def test_a_factory_that_raises_shows_its_own_traceback():
+    result = run("forms:fail()", "--bind", "127.0.0.1:0", cwd=APPS / "shapes")
+    assert result.returncode == 3
+    assert "RuntimeError: the factory is shut" in result.stderr
+    assert "mylittlewebserver/" not in result.stderr
+
+
+@pytest.mark.parametrize("app", ["forms:number()", "forms:make(unknown=1)"])
+def test_a_factory_that_cannot_be_called_like_that_is_named(app):
+    result = run(app, "--bind", "127.0.0.1:0", cwd=APPS / "shapes")
+    assert result.returncode in (2, 3)
+    assert app in result.stderr
+    assert "mylittlewebserver/" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (("forms:nothing",), "nothing"),
+        (("forms:nothing()",), "nothing"),
+        (("forms:number",), "number"),
+        (("forms:give_number()",), "give_number"),
+        (("neither",), "neither"),
+        (("forms:make(",), "forms:make("),
+        (("forms:make(other)",), "forms:make(other)"),
+        (("forms:make(1 + print())",), "forms:make(1 + print())"),
+        (("forms:",), "forms:"),
+        ((":app",), ":app"),
+        (("",), ""),
+        (("forms:other", "surplus"), "surplus"),
+        ((), ""),
+        (("forms", "--bogus"), "--bogus"),
+        (("forms", "--threads", "0"), "threads"),
+        (("forms", "--threads", "some"), "some"),
+        (("forms", "--workers", "0"), "workers"),
+        (("forms", "--workers", "-1"), "-1"),
+        (("forms", "--timeout", "soon"), "soon"),
+        (("forms", "--log-level", "loud"), "loud"),
+        (("forms", "--bind", "127.0.0.1:http"), "127.0.0.1:http"),
+        (("forms", "--bind", "127.0.0.1:65536"), "65536"),
+        (("forms", "--bind", "unix:"), "unix:"),
+        (("forms", "--bind", "[::1:80"), "[::1:80"),
+        (("forms", "--chdir", "no/such/folder"), "no/such/folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_in_the_command_is_one_clear_sentence(arguments, culprit):
+    bind = () if "--bind" in arguments else ("--bind", "127.0.0.1:0")
+    result = run(*arguments, *bind, cwd=APPS / "shapes")
+    assert result.returncode == 2
+    assert culprit in result.stderr
+    assert result.stderr.strip()
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_port_in_use_is_one_clear_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("raw", "--bind", f"127.0.0.1:{port}")
+    assert result.returncode == 1
+    assert f"127.0.0.1:{port}" in result.stderr
+    assert "in use" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_one_port_in_use_of_two_starts_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("raw", "--bind", "127.0.0.1:0", "--bind", f"127.0.0.1:{port}")
+    assert result.returncode == 1
+    assert "serving" not in result.stderr
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1:0", "no.such.host.invalid:80", "unix:/no/such/folder/socket"])
+def test_an_address_that_cannot_be_bound_is_one_clear_sentence(address):
+    result = run("raw", "--bind", address)
+    assert result.returncode in (1, 2)
+    assert address in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# Help and logs
+
+
+def test_help_names_every_option():
+    result = run("--help")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert set(OPTIONS) <= set(re.findall(r"--[a-z_-]+", result.stdout))
+
+
+def test_version_is_told():
+    result = run("--version")
+    assert result.returncode == 0
+    assert re.fullmatch(r"\S+ \d+\.\d+\.\d+\n", result.stdout)
+
+
+def test_every_log_line_has_date_pid_and_level():
+    with Server("raw") as server:
+        server.get("/answers/hello")
+        server.stop()
+        lines = server.log.text.splitlines()
+        assert server.out.wait_for_end() == ""
+    assert lines
+    assert all(re.fullmatch(r"\[\d{4}-\d\d-\d\d .+\] \[\d+\] \[[A-Z]+\] .+", line) for line in lines)
+
+
+def test_a_higher_log_level_says_less(tmp_path):
+    path = tmp_path / "socket"
+    command = Command(MLWS, "raw", "--bind", f"unix:{path}", "--log-level", "warning")
+    with command:
+        eventually(lambda: path.exists() or not command.running(), "the socket")
+        with Wire(str(path), socket.AF_UNIX) as wire:
+            assert wire.request("/answers/hello").text == "hello\n"
+            assert wire.request("/failures/raises").status == 500
+        command.log.wait_for("ValueError: the app is on fire")
+        command.stop()
+        assert "INFO" not in command.log.text
+
+
+@pytest.mark.parametrize("concurrency", CONCURRENCY)
+def test_the_access_log_has_a_line_for_each_request(tmp_path, concurrency):
+    log = tmp_path / "access.log"
+    with Server("raw", "--access-logfile", log, *CONCURRENCY[concurrency]) as server:
+        server.get("/answers/hello?q=1", headers={"User-Agent": "a tester"})
+        server.get("/inputs/echo", "POST", b"12345")
+        server.get("/answers/status?status=404%20Not%20Found")
+        server.get("/failures/raises")
+        server.talk(b"GET / HTTP/1.1\r\n\r\n")
+        server.stop()
+    lines = log.read_text().splitlines()
+    assert len(lines) >= 4
+    assert re.search(r'^127\.0\.0\.1 .*"GET /answers/hello\?q=1 HTTP/1\.1" 200 6\b.*"a tester"', lines[0])
+    assert '"POST /inputs/echo HTTP/1.1" 200 5' in lines[1]
+    assert " 404 8" in lines[2]
+    assert '"GET /failures/raises HTTP/1.1" 500 ' in lines[3]
+
+
+def test_the_access_log_goes_to_stdout_if_asked():
+    with Server("raw", "--access-logfile", "-") as server:
+        server.get("/answers/hello")
+        server.stop()
+        assert '"GET /answers/hello HTTP/1.1" 200 6' in server.out.wait_for_end()
+
+
+def test_no_request_can_forge_a_line_of_the_access_log():
+    evil = b'GET /%0d%0aforged"%22 HTTP/1.1\r\nHost: test\r\nUser-Agent: a" 200 1 "\xe9\r\nConnection: close\r\n\r\n'
+    with Server("raw", "--access-logfile", "-") as server:
+        server.talk(evil)
+        server.stop()
+        lines = server.out.wait_for_end().splitlines()
+    assert len(lines) == 1
+    assert "/%0d%0aforged" in lines[0]
+    assert 'a" 200 1 "' not in lines[0]
+
+
+# From Python
+
+
+def script(tmp_path, source):
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(source))
+    return path
+
+
+def test_serve_serves_a_callable(tmp_path):
+    path = script(
+        tmp_path,
+        """
+        import mylittlewebserver
+
+        def app(environ, start_response):
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return [b"from a script"]
+
+        if __name__ == "__main__":
+            mylittlewebserver.serve(app, bind="127.0.0.1:0", workers=2, threads=2)
+            print("served")
+        """,
+    )
+    with Server(path, "--bind", command=(sys.executable,), cwd=tmp_path) as server:
+        assert server.get("/").text == "from a script"
+        assert len(server.workers()) == 2
+        server.stop()
+        assert server.out.wait_for_end() == "served\n"
+
+
+def test_serve_serves_what_a_text_names_and_forks(tmp_path):
+    path = script(
+        tmp_path,
+        f"""
+        import mylittlewebserver
+
+        mylittlewebserver.serve("raw", bind=["127.0.0.1:0", "127.0.0.1:0"], fork=True, chdir={str(APPS)!r})
+        """,
+    )
+    with Server(path, "--bind", command=(sys.executable,), cwd=tmp_path) as server:
+        assert len(server.urls) == 2
+        with server.wire() as wire:
+            assert wire.request("/gates/count").text == wire.request("/gates/count").text == "1"
+
+
+@pytest.mark.parametrize(
+    "call", ["serve(5)", "serve('raw', threads=0)", "serve('raw', bogus=1)", "serve('raw', bind='x:y')"]
+)
+def test_serve_raises_for_what_makes_no_sense(call):
+    result = run("-c", f"import mylittlewebserver as m; m.{call}", command=(sys.executable,))
+    assert result.returncode == 1
+    assert re.search(r"^(TypeError|ValueError): ", result.stderr, re.MULTILINE)
+
+
+def test_the_examples_of_the_package_say_what_they_answer():
+    for app, body in (
+        ("wsgi_example", "Hello, World from the WSGI App!\n"),
+        ("flask_app", "Hi from Flask!\n"),
+    ):
+        assert said("/", app, cwd=ROOT / "examples") == body

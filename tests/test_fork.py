@@ -1,0 +1,187 @@
+"""`--fork`: each request in a process of its own, which may do what it likes to itself and to nobody else."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from harness import eventually, gone
+
+DEATHS = ["segfault", "exit", "clean exit", "SIGKILL", "SIGABRT", "SIGTERM"]
+
+
+@pytest.fixture
+def forking(shared):
+    return shared("raw", "--fork")
+
+
+def ask(server, path):
+    """A wire on which the request was sent and no answer was awaited yet."""
+    wire = server.wire()
+    wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    return wire
+
+
+def test_each_request_has_a_process_of_its_own(forking):
+    with forking.wire() as wire:
+        pids = [json.loads(wire.request("/gates/pid").text) for _ in range(20)]
+    assert len(set(pids)) == 20
+    assert not {forking.pid, *forking.workers()} & set(pids)
+    assert all(eventually(lambda pid=pid: gone(pid)) for pid in pids)
+
+
+def test_requests_run_side_by_side(forking, gate):
+    wires = [ask(forking, gate.path) for _ in range(8)]
+    gate.wait_for(8)
+    assert len(set(gate.pids())) == 8
+    assert forking.get("/answers/hello").text == "hello\n"
+    gate.open()
+    for wire in wires:
+        assert wire.answer().text == "passed\n"
+        wire.close()
+
+
+def test_a_connection_is_kept_across_children(forking):
+    with forking.wire() as wire:
+        one = b"POST /inputs/echo HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\n"
+        wire.send(one + b"one" + one + b"two" + one + b"six")
+        assert [wire.answer().text for _ in range(3)] == ["one", "two", "six"]
+        assert wire.request("/answers/generator").text == "a generator"
+        assert wire.request("/answers/hello").text == "hello\n"
+
+
+def test_no_zombie_and_no_child_is_left_after_many_requests(forking, many):
+    with forking.wire() as wire:
+        for _ in range(many(100)):
+            assert wire.request("/answers/hello").status == 200
+    for _ in range(many(100)):
+        assert forking.get("/answers/hello").status == 200
+    worker = forking.workers()[0]
+    eventually(lambda: forking.children(worker) == [], "every child to be reaped")
+    assert forking.zombies() == []
+
+
+def test_what_a_request_changes_dies_with_it(forking):
+    with forking.wire() as wire:
+        assert [wire.request("/gates/count").text for _ in range(3)] == ["1", "1", "1"]
+
+
+@pytest.mark.parametrize("how", DEATHS)
+def test_a_child_that_dies_is_a_500_and_harms_nobody(forking, how):
+    workers = forking.workers()
+    with forking.wire() as other:
+        assert other.request("/answers/hello").status == 200
+        before = len(forking.log.text)
+        with forking.wire() as wire:
+            answer = wire.request(f"/gates/die?how={how.replace(' ', '%20')}")
+        assert (answer.status, answer.complete) == (500, True)
+        assert other.request("/answers/hello").status == 200
+    forking.log.wait_for(r"\[(ERROR|WARN)", since=before)
+    assert forking.workers() == workers
+
+
+@pytest.mark.parametrize("how", DEATHS)
+def test_a_child_that_dies_midway_cuts_the_answer_where_it_is(forking, how):
+    with forking.wire() as wire:
+        answer = wire.request(f"/gates/die?sent=5&how={how.replace(' ', '%20')}")
+        assert (answer.status, answer.body, answer.complete) == (200, b"xxxxx", False)
+    assert forking.get("/answers/hello").status == 200
+
+
+def test_the_signal_that_killed_a_child_is_in_the_log(forking):
+    before = len(forking.log.text)
+    assert forking.get("/gates/die?how=segfault").status == 500
+    forking.log.wait_for("SIGSEGV|signal 11", since=before)
+
+
+def test_a_child_past_its_time_is_killed_and_answered_for_with_504(start, gate):
+    server = start("raw", "--fork", "--timeout", "1")
+    assert server.get(gate.path).status == 504
+    assert eventually(lambda: gone(gate.pids()[0]))
+    assert server.get("/answers/hello").status == 200
+
+
+def test_a_child_past_its_time_midway_is_killed_and_its_answer_cut(start, gate):
+    server = start("raw", "--fork", "--timeout", "1")
+    with server.wire() as wire:
+        answer = wire.request(f"/gates/stream?gate={gate.folder}")
+    assert (answer.status, answer.body, answer.complete) == (200, b"first\n", False)
+    assert eventually(lambda: gone(gate.pids()[0]))
+
+
+def test_there_are_never_more_children_than_allowed_and_the_queue_is_served(start, gate):
+    server = start("raw", "--fork", "--max-children", "2")
+    wires = [ask(server, gate.path) for _ in range(10)]
+    gate.wait_for(2)
+    assert len(server.children()) == 2
+    gate.open()
+    for wire in wires:
+        assert wire.answer().text == "passed\n"
+        wire.close()
+    words = [what for what, _ in gate.entries()]
+    assert max(words[:end].count("enter") - words[:end].count("leave") for end in range(21)) == 2
+
+
+def test_a_client_that_leaves_the_queue_costs_no_place_in_it(start, gate):
+    server = start("raw", "--fork", "--max-children", "1")
+    first = ask(server, gate.path)
+    gate.wait_for(1)
+    for _ in range(20):
+        ask(server, "/answers/hello").close()
+    last = ask(server, "/answers/hello")
+    gate.open()
+    assert first.answer().text == "passed\n"
+    assert last.answer().text == "hello\n"
+    first.close()
+    last.close()
+
+
+def test_a_child_holds_no_other_connection_open(forking, gate):
+    """A connection that the parent closes is closed for its client, whatever copies of it a child inherited."""
+    with forking.wire() as other, forking.wire() as wire:
+        assert other.request("/answers/hello").status == 200
+        wire.send(f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        gate.wait_for(1)
+        other.send(b"GET /answers/hello HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        assert other.rest().endswith(b"hello\n")
+        gate.open()
+        assert wire.answer().text == "passed\n"
+
+
+def test_a_process_that_the_app_leaves_behind_holds_no_connection_open(forking, gate):
+    with forking.wire() as wire:
+        wire.send(
+            f"GET /gates/leave_child?gate={gate.folder} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n".encode()
+        )
+        assert wire.rest().endswith(b"left\n")
+    gate.wait_for(1)
+    assert forking.get("/answers/hello").status == 200
+
+
+@pytest.mark.parametrize("options", [("--fork",), ("--threads", "4"), ("--threads", "1")], ids=" ".join)
+def test_the_exit_statuses_of_the_apps_own_processes_are_its_own(shared, options):
+    server = shared("raw", *options)
+    answers = []
+
+    def run():
+        answers.append(json.loads(server.get("/gates/run").text))
+
+    clients = [threading.Thread(target=run) for _ in range(10)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert answers == [[0, 7, 0, "hi\n"]] * 10
+
+
+def test_several_workers_fork_too(start, gate):
+    server = start("raw", "--fork", "--workers", "2")
+    wires = [ask(server, gate.path) for _ in range(6)]
+    gate.wait_for(6)
+    assert len(server.workers()) == 2
+    assert len(set(gate.pids())) == 6
+    gate.open()
+    for wire in wires:
+        assert wire.answer().text == "passed\n"
+        wire.close()

@@ -1,0 +1,270 @@
+"""The master and its workers: what is bound, who serves, who is replaced, and how it all ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+
+import pytest
+from conftest import CONCURRENCY
+from harness import Server, Wire, eventually, gone
+
+INLINE, FORK = CONCURRENCY["inline"], CONCURRENCY["fork"]
+
+
+def ask(server, path):
+    wire = server.wire()
+    wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    return wire
+
+
+def refused(server):
+    """Whether nobody listens any more."""
+    try:
+        server.wire().close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def worker_pids(server, count=3):
+    """The pids of all workers, once there are so many."""
+    return eventually(lambda: len(pids := server.workers()) == count and sorted(pids), f"{count} workers")
+
+
+def test_there_is_a_master_and_as_many_workers_as_asked_for(start):
+    assert len(start("raw").workers()) == 1
+    assert len(start("raw", "--workers", "3").workers()) == 3
+
+
+def test_all_workers_serve(start, gate):
+    """Three requests that wait inside the app of three workers with a single thread each."""
+    server = start("raw", "--workers", "3", "--threads", "1")
+    wires = []
+    for number in range(3):
+        wires.append(ask(server, gate.path))
+        gate.wait_for(number + 1)
+    assert sorted(gate.pids()) == sorted(server.workers())
+    gate.open()
+    for wire in wires:
+        assert wire.answer().text == "passed\n"
+        wire.close()
+
+
+@pytest.mark.parametrize(
+    "signum", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM], ids=lambda signum: signum.name
+)
+def test_a_worker_that_is_killed_is_replaced(start, signum):
+    server = start("raw", "--workers", "3")
+    before = worker_pids(server)
+    os.kill(before[0], signum)
+    eventually(lambda: gone(before[0]))
+    after = eventually(lambda: (pids := worker_pids(server)) != before and pids, "a new worker")
+    assert set(before[1:]) < set(after)
+    assert server.zombies() == []
+    if signum != signal.SIGTERM:
+        server.log.wait_for(signum.name)
+    for _ in range(20):
+        assert server.get("/answers/hello").text == "hello\n"
+
+
+def test_the_others_serve_on_while_one_is_killed_again_and_again(start):
+    server = start("raw", "--workers", "2")
+    for _ in range(3):
+        victim, survivor = worker_pids(server, 2)
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda pid=victim: gone(pid))
+        eventually(
+            lambda pid=survivor: json.loads(server.get("/gates/pid").text) == pid or server.workers() != [pid]
+        )
+    worker_pids(server, 2)
+
+
+@pytest.mark.parametrize("options", [INLINE, ("--threads", "4"), FORK, ("--workers", "2")], ids=" ".join)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda signum: signum.name)
+def test_a_running_request_is_finished_before_the_end(start, gate, options, signum):
+    server = start("raw", *options)
+    wire = ask(server, gate.path)
+    gate.wait_for(1)
+    os.kill(server.pid, signum)
+    server.log.wait_for("stopping: ")
+    # A worker whose only thread is inside the application hears of it when that thread is back.
+    if options != INLINE:
+        eventually(lambda: refused(server), "the listening socket to be closed")
+    assert server.running()
+    gate.open()
+    answer = wire.answer()
+    assert (answer.status, answer.text) == (200, "passed\n")
+    # Nor does a child know what became of its parent after the fork.
+    if options not in (INLINE, FORK):
+        assert answer.header("connection") == "close"
+    assert wire.closed()
+    assert server.wait() == 0
+    eventually(lambda: not server.family(), "the group to be empty")
+
+
+@pytest.mark.parametrize("options", [INLINE, ("--threads", "4"), FORK, ("--workers", "2")], ids=" ".join)
+def test_ctrl_c_in_a_terminal_ends_it_gracefully_too(start, gate, options):
+    """A terminal sends the signal to the whole group, the children of a fork included."""
+    server = start("raw", *options)
+    wire = ask(server, gate.path)
+    gate.wait_for(1)
+    os.killpg(server.pid, signal.SIGINT)
+    server.log.wait_for("stopping: ")
+    if options != INLINE:
+        eventually(lambda: refused(server), "the listening socket to be closed")
+    gate.open()
+    assert wire.answer().text == "passed\n"
+    assert server.wait() == 0
+    eventually(lambda: not server.family(), "the group to be empty")
+    assert "Traceback" not in server.log.text
+
+
+def test_an_answer_that_is_being_read_is_finished_before_the_end(start):
+    server = start("raw")
+    with server.wire(receive_buffer=4096) as wire:
+        wire.send(b"GET /answers/many?pieces=200&size=100000 HTTP/1.1\r\nHost: test\r\n\r\n")
+        wire.head()
+        os.kill(server.pid, signal.SIGTERM)
+        eventually(lambda: refused(server), "the listening socket to be closed")
+        size = 0
+        while chunk := wire.chunk():
+            size += len(chunk)
+    assert chunk == b""
+    assert size == 20_000_000
+    assert server.wait() == 0
+
+
+def test_idle_and_silent_connections_do_not_hold_up_the_end(start):
+    server = start("raw", "--keep-alive", "600", "--head-timeout", "600", "--graceful-timeout", "600")
+    with server.wire() as idle, server.wire() as silent:
+        assert idle.request("/answers/hello").status == 200
+        assert server.get("/answers/hello").status == 200
+        server.stop()
+        assert idle.closed()
+        assert silent.closed()
+
+
+def test_an_end_under_load_cuts_no_answer(start, concurrency):
+    server = start("raw", *CONCURRENCY[concurrency])
+    heard = []
+
+    def hear():
+        try:
+            return server.talk(b"GET /answers/hello HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        except ConnectionResetError:
+            return b""
+
+    def client():
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                heard.append(hear())
+
+    clients = [threading.Thread(target=client) for _ in range(8)]
+    for thread in clients:
+        thread.start()
+    eventually(lambda: len(heard) > 200, "some load")
+    server.stop()
+    for thread in clients:
+        thread.join()
+    assert {answer[-6:] for answer in heard} <= {b"hello\n", b""}
+
+
+def test_a_request_that_never_ends_is_cut_off_at_the_graceful_timeout(start, gate):
+    server = start("raw", "--graceful-timeout", "1", "--timeout", "600")
+    wire = ask(server, gate.path)
+    gate.wait_for(1)
+    os.kill(server.pid, signal.SIGTERM)
+    server.wait()
+    assert wire.closed()
+    wire.close()
+    eventually(lambda: not server.family(), "the group to be empty")
+
+
+def test_a_second_signal_ends_it_at_once(start, gate):
+    server = start("raw", "--graceful-timeout", "600", "--timeout", "600")
+    wire = ask(server, gate.path)
+    gate.wait_for(1)
+    os.kill(server.pid, signal.SIGINT)
+    eventually(lambda: refused(server), "the listening socket to be closed")
+    os.kill(server.pid, signal.SIGINT)
+    server.wait()
+    assert wire.closed()
+    wire.close()
+    eventually(lambda: not server.family(), "the group to be empty")
+
+
+@pytest.mark.parametrize("options", [(), ("--fork",), ("--workers", "3")], ids=["threads", "fork", "workers"])
+def test_workers_go_when_their_master_is_killed(start, options):
+    server = start("raw", *options)
+    assert server.get("/answers/hello").status == 200
+    os.kill(server.pid, signal.SIGKILL)
+    server.wait()
+    eventually(lambda: not server.family(), "the group to be empty")
+    with Server("raw", "--bind", f"127.0.0.1:{server.port}") as again:
+        assert again.get("/answers/hello").text == "hello\n"
+
+
+def test_the_same_port_can_be_bound_right_after_the_end(start):
+    server = start("raw")
+    with server.wire() as wire:
+        assert wire.request("/answers/hello").status == 200
+        server.stop()
+    again = start("raw", "--bind", f"127.0.0.1:{server.port}")
+    assert again.get("/answers/hello").status == 200
+
+
+def test_port_0_tells_what_it_got(start):
+    server = start("raw")
+    assert server.port > 0
+    assert server.urls == [f"http://127.0.0.1:{server.port}"]
+
+
+def test_two_addresses_are_served(start):
+    server = start("raw", "--bind", "127.0.0.1:0", "--bind", "127.0.0.1:0", "--workers", "2")
+    ports = [int(url.rpartition(":")[2]) for url in server.urls]
+    assert len(set(ports)) == 2
+    for port in ports * 5:
+        with Wire(("127.0.0.1", port)) as wire:
+            environ = json.loads(wire.request("/environs/show").text)["environ"]
+            assert environ["SERVER_PORT"] == str(port)
+
+
+def test_ipv6_is_served(start):
+    try:
+        socket.socket(socket.AF_INET6).bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server = start("raw", "--bind", "[::1]:0")
+    assert server.urls == [f"http://[::1]:{server.port}"]
+    environ = json.loads(server.get("/environs/show").text)["environ"]
+    assert (environ["REMOTE_ADDR"], environ["SERVER_PORT"]) == ("::1", str(server.port))
+
+
+def test_a_unix_socket_is_served_and_removed_at_the_end(start, tmp_path):
+    path = tmp_path / "socket"
+    server = start("raw", "--bind", f"unix:{path}")
+    assert server.urls == [f"unix:{path}"]
+    with Wire(str(path), socket.AF_UNIX) as wire:
+        environ = json.loads(wire.request("/environs/show").text)["environ"]
+    assert environ["SERVER_NAME"]
+    assert isinstance(environ["REMOTE_ADDR"], str)
+    told = server.curl("--unix-socket", path, "http://test/answers/hello")
+    assert told == b"hello\n"
+    server.stop()
+    assert not path.exists()
+
+
+def test_a_stale_unix_socket_does_not_stand_in_the_way(start, tmp_path):
+    path = tmp_path / "socket"
+    first = start("raw", "--bind", f"unix:{path}")
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    eventually(lambda: not first.family(), "the group to be empty")
+    start("raw", "--bind", f"unix:{path}")
+    with Wire(str(path), socket.AF_UNIX) as wire:
+        assert wire.request("/answers/hello").text == "hello\n"
