@@ -9,7 +9,11 @@ CONCURRENCY = {"inline": ("--threads", "1"), "threads": ("--threads", "4"), "for
 
 
 def pytest_addoption(parser):
-    parser.addoption("--soak", action="store_true", help="repeat for hours what must leave no trace")
+    parser.addoption(
+        "--soak",
+        action="store_true",
+        help="do at length what an ordinary run does briefly: thousands of clients, a million requests",
+    )
 
 
 @pytest.fixture(params=CONCURRENCY, scope="module")
@@ -66,6 +70,12 @@ def server(shared, concurrency):
 def many(pytestconfig):
     """How often to do what must leave no trace: so often, or with `--soak` a hundred times as often."""
     return lambda count: count * (100 if pytestconfig.getoption("--soak") else 1)
+
+
+@pytest.fixture
+def at_length(pytestconfig):
+    """The first number in an ordinary run, the second with `--soak`."""
+    return lambda short, soak: soak if pytestconfig.getoption("--soak") else short
 
 
 @pytest.fixture

@@ -152,11 +152,11 @@ class Server(Command):
         super().__init__(*command, app, *bind, *options, **settings)
         try:
             told = self.log.wait_for(r"serving .+ on (.+)").group(1)
-        except AssertionError:
+            self.urls = re.findall(r"(?:http://|unix:)[^\s,]+", told)
+            self.host, self.port = urlsplit(self.urls[0]).hostname, urlsplit(self.urls[0]).port
+        except BaseException:
             self.end()
             raise
-        self.urls = re.findall(r"(?:http://|unix:)[^\s,]+", told)
-        self.host, self.port = urlsplit(self.urls[0]).hostname, urlsplit(self.urls[0]).port
 
     def workers(self):
         """The pids of the workers: the master's children."""

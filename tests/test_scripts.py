@@ -33,7 +33,11 @@ class Mode(Command):
         self.port = free_port()
         super().__init__(BIN / "run.sh", *arguments, cwd=cwd, env={"PORT": str(self.port)})
         self.url = f"http://127.0.0.1:{self.port}/"
-        self.log.wait_for(rf"serving .* on http://127\.0\.0\.1:{self.port}\b", deadline=COLD_BUILD)
+        try:
+            self.log.wait_for(rf"serving .* on http://127\.0\.0\.1:{self.port}\b", deadline=COLD_BUILD)
+        except BaseException:
+            self.end()
+            raise
 
     def curl(self, *arguments):
         command = ["curl", "--silent", "--show-error", "--max-time", str(DEADLINE), *arguments, self.url]

@@ -28,6 +28,7 @@ def serve(
     limit_request_fields: int = 100,
     limit_request_field_size: int = 8190,
     limit_request_body: int = 0,
+    http_compat: Literal["strict", "gunicorn"] = "strict",
     chdir: str | os.PathLike[str] | None = None,
     pythonpath: str | list[str] | tuple[str, ...] | None = None,
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info",
