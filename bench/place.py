@@ -1,0 +1,66 @@
+"""Where things are, for one run of the benchmark: folders, cores, the environment that every server gets."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenarios import FILE_10_MB
+
+BENCH = Path(__file__).resolve().parent
+ROOT = BENCH.parent
+
+
+@dataclass(frozen=True)
+class Place:
+    """`scratch` is a folder that is gone after the run."""
+
+    scratch: Path
+    server_core: int
+    load_core: int
+
+    @property
+    def programs(self) -> Path:
+        """The benchmark's virtual environment: one interpreter, and the same frameworks, for all servers."""
+        return Path(sys.prefix) / "bin"
+
+    @property
+    def python(self) -> str:
+        return str(self.programs / "python")
+
+    @property
+    def file(self) -> Path:
+        return self.scratch / "file"
+
+    def environment(self) -> dict[str, str]:
+        """Nothing of the caller's own, so that it changes no figure; the applications on the module path."""
+        applications = [BENCH / "apps", ROOT / "examples", ROOT / "examples/django_app"]
+        return {
+            "PATH": f"{self.programs}:{os.environ['PATH']}",
+            "HOME": str(self.scratch),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": ":".join(map(str, applications)),
+            "BENCH_FILE": str(self.file),
+        }
+
+    def public(self, words: list[str]) -> str:
+        """The command without the folders of this machine."""
+        named = {str(self.scratch): "TMP", str(self.programs) + "/": "", str(ROOT) + "/": ""}
+        line = shlex.join(words)
+        for folder, name in named.items():
+            line = line.replace(folder, name)
+        return line
+
+
+def set_up(scratch: Path) -> Place:
+    """Make the file that is served and take two cores, the load's for this process too."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise SystemExit("bench: it takes two cores, one for the server and one for the load")
+    os.sched_setaffinity(0, {cores[1]})
+    place = Place(scratch, cores[0], cores[1])
+    place.file.write_bytes(FILE_10_MB)
+    return place

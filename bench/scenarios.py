@@ -1,0 +1,139 @@
+"""What is measured: each scenario with its application, its load and the answer that is right.
+
+A scenario says nothing of servers; `servers.py` tells which of them can do it, and how they are started for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass, replace
+from enum import Enum
+
+HELLO = b"Hello, World!\n"
+TEN_KB = bytes(32 + i % 95 for i in range(10 << 10))
+STREAMED = bytes(32 + i % 95 for i in range(1 << 10)) * 100
+POSTED_10_KB = random.Random(1).randbytes(10 << 10)
+POSTED_10_MB = random.Random(2).randbytes(10 << 20)
+FILE_10_MB = random.Random(3).randbytes(10 << 20)
+SUM = b"%d\n" % sum(range(40_000))
+
+
+class Kind(Enum):
+    """How a scenario is measured, and so what its figures are."""
+
+    LOAD = "requests under load"
+    START = "time from start to first answer"
+    MEMORY = "memory after some load"
+    IDLE = "memory per idle connection"
+
+
+class Floor(Enum):
+    """What no server can pass, measured beside the servers."""
+
+    EPOLL = "bare epoll loop"
+    CALL = "app in a plain loop"
+    FORK = "bare fork loop"
+    FORK_WARM = "bare fork loop, warmed"
+    IMPORT = "python -c 'import app'"
+    HOLD = "interpreter with the app"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`answer` is what a right server says to `path` with `posted`; the load itself always asks for /."""
+
+    name: str
+    what: str
+    app: str
+    answer: bytes
+    kind: Kind = Kind.LOAD
+    connections: int = 64
+    threads: int = 1
+    workers: int = 1
+    preload: bool = False
+    fork: bool = False
+    warm: bool = False  # the application has answered once before the forks
+    posted: bytes = b""
+    path: str = "/"
+    floor: Floor | None = None
+    ideal: float | None = None  # requests/s that the application's own sleeping allows
+
+
+hello = Scenario("hello-64", "hello, 64 connections", "raw:hello", HELLO, floor=Floor.EPOLL)
+flask = Scenario("flask", "Flask", "flask_app:app", b"Hi from Flask!\n", floor=Floor.CALL)
+sleep = Scenario("", "", "raw:sleep", HELLO, connections=512)
+fork_hello = replace(hello, fork=True, connections=16, floor=Floor.FORK)
+fork_flask = replace(flask, fork=True, connections=16, floor=Floor.FORK)
+
+SCENARIOS = [
+    replace(hello, name="hello-1", what="hello, 1 connection", connections=1),
+    hello,
+    replace(hello, name="hello-512", what="hello, 512 connections", connections=512),
+    replace(hello, name="reply-10k", what="10 KB reply", app="raw:reply", answer=TEN_KB),
+    Scenario("echo-10k", "10 KB echo, read in 4 KB pieces", "raw:echo", POSTED_10_KB, posted=POSTED_10_KB),
+    Scenario("stream-100x1k", "100 pieces of 1 KB, length not told", "raw:stream", STREAMED),
+    flask,
+    Scenario("django", "Django", "hi.wsgi:application", b"Hi from Django!\n", floor=Floor.CALL),
+    Scenario("pyramid", "Pyramid", "pyramid_app:app", b"Hi from Pyramid!\n", floor=Floor.CALL),
+    replace(hello, name="hello-4t", what="hello, 4 threads", threads=4),
+    replace(hello, name="hello-64t", what="hello, 64 threads", threads=64),
+    replace(flask, name="flask-4t", what="Flask, 4 threads", threads=4),
+    replace(flask, name="flask-64t", what="Flask, 64 threads", threads=64),
+    replace(
+        sleep, name="sleep-128t", what="10 ms sleep, 128 threads, 512 connections", threads=128, ideal=12_800
+    ),
+    replace(
+        sleep, name="sleep-512t", what="10 ms sleep, 512 threads, 512 connections", threads=512, ideal=51_200
+    ),
+    Scenario("cpu-1ms-4t", "1 ms of pure Python, 4 threads", "raw:cpu", SUM, threads=4, floor=Floor.CALL),
+    Scenario(
+        "upload-10m",
+        "10 MB upload, 8 connections",
+        "raw:upload",
+        f"{len(POSTED_10_MB)} {hashlib.sha256(POSTED_10_MB).hexdigest()}\n".encode(),
+        connections=8,
+        posted=POSTED_10_MB,
+        path="/?digest",
+    ),
+    Scenario(
+        "file-10m", "10 MB file by wsgi.file_wrapper, 8 connections", "raw:file", FILE_10_MB, connections=8
+    ),
+    replace(fork_hello, name="fork-hello", what="hello, a fork for each request"),
+    replace(
+        fork_hello,
+        name="fork-hello-warm",
+        what="hello, a fork for each request, warmed",
+        warm=True,
+        floor=Floor.FORK_WARM,
+    ),
+    replace(fork_flask, name="fork-flask", what="Flask, a fork for each request"),
+    replace(
+        fork_flask,
+        name="fork-flask-warm",
+        what="Flask, a fork for each request, warmed",
+        warm=True,
+        floor=Floor.FORK_WARM,
+    ),
+    replace(
+        flask, name="start", what="Flask, from start to first answer", kind=Kind.START, floor=Floor.IMPORT
+    ),
+    replace(flask, name="memory-1", what="memory with Flask, 1 worker", kind=Kind.MEMORY, floor=Floor.HOLD),
+    replace(
+        flask,
+        name="memory-8-preload",
+        what="memory with Flask, 8 workers, preloaded",
+        kind=Kind.MEMORY,
+        workers=8,
+        preload=True,
+        floor=None,
+    ),
+    replace(
+        hello,
+        name="idle-10k",
+        what="hello, 10,000 idle keep-alive connections",
+        kind=Kind.IDLE,
+        connections=10_000,
+        floor=None,
+    ),
+]

@@ -1,0 +1,101 @@
+"""What the benchmark makes of its figures. Run with `pytest bench`; nothing here measures anything."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import pytest
+from client import fault_of
+from measure import Run
+from report import section
+from results import Table, ratio
+from scenarios import SCENARIOS
+from servers import SERVERS, Role
+from targets import all_targets
+
+HELLO = next(scenario for scenario in SCENARIOS if scenario.name == "hello-64")
+
+
+def table(ours: list[Run], granian: list[Run]) -> Table:
+    made = Table(HELLO)
+    for number, (one, other) in enumerate(zip(ours, granian), 1):
+        made.add("mlws", Role.OURS, number, one)
+        made.add("granian", Role.RIVAL, number, other)
+    return made
+
+
+def rate(value: float, *faults: str) -> Run:
+    return Run({"rate": value}, list(faults))
+
+
+def verdict_on_granian(made: Table) -> tuple[str, str]:
+    target = next(target for target in all_targets() if (target.scenario, target.bound) == ("hello-64", 2))
+    return target.check({HELLO.name: made})
+
+
+def test_a_ratio_is_taken_within_each_round() -> None:
+    slow_round = table([rate(300), rate(30), rate(310)], [rate(100), rate(10), rate(100)])
+    assert ratio(slow_round.rows["mlws"], slow_round.rows["granian"], "rate") == 3
+
+
+def test_a_disqualified_run_of_a_rival_does_not_count() -> None:
+    made = table([rate(300), rate(300)], [rate(900, "wrong body"), rate(100)])
+    assert verdict_on_granian(made) == ("3.00", "reached")
+    assert "granian: 1 of 2 runs disqualified (wrong body)." in section(made)
+
+
+def test_a_disqualified_run_of_ours_reaches_nothing() -> None:
+    made = table([rate(900), rate(900, "it spins")], [rate(100), rate(100)])
+    figure, verdict = verdict_on_granian(made)
+    assert (verdict, "it spins" in figure) == ("**not reached**", True)
+
+
+def test_a_server_without_a_clean_run_comes_last_and_is_named() -> None:
+    made = table([rate(100)], [rate(900, "status 500")])
+    assert [row.name for row in made.best_first()] == ["mlws", "granian"]
+    assert verdict_on_granian(made)[1] == "not measured"
+    assert "| granian" in section(made) and "disqualified" in section(made)
+
+
+def test_every_target_is_of_a_scenario_and_of_servers_that_there_are() -> None:
+    everything = {scenario.name: Table(scenario) for scenario in SCENARIOS}
+    assert all(target.was_run(everything) for target in all_targets())
+    assert {target.check(everything)[1] for target in all_targets()} == {"not measured"}
+    assert len({server.name for server in SERVERS}) == len(SERVERS)
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def body() -> list[bytes]:
+    return [HELLO.answer]
+
+
+@pytest.fixture
+def port(body: list[bytes]) -> Iterator[int]:
+    def app(environ, start_response):  # type: ignore[no-untyped-def]
+        start_response("200 OK" if body else "500 Oops", [])
+        return body
+
+    with make_server("127.0.0.1", 0, app, handler_class=Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_a_right_answer_has_no_fault(port: int) -> None:
+    assert fault_of(HELLO, port) is None
+
+
+def test_a_wrong_body_and_a_wrong_status_are_faults(port: int, body: list[bytes]) -> None:
+    body[:] = [b"Hello, Moon!\n"]
+    assert fault_of(HELLO, port) == "wrong body: 13 bytes, 14 are right"
+    body.clear()
+    assert fault_of(HELLO, port) == "status 500"

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# bin/bench.sh [SCENARIO...] [--rounds N] [--seconds S] [--servers A,B] [--list]
+#
+# Measures mlws beside its rivals and beside what no server can pass, one core for the server and one for the load.
+# It builds all it needs into bench/.venv first. A whole run takes about an hour; its tables and charts are written
+# to bench/results/DATE-MACHINE and bench/results/latest, those of chosen scenarios or servers to bench/results/partial.
+#
+#   SCENARIO       only these; --list tells which there are
+#   --rounds N     how often everything is run in turn (3); medians are shown
+#   --seconds S    how long one run is loaded (4)
+#   --servers A,B  only these servers, and the floors
+#   --help         this text
+#
+# It wants a machine with nothing else to do, and says where it was disturbed. bench/README.md tells how to read it.
+
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+bench=$root/bench
+made=$bench/.venv
+
+main() {
+    local word
+    for word; do
+        case $word in
+            -h | --help) help ;;
+            --list) exec python3 "$bench/driver.py" --list ;;
+        esac
+    done
+    python3 "$bench/driver.py" "$@" --list >/dev/null || exit 2 # what was asked for makes sense
+    check_tools
+    "$root/bin/build.sh" >&2
+    make_environment
+    install_needed
+    install_rivals
+    install_mlws
+    mkdir -p "$bench/.build"
+    cc -O2 -Wall -Wextra -o "$bench/.build/epoll" "$bench/floor/epoll.c"
+    exec "$made/bin/python" "$bench/driver.py" "$@"
+}
+
+# What comes from Debian's packages. Only wrk is needed; bjoern is compiled with libev; nginx is left to the user,
+# as installing it starts it.
+check_tools() {
+    local wanted=()
+    command -v wrk >/dev/null || wanted+=(wrk)
+    [ -e /usr/include/ev.h ] || wanted+=(libev-dev)
+    if [ "${#wanted[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "==> installing ${wanted[*]}"
+        { apt-get update --quiet=2 && apt-get install --yes --quiet=2 "${wanted[@]}"; } >&2 || true
+    fi
+    command -v wrk >/dev/null ||
+        fail 1 "missing: wrk. Debian: sudo apt install wrk, Fedora: sudo dnf install wrk"
+    command -v taskset >/dev/null || fail 1 "missing: taskset, of util-linux; the benchmark runs on Linux only"
+    [ -e /usr/include/ev.h ] ||
+        say "bench: no libev, so bjoern may be left out. Debian: sudo apt install libev-dev"
+    PATH=$PATH:/usr/sbin command -v nginx >/dev/null ||
+        say "bench: no nginx beside our file scenario. Debian: sudo apt install nginx-light"
+}
+
+# The same interpreter that the server was built for, and a new environment when that is another one.
+make_environment() {
+    local made_by
+    made_by=$(cat "$venv/.made-by")
+    [ "$made_by" != "$(cat "$made/.made-by" 2>/dev/null)" ] || return 0
+    say "==> making bench/.venv with Python ${made_by##* }"
+    "$("$venv/bin/python" -c 'import sys; print(sys._base_executable)')" -m venv --clear --prompt mlws-bench "$made"
+    echo "$made_by" >"$made/.made-by"
+}
+
+install_needed() {
+    local file=$bench/requirements.txt mark=$made/.installed-requirements
+    cmp -s "$file" "$mark" && return
+    say "==> installing bench/requirements.txt"
+    pip_install -r "$file" && cp "$file" "$mark"
+}
+
+# Each by itself; one that cannot be installed is tried again the next time, and its log kept.
+install_rivals() {
+    local line name log
+    while read -r line; do
+        name=${line%%[<>=]*}
+        [ "$line" != "$(cat "$made/.installed-$name" 2>/dev/null)" ] || continue
+        say "==> installing $line"
+        mkdir -p "$bench/.build"
+        log=$bench/.build/$name.log
+        if pip_install "$line" >"$log" 2>&1; then
+            echo "$line" >"$made/.installed-$name"
+        else
+            say "    $name could not be installed; bench/.build/$name.log tells why"
+        fi
+    done < <(grep -v '^#' "$bench/rivals.txt")
+}
+
+# The wheel that bin/build.sh has made, when it is another one than before.
+install_mlws() {
+    local wheel=("$venv"/wheel/*.whl)
+    cmp -s "${wheel[0]}" "$made/.installed-wheel" && return
+    say "==> installing mlws"
+    pip_install --no-index --no-deps --force-reinstall "${wheel[0]}" && cp "${wheel[0]}" "$made/.installed-wheel"
+}
+
+pip_install() {
+    "$made/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
+}
+
+main "$@"
