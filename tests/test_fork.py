@@ -185,3 +185,21 @@ def test_several_workers_fork_too(start, gate):
     for wire in wires:
         assert wire.answer().text == "passed\n"
         wire.close()
+
+
+def test_a_warm_up_is_answered_once_before_the_first_fork(start):
+    server = start("warm:app", "--fork", "--fork-warmup", "/warm?x=1")
+    assert "warmed up with /warm?x=1: 200 OK" in server.log.text
+    assert [server.get("/a").text, server.get("/b").text] == ["/warm /a", "/warm /b"]
+
+
+def test_without_a_warm_up_the_first_fork_is_the_first_call(start):
+    server = start("warm:app", "--fork")
+    assert [server.get("/a").text, server.get("/b").text] == ["/a", "/b"]
+
+
+def test_a_warm_up_that_fails_is_in_the_log_and_the_server_serves(start):
+    server = start("warm:app", "--fork", "--fork-warmup", "/fails")
+    assert "the application failed at --fork-warmup" in server.log.text
+    assert "LookupError: on purpose" in server.log.text
+    assert server.get("/a").text == "/fails /a"

@@ -21,6 +21,7 @@ def serve(
     threads: int = 4,
     fork: bool = False,
     max_children: int = 64,
+    fork_warmup: str | None = None,
     timeout: float = 30,
     graceful_timeout: float = 30,
     head_timeout: float = 30,

@@ -12,6 +12,7 @@
 //! | [`answer`]         | from the iterable that the application returned to a body |
 //! | [`file_wrapper`]   | `wsgi.file_wrapper` |
 //! | [`failure`]        | what the log and the client hear when the application fails |
+//! | [`warmup`]         | one request before the first fork |
 
 mod answer;
 mod environ;
@@ -20,6 +21,7 @@ mod file_wrapper;
 mod input;
 mod names;
 mod start_response;
+mod warmup;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -66,6 +68,26 @@ impl Wsgi {
         };
         let environ = Environ::new(py, &facts)?;
         Ok(Self { application, environ, access: facts.access, has_gil, spare: Mutex::default() })
+    }
+
+    /// Lets the application answer `path` once, if there is one, and keeps what lives now out of the collector's sight. A failure is
+    /// for the log: the requests to come may do better.
+    pub(crate) fn prepare_to_fork(&self, py: Python<'_>, path: Option<&str>) {
+        if let Some(path) = path {
+            let warm = self
+                .environ
+                .bare(py)
+                .and_then(|environ| warmup::answer_once(self.application.bind(py), &environ, path));
+            match warm {
+                Ok(status) => {
+                    log::info!("warmed up with {path}: {}", status.as_deref().unwrap_or("no status"));
+                }
+                Err(error) => failure::report(py, &path, "the application failed at --fork-warmup", &error),
+            }
+        }
+        if let Err(error) = warmup::freeze(py) {
+            log::warn!("the collector could not be told to leave be what children share: {error}");
+        }
     }
 
     fn respond(&self, py: Python<'_>, request: &mut Request) -> Response {

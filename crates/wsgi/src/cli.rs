@@ -79,6 +79,11 @@ pub(crate) struct Running {
           value_parser = clap::value_parser!(u16).range(1..))]
     max_children: u16,
 
+    /// With --fork: a path, such as /, that the application answers once before the first fork. What it imports and caches
+    /// then, every process has from its start
+    #[arg(long, value_name = "PATH", requires = "fork")]
+    pub(crate) fork_warmup: Option<String>,
+
     /// How long a request may run; 0 is for ever. Today it bounds the processes of --fork only, which are killed, and
     /// their clients told 504
     #[arg(short, long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]

@@ -46,7 +46,7 @@ pub(crate) fn main(py: Python<'_>, args: Vec<OsString>) -> PyResult<i32> {
 #[pyo3(
     signature = (app, **settings),
     text_signature = "(app, *, bind=None, backlog=2048, keep_alive=5, workers=None, threads=4, fork=False, \
-        max_children=64, timeout=30, graceful_timeout=30, head_timeout=30, limit_request_line=8190, \
+        max_children=64, fork_warmup=None, timeout=30, graceful_timeout=30, head_timeout=30, limit_request_line=8190, \
         limit_request_fields=100, limit_request_field_size=8190, limit_request_body=0, http_compat='strict', \
         chdir=None, pythonpath=None, log_level='info', access_logfile=None)"
 )]

@@ -94,6 +94,9 @@ fn serve(
     let wsgi = Wsgi::new(py, app, facts)
         .map_err(|error| Refusal::raised(py, "the application cannot be served", &error))?;
     let cannot = |error: io::Error| Refusal::System(format!("this worker cannot serve: {error}"));
+    if fork {
+        wsgi.prepare_to_fork(py, flags.running.fork_warmup.as_deref());
+    }
     worker.ready();
     let server = Server::new(listeners, flags.server(), Arc::new(wsgi));
     watch(server, worker).and_then(Server::run).map_err(cannot)

@@ -66,6 +66,11 @@ impl Environ {
         Ok((environ, Some(input)))
     }
 
+    /// The environ of a request for `/` that nobody has made.
+    pub(crate) fn bare<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.prepared[0].bind(py).copy()
+    }
+
     fn set_fields(&self, environ: &Bound<'_, PyDict>, request: &Request) -> PyResult<()> {
         let py = environ.py();
         let host = intern!(py, "HTTP_HOST");
