@@ -5,7 +5,7 @@
 
 use crate::error::Error;
 use crate::grammar::{is_text_byte, is_token_byte};
-use crate::limits::Limits;
+use crate::limits::{Limits, Tolerance};
 use crate::parser::Event;
 
 /// A chunked body on its way in.
@@ -132,20 +132,21 @@ impl Chunked {
         Ok(next)
     }
 
-    /// `name [ "=" ( token / quoted-string ) ]`, with white space before the name only.
+    /// `name [ "=" token ]`. Quoted values and white space before the name, which other readers refuse, are a matter of tolerance.
     fn extension(&mut self, byte: u8, limits: &Limits) -> Result<State, Error> {
         self.extensions += 1;
         if self.extensions > limits.chunk_extensions {
             return Err(Error::ChunkExtensionsTooLong);
         }
+        let tolerant = limits.tolerance == Tolerance::Gunicorn;
         match (self.state, byte) {
-            (State::Extension, b' ' | b'\t') => Ok(State::Extension),
+            (State::Extension, b' ' | b'\t') if tolerant => Ok(State::Extension),
             (State::Extension | State::ExtensionName, _) if is_token_byte(byte) => Ok(State::ExtensionName),
             (State::ExtensionName, b'=') => Ok(State::ExtensionValue),
             (State::ExtensionValue | State::ExtensionToken, _) if is_token_byte(byte) => {
                 Ok(State::ExtensionToken)
             }
-            (State::ExtensionValue, b'"') => Ok(State::ExtensionQuoted),
+            (State::ExtensionValue, b'"') if tolerant => Ok(State::ExtensionQuoted),
             (State::ExtensionQuoted, b'"') => Ok(State::ExtensionUnquoted),
             (State::ExtensionQuoted, b'\\') => Ok(State::ExtensionEscape),
             (State::ExtensionQuoted | State::ExtensionEscape, _) if is_text_byte(byte) => {

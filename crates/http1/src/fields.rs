@@ -67,6 +67,14 @@ fn tokenize<'a>(
     for header in &*request.headers {
         let field = Field { name: span(header.name.as_bytes()), value: span(header.value) };
         head.fields.push(field);
+        // `chunked` followed by a tab is legal, and a known disguise for readers that do not trim it.
+        let is_padded = input.get(field.value.end as usize) != Some(&b'\r');
+        if is_padded
+            && tolerance == Tolerance::Strict
+            && header.name.eq_ignore_ascii_case("transfer-encoding")
+        {
+            return Err(Error::TransferCoding);
+        }
         found.note(header.name, header.value, field.value, head.version, tolerance)?;
     }
     Ok(found)

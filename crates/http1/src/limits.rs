@@ -37,6 +37,7 @@ pub enum Tolerance {
     ///   of their own. The chunks are undone, the rest is left to the app, and the connection closes behind it.
     /// - The authority of an absolute target may have userinfo, which [`Head::host`](crate::Head::host) leaves out.
     /// - CONNECT may name a host with a port, which is then target, path and host; the connection closes behind it.
+    /// - Chunk extensions may have quoted values, and white space before their names (RFC 9112, section 7.1.1).
     /// - A method has 3 to 20 bytes, none of them a lowercase letter or `#`.
     Gunicorn,
 }
