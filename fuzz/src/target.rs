@@ -1,0 +1,104 @@
+//! A request target, the same bytes as a host, and as a path to decode.
+//!
+//! The one thing to know: a target is cut into parts and nothing else, so put together they are the target again.
+
+use mlws_http1::{Limits, Tolerance, percent_decode};
+
+use crate::reading::{Message, read};
+
+/// Checks one input.
+pub fn check(bytes: &[u8]) {
+    check_decoding(bytes);
+    if bytes.iter().any(|byte| b"\r\n".contains(byte)) {
+        return; // that would be several lines, which the machine is for
+    }
+    for tolerance in [Tolerance::Strict, Tolerance::Gunicorn] {
+        let limits = Limits { tolerance, ..Limits::default() };
+        for method in ["GET", "OPTIONS", "CONNECT"] {
+            let wire = [method.as_bytes(), b" ", bytes, b" HTTP/1.1\r\nHost: host\r\n\r\n"].concat();
+            if let Some(message) = accepted(&limits, &wire) {
+                check_target(bytes, &message, tolerance);
+            }
+        }
+        let wire = [b"GET / HTTP/1.1\r\nHost:", bytes, b"\r\n\r\n"].concat();
+        if let Some(message) = accepted(&limits, &wire) {
+            check_host(&message.host.expect("there is one"), bytes);
+        }
+    }
+}
+
+fn accepted(limits: &Limits, wire: &[u8]) -> Option<Message> {
+    read(limits, [wire]).messages.into_iter().next()
+}
+
+fn check_target(bytes: &[u8], message: &Message, tolerance: Tolerance) {
+    assert_eq!(message.target.as_bytes(), bytes);
+    assert!(bytes.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#'));
+    let host = message.host.as_deref().expect("there is a Host field");
+    if message.method == "CONNECT" {
+        assert_eq!((tolerance, host, &message.path[..]), (Tolerance::Gunicorn, bytes, bytes));
+        return check_host(host, bytes);
+    }
+    assert!(!message.path.contains(&b'?'));
+    let question: &[u8] = if bytes.contains(&b'?') { b"?" } else { b"" };
+    let parts = [&message.path, question, &message.query].concat();
+    match bytes {
+        [b'/', ..] => assert_eq!((&parts[..], host), (bytes, &b"host"[..])),
+        b"*" => assert_eq!((&message.method[..], &parts[..]), ("OPTIONS", bytes)),
+        _ => {
+            check_host(host, host);
+            assert!(matches!(parts[..], [] | [b'/' | b'?', ..]));
+            let before = bytes.strip_suffix(&[host, &parts].concat()[..]).expect("host, path and query");
+            let before = String::from_utf8_lossy(before).to_lowercase();
+            let (scheme, userinfo) = before.split_once("//").expect("a scheme");
+            assert!(["http:", "https:"].contains(&scheme));
+            assert!(userinfo.is_empty() || (tolerance == Tolerance::Gunicorn && userinfo.ends_with('@')));
+            assert!(!userinfo.contains(['/', '?', '[', ']']));
+        }
+    }
+}
+
+/// No byte of a host can be taken for what stands around hosts elsewhere, and a port is a number.
+fn check_host(host: &[u8], sent: &[u8]) {
+    let text = str::from_utf8(host).expect("a host is ASCII");
+    assert_eq!(text, String::from_utf8_lossy(sent).trim_matches([' ', '\t']));
+    let odd = |byte: char| !byte.is_ascii_graphic() || "\"#%,/<>?@\\^`{|}".contains(byte);
+    assert!(!text.is_empty() && !text.contains(odd));
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').expect("the bracket closes"),
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    assert!(!name.is_empty() && !name.contains(['[', ']']));
+    assert!(port.is_empty() || port == ":" || port[1..].parse::<u16>().is_ok());
+}
+
+fn check_decoding(bytes: &[u8]) {
+    let mut decoded = b"kept".to_vec();
+    percent_decode(bytes, &mut decoded);
+    let decoded = decoded.strip_prefix(b"kept").expect("what is there stays");
+    assert_eq!(decoded, plain_decode(bytes), "another decoder says otherwise");
+    let encoded: Vec<u8> = bytes.iter().flat_map(|byte| format!("%{byte:02X}").into_bytes()).collect();
+    let mut again = Vec::new();
+    percent_decode(&encoded, &mut again);
+    assert_eq!(again, bytes, "what was encoded is not itself again");
+}
+
+/// The plainest decoder there is (RFC 3986, section 2.1).
+fn plain_decode(bytes: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = bytes.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        match digits.map(|digits| u8::from_str_radix(&String::from_utf8_lossy(digits), 16)) {
+            Some(Ok(byte)) if bytes[at] == b'%' => {
+                decoded.push(byte);
+                at += 3;
+            }
+            _ => {
+                decoded.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
