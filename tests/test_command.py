@@ -22,6 +22,9 @@ def {name}(environ, start_response):
 OPTIONS = [
     "--access-logfile",
     "--bind",
+    "--body-in-memory",
+    "--body-rate",
+    "--body-timeout",
     "--chdir",
     "--fork",
     "--graceful-timeout",
@@ -31,14 +34,19 @@ OPTIONS = [
     "--limit-request-body",
     "--limit-request-field_size",
     "--limit-request-fields",
+    "--limit-request-head",
     "--limit-request-line",
     "--log-level",
     "--max-children",
+    "--max-queue",
     "--pythonpath",
     "--threads",
     "--timeout",
+    "--tmp-dir",
     "--version",
+    "--worker-connections",
     "--workers",
+    "--write-timeout",
 ]
 
 

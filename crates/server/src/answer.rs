@@ -66,6 +66,7 @@ impl Connection {
         }
         self.output.take(response.body);
         self.epilogue = response.epilogue;
+        self.tell_of_length();
         self.unlogged = self.house().wants_log && !self.refused;
         self.phase = Phase::Sending;
     }
@@ -105,7 +106,7 @@ impl Connection {
                 self.send(now)
             }
             Ending::Cut => {
-                self.wire().reset_on_close();
+                self.wire().reset();
                 Next::Close
             }
         }
@@ -128,6 +129,7 @@ impl Connection {
             if !matches!(pulled, Ok(Ok(()))) {
                 return self.finish(app, true);
             }
+            self.tell_of_length();
         }
         Next::Run
     }
@@ -138,7 +140,8 @@ impl Connection {
             self.phase = Phase::Ending { lost };
             return Next::Run;
         }
-        self.part_or_go_on(now, lost)
+        let cut = self.output.is_cut();
+        self.part_or_go_on(now, lost || cut)
     }
 
     /// Lets the app clean up, tells the log, and makes ready for what comes next.
@@ -147,11 +150,23 @@ impl Connection {
         let cut = self.output.is_cut();
         drop(self.output.take_stream());
         drop(self.epilogue.take());
-        if cut && !lost {
-            log::warn!("the app's body ended short of its Content-Length; the connection is closed");
-        }
         self.tell_log(app, now);
         self.part_or_go_on(now, lost || cut)
+    }
+
+    /// A body that is not as long as the app said is told to the log, once: when the last of it is framed.
+    fn tell_of_length(&self) {
+        if self.output.is_streaming() || !(self.output.overlong || self.output.is_cut()) {
+            return;
+        }
+        let (method, target) = (self.request.method(), self.request.target());
+        if self.output.overlong {
+            log::warn!("{method} {target}: the body is longer than its Content-Length; the rest is not sent");
+        } else {
+            log::warn!(
+                "{method} {target}: the body is shorter than its Content-Length; the connection is closed"
+            );
+        }
     }
 
     fn tell_log(&mut self, app: &dyn App, now: Instant) {
@@ -169,7 +184,7 @@ impl Connection {
     fn part_or_go_on(&mut self, now: Instant, lost: bool) -> Next {
         if lost {
             if self.output.ends_by_close() {
-                self.wire().reset_on_close();
+                self.wire().reset();
             }
             return Next::Close;
         }

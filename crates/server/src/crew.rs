@@ -140,6 +140,11 @@ impl Crew {
             if self.inside.load(Ordering::Relaxed) < self.threads
                 && let Some(connection) = held.next_ready()
             {
+                if held.is_forsaken(&connection, now) {
+                    log::debug!("a client left before its request was begun");
+                    held.settle(connection, Next::Close);
+                    continue;
+                }
                 if held.forks() && connection.is_complete() {
                     held.start_child(connection, &*self.app);
                     continue;

@@ -21,7 +21,7 @@ use crate::{
     deadlines::Deadlines,
     fork::Children,
     settings::House,
-    wire::Wire,
+    wire::{OtherEnd, Wire},
 };
 
 const WAKER: usize = 1 << 20;
@@ -35,6 +35,11 @@ const ACCEPTS_IN_A_TURN: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often children without a pidfd are asked after.
 const ASKING: Duration = Duration::from_millis(10);
+
+/// A request that has waited less than this for the app is not worth asking after its client.
+const SOON: Duration = Duration::from_millis(10);
+/// A client that sends its request and then half-closes does both within this time. One that ends its side later has given up.
+const HALF_CLOSE: Duration = Duration::from_secs(1);
 
 /// Told when its descriptor is readable; what it answers is obeyed.
 pub(crate) struct Watch {
@@ -57,6 +62,8 @@ pub(crate) struct Loop {
     children: Option<Children>,
     spare: Vec<Vec<u8>>,
     order: Option<Order>,
+    /// When the present turn began, and the one before it.
+    turns: (Instant, Instant),
 }
 
 struct Door {
@@ -73,7 +80,8 @@ struct Slot {
     connection: Option<Box<Connection>>,
     readable: bool,
     writable: bool,
-    peer_done: bool,
+    /// When its peer was found to send no more.
+    peer_done: Option<Instant>,
 }
 
 impl Loop {
@@ -104,6 +112,7 @@ impl Loop {
             children,
             spare: Vec::new(),
             order: None,
+            turns: (Instant::now(), Instant::now()),
         })
     }
 
@@ -130,6 +139,7 @@ impl Loop {
     /// Lets every connection that has something to do go on, as far as it can without the app.
     pub(crate) fn turn(&mut self) {
         let now = Instant::now();
+        self.turns = (now, self.turns.0);
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {
             self.handle(event, now);
@@ -168,6 +178,24 @@ impl Loop {
         self.ready.pop_front()
     }
 
+    /// Whether nobody waits for the answer to this request any more. The end of the client's side alone does not say so, for a
+    /// client may half-close when it has said all; but then it does so at once.
+    pub(crate) fn is_forsaken(&self, connection: &Connection, now: Instant) -> bool {
+        // What was read in this turn may have lain in its socket since the one before.
+        let since = connection.since.min(self.turns.1);
+        if !connection.is_complete() || now.saturating_duration_since(since) < SOON {
+            return false;
+        }
+        match connection.wire().other_end() {
+            OtherEnd::There => false,
+            OtherEnd::Gone => true,
+            OtherEnd::Silent => {
+                let ended = self.slots.get(connection.token).and_then(|slot| slot.peer_done);
+                ended.is_some_and(|ended| ended > connection.since + HALF_CLOSE)
+            }
+        }
+    }
+
     /// Takes a connection back, or a new one in, with what it waits for.
     pub(crate) fn settle(&mut self, mut connection: Box<Connection>, next: Next) {
         let token = connection.token;
@@ -180,7 +208,7 @@ impl Loop {
         let Some(slot) = self.slots.get_mut(token) else { return };
         connection.readable |= std::mem::take(&mut slot.readable);
         connection.writable |= std::mem::take(&mut slot.writable);
-        connection.peer_done |= slot.peer_done;
+        connection.peer_done |= slot.peer_done.is_some();
         if connection.can_go_on() {
             self.again.push_back(token);
         } else {
@@ -260,11 +288,13 @@ impl Loop {
         let peer_done = event.is_read_closed() || event.is_error();
         slot.readable |= event.is_readable() || peer_done;
         slot.writable |= event.is_writable() || event.is_write_closed();
-        slot.peer_done |= peer_done;
+        if peer_done {
+            slot.peer_done.get_or_insert(now);
+        }
         if let Some(connection) = &mut slot.connection {
             connection.readable |= std::mem::take(&mut slot.readable);
             connection.writable |= std::mem::take(&mut slot.writable);
-            connection.peer_done |= slot.peer_done;
+            connection.peer_done |= slot.peer_done.is_some();
             self.go_on(token, now);
         }
     }

@@ -46,7 +46,7 @@ pub(crate) struct Children {
 
 struct Child {
     pid: Pid,
-    /// None where the system has none; then the child is asked after by its pid now and then.
+    /// None where the system has none left; then the child is asked after by its pid now and then.
     pidfd: Option<OwnedFd>,
     connection: usize,
     timed_out: bool,
@@ -93,11 +93,12 @@ impl Children {
             Ok((Forked::Parent(pid), held)) => {
                 drop(held);
                 app.after_fork_in_parent();
+                let token = Token(self.first_token + index);
+                let watch = |pidfd: &OwnedFd| {
+                    registry.register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE)
+                };
                 let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
-                if let Some(pidfd) = &pidfd {
-                    let token = Token(self.first_token + index);
-                    registry.register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE)?;
-                }
+                let pidfd = pidfd.filter(|pidfd| watch(pidfd).is_ok());
                 entry.insert(Child { pid, pidfd, connection: connection.token, timed_out: false });
                 Ok(())
             }

@@ -36,7 +36,7 @@ pub use app::App;
 pub use body::RequestBody;
 pub use listener::{Address, AddressError, Listener};
 pub use payload::{Aborted, Body, Bytes, Stream};
-pub use request::Request;
+pub use request::{Client, Request};
 pub use response::{Record, Response};
 pub use server::{HttpForkServer, HttpServer, Order, Server};
 pub use settings::{Concurrency, Limits, Settings};

@@ -27,6 +27,8 @@ pub(crate) struct Output {
     pub(crate) keep_alive: bool,
     /// Body bytes framed so far.
     pub(crate) sent: u64,
+    /// The app gave more than its Content-Length promised.
+    pub(crate) overlong: bool,
 }
 
 struct Piece {
@@ -56,7 +58,7 @@ impl Output {
     pub(crate) fn begin(&mut self, head: ResponseHead, asked: Asked, length: Option<u64>, server_name: &str) {
         self.status = head.status();
         let finished = head.finish(&asked, length, &clock::date(), server_name);
-        (self.buffer, self.at, self.sent) = (finished.bytes, 0, 0);
+        (self.buffer, self.at, self.sent, self.overlong) = (finished.bytes, 0, 0, false);
         self.keep_alive = finished.keep_alive;
         self.framing = Some(finished.framing);
     }
@@ -86,9 +88,7 @@ impl Output {
             return;
         }
         let frame = framing.piece(length);
-        if frame.take < length {
-            log::warn!("the app's body is longer than its Content-Length; the rest is cut");
-        }
+        self.overlong |= frame.take < length;
         self.sent += frame.take as u64;
         self.buffer.extend_from_slice(&frame.prefix);
         if frame.take <= COPIED {
@@ -109,10 +109,13 @@ impl Output {
         }
         match stream.next()? {
             Some(piece) => self.frame(piece),
-            None => {
-                self.stream = None;
-                self.end();
-            }
+            None => self.stream = None,
+        }
+        if self.overlong {
+            self.stream = None;
+        }
+        if self.stream.is_none() {
+            self.end();
         }
         Ok(())
     }

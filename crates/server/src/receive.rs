@@ -16,6 +16,8 @@ const READS_IN_A_TURN: usize = 16;
 /// The room made for one read: of a head, and of a body.
 const HEAD_ROOM: usize = 4 * 1024;
 const BODY_ROOM: usize = 256 * 1024;
+/// With so much room left, none is made.
+const LEAST_ROOM: usize = 1024;
 
 /// Why a request is not served.
 struct Refusal {
@@ -48,7 +50,7 @@ impl Connection {
     /// Answers `status` in the server's own words and ends the connection. What the client still sends is not parsed.
     pub(crate) fn refuse(&mut self, status: u16, why: &str, now: Instant) -> Next {
         log::debug!("refused {}:{} with {status}: {why}", self.wire().peer.address, self.wire().peer.port);
-        if self.phase != Phase::Body {
+        if matches!(self.phase, Phase::Idle | Phase::Head) {
             self.request.is_head = false;
         }
         self.parser.stop();
@@ -114,7 +116,7 @@ impl Connection {
                     self.parsed += self.request.head.len;
                     self.request.body.begin_at(self.parsed);
                     self.request.is_head = self.request.method() == "HEAD";
-                    self.received = 0;
+                    self.received = (self.request.body.bytes.len() - self.parsed) as u64;
                     self.enter(Phase::Body, now);
                     self.say_continue();
                 }
@@ -126,7 +128,7 @@ impl Connection {
                 Event::End { consumed } => {
                     self.parsed += consumed;
                     self.request.body.rewind()?;
-                    self.phase = Phase::Complete;
+                    self.enter(Phase::Complete, now);
                     return Ok(true);
                 }
             }
@@ -165,7 +167,8 @@ impl Connection {
     fn read(&mut self) -> io::Result<usize> {
         let room = if self.phase == Phase::Body { self.body_room() } else { HEAD_ROOM };
         let buffer = &mut self.request.body.bytes;
-        if buffer.capacity() - buffer.len() < room {
+        // Not before the room runs out: what comes by single bytes would make its buffer twice and twice again as large.
+        if buffer.capacity() - buffer.len() < room.min(LEAST_ROOM) {
             buffer.reserve(room);
         }
         let offered = buffer.capacity() - buffer.len();

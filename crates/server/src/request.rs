@@ -3,13 +3,16 @@
 //! The head's bytes and a body small enough for memory share the one buffer they were received in; nothing is copied.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Instant,
 };
 
 use mlws_http1::{Asked, Head, ResponseHead, Version};
 
-use crate::{RequestBody, Writer, wire::Wire};
+use crate::{
+    RequestBody, Writer,
+    wire::{OtherEnd, Wire},
+};
 
 /// One request. Field names and values are bytes as the client sent them.
 pub struct Request {
@@ -99,6 +102,11 @@ impl Request {
         self.wire.peer.port
     }
 
+    /// A handle to ask whether the client is still there, also while the response is under way.
+    pub fn client(&self) -> Client {
+        Client(Arc::downgrade(&self.wire))
+    }
+
     /// Which of the server's listeners (by index) accepted the connection.
     pub fn listener(&self) -> usize {
         self.wire.listener
@@ -133,5 +141,19 @@ impl Request {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.body.bytes
+    }
+}
+
+/// The client of a request. It may be kept for ever: it holds no connection open.
+#[derive(Debug, Clone)]
+pub struct Client(Weak<Wire>);
+
+impl Client {
+    /// Whether the client has closed its connection, as far as the system has heard of it: a system call that does not block.
+    ///
+    /// On TCP, one that has only said that it sends no more (a half-close) looks the same: true means that probably nobody waits
+    /// for an answer, false that nothing has been heard of an end.
+    pub fn is_gone(&self) -> bool {
+        self.0.upgrade().is_none_or(|wire| wire.other_end() != OtherEnd::There)
     }
 }

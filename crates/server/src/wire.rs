@@ -6,7 +6,7 @@ use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rustix::{
@@ -26,6 +26,16 @@ pub(crate) struct Peer {
     /// An IP address as text, or nothing for a Unix socket.
     pub(crate) address: String,
     pub(crate) port: u16,
+}
+
+/// What the other end of a connection has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OtherEnd {
+    There,
+    /// It sends no more. Whether it still reads, TCP does not say.
+    Silent,
+    /// It has reset the connection, or left a Unix socket.
+    Gone,
 }
 
 #[derive(Debug)]
@@ -88,6 +98,21 @@ impl Wire {
         }
     }
 
+    /// What the other end has done, as far as the system has heard of it.
+    pub(crate) fn other_end(&self) -> OtherEnd {
+        let mut sockets = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        let asked =
+            rustix::io::retry_on_intr(|| rustix::event::poll(&mut sockets, Some(&Timespec::default())));
+        let told = sockets[0].revents();
+        if asked.is_err() || told.intersects(PollFlags::HUP | PollFlags::ERR) {
+            OtherEnd::Gone
+        } else if told.contains(PollFlags::RDHUP) {
+            OtherEnd::Silent
+        } else {
+            OtherEnd::There
+        }
+    }
+
     fn note_begun(&self) {
         if let Some(note) = self.note.get() {
             note.write(Came::Midway);
@@ -109,9 +134,10 @@ impl Wire {
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
     }
 
-    /// Makes the coming close a reset, so that the peer can tell it from a clean end.
-    pub(crate) fn reset_on_close(&self) {
-        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+    /// Ends the connection by a reset, so that the peer can tell it from a clean end, whoever else holds a copy of the socket.
+    pub(crate) fn reset(&self) {
+        // Connecting a socket to nothing is how the system is asked for it (connect(2)); a Unix socket knows no reset.
+        let _ = rustix::net::connect_unspec(&self.socket);
     }
 }
 

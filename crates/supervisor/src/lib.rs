@@ -13,7 +13,7 @@
 //! | `sys`    | fork, signal handlers and masks: all the unsafe code |
 //!
 //! Between the master and each worker there is one *line*, a pair of sockets. The worker writes a byte to it when it is
-//! ready. The master closes its end to say "drain", which is also what happens by itself when the master dies.
+//! ready; the master writes one to say "drain". When the master dies its end is closed, and the worker stops.
 
 mod ending;
 mod master;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read, retry_on_intr};
+use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::ending::Ending;
@@ -74,7 +74,7 @@ enum State {
 /// A running worker as its master sees it.
 struct Process {
     pid: Pid,
-    /// Closing it tells the worker to drain. `None` once that is done, or if the worker has closed its end.
+    /// A byte on it tells the worker to drain, its end to stop. `None` if either side has closed it.
     line: Option<UnixStream>,
     ready_at: Option<Instant>,
 }
@@ -186,7 +186,7 @@ impl<'a> Master<'a> {
         info!("stopping: the workers may finish what they run, for at most {timeout:?}");
         self.end(0, Instant::now().checked_add(timeout));
         for process in self.processes() {
-            process.line = None;
+            process.retire();
         }
     }
 
@@ -341,6 +341,14 @@ impl Process {
             Ok(_) | Err(_) => self.line = None, // it will never say so; a line that has ended would keep us awake
         }
         self.ready_at.is_some()
+    }
+
+    /// Tells the worker to drain. The line stays open: its end would say that the master is gone.
+    fn retire(&self) {
+        if let Some(line) = &self.line {
+            // A worker that cannot be told has ended already.
+            let _ = retry_on_intr(|| write(line, b"."));
+        }
     }
 
     fn signal(&self, signal: Signal) {

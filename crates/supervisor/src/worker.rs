@@ -1,7 +1,8 @@
 //! A worker's side of things: tell the master that it is ready, and hear what it is ordered to do.
 //!
-//! The one thing to know: orders come by signals from anybody, and by the end of the line to the master, which means
-//! that the master wants this worker to drain or is dead. However many of them say "drain", it is told once.
+//! The one thing to know: orders come by signals from anybody, and by the line to the master. A byte on it means that the
+//! master wants this worker to drain; its end means that nobody is left to bound the time of what runs, so that this
+//! worker is to stop. However many of them say "drain", it is told once.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -15,9 +16,9 @@ use crate::signals::Signals;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
     /// Take no new work, finish what runs, then return from `work`. On the first TERM or INT, and when the master
-    /// wants the worker gone or is gone itself.
+    /// wants the worker gone.
     Drain,
-    /// Return from `work` at once. On QUIT, and on the second of any TERMs and INTs.
+    /// Return from `work` at once. On QUIT, on the second of any TERMs and INTs, and when the master is gone.
     Stop,
 }
 
@@ -80,18 +81,31 @@ impl Worker {
                 return Some(order);
             }
         }
-        if self.notices_end_of_line() && self.last_order.is_none() {
-            self.last_order = Some(Order::Drain);
-            return self.last_order;
+        while let Some(order) = self.hears_from_master() {
+            if Some(order) > self.last_order {
+                self.last_order = Some(order);
+                return Some(order);
+            }
         }
         None
     }
 
-    /// Whether the line has ended since it was last asked.
-    fn notices_end_of_line(&mut self) -> bool {
-        if self.line_ended || retry_on_intr(|| read(&self.line, &mut [0; 1])) == Err(Errno::AGAIN) {
-            return false;
+    /// What the line has said since it was last asked.
+    fn hears_from_master(&mut self) -> Option<Order> {
+        if self.line_ended {
+            return None;
         }
+        match retry_on_intr(|| read(&self.line, &mut [0; 1])) {
+            Ok(1) => Some(Order::Drain),
+            Err(Errno::AGAIN) => None,
+            Ok(_) | Err(_) => {
+                self.let_go_of_line();
+                Some(Order::Stop)
+            }
+        }
+    }
+
+    fn let_go_of_line(&mut self) {
         self.line_ended = true;
         // An ended line is readable for ever, and whoever polls it would spin. From now on it shows the signals too.
         let moved =
@@ -99,6 +113,5 @@ impl Worker {
         if let Err(error) = moved {
             warn!("worker {} could not let go of its line to the master: {error}", std::process::id());
         }
-        true
     }
 }

@@ -11,10 +11,12 @@
 //! | [`start_response`] | `start_response` and `write` |
 //! | [`answer`]         | from the iterable that the application returned to a body |
 //! | [`file_wrapper`]   | `wsgi.file_wrapper` |
+//! | [`client_gone`]    | whether the client has left |
 //! | [`failure`]        | what the log and the client hear when the application fails |
 //! | [`warmup`]         | one request before the first fork |
 
 mod answer;
+mod client_gone;
 mod environ;
 mod failure;
 mod file_wrapper;

@@ -35,6 +35,8 @@ pub(crate) struct Flags {
     #[command(flatten)]
     limits: RequestLimits,
     #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
     pub(crate) process: Process,
     #[command(flatten)]
     pub(crate) logs: Logs,
@@ -52,9 +54,9 @@ pub(crate) struct Sockets {
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(i32).range(1..))]
     pub(crate) backlog: i32,
 
-    /// How long an idle connection is kept for its next request; 0 closes after every response
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
-    keep_alive: Duration,
+    /// Connections that each worker has at once; further clients wait to be accepted
+    #[arg(long, value_name = "N", default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1..=MOST))]
+    worker_connections: u32,
 }
 
 #[derive(Args)]
@@ -79,6 +81,10 @@ pub(crate) struct Running {
           value_parser = clap::value_parser!(u16).range(1..))]
     max_children: u16,
 
+    /// Requests that wait in each worker for a thread or a process; further clients are told 503
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=MOST))]
+    max_queue: u32,
+
     /// With --fork: a path, such as /, that the application answers once before the first fork. What it imports and caches
     /// then, every process has from its start
     #[arg(long, value_name = "PATH", requires = "fork")]
@@ -95,13 +101,9 @@ pub(crate) struct Running {
 }
 
 #[derive(Args)]
-#[command(next_help_heading = "Limits")]
+#[command(next_help_heading = "Limits of a request")]
 struct RequestLimits {
-    /// How long a client may take to send the head of a request, and a new one may stay silent
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
-    head_timeout: Duration,
-
-    /// The longest request line; 0 leaves only the limit of the whole head, 64 KiB
+    /// The longest request line; 0 leaves only the limit of the whole head
     #[arg(long, value_name = "BYTES", default_value_t = 8190, value_parser = clap::value_parser!(u32).range(..=MIB))]
     limit_request_line: u32,
 
@@ -109,14 +111,27 @@ struct RequestLimits {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=32_768))]
     limit_request_fields: u32,
 
-    /// The longest header field; 0 leaves only the limit of the whole head, 64 KiB
+    /// The longest header field; 0 leaves only the limit of the whole head
     #[arg(long = "limit-request-field_size", value_name = "BYTES", default_value_t = 8190,
           value_parser = clap::value_parser!(u32).range(..=MIB))]
     limit_request_field_size: u32,
 
+    /// The longest head, from the request line to the blank line. Unless given, 64 KiB, or more where a longer line or
+    /// field is allowed
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=MIB))]
+    limit_request_head: Option<u32>,
+
     /// The largest request body; 0 is no limit
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     limit_request_body: u64,
+
+    /// How much of a body is held in memory; a larger one goes to a temporary file
+    #[arg(long, value_name = "BYTES", default_value_t = 524_288, value_parser = clap::value_parser!(u64).range(..=GIB))]
+    body_in_memory: u64,
+
+    /// Where temporary files are made; unless given, in $TMPDIR, or in /tmp
+    #[arg(long, value_name = "FOLDER")]
+    tmp_dir: Option<PathBuf>,
 
     /// Whose idea of a good request is followed: ours refuses what could be read in two ways, gunicorn's takes a part
     /// of it
@@ -130,7 +145,36 @@ enum Compat {
     Gunicorn,
 }
 
+#[derive(Args)]
+#[command(next_help_heading = "Patience with clients")]
+struct Patience {
+    /// How long an idle connection is kept for its next request; 0 closes after every response
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    keep_alive: Duration,
+
+    /// How long a client may take to send the head of a request, and a new one may stay silent
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = some_seconds)]
+    head_timeout: Duration,
+
+    /// How long a client may take to send a body, beyond the time that --body-rate allows for it
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = some_seconds)]
+    body_timeout: Duration,
+
+    /// How many bytes of a body buy its client another second; 0 leaves it --body-timeout in all
+    #[arg(long, value_name = "BYTES", default_value_t = 512)]
+    body_rate: u64,
+
+    /// How long a client may take nothing of a response before its connection is cut
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = some_seconds)]
+    write_timeout: Duration,
+}
+
 const MIB: i64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// Far beyond what one process can have open.
+const MOST: i64 = 1 << 24;
+/// Some thirty years: longer waits would leave the clock's range.
+const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
 #[derive(Args)]
 #[command(next_help_heading = "Process")]
@@ -194,8 +238,15 @@ impl Flags {
         Settings {
             concurrency: self.concurrency(),
             limits: self.limits.protocol(),
-            head_timeout: self.limits.head_timeout,
-            keep_alive: self.sockets.keep_alive,
+            head_timeout: self.patience.head_timeout,
+            body_timeout: self.patience.body_timeout,
+            body_rate: self.patience.body_rate,
+            write_timeout: self.patience.write_timeout,
+            keep_alive: self.patience.keep_alive,
+            connections: self.sockets.worker_connections as usize,
+            queue: self.running.max_queue as usize,
+            body_in_memory: self.limits.body_in_memory as usize,
+            temporary: self.limits.tmp_dir.clone().unwrap_or_else(std::env::temp_dir),
             ..Settings::default()
         }
     }
@@ -206,7 +257,7 @@ impl RequestLimits {
         let usual = Limits::default();
         let (line, field_size) = (self.limit_request_line as usize, self.limit_request_field_size as usize);
         // Who allows longer lines than a usual head is long means a longer head.
-        let head = usual.head.max(line + field_size);
+        let head = self.limit_request_head.map_or(usual.head.max(line + field_size), |head| head as usize);
         Limits {
             request_line: if line == 0 { head } else { line },
             field_size: if field_size == 0 { head } else { field_size },
@@ -244,7 +295,12 @@ fn default_address() -> OsStr {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| "not a length of time".to_owned())
+    let time = Duration::try_from_secs_f64(seconds).map_err(|_| "not a length of time".to_owned())?;
+    if time > LONGEST { Err("longer than anybody waits".to_owned()) } else { Ok(time) }
+}
+
+fn some_seconds(text: &str) -> Result<Duration, String> {
+    seconds(text).and_then(|time| if time.is_zero() { Err("no time at all".to_owned()) } else { Ok(time) })
 }
 
 #[cfg(test)]
@@ -258,6 +314,13 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn nothing_said_is_what_the_server_does_by_itself() {
+        let (said, own) = (read("app").unwrap().server(), Settings::default());
+        let own = Settings { concurrency: said.concurrency, ..own };
+        assert_eq!(format!("{said:?}"), format!("{own:?}"));
     }
 
     #[test]
@@ -275,6 +338,8 @@ mod tests {
         assert_eq!((limits.request_line, limits.head, limits.body), (65536, 65536, u64::MAX));
         let limits = read("app --limit-request-field_size 100000").unwrap().server().limits;
         assert!(limits.field_size == 100_000 && limits.head > 100_000);
+        let limits = read("app --limit-request-line 0 --limit-request-head 1000").unwrap().server().limits;
+        assert_eq!((limits.request_line, limits.head), (1000, 1000));
     }
 
     #[test]
@@ -287,9 +352,10 @@ mod tests {
     #[test]
     fn a_length_of_time_is_a_number_from_zero_up() {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
-        for wrong in ["", "ten", "-1", "nan", "inf", "1e30"] {
+        for wrong in ["", "ten", "-1", "nan", "inf", "1e30", "1e10"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
+        assert!(some_seconds("0").is_err() && some_seconds("0.1").is_ok());
     }
 
     #[test]

@@ -15,8 +15,11 @@ use pyo3::{
     types::{PyDict, PyString},
 };
 
-use super::{Facts, file_wrapper::FileWrapper, input::Input, names::Names};
+use super::{Facts, client_gone::ClientGone, file_wrapper::FileWrapper, input::Input, names::Names};
 use crate::ffi;
+
+/// The key of what an application can call to hear whether its client has gone.
+const CLIENT_GONE: &str = "mylittlewebserver.client_gone";
 
 /// Makes environs.
 pub(crate) struct Environ {
@@ -56,6 +59,7 @@ impl Environ {
             environ.set_item(intern!(py, "REMOTE_PORT"), decimal(py, request.peer_port())?)?;
         }
         self.set_fields(&environ, request)?;
+        environ.set_item(intern!(py, CLIENT_GONE), Bound::new(py, ClientGone::new(request.client()))?)?;
         let length = request.body().length();
         if length == 0 {
             return Ok((environ, None));
@@ -175,6 +179,7 @@ fn prepare(py: Python<'_>, facts: &Facts, name: &str, port: u16) -> PyResult<Py<
     flag("wsgi.run_once", facts.run_once)?;
     flag("wsgi.input_terminated", true)?;
     // A copy is made as large as the original, and this makes it large enough to take a request's fields without growing.
+    flag(CLIENT_GONE, false)?;
     flag("one more", true)?;
     environ.del_item("one more")?;
     Ok(environ.unbind())

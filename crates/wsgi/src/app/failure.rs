@@ -25,7 +25,27 @@ impl fmt::Display for Label {
 /// Logs an exception, with `what` it put an end to.
 pub(crate) fn report(py: Python<'_>, label: &dyn fmt::Display, what: &str, error: &PyErr) {
     let traceback = crate::refusal::traceback(py, error);
-    log::error!("{label}: {what}\n{}", traceback.trim_end());
+    log::error!("{label}: {what}\n{}", quoted(&traceback));
+}
+
+/// Text that a client may have had a hand in: indented, and its control characters escaped, so that none of it passes for a
+/// record of its own.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + text.len() / 8);
+    for line in text.trim_end().split('\n') {
+        if !quoted.is_empty() {
+            quoted.push('\n');
+        }
+        quoted.push_str("  ");
+        for character in line.chars() {
+            match character {
+                '\t' => quoted.push('\t'),
+                control if control.is_control() => quoted.extend(control.escape_default()),
+                other => quoted.push(other),
+            }
+        }
+    }
+    quoted
 }
 
 /// The application failed, and nothing is sent: 500.

@@ -1,0 +1,39 @@
+"""Apps for tests of faults: they loop, or note that they began and that they were closed."""
+
+import signal
+
+from .tools import TEXT, Body, note
+
+
+def spin(environ, start_response):
+    """Loops, and lets nobody stop it who asks first."""
+    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(signum, signal.SIG_IGN)
+    while True:
+        pass
+
+
+def spin_midway(environ, start_response):
+    start_response("200 OK", [TEXT])
+    yield b"first\n"
+    while True:
+        pass
+
+
+def stream(environ, start_response):
+    """An endless answer that notes its beginning and its close."""
+    start_response("200 OK", [TEXT])
+    note(environ, "began")
+
+    def pieces():
+        while True:
+            yield b"s" * 4096
+
+    return Body(environ, pieces())
+
+
+def noted(environ, start_response):
+    """A short answer that notes its beginning and its close."""
+    start_response("200 OK", [TEXT])
+    note(environ, "began")
+    return Body(environ, [b"one ", b"two"])

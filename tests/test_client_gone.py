@@ -1,0 +1,153 @@
+"""Clients that leave: the app can ask, and a request that nobody waits for any more is not begun."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+from conftest import CONCURRENCY
+from harness import Wire, eventually, rests
+
+
+def ask(server, path):
+    """A wire on which the request was sent and no answer was awaited yet."""
+    wire = server.wire()
+    wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    return wire
+
+
+def test_a_client_that_waits_is_not_gone(server):
+    with server.wire() as wire:
+        for _ in range(3):
+            assert json.loads(wire.request("/clients/gone").body) == [False]
+        # The next request is on its way already, which is no sign of an end.
+        wire.send(b"GET /clients/gone HTTP/1.1\r\nHost: test\r\n\r\n" * 2)
+        assert [json.loads(wire.answer().body) for _ in range(2)] == [[False]] * 2
+
+
+@pytest.mark.parametrize("leave", ["close", "reset", "finish"])
+def test_an_app_can_ask_whether_its_client_has_gone(server, gate, record, leave):
+    """A half-close (`finish`) looks like any other end: nobody can tell them apart."""
+    wire = ask(server, f"/clients/gone?gate={gate.folder}&record={record}")
+    gate.wait_for(1)
+    getattr(wire, leave)()
+    gate.open()
+    eventually(lambda: record.read_text() == "gone [False, True]\n", "the app to be told")
+    if leave == "finish":
+        assert json.loads(wire.answer().body) == [False, True]
+    wire.close()
+    assert server.get("/answers/hello").status == 200
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+def test_an_app_can_ask_while_it_streams(server, gate, record, leave):
+    wire = ask(server, f"/clients/stream?gate={gate.folder}&record={record}")
+    assert wire.head()[1] == 200
+    assert wire.chunk() == b"first\n"
+    gate.wait_for(1)
+    getattr(wire, leave)()
+    gate.open()
+    eventually(lambda: record.read_text() == "gone True\nclosed\n", "the app to be told and closed once")
+
+
+def test_what_an_app_keeps_of_a_client_keeps_no_connection_open(start):
+    server = start("raw", "--threads", "1")
+    with server.wire() as wire:
+        assert json.loads(wire.request("/clients/earlier", headers="Connection: close\r\n").body) == []
+        assert wire.closed()
+    with server.wire() as wire:
+        eventually(lambda: json.loads(wire.request("/clients/earlier").body)[0], "the first to be gone")
+        assert not json.loads(wire.request("/clients/earlier").body)[1]
+
+
+PLACES = {"inline": 1, "threads": 4, "fork": 4}
+
+
+@pytest.fixture
+def busy(start, concurrency, gate):
+    """A server all of whose places for requests are taken until the test lets them go."""
+    children = ("--max-children", "4") if concurrency == "fork" else ()
+    server = start("raw", *CONCURRENCY[concurrency], *children, "--head-timeout", "1.5")
+    wires = [ask(server, gate.path) for _ in range(PLACES[concurrency])]
+    gate.wait_for(len(wires))
+    yield server
+    for wire in wires:
+        wire.close()
+
+
+def all_are_served(server, gate):
+    """Lets everyone go, and waits until nobody is left in the queue."""
+    gate.open()
+    with server.wire() as wire:
+        assert wire.request("/answers/hello").text == "hello\n"
+    rests(server.workers()[0])
+    eventually(lambda: server.children() == [], "every child to be reaped")
+
+
+def test_a_request_whose_client_reset_while_it_waited_is_never_begun(busy, gate, record):
+    gone = [ask(busy, f"/clients/called?record={record}") for _ in range(3)]
+    rests(busy.workers()[0])
+    for wire in gone:
+        wire.reset()
+    all_are_served(busy, gate)
+    assert record.read_text() == ""
+
+
+@pytest.mark.parametrize("concurrency", ["threads", "fork"], scope="module")
+def test_a_request_whose_client_gave_up_while_it_waited_is_never_begun(busy, gate, record):
+    """An end that comes long after the request is no half-close; of two clients that wait, one for the other's deadline."""
+    gone = [ask(busy, f"/clients/called?record={record}") for _ in range(3)]
+    with busy.wire() as silent:
+        assert silent.closed()
+    for wire in gone:
+        wire.close()
+    all_are_served(busy, gate)
+    assert record.read_text() == ""
+
+
+def test_a_request_whose_client_half_closes_behind_it_is_answered_however_long_it_waits(busy, gate, record):
+    wire = ask(busy, f"/clients/called?record={record}")
+    wire.finish()
+    if len(gate.pids()) > 1:
+        with busy.wire() as silent:
+            assert silent.closed()
+    gate.open()
+    assert wire.answer().status == 200
+    assert wire.closed()
+    wire.close()
+    all_are_served(busy, gate)
+    assert record.read_text() == "called with 0\nclosed\n"
+
+
+def test_a_server_whose_clients_have_all_left_the_queue_can_end(busy, gate):
+    gone = [ask(busy, "/answers/hello") for _ in range(3)]
+    rests(busy.workers()[0])
+    for wire in gone:
+        wire.reset()
+    busy.process.terminate()
+    gate.open()
+    assert busy.wait() == 0
+
+
+def test_a_unix_socket_tells_at_once_who_left(start, tmp_path, gate, record):
+    path = tmp_path / "socket"
+    start("raw", "--bind", f"unix:{path}", "--threads", "1")
+
+    def ask(target):
+        wire = Wire(str(path), socket.AF_UNIX)
+        wire.send(f"GET {target} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        return wire
+
+    first = ask(gate.path)
+    gate.wait_for(1)
+    gone, last = ask(f"/clients/called?record={record}"), ask("/answers/hello")
+    gone.close()
+    end = time.monotonic() + 0.1
+    eventually(lambda: time.monotonic() > end, "the request to have waited")
+    gate.open()
+    assert first.answer().text == "passed\n"
+    assert last.answer().text == "hello\n"
+    first.close()
+    last.close()

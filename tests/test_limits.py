@@ -1,0 +1,227 @@
+"""Each limit of docs/limits.md: it has the default that the table says, and a client sees what the table says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+import pytest
+from harness import MLWS, ROOT, descriptors, eventually, rests
+
+ROWS = re.findall(
+    r"(?m)^\| `(--[a-z_-]+)` \| (.+?) \| .+? \| (.+?) \|$", (ROOT / "docs/limits.md").read_text()
+)
+GET = b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n"
+SLOW = b"POST /inputs/echo HTTP/1.1\r\nHost: test\r\nContent-Length: 1001\r\n\r\n"
+
+
+def ask(server, path):
+    """A wire on which the request was sent and no answer was awaited yet."""
+    wire = server.wire()
+    wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    return wire
+
+
+def status_of(server, request):
+    """The status, after which the server closes if it refuses."""
+    with server.wire() as wire:
+        wire.send(request)
+        answer = wire.answer()
+        assert answer.status == 200 or wire.closed()
+        return answer.status
+
+
+def test_the_table_has_every_limit_and_every_limit_a_test():
+    assert {option for option, _, _ in ROWS} == {*SIZES, *PATIENCE, *CROWDS, "--body-in-memory", "--tmp-dir"}
+
+
+@pytest.mark.parametrize(("option", "default"), [row[:2] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_the_table_tells_the_default(option, default):
+    said = subprocess.run([MLWS, "--help"], check=True, capture_output=True, text=True).stdout
+    of_option = re.search(rf"(?s) {option} <.+?(?=\n\n| --[a-z-]+ <)", said).group()
+    told = re.search(r"\[default:\s+(\S+?)\]", of_option)
+    assert told is None or told.group(1) == default.removesuffix(" (none)")
+    assert told is not None or not default.isdigit()
+
+
+SIZES = {
+    "--limit-request-line": ("50", GET, GET.replace(b"hello", b"hello?" + b"q" * 50), 414),
+    "--limit-request-fields": ("2", GET + b"A: b\r\n", GET + b"A: b\r\n" * 2, 431),
+    "--limit-request-field_size": ("20", GET + b"A: b\r\n", GET + b"A: " + b"b" * 20 + b"\r\n", 431),
+    "--limit-request-head": ("100", GET, GET + b"A: b\r\n" * 20, 431),
+    "--limit-request-body": ("10", GET + b"Content-Length: 0\r\n", GET + b"Content-Length: 11\r\n", 413),
+    "--http-compat": ("strict", GET, b"GET /answers/hello HTTP/1.1\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("option", SIZES)
+def test_what_is_over_a_size_is_refused(start, option):
+    limit, below, above, status = SIZES[option]
+    server = start("raw", "--threads", "1", option, limit)
+    assert status_of(server, below + b"\r\n") == 200
+    assert status_of(server, above + b"\r\n") == status
+    assert str(status) in {option: seen for option, _, seen in ROWS}[option]
+
+
+def test_the_other_tolerance_takes_what_gunicorn_takes(start):
+    server = start("raw", "--threads", "1", "--http-compat", "gunicorn")
+    assert status_of(server, b"GET /answers/hello HTTP/1.1\r\n\r\n") == 200
+
+
+def test_a_body_over_what_memory_may_hold_goes_to_a_file_without_a_name(start, tmp_path):
+    server = start("raw", "--threads", "1", "--body-in-memory", "1000", "--tmp-dir", tmp_path)
+    worker = server.workers()[0]
+
+    def files():
+        links = [os.readlink(f"/proc/{worker}/fd/{number}") for number in os.listdir(f"/proc/{worker}/fd")]
+        return [link for link in links if link.startswith(str(tmp_path))]
+
+    with server.wire() as wire:
+        wire.send(SLOW[:-2] + b"X: y\r\n\r\n" + b"x" * 1000)
+        rests(worker)
+        assert files() == []
+        wire.send(b"x")
+        assert wire.answer().body == b"x" * 1001
+        wire.send(SLOW.replace(b"1001", b"2000") + b"x" * 1999)
+        eventually(lambda: len(files()) == 1, "the file")
+        assert os.listdir(tmp_path) == []
+        wire.send(b"x")
+        assert wire.answer().body == b"x" * 2000
+    eventually(lambda: files() == [], "the file to be gone")
+
+
+def test_a_body_without_room_for_it_is_a_507(start, tmp_path):
+    server = start("raw", "--threads", "1", "--body-in-memory", "1000", "--tmp-dir", tmp_path / "missing")
+    assert status_of(server, SLOW + b"x" * 1001) == 507
+    assert status_of(server, SLOW.replace(b"1001", b"1000") + b"x" * 1000) == 200
+    server.log.wait_for("a request body could not be stored")
+
+
+# Patience. Each of these ends by the server's own clock; a server without the limit would keep the client for ever.
+
+
+def keep_alive(server, wire):
+    assert wire.request("/answers/hello").status == 200
+    assert wire.closed()
+
+
+def head_timeout(server, wire):
+    wire.send(b"GET / HT")
+    assert wire.answer().status == 408
+    assert wire.closed()
+    with server.wire() as silent:
+        assert silent.rest() == b""
+
+
+def body_timeout(server, wire):
+    wire.send(SLOW)
+    assert wire.answer().status == 408
+    assert wire.closed()
+
+
+def body_rate(server, wire):
+    """A client that has sent a thousand bytes has earned a thousand seconds; one that has sent one byte, one."""
+    wire.send(SLOW + b"x" * 1000)
+    with server.wire() as slower:
+        slower.send(SLOW + b"x")
+        assert slower.answer().status == 408
+    wire.send(b"x")
+    assert len(wire.answer().body) == 1001
+
+
+def write_timeout(server, wire):
+    worker = server.workers()[0]
+    wire.send(GET + b"\r\n")
+    assert wire.answer().status == 200
+    before = descriptors(worker)
+    with server.wire(receive_buffer=4096) as deaf:
+        deaf.send(b"GET /answers/big?size=50000000 HTTP/1.1\r\nHost: test\r\n\r\n")
+        eventually(lambda: descriptors(worker) > before, "the client to be accepted")
+        eventually(lambda: descriptors(worker) <= before, "the client to be cut")
+        answer = deaf.answer()
+    assert (answer.status, answer.complete) == (200, False)
+
+
+def timeout(server, wire):
+    assert wire.request("/misbehaviour/spins").status == 504
+
+
+PATIENCE = {
+    "--keep-alive": (keep_alive, ()),
+    "--head-timeout": (head_timeout, ()),
+    "--body-timeout": (body_timeout, ()),
+    "--body-rate": (body_rate, ("--body-timeout", "0.5")),
+    "--write-timeout": (write_timeout, ()),
+    "--timeout": (timeout, ("--fork",)),
+}
+
+
+@pytest.mark.parametrize("option", PATIENCE)
+def test_patience_ends(start, option):
+    scene, more = PATIENCE[option]
+    mode = () if "--fork" in more else ("--threads", "1")
+    server = start("raw", *mode, option, "1", *more)
+    with server.wire() as wire:
+        scene(server, wire)
+    assert server.get("/answers/hello").status == 200
+
+
+# Crowds.
+
+
+def worker_connections(start, gate):
+    server = start("raw", "--threads", "1", "--worker-connections", "2")
+    wires = [server.wire() for _ in range(2)]
+    for wire in wires:
+        assert wire.request("/answers/hello").status == 200
+    with ask(server, "/answers/hello") as waiting:
+        waiting.socket.setblocking(False)
+        rests(server.workers()[0])
+        with pytest.raises(BlockingIOError):
+            waiting.socket.recv(1)
+        waiting.socket.settimeout(wires[0].socket.gettimeout())
+        wires[0].close()
+        assert waiting.answer().status == 200
+    wires[1].close()
+
+
+def max_children(start, gate):
+    server = start("raw", "--fork", "--max-children", "2")
+    wires = [ask(server, gate.path) for _ in range(5)]
+    gate.wait_for(2)
+    rests(server.workers()[0])
+    assert len(server.children()) == gate.inside() == 2
+    gate.open()
+    for wire in wires:
+        assert wire.answer().text == "passed\n"
+        wire.close()
+
+
+def max_queue(start, gate):
+    server = start("raw", "--threads", "2", "--max-queue", "2")
+    wires = [ask(server, gate.path) for _ in range(2)]
+    gate.wait_for(2)
+    for _ in range(2):
+        wires.append(ask(server, gate.path))
+        rests(server.workers()[0])
+    with ask(server, gate.path) as refused:
+        answer = refused.answer()
+        assert (answer.status, answer.header("retry-after")) == (503, "1")
+        assert refused.closed()
+    gate.open()
+    for wire in wires:
+        assert wire.answer().text == "passed\n"
+        wire.close()
+
+
+CROWDS = {
+    "--worker-connections": worker_connections,
+    "--max-children": max_children,
+    "--max-queue": max_queue,
+}
+
+
+@pytest.mark.parametrize("option", CROWDS)
+def test_a_crowd_is_kept_in_bounds(start, gate, option):
+    CROWDS[option](start, gate)

@@ -1,0 +1,245 @@
+"""Apps that misbehave in every way that PEP 3333 lets one imagine: the client is told the truth, the log has one record, and
+the next request is served."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import CONCURRENCY
+from harness import eventually
+
+BEFORE_THE_HEAD = {
+    "interrupts": "KeyboardInterrupt",
+    "interrupts_in_generator": "KeyboardInterrupt",
+    "leaves_generator": "GeneratorExit",
+    "stops_iteration": "StopIteration",
+    "unprintable_interrupt": "UnprintableError",
+    "class_lies": "LiarError",
+    "starts_too_late": "did not call start_response",
+    "starts_with_nothing": "TypeError",
+    "starts_with_bad_exc_info": "TypeError",
+    "headers_tuple": "TypeError",
+    "writes_bytearray": "TypeError",
+    "bytearray_piece": "TypeError: .*bytearray",
+    "memoryview_piece": "TypeError: .*memoryview",
+    "number_in_long_list": "TypeError: .*int",
+    "iter_raises": "ValueError: no iterator today",
+    "iter_gives_number": "TypeError",
+    "length_raises": "ValueError: no length today",
+    "length_negative": "ValueError",
+    "file_without_read": "AttributeError",
+    "file_of_text": "TypeError: .*str",
+    "file_closed": "ValueError: .*closed file",
+}
+
+AFTER_THE_HEAD = {
+    "midway_interrupt": "KeyboardInterrupt",
+    "midway_base_exception": "Fire: the app is on fire",
+    "midway_number": "TypeError: .*int",
+    "midway_start": "AssertionError",
+    "midway_write": "AssertionError",
+    "midway_file": "TypeError: .*str",
+    "write_then_raise": "ValueError: after a write",
+    "write_then_exit": "SystemExit",
+    "write_then_number": "TypeError: .*int",
+    "write_then_start": "AssertionError",
+}
+
+AT_THE_END = {
+    "close_exits": "SystemExit",
+    "close_interrupts": "KeyboardInterrupt",
+    "close_is_no_function": "TypeError",
+    "close_cannot_be_had": "ValueError: no close today",
+    "last_byte_then_raise": "ValueError: after the last byte",
+}
+
+RIGHT = {
+    "headers_change_while_read": None,
+    "starts_twice_with_no_exception": b"replaced",
+    "length_says_many": b"one two",
+    "length_says_none": b"one two",
+    "many_headers": b"after many headers",
+    "long_header": b"after a long header",
+    "file_without_descriptor": b"a file of its own kind",
+    "file_with_a_lie": b"what it reads",
+}
+
+
+@pytest.fixture
+def lasting(server):
+    """The server, to which none of this may cost a worker."""
+    workers = server.workers()
+    yield server
+    assert server.get("/answers/hello").text == "hello\n"
+    assert server.workers() == workers
+
+
+@pytest.fixture
+def told(server):
+    """What the log has of this test: the one record, once there is any."""
+    before = len(server.log.text)
+
+    def told(pattern):
+        server.log.wait_for(rf"(?s)\] \[(ERROR|WARNING)\] .*({pattern})", since=before)
+        # The record of whatever else went wrong would be there by the time that another request is answered.
+        assert server.get("/answers/hello").status == 200
+        records = re.findall(r"(?m)^\[.+?\] \[\d+\] \[(?:ERROR|WARNING)\] (.+)", server.log.text[before:])
+        assert len(records) == 1, records
+        return records[0]
+
+    return told
+
+
+def ask(server, path, method="GET", version="1.1", headers=""):
+    with server.wire() as wire:
+        return wire.request(f"/misbehaviour/{path}", method, version=version, headers=headers)
+
+
+@pytest.mark.parametrize("name", BEFORE_THE_HEAD)
+def test_what_goes_wrong_before_the_head_is_a_500(lasting, told, name):
+    answer = ask(lasting, name)
+    assert (answer.status, answer.complete) == (500, True)
+    assert "Traceback" not in answer.text
+    assert told(BEFORE_THE_HEAD[name]).startswith(f"GET /misbehaviour/{name}: ")
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("name", AFTER_THE_HEAD)
+def test_what_goes_wrong_after_the_head_cuts_the_answer_for_all_to_see(lasting, told, name, version):
+    """HTTP/1.0 has no chunk to leave out, so there the end itself must be a rude one."""
+    with lasting.wire() as wire:
+        wire.send(f"GET /misbehaviour/{name} HTTP/{version}\r\nHost: test\r\n\r\n".encode())
+        if version == "1.0":
+            with pytest.raises(ConnectionResetError):
+                wire.rest()
+        else:
+            answer = wire.answer()
+            assert (answer.status, answer.body, answer.complete) == (200, b"so far ", False)
+    assert told(AFTER_THE_HEAD[name]).startswith(f"GET /misbehaviour/{name}: ")
+
+
+@pytest.mark.parametrize("name", AT_THE_END)
+def test_what_goes_wrong_at_the_end_harms_no_answer(lasting, told, record, name):
+    with lasting.wire() as wire:
+        answer = wire.request(f"/misbehaviour/{name}?record={record}")
+        assert (answer.status, answer.body, answer.complete) == (200, b"all of it", True)
+        assert wire.request("/answers/hello").text == "hello\n"
+    assert told(AT_THE_END[name]).startswith(f"GET /misbehaviour/{name}?")
+    assert record.read_text() in ("", "closed\n")
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_only_odd_is_served(lasting, name):
+    before = len(lasting.log.text)
+    with lasting.wire() as wire:
+        answer = wire.request(f"/misbehaviour/{name}")
+        assert answer.complete
+        assert answer.status in (200, 500)
+        assert answer.body == RIGHT[name] or RIGHT[name] is None
+        assert wire.request("/answers/hello").text == "hello\n"
+    assert RIGHT[name] is None or "ERROR" not in lasting.log.text[before:]
+
+
+def test_a_length_of_one_is_believed_and_what_is_more_is_not_sent(lasting, told, record):
+    with lasting.wire() as wire:
+        answer = wire.request(f"/misbehaviour/length_says_one?record={record}")
+        assert (answer.status, answer.body, answer.complete) == (200, b"one ", True)
+        assert wire.request("/answers/hello").text == "hello\n"
+    assert "longer" in told("longer")
+    eventually(lambda: record.read_text() == "closed\n", "close() to be called once")
+
+
+# A Content-Length that is not true.
+
+SHAPES = ["piece", "list", "tuple", "iterator", "body", "write"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("pieces", [6, 9])
+def test_a_body_longer_than_its_content_length_is_cut_there_and_the_connection_goes_on(
+    lasting, told, shape, pieces
+):
+    with lasting.wire() as wire:
+        answer = wire.request(f"/misbehaviour/said?shape={shape}&length=5&pieces={pieces}")
+        assert (answer.status, answer.body, answer.framing) == (200, b"xxxxx", "length")
+        assert wire.request("/answers/hello").text == "hello\n"
+    record = told("Content-Length")
+    assert "longer" in record
+    assert record.startswith("GET /misbehaviour/said?")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("pieces", [0, 1, 4])
+def test_a_body_shorter_than_its_content_length_is_followed_by_nothing_but_the_close(
+    lasting, told, shape, pieces
+):
+    """Whatever the client has asked next: its answer would be taken for the rest of this body."""
+    head = f"GET /misbehaviour/said?shape={shape}&length=5&pieces={pieces} HTTP/1.1\r\nHost: test\r\n\r\n"
+    with lasting.wire() as wire:
+        wire.send(head.encode() + b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n\r\n")
+        answer = wire.answer()
+    assert (answer.status, answer.body, answer.complete) == (200, b"x" * pieces, False)
+    record = told("Content-Length")
+    assert "short" in record
+    assert record.startswith("GET /misbehaviour/said?")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_body_as_long_as_its_content_length_is_no_matter_for_the_log(lasting, shape):
+    before = len(lasting.log.text)
+    with lasting.wire() as wire:
+        assert wire.request(f"/misbehaviour/said?shape={shape}&length=5&pieces=5").body == b"xxxxx"
+        assert wire.request(f"/misbehaviour/said?shape={shape}&length=5&pieces=5", "HEAD").status == 200
+        assert wire.request("/answers/hello").text == "hello\n"
+    assert not re.search("ERROR|WARNING", lasting.log.text[before:])
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_body_without_end_is_left_at_its_content_length_and_closed(lasting, record, method):
+    with lasting.wire() as wire:
+        answer = wire.request(f"/misbehaviour/overflows?record={record}", method)
+        assert answer.body == (b"12312" if method == "GET" else b"")
+        assert wire.request("/answers/hello").text == "hello\n"
+    eventually(lambda: record.read_text() == "closed\n", "close() to be called once")
+
+
+# The rest of the server's own.
+
+
+def test_no_exception_can_forge_a_record_of_the_log(lasting):
+    before = len(lasting.log.text)
+    forged = "[2000-01-01 00:00:00 +0000] [1] [CRITICAL] forged"
+    path = "/misbehaviour/forges_the_log/%0A" + forged.replace(" ", "%20") + "%1B%0D%0A"
+    assert lasting.get(path).status == 500
+    lasting.log.wait_for("forged", since=before)
+    assert lasting.get("/answers/hello").status == 200
+    log = lasting.log.text[before:]
+    assert not re.search(r"(?m)^\[2000", log)
+    assert "\x1b" not in log
+    assert "\r" not in log
+
+
+def test_the_log_outlives_an_app_that_closes_its_errors(start, concurrency):
+    server = start("raw", *CONCURRENCY[concurrency])
+    assert server.get("/misbehaviour/closes_its_streams").text == "closed"
+    assert server.get("/failures/raises").status == 500
+    server.log.wait_for("the app is on fire")
+    assert server.get("/answers/hello").text == "hello\n"
+
+
+def test_what_an_app_keeps_of_an_earlier_request_is_of_no_use(start):
+    server = start("raw", "--threads", "1")
+    with server.wire() as wire:
+        answers = [wire.request("/misbehaviour/hidden_callables").text for _ in range(3)]
+    one = "AssertionError AssertionError b''"
+    assert answers == ["", one, f"{one} {one}"]
+
+
+def test_an_endless_loop_in_a_child_is_killed_at_the_timeout(start):
+    server = start("raw", "--fork", "--timeout", "1")
+    with server.wire() as wire:
+        assert wire.request("/misbehaviour/spins").status == 504
+    assert len(re.findall(r"\[ERROR\]", server.log.text)) == 1
+    eventually(lambda: server.children() == [], "the child to be reaped")
+    assert server.get("/answers/hello").text == "hello\n"
