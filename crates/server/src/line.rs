@@ -1,8 +1,8 @@
 //! Who leads next: the threads in line, the one standby, and the lookout that promotes it.
 //!
 //! A thread in line sleeps. Calling one costs a system call, so it is not done for each request: while the app answers without
-//! blocking, nobody is called at all. A *lookout* (a thread of its own that runs no app code) glances at the leader every few
-//! milliseconds and calls a standby when the leader has been inside one and the same call for that long. Once the app is
+//! blocking, nobody is called at all. A *lookout* (a thread of its own that runs no app code) glances at the leader every
+//! millisecond, sends the responses that wait, and calls a standby when one call has lasted for [`GLANCES`]. Once the app is
 //! seen to block, the leader calls a standby itself before each call, until the app has answered a good many times without.
 //! Where no lock of the app orders the threads (a Rust callback, a free-threaded Python) the baton is handed on before each call.
 

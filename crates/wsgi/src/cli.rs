@@ -67,7 +67,7 @@ pub(crate) struct Running {
           value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) workers: u16,
 
-    /// Requests that each worker runs at once; 1 runs them one after the other, with no threads at all
+    /// Requests that each worker runs at once; 1 runs them one after the other, in the loop itself
     #[arg(long, value_name = "N", default_value_t = 4, conflicts_with = "fork",
           value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: u16,
