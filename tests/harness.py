@@ -116,6 +116,9 @@ class Command:
         """The processes of the group that are not dead yet."""
         return [process for process in processes() if process.group == self.pid and process.state not in "ZX"]
 
+    def family_pids(self):
+        return sorted(process.pid for process in self.family())
+
     def zombies(self):
         return [process for process in processes() if process.group == self.pid and process.state == "Z"]
 

@@ -199,7 +199,7 @@ impl Loop {
     /// Takes a connection back, or a new one in, with what it waits for.
     pub(crate) fn settle(&mut self, mut connection: Box<Connection>, next: Next) {
         let token = connection.token;
-        if next == Next::Close || (next == Next::Wait && self.is_draining() && connection.is_idle()) {
+        if next == Next::Close {
             return self.close(&connection);
         }
         if next == Next::Run {
@@ -433,7 +433,7 @@ impl Loop {
         }
     }
 
-    /// Takes in who is already at the door, accepts no more, closes what is idle, lets the rest finish.
+    /// Takes in who is already at the door, accepts no more, and lets all finish; who has long been idle goes at once.
     fn drain(&mut self) {
         self.house.draining.store(true, Ordering::Relaxed);
         for index in 0..self.listeners.len() {
@@ -443,7 +443,7 @@ impl Loop {
         for door in self.listeners.drain(..) {
             let _ = self.poll.registry().deregister(&mut SourceFd(&door.listener.as_fd().as_raw_fd()));
         }
-        // One last look at each idle connection: a request may have come in since. What is idle then is closed.
+        // One last look at each idle connection: a request may have come in since. And its deadline is nearer now.
         let now = Instant::now();
         for (_, slot) in &mut self.slots {
             if let Some(connection) = &mut slot.connection {
@@ -453,10 +453,6 @@ impl Loop {
         for token in self.slots.iter().map(|(token, _)| token).collect::<Vec<_>>() {
             self.go_on(token, now);
         }
-    }
-
-    fn is_draining(&self) -> bool {
-        self.order.is_some()
     }
 }
 

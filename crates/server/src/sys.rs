@@ -84,7 +84,9 @@ pub(crate) fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: it is open, and the operator who named it on the command line hands it to us.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(owned)
 }
 
 /// Closes a descriptor that this process only has a copy of.

@@ -1,31 +1,33 @@
-//! The master's loop: take one queued signal, reap the dead, top up, time out the stopping, sleep until something is due.
+//! The master's loop: obey signals, listen, reap, hand over, lose patience, top up, sleep until something is due.
 //!
 //! The one thing to know: [`Master::run`] is left in two ways, by the master at the very end and by every worker right
 //! after its fork. The worker leaves the master's lines to the other workers behind it, closed, by just returning.
+//!
+//! Two generations may live beside each other: the `present` one serves while the `coming` one starts. Once all of the
+//! coming are ready, the present ones are told to go and are `leaving`; if one of the coming cannot start, those go.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read, retry_on_intr, write};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use crate::ending::Ending;
+use crate::process::Process;
 use crate::signals::{Pipe, Signals};
+use crate::slot::{Generation, Slot};
 use crate::sys::{self, Blocked, Fork};
-use crate::worker::Worker;
-use crate::{ForkHooks, News, Settings};
+use crate::worker::{ASKS_FOR_RELOAD, IS_READY, Line, ONE_FEWER, ONE_MORE, Order, REOPEN, Worker};
+use crate::{News, Owner, Settings};
 
 /// A worker that dies before it is ready, or within this time after, is part of a crash loop.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
-/// The pause before a place is filled again after one short life in it; it doubles with each further one in a row...
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// ...up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long workers may take to obey QUIT before they are killed.
+/// How long workers may take to obey QUIT before they are killed. One that is a master itself has the same patience
+/// with its own, and then some more.
 const FAST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How [`Master::run`] ends.
@@ -37,46 +39,37 @@ pub(crate) enum End {
 }
 
 pub(crate) struct Master<'a> {
-    settings: &'a Settings,
-    hooks: &'a dyn ForkHooks,
-    announce: &'a mut dyn FnMut(News),
-    /// Whether that was announced.
-    all_were_ready: bool,
+    settings: Settings,
+    owner: &'a mut dyn Owner,
     signals: Signals,
-    slots: Vec<Slot>,
+    /// Where this master is itself a worker: its line to the master above.
+    above: Option<Line>,
     phase: Phase,
+    present: Generation,
+    coming: Option<Generation>,
+    leaving: Vec<Process>,
+    /// HUP came while a generation was starting already.
+    reload_again: bool,
+    /// The present generation was announced as ready.
+    announced: bool,
     forks: u64,
+    /// A second master that this one has started, on USR2.
+    second: Option<Pid>,
+    /// Readable once the master that started this one is gone.
+    first: Option<OwnedFd>,
+    next_tick: Option<Instant>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// No worker has ever been ready: the first that ends now ends the whole.
     Starting,
     Serving,
-    /// `kill_at` is when patience ends; `None` if that has passed, or never comes.
     Stopping {
         code: i32,
-        kill_at: Option<Instant>,
+        /// Heard TERM, so that another one means "at once".
+        by_term: bool,
     },
-}
-
-/// The place of one worker and its successors.
-struct Slot {
-    state: State,
-    /// How many short lives in a row there were here.
-    failures: u32,
-}
-
-enum State {
-    Vacant { until: Instant },
-    Taken(Process),
-}
-
-/// A running worker as its master sees it.
-struct Process {
-    pid: Pid,
-    /// A byte on it tells the worker to drain, its end to stop. `None` if either side has closed it.
-    line: Option<UnixStream>,
-    ready_at: Option<Instant>,
 }
 
 /// What a worker has of its own right after the fork.
@@ -87,160 +80,355 @@ struct Newborn {
 
 impl<'a> Master<'a> {
     pub(crate) fn new(
-        settings: &'a Settings,
-        hooks: &'a dyn ForkHooks,
-        announce: &'a mut dyn FnMut(News),
+        settings: Settings,
+        owner: &'a mut dyn Owner,
+        above: Option<Worker>,
     ) -> io::Result<Master<'a>> {
-        let vacant = || Slot { state: State::Vacant { until: Instant::now() }, failures: 0 };
+        let (above, signals) = match above.map(Worker::into_parts) {
+            Some((line, mut signals)) => {
+                signals.become_masters();
+                (Some(line), signals)
+            }
+            None => (None, Signals::catch()?),
+        };
         Ok(Master {
+            present: Slot::generation(settings.workers.max(1)),
+            first: settings.first.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
+            next_tick: settings.tick.map(|tick| Instant::now() + tick),
             settings,
-            hooks,
-            announce,
-            all_were_ready: false,
-            signals: Signals::catch()?,
-            slots: (0..settings.workers.max(1)).map(|_| vacant()).collect(),
+            owner,
+            signals,
+            above,
             phase: Phase::Starting,
+            coming: None,
+            leaving: Vec::new(),
+            reload_again: false,
+            announced: false,
             forks: 0,
+            second: None,
         })
     }
 
     pub(crate) fn run(mut self) -> End {
         loop {
             // Before reaping: once a CHLD is taken, nothing else would wake us for that death.
-            if let Some(signal) = self.signals.next() {
+            while let Some(signal) = self.signals.next() {
                 self.obey(signal);
             }
+            self.hear_from_above();
+            self.listen();
             self.reap();
+            self.hand_over();
+            self.lose_patience();
             if let Some(Newborn { number, line }) = self.top_up() {
                 return End::Forked(Worker::new(number, self.forks, OwnedFd::from(line), self.signals));
             }
-            if let Some(code) = self.kill_or_finish() {
+            if let Phase::Stopping { code, .. } = self.phase
+                && self.processes().next().is_none()
+            {
                 return End::Stopped(code);
             }
             self.sleep();
         }
     }
 
-    /// Hears which workers are ready and which have ended.
-    fn reap(&mut self) {
-        for number in 0..self.slots.len() {
-            let State::Taken(process) = &mut self.slots[number].state else { continue };
-            // In this order: all that a dead worker ever said is in its line by now.
-            let ending = Ending::of(process.pid);
-            if process.becomes_ready() {
-                info!("worker {} is up", process.pid);
-                if matches!(self.phase, Phase::Starting) {
-                    self.phase = Phase::Serving;
-                }
-            }
-            if let Some(ending) = ending {
-                self.bury(number, ending);
-            }
-        }
-        if matches!(self.phase, Phase::Serving)
-            && !self.all_were_ready
-            && self.slots.iter().all(Slot::is_ready)
-        {
-            self.all_were_ready = true;
-            (self.announce)(News::Ready);
+    fn obey(&mut self, signal: Signal) {
+        match (signal, self.phase) {
+            (Signal::TERM, Phase::Stopping { code, by_term: true })
+            | (Signal::INT | Signal::QUIT, Phase::Stopping { code, .. }) => self.stop_fast(code),
+            (Signal::INT | Signal::QUIT, _) => self.stop_fast(0),
+            (Signal::TERM, _) => self.stop_gracefully(true),
+            _ if self.above.is_some() => {} // sent to the group; the master above sees to it
+            (Signal::USR1, _) => self.reopen_logs(),
+            (_, Phase::Stopping { .. }) => {}
+            (Signal::HUP, _) => self.reload(),
+            (Signal::USR2, _) => self.start_second_master(),
+            (Signal::TTIN, _) => self.one_more(),
+            (Signal::TTOU, _) => self.one_fewer(),
+            (Signal::WINCH, _) => self.send_all_home(),
+            _ => {} // CHLD: `reap` is next
         }
     }
 
-    /// Empties the slot of a worker that has ended, and decides what follows from its end.
-    fn bury(&mut self, number: usize, ending: Ending) {
-        let now = Instant::now();
-        let slot = &mut self.slots[number];
-        let State::Taken(dead) = std::mem::replace(&mut slot.state, State::Vacant { until: now }) else {
-            return;
-        };
-        let pid = dead.pid;
-        match self.phase {
-            Phase::Stopping { .. } if ending == Ending::Exited(0) => info!("worker {pid} has ended"),
-            Phase::Stopping { .. } => warn!("worker {pid} {ending} while stopping"),
-            Phase::Starting => {
+    /// Does what the master above orders, where there is one.
+    fn hear_from_above(&mut self) {
+        while let Some(order) = self.above.as_mut().and_then(Line::hear) {
+            match order {
+                Order::Reopen => self.reopen_logs(),
+                Order::OneMore => self.one_more(),
+                Order::OneFewer => self.one_fewer(),
+                Order::Drain => self.stop_gracefully(false),
+                Order::Stop => self.stop_fast(0),
+            }
+        }
+    }
+
+    /// Hears what the workers say: that they are ready, worn, or want a reload.
+    fn listen(&mut self) {
+        let mut asked_for_reload = false;
+        for process in self.processes() {
+            let was_ready = process.is_ready();
+            asked_for_reload |= process.listen();
+            if process.is_ready() && !was_ready {
+                info!("worker {} is up", process.pid);
+            }
+        }
+        if self.phase == Phase::Starting && self.present.iter().any(Slot::is_ready) {
+            self.phase = Phase::Serving;
+        }
+        match &self.above {
+            _ if !asked_for_reload => {}
+            Some(above) => above.say(ASKS_FOR_RELOAD),
+            None => self.reload(),
+        }
+    }
+
+    /// Finds out which workers have ended, and decides what follows from it.
+    fn reap(&mut self) {
+        self.leaving.retain(|process| {
+            let Some(ending) = process.ending() else { return true };
+            match ending {
+                Ending::Exited(0) => info!("worker {} has ended", process.pid),
+                _ => warn!("worker {} {ending} while stopping", process.pid),
+            }
+            false
+        });
+        for number in 0..self.present.len() {
+            // What follows from one end may be the end of all.
+            let Some(slot) = self.present.get_mut(number) else { break };
+            if let Some((heir, ending)) = take_ended(&mut slot.heir) {
+                slot.put_off(&format!("worker {} {ending} before it could follow another", heir.pid));
+            }
+            if let Some((dead, ending)) = take_ended(&mut slot.holder) {
+                self.bury(number, &dead, ending);
+            }
+        }
+        for number in 0..self.coming.as_ref().map_or(0, Vec::len) {
+            let Some(slot) = self.coming.as_mut().and_then(|coming| coming.get_mut(number)) else { break };
+            if let Some((dead, ending)) = take_ended(&mut slot.holder) {
+                let what = format!("worker {} {ending}", dead.pid);
+                match dead.served() {
+                    Some(_) => slot.put_off(&what),
+                    None => self.give_up_reload(&format!("{what} before it was ready")),
+                }
+            }
+        }
+        if let Some((pid, ending)) = self.second.and_then(|pid| Some((pid, Ending::of(pid)?))) {
+            warn!("the second master {pid} {ending}; this one goes on");
+            self.second = None;
+            self.owner.hear(News::SecondIsGone);
+        }
+        if self.first.as_ref().is_some_and(is_readable) {
+            info!("the first master is gone; this one takes its place");
+            self.first = None;
+            self.owner.hear(News::FirstIsGone);
+        }
+    }
+
+    /// What follows from the end of a worker of the present generation.
+    fn bury(&mut self, number: usize, dead: &Process, ending: Ending) {
+        self.owner.hear(News::Ended { number });
+        let (pid, slot) = (dead.pid, &mut self.present[number]);
+        slot.holder = slot.heir.take();
+        match (self.phase, dead.served()) {
+            (Phase::Starting, _) => {
                 error!("worker {pid} {ending} before it was ready, so there is nothing to run");
                 self.stop_fast(ending.code());
             }
-            Phase::Serving if dead.ready_at.is_some_and(|ready_at| now - ready_at >= SHORT_LIFE) => {
-                slot.failures = 0;
+            (_, Some(served)) if slot.holder.is_some() || served >= SHORT_LIFE => {
+                slot.forget_failures();
                 error!("worker {pid} {ending}; a new one starts at once");
             }
-            Phase::Serving if dead.ready_at.is_some() => {
-                slot.put_off(now, &format!("worker {pid} {ending} as soon as it was up"));
+            (_, Some(_)) => slot.put_off(&format!("worker {pid} {ending} as soon as it was up")),
+            (_, None) => slot.put_off(&format!("worker {pid} {ending} before it was ready")),
+        }
+    }
+
+    /// Sends those home whose successors are ready, one heir or a whole generation.
+    fn hand_over(&mut self) {
+        let patience = self.settings.graceful_timeout;
+        for slot in &mut self.present {
+            if let Some(mut worn) = slot.succession() {
+                info!(
+                    "worker {} is followed by {}",
+                    worn.pid,
+                    slot.holder.as_ref().map_or(worn.pid, |heir| heir.pid)
+                );
+                worn.retire(patience);
+                self.leaving.push(worn);
             }
-            Phase::Serving => slot.put_off(now, &format!("worker {pid} {ending} before it was ready")),
+        }
+        if let Some(coming) = self.coming.take_if(|coming| coming.iter().all(Slot::is_ready)) {
+            info!("the new workers serve; the old ones may finish what they run, for at most {patience:?}");
+            let old = std::mem::replace(&mut self.present, coming);
+            self.send_home(old);
+            self.announced = false;
+        }
+        if self.phase == Phase::Serving && !self.announced && self.present.iter().all(Slot::is_ready) {
+            self.announced = true;
+            if let Some(above) = &self.above {
+                above.say(IS_READY);
+            }
+            self.owner.hear(News::Ready { workers: self.present.len() });
+        }
+        if self.coming.is_none() && std::mem::take(&mut self.reload_again) {
+            self.reload();
         }
     }
 
-    fn obey(&mut self, signal: Signal) {
-        match (signal, &self.phase) {
-            (Signal::CHILD, _) => {} // `reap` is next
-            (Signal::QUIT, Phase::Starting | Phase::Serving) => self.stop_fast(0),
-            (_, Phase::Stopping { code, .. }) => self.stop_fast(*code),
-            (_, Phase::Starting | Phase::Serving) => self.stop_gracefully(),
-        }
-    }
-
-    fn stop_gracefully(&mut self) {
-        let timeout = self.settings.graceful_timeout;
-        info!("stopping: the workers may finish what they run, for at most {timeout:?}");
-        self.end(0, Instant::now().checked_add(timeout));
+    fn lose_patience(&mut self) {
+        let now = Instant::now();
         for process in self.processes() {
-            process.retire();
+            process.lose_patience(now);
         }
+        if self.next_tick.is_some_and(|tick| tick <= now) {
+            self.next_tick = self.settings.tick.map(|tick| now + tick);
+            self.owner.hear(News::Tick);
+        }
+    }
+
+    fn reload(&mut self) {
+        if self.phase == Phase::Starting || self.coming.is_some() {
+            self.reload_again = true; // what has changed since may have been read already
+            return;
+        }
+        match self.owner.reload() {
+            Ok(settings) => {
+                info!("reloading: new workers start, while the old ones serve");
+                self.settings = settings;
+                self.coming = Some(Slot::generation(self.settings.workers.max(1)));
+                self.owner.hear(News::Reloading);
+            }
+            Err(why) => error!("cannot reload, so all goes on as before: {why}"),
+        }
+    }
+
+    fn give_up_reload(&mut self, why: &str) {
+        error!("the reload has failed, so the old workers serve on: {why}");
+        for mut process in self.coming.take().into_iter().flatten().filter_map(|slot| slot.holder) {
+            process.dismiss(FAST_TIMEOUT);
+            self.leaving.push(process);
+        }
+        self.owner.hear(News::ReloadFailed);
+    }
+
+    fn reopen_logs(&mut self) {
+        self.owner.hear(News::Reopen);
+        for process in self.processes() {
+            process.order(REOPEN);
+        }
+    }
+
+    fn one_more(&mut self) {
+        if self.settings.is_above_masters {
+            return self.processes().for_each(|process| process.order(ONE_MORE));
+        }
+        let generation = self.coming.as_mut().unwrap_or(&mut self.present);
+        generation.push(Slot::vacant());
+        info!("one worker more: {}", generation.len());
+    }
+
+    fn one_fewer(&mut self) {
+        if self.settings.is_above_masters {
+            return self.processes().for_each(|process| process.order(ONE_FEWER));
+        }
+        let generation = self.coming.as_mut().unwrap_or(&mut self.present);
+        if generation.len() > 1 {
+            let last = generation.pop();
+            info!("one worker fewer: {}", generation.len());
+            self.send_home(last);
+        }
+    }
+
+    /// The master stays, without workers, until HUP or TTIN. A terminal whose window changes says the same and means nothing.
+    fn send_all_home(&mut self) {
+        if sys::is_in_foreground() {
+            return;
+        }
+        info!("the workers may finish what they run and go; HUP brings new ones");
+        let generations =
+            std::mem::take(&mut self.present).into_iter().chain(self.coming.take().into_iter().flatten());
+        let slots: Vec<_> = generations.collect();
+        self.send_home(slots);
+    }
+
+    fn start_second_master(&mut self) {
+        if let Some(pid) = self.second {
+            return warn!("there is a second master already: {pid}");
+        }
+        match self.owner.start_second() {
+            Ok(pid) => {
+                info!("a second master starts beside this one: {pid}");
+                self.second = Some(pid);
+            }
+            Err(error) => error!("no second master can be started: {error}"),
+        }
+    }
+
+    /// Tells the processes of these slots to finish what they run and leave.
+    fn send_home(&mut self, slots: impl IntoIterator<Item = Slot>) {
+        for slot in slots {
+            for mut process in [slot.holder, slot.heir].into_iter().flatten() {
+                process.retire(self.settings.graceful_timeout);
+                self.leaving.push(process);
+            }
+        }
+    }
+
+    fn stop_gracefully(&mut self, by_term: bool) {
+        if let Phase::Stopping { code, .. } = self.phase {
+            self.phase = Phase::Stopping { code, by_term };
+            return;
+        }
+        info!(
+            "stopping: the workers may finish what they run, for at most {:?}",
+            self.settings.graceful_timeout
+        );
+        self.end(Phase::Stopping { code: 0, by_term });
+        let slots: Vec<_> = self.present.drain(..).chain(self.coming.take().into_iter().flatten()).collect();
+        self.send_home(slots);
     }
 
     /// Tells all workers to stop at once, and will kill them soon.
     fn stop_fast(&mut self, code: i32) {
         info!("stopping at once");
-        let mut kill_at = Instant::now() + FAST_TIMEOUT;
-        if let Phase::Stopping { kill_at: Some(earlier), .. } = self.phase {
-            kill_at = kill_at.min(earlier);
-        }
-        self.end(code, Some(kill_at));
-        for process in self.processes() {
-            process.line = None;
-            process.signal(Signal::QUIT);
+        self.end(Phase::Stopping { code, by_term: true });
+        let slots: Vec<_> = self.present.drain(..).chain(self.coming.take().into_iter().flatten()).collect();
+        self.leaving.extend(slots.into_iter().flat_map(|slot| [slot.holder, slot.heir]).flatten());
+        let patience = if self.settings.is_above_masters { 2 * FAST_TIMEOUT } else { FAST_TIMEOUT };
+        for process in &mut self.leaving {
+            process.dismiss(patience);
         }
     }
 
-    fn end(&mut self, code: i32, kill_at: Option<Instant>) {
+    fn end(&mut self, phase: Phase) {
         if !matches!(self.phase, Phase::Stopping { .. }) {
-            (self.announce)(News::Ending);
+            self.owner.hear(News::Ending);
         }
-        self.phase = Phase::Stopping { code, kill_at };
+        self.phase = phase;
     }
 
-    /// Kills those that have not stopped in time. The exit code, once all are gone.
-    fn kill_or_finish(&mut self) -> Option<i32> {
-        let Phase::Stopping { code, kill_at } = &mut self.phase else { return None };
-        let code = *code;
-        if kill_at.is_some_and(|kill_at| kill_at <= Instant::now()) {
-            *kill_at = None;
-            for process in self.processes() {
-                warn!("worker {} has not stopped in time and is killed", process.pid);
-                process.signal(Signal::KILL);
-            }
-        }
-        self.processes().next().is_none().then_some(code)
-    }
-
-    /// Forks a worker for every vacant slot whose pause is over. Gives a newborn in the worker, nothing in the master.
+    /// Forks a process for each slot that wants one and may have it. Gives a newborn in the worker, nothing in the master.
     fn top_up(&mut self) -> Option<Newborn> {
         if matches!(self.phase, Phase::Stopping { .. }) {
             return None;
         }
-        for number in 0..self.slots.len() {
-            match self.slots[number].state {
-                State::Vacant { until } if until <= Instant::now() => {}
-                _ => continue,
+        let now = Instant::now();
+        let present = (0..self.present.len()).map(|number| (number, false));
+        let coming = (0..self.coming.as_ref().map_or(0, Vec::len)).map(|number| (number, true));
+        for (number, is_coming) in present.chain(coming).collect::<Vec<_>>() {
+            // One heir at a time, and none while a whole generation is about to follow.
+            let heirs_wait = self.coming.is_some() || self.present.iter().any(|slot| slot.heir.is_some());
+            let slot = &self.generation(is_coming)[number];
+            if !slot.wants_process() || slot.not_before > now || heirs_wait && slot.holder.is_some() {
+                continue;
             }
-            match self.fork(number) {
+            match self.fork(number, is_coming) {
                 Ok(None) => {}
                 Ok(newborn) => return newborn,
                 Err(error) => {
-                    self.slots[number]
-                        .put_off(Instant::now(), &format!("no worker could be forked: {error}"));
+                    let what = format!("no worker could be forked: {error}");
+                    self.generation(is_coming)[number].put_off(&what);
                 }
             }
         }
@@ -249,110 +437,81 @@ impl<'a> Master<'a> {
 
     /// No signal is lost around the fork: all are blocked until both processes are set up. One sent to the worker
     /// before it has its own queue waits in the kernel; one that the master has in its queue stays the master's.
-    fn fork(&mut self, number: usize) -> io::Result<Option<Newborn>> {
+    fn fork(&mut self, number: usize, is_coming: bool) -> io::Result<Option<Newborn>> {
         // All that can fail is made here, where there is somebody to tell.
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         theirs.set_nonblocking(true)?;
         let pipe = Pipe::new()?;
 
-        self.hooks.before();
+        self.owner.before();
         let blocked = Blocked::all();
         let forked = sys::fork();
         if let Ok(Fork::Child) = forked {
             self.forks += 1;
             self.signals.become_workers(pipe);
             drop(blocked);
-            self.hooks.after_in_child();
+            self.owner.after_in_child();
             return Ok(Some(Newborn { number, line: theirs }));
         }
         drop(blocked);
-        self.hooks.after_in_parent();
+        self.owner.after_in_parent();
         if let Fork::Parent { child: pid } = forked? {
             self.forks += 1;
-            self.slots[number].state = State::Taken(Process { pid, line: Some(ours), ready_at: None });
+            let deadline = self.settings.boot_timeout.map(|patience| Instant::now() + patience);
+            self.generation(is_coming)[number].put(Process::new(pid, ours, deadline));
         }
         Ok(None)
     }
 
-    /// Waits for a signal, for a word from a worker that is not ready yet, or until something is due.
-    fn sleep(&self) {
-        let due = match self.phase {
-            Phase::Stopping { kill_at, .. } => kill_at,
-            Phase::Starting | Phase::Serving => self.slots.iter().filter_map(Slot::vacant_until).min(),
-        };
+    /// Waits for a signal, for a word from a worker or the master above, or until something is due.
+    fn sleep(&mut self) {
+        let slots = self.present.iter().chain(self.coming.iter().flatten());
+        let vacant = slots.filter(|slot| slot.holder.is_none()).map(|slot| slot.not_before);
+        let worn = self.present.iter().filter(|slot| slot.wants_process()).map(|slot| slot.not_before);
+        let worn = worn.filter(|at| *at > Instant::now());
+        let due = vacant.chain(worn).chain(self.next_tick).min();
+        let due = self.processes().filter_map(|process| process.deadline()).chain(due).min();
         let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let awaited = self.slots.iter().filter_map(Slot::awaited_line);
-        let mut watched: Vec<_> = awaited.map(|line| PollFd::new(line, PollFlags::IN)).collect();
-        watched.push(PollFd::new(&self.signals, PollFlags::IN));
+
+        let slots = self.present.iter().chain(self.coming.iter().flatten());
+        let processes = slots.flat_map(|slot| slot.holder.iter().chain(&slot.heir)).chain(&self.leaving);
+        let mut watched = vec![self.signals.as_fd()];
+        watched.extend(processes.filter_map(Process::line).map(AsFd::as_fd));
+        watched.extend(self.above.as_ref().and_then(Line::listened_to));
+        watched.extend(self.first.as_ref().map(AsFd::as_fd));
+        let mut watched: Vec<_> =
+            watched.into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         match poll(&mut watched, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
                 error!("the master cannot wait for its workers: {error}");
-                std::thread::sleep(FIRST_PAUSE);
+                std::thread::sleep(Duration::from_millis(100));
             }
         }
     }
 
+    fn generation(&mut self, is_coming: bool) -> &mut Generation {
+        match &mut self.coming {
+            Some(coming) if is_coming => coming,
+            _ => &mut self.present,
+        }
+    }
+
     fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
-        self.slots.iter_mut().filter_map(|slot| match &mut slot.state {
-            State::Taken(process) => Some(process),
-            State::Vacant { .. } => None,
-        })
+        let slots = self.present.iter_mut().chain(self.coming.iter_mut().flatten());
+        slots.flat_map(Slot::processes).chain(&mut self.leaving)
     }
 }
 
-impl Slot {
-    fn is_ready(&self) -> bool {
-        matches!(&self.state, State::Taken(process) if process.ready_at.is_some())
-    }
-
-    fn vacant_until(&self) -> Option<Instant> {
-        match self.state {
-            State::Vacant { until } => Some(until),
-            State::Taken(_) => None,
-        }
-    }
-
-    fn awaited_line(&self) -> Option<&UnixStream> {
-        match &self.state {
-            State::Taken(Process { line: Some(line), ready_at: None, .. }) => Some(line),
-            _ => None,
-        }
-    }
-
-    /// Leaves the slot vacant for a pause that grows with each failure in a row, and logs why.
-    fn put_off(&mut self, now: Instant, what: &str) {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
-        self.failures = self.failures.saturating_add(1);
-        self.state = State::Vacant { until: now + pause };
-        error!("{what}; a new one starts in {pause:?}");
-    }
+/// The process that was here, if it has ended, and how.
+fn take_ended(place: &mut Option<Process>) -> Option<(Process, Ending)> {
+    let ending = place.as_ref()?.ending()?;
+    place.take().map(|process| (process, ending))
 }
 
-impl Process {
-    /// Whether the worker has said that it is ready since this was last asked.
-    fn becomes_ready(&mut self) -> bool {
-        let (Some(line), None) = (&self.line, self.ready_at) else { return false };
-        match retry_on_intr(|| read(line, &mut [0; 1])) {
-            Ok(1) => self.ready_at = Some(Instant::now()),
-            Err(Errno::AGAIN) => {}
-            Ok(_) | Err(_) => self.line = None, // it will never say so; a line that has ended would keep us awake
-        }
-        self.ready_at.is_some()
-    }
-
-    /// Tells the worker to drain. The line stays open: its end would say that the master is gone.
-    fn retire(&self) {
-        if let Some(line) = &self.line {
-            // A worker that cannot be told has ended already.
-            let _ = retry_on_intr(|| write(line, b"."));
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        // The process is ours and not waited for yet, so its pid is still its own; at worst it is dead already.
-        let _ = kill_process(self.pid, signal);
-    }
+fn is_readable(descriptor: &OwnedFd) -> bool {
+    let mut watched = [PollFd::new(descriptor, PollFlags::IN)];
+    matches!(poll(&mut watched, Some(&Timespec::default())), Ok(1))
 }

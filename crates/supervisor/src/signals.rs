@@ -10,8 +10,20 @@ use rustix::process::Signal;
 
 use crate::sys::{self, Disposition};
 
-/// What the master catches. Workers catch all but CHLD: their children are the application's.
-const CAUGHT: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::QUIT, Signal::CHILD];
+/// What the master catches. Workers catch all but CHLD, for their children are the application's; what has no meaning for
+/// them may still reach them, as it is often sent to a whole group.
+const CAUGHT: [Signal; 10] = [
+    Signal::TERM,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::HUP,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::TTIN,
+    Signal::TTOU,
+    Signal::WINCH,
+    Signal::CHILD,
+];
 
 /// A pipe, neither end of which ever blocks.
 pub(crate) struct Pipe {
@@ -32,6 +44,7 @@ pub(crate) struct Signals {
     pipe: Pipe,
     /// What `drop` puts in place of our handler.
     after: Vec<(Signal, Disposition)>,
+    had_term: bool,
 }
 
 impl Signals {
@@ -40,21 +53,32 @@ impl Signals {
         let pipe = Pipe::new()?;
         sys::deliver_to(pipe.writer.as_fd());
         let after = CAUGHT.into_iter().map(|signal| (signal, Disposition::caught().put(signal))).collect();
-        Ok(Signals { pipe, after })
+        Ok(Signals { pipe, after, had_term: false })
     }
 
     /// Makes the master's queue, inherited by a fork, the new worker's own: `pipe` in place of the master's, and CHLD as
-    /// it was before. Runs in the worker, with all signals blocked. Dropping leaves TERM and INT without effect, since
-    /// whoever sends them to all processes may reach a worker that is ending already; QUIT kills.
+    /// it was before. Runs in the worker, with all signals blocked. Dropping leaves them without effect, since whoever
+    /// sends them to all processes may reach a worker that is ending already; QUIT kills.
     pub(crate) fn become_workers(&mut self, pipe: Pipe) {
         sys::deliver_to(pipe.writer.as_fd());
         self.pipe = pipe;
+        self.had_term = false;
         for (signal, before) in std::mem::take(&mut self.after) {
             if signal == Signal::CHILD {
                 before.put(signal);
             }
         }
         self.after.push((Signal::QUIT, Disposition::default()));
+    }
+
+    /// Makes a worker's queue that of a master, which hears of its children, too.
+    pub(crate) fn become_masters(&mut self) {
+        self.after.push((Signal::CHILD, Disposition::caught().put(Signal::CHILD)));
+    }
+
+    /// Whether no TERM was asked about before.
+    pub(crate) fn is_first_term(&mut self) -> bool {
+        !std::mem::replace(&mut self.had_term, true)
     }
 
     /// The next signal that came, if any. Never blocks.

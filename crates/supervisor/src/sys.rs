@@ -107,6 +107,13 @@ impl Drop for Blocked {
     }
 }
 
+/// Whether this process is one that its terminal talks to, if it has one.
+pub(crate) fn is_in_foreground() -> bool {
+    let terminal = std::fs::File::open("/dev/tty").ok();
+    let foreground = terminal.and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok());
+    foreground.is_some_and(|group| group == rustix::process::getpgrp())
+}
+
 /// Which side of a fork this is.
 pub(crate) enum Fork {
     Parent { child: Pid },

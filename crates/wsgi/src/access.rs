@@ -6,7 +6,8 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     os::fd::AsFd,
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
     time::SystemTime,
 };
 
@@ -14,26 +15,34 @@ use jiff::{Timestamp, tz::TimeZone};
 use mlws_server::Record;
 
 pub(crate) struct AccessLog {
-    file: File,
+    path: PathBuf,
+    file: RwLock<File>,
     zone: TimeZone,
 }
 
 impl AccessLog {
     /// Opens a file to append to it, or stdout where `path` is `-`.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = if path.as_os_str() == "-" {
-            File::from(io::stdout().as_fd().try_clone_to_owned()?)
-        } else {
-            OpenOptions::new().append(true).create(true).open(path)?
-        };
-        Ok(Self { file, zone: TimeZone::system() })
+        let file = RwLock::new(open(path)?);
+        Ok(Self { path: path.to_owned(), file, zone: TimeZone::system() })
+    }
+
+    /// Opens the file anew, as it may have been moved away. If that fails, it goes on with the one it has, and says so.
+    pub(crate) fn reopen(&self) {
+        match open(&self.path) {
+            Ok(file) => *self.file.write().unwrap_or_else(PoisonError::into_inner) = file,
+            Err(error) => {
+                log::error!("the access log {} cannot be opened anew: {error}", self.path.display());
+            }
+        }
     }
 
     /// Writes the line of one request, in one piece. A full disk or a broken pipe loses the line and nothing else.
     pub(crate) fn write(&self, record: &Record<'_>) {
         let mut line = Vec::with_capacity(256);
         if self.compose(&mut line, record).is_ok() {
-            let _ = (&self.file).write_all(&line);
+            let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
+            let _ = (&*file).write_all(&line);
         }
     }
 
@@ -56,6 +65,13 @@ impl AccessLog {
         let at = Timestamp::try_from(at).unwrap_or_default().to_zoned(self.zone.clone());
         jiff::fmt::strtime::format("%d/%b/%Y:%H:%M:%S %z", &at).unwrap_or_default()
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    if path.as_os_str() == "-" {
+        return Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?));
+    }
+    OpenOptions::new().append(true).create(true).open(path)
 }
 
 /// Appends `text` with everything but harmless ASCII as `\xNN`.

@@ -25,7 +25,7 @@ mod names;
 mod start_response;
 mod warmup;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mlws_server::{App, Record, Request, Response};
 use pyo3::{intern, prelude::*, types::PyString};
@@ -42,7 +42,7 @@ use crate::{access::AccessLog, ffi};
 pub(crate) struct Wsgi {
     application: Py<PyAny>,
     environ: Environ,
-    access: Option<AccessLog>,
+    access: Option<Arc<AccessLog>>,
     has_gil: bool,
     /// Those that no application holds any longer, for the next requests.
     spare: Mutex<Vec<Py<StartResponse>>>,
@@ -59,7 +59,7 @@ pub(crate) struct Facts {
     /// `SERVER_NAME` and `SERVER_PORT` of each listener; at least one.
     pub(crate) listeners: Vec<(String, u16)>,
     /// Where finished requests are logged.
-    pub(crate) access: Option<AccessLog>,
+    pub(crate) access: Option<Arc<AccessLog>>,
 }
 
 impl Wsgi {

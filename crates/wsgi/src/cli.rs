@@ -85,9 +85,14 @@ pub(crate) struct Running {
     #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=MOST))]
     max_queue: u32,
 
-    /// With --fork: a path, such as /, that the application answers once before the first fork. What it imports and caches
-    /// then, every process has from its start
-    #[arg(long, value_name = "PATH", requires = "fork")]
+    /// Load the application once and fork the workers from it: they start at once and share its memory. A reload loads
+    /// it anew
+    #[arg(long)]
+    pub(crate) preload: bool,
+
+    /// With --fork or --preload: a path, such as /, that the application answers once before the first fork. What it
+    /// imports and caches then, every process has from its start
+    #[arg(long, value_name = "PATH")]
     pub(crate) fork_warmup: Option<String>,
 
     /// How long a request may run; 0 is for ever. Today it bounds the processes of --fork only, which are killed, and
@@ -95,7 +100,11 @@ pub(crate) struct Running {
     #[arg(short, long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     timeout: Duration,
 
-    /// How long running requests may take to finish once the server is told to end
+    /// How long a worker may take to start. Unless given, as long as --timeout, but at least 60; 0 is for ever
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    boot_timeout: Option<Duration>,
+
+    /// How long running requests may take to finish once their worker is told to end
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) graceful_timeout: Duration,
 }
@@ -249,6 +258,14 @@ impl Flags {
             temporary: self.limits.tmp_dir.clone().unwrap_or_else(std::env::temp_dir),
             ..Settings::default()
         }
+    }
+}
+
+impl Running {
+    pub(crate) fn boot_timeout(&self) -> Option<Duration> {
+        let least = if self.timeout.is_zero() { Duration::ZERO } else { Duration::from_secs(60) };
+        let given = self.boot_timeout.unwrap_or(self.timeout.max(least));
+        Some(given).filter(|patience| !patience.is_zero())
     }
 }
 

@@ -7,7 +7,9 @@
 //! | [`command`]       | the two doors: `main` for the command, `serve` for programs |
 //! | [`cli`]           | every setting, its help, and what it means to the server |
 //! | [`loader`]        | from `module:attribute` to a callable |
-//! | [`serving`]       | binds in the master, serves in the workers |
+//! | [`serving`]       | the master: binds, and does what signals ask for |
+//! | [`sockets`]       | what it listens on, and hands to a second master |
+//! | [`working`]       | a worker: loads the application and serves |
 //! | [`app`]           | the bridge: a request becomes an environ, what the application answers a response |
 //! | [`logging`]       | lines on stderr |
 //! | [`access`]        | a line for each request |
@@ -23,6 +25,8 @@ mod loader;
 mod logging;
 mod refusal;
 mod serving;
+mod sockets;
+mod working;
 
 /// What Python sees.
 #[pyo3::pymodule(gil_used = false)]

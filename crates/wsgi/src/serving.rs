@@ -1,17 +1,20 @@
-//! From flags to a running server: the master binds, the workers import the application and serve.
+//! The master: binds, keeps what its workers share, and does in the master what signals ask for.
 //!
 //! The one thing to know: [`run`] returns in the master only. A worker ends inside, as a Python process ends, so that
 //! nothing a caller would do after `serve()` is done a second time.
+//!
+//! With `--preload` there is a process between the master and its workers for each generation: it loads the application,
+//! and its workers are forked from it. The master itself never imports the application, so a reload sees what changed.
 
 use std::{
-    cell::Cell,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    process::Command,
+    sync::Arc,
 };
 
-use mlws_server::{Address, Concurrency, Listener, Order, Server};
-use mlws_supervisor::{ForkHooks, News, Role, Worker, supervise};
+use mlws_server::{Concurrency, Listener};
+use mlws_supervisor::{ForkHooks, News, Owner, Pid, Role, Settings, Worker, supervise, supervise_under};
 use pyo3::{exceptions::PySystemExit, prelude::*};
 
 use crate::{
@@ -22,6 +25,8 @@ use crate::{
     loader::Target,
     logging,
     refusal::Refusal,
+    sockets::Sockets,
+    working,
 };
 
 /// What is served: something to import in each worker, or an object that is there already.
@@ -33,102 +38,163 @@ pub(crate) enum Application {
 /// Serves until told to end. The exit status of the whole, in the master.
 pub(crate) fn run(py: Python<'_>, flags: &Flags, application: &Application) -> Result<i32, Refusal> {
     logging::start(flags.logs.level());
+    let again = start_again(py);
     let folders = enter_folder(flags)?;
     let access = flags.logs.access_logfile.as_deref().map(open_access_log).transpose()?;
-    let listeners = bind(&flags.sockets.bind, flags.sockets.backlog)?;
-    let urls: Vec<String> = listeners.iter().map(Listener::url).collect();
-
-    let settings = mlws_supervisor::Settings {
-        workers: flags.running.workers.into(),
-        graceful_timeout: flags.running.graceful_timeout,
-    };
-    // Each worker is forked with its own copy of what only one of them could take. The master has no use for it but to
-    // fork, and a socket that it kept open would let clients wait for nobody.
-    let outfit = Cell::new(Some((listeners, access)));
-    let mut announce = |news| match news {
-        News::Ready => {
-            log::info!("serving {} on {} ({})", flags.app, urls.join(", "), processes_and_threads(flags));
-        }
-        News::Ending => drop(outfit.take()),
-    };
-    let mut work = |worker: Worker| {
-        let Some((listeners, access)) = outfit.take() else { return 1 };
-        let done =
-            load(py, application, &folders).and_then(|app| serve(py, flags, app, listeners, access, worker));
-        done.map_or_else(
-            |refusal| {
-                logging::critical(&refusal.to_string());
-                refusal.exit_status()
-            },
-            |()| 0,
-        )
+    let sockets = Sockets::open(py, &flags.sockets.bind, flags.sockets.backlog)?;
+    let mut house = House {
+        flags,
+        application,
+        folders,
+        urls: sockets.urls(),
+        first: sockets.first,
+        sockets,
+        access: access.map(Arc::new),
+        preloaded: None,
+        second: None,
+        again,
     };
     flush_python(py);
-    let role = supervise(&settings, &PythonFork, &mut announce, &mut work);
-    match role {
+    match supervise(house.settings(), &mut house) {
         Role::Master(status) => {
-            remove_socket_files(&flags.sockets.bind);
+            if house.first.is_none() && house.second.is_none() {
+                house.sockets.remove_files();
+            }
             Ok(status)
         }
         Role::Worker(status) => end_process(py, status),
     }
 }
 
-/// What a worker does: serve, and do as it is ordered.
-fn serve(
-    py: Python<'_>,
-    flags: &Flags,
-    app: Py<PyAny>,
-    listeners: Vec<Listener>,
-    access: Option<AccessLog>,
-    mut worker: Worker,
-) -> Result<(), Refusal> {
-    let fork = flags.running.fork;
-    let facts = Facts {
-        multithread: matches!(flags.concurrency(), Concurrency::Threads(_)),
-        multiprocess: fork || flags.running.workers > 1,
-        run_once: fork,
-        listeners: listeners.iter().map(Listener::server_name_and_port).collect(),
-        access,
-    };
-    let wsgi = Wsgi::new(py, app, facts)
-        .map_err(|error| Refusal::raised(py, "the application cannot be served", &error))?;
-    let cannot = |error: io::Error| Refusal::System(format!("this worker cannot serve: {error}"));
-    if fork {
-        wsgi.prepare_to_fork(py, flags.running.fork_warmup.as_deref());
-    }
-    worker.ready();
-    let server = Server::new(listeners, flags.server(), Arc::new(wsgi));
-    watch(server, worker).and_then(Server::run).map_err(cannot)
+/// What the master has, and each worker a copy of.
+pub(crate) struct House<'a> {
+    pub(crate) flags: &'a Flags,
+    application: &'a Application,
+    folders: Vec<PathBuf>,
+    urls: String,
+    pub(crate) sockets: Sockets,
+    pub(crate) access: Option<Arc<AccessLog>>,
+    /// In the process of a generation, and in its workers: the application as it was loaded for all of them.
+    preloaded: Option<Arc<Wsgi>>,
+    first: Option<Pid>,
+    second: Option<Pid>,
+    /// The command that starts what runs here once more.
+    again: PyResult<Command>,
 }
 
-/// Orders show on two descriptors, and either may be the one that has news.
-fn watch(mut server: Server, worker: Worker) -> io::Result<Server> {
-    let mut descriptors = Vec::new();
-    for descriptor in worker.orders() {
-        descriptors.push(descriptor.try_clone_to_owned()?);
+impl House<'_> {
+    fn settings(&self) -> Settings {
+        let running = &self.flags.running;
+        let preloads = running.preload && self.preloaded.is_none();
+        Settings {
+            workers: if preloads { 1 } else { running.workers.into() },
+            graceful_timeout: running.graceful_timeout,
+            boot_timeout: running.boot_timeout(),
+            tick: None,
+            is_above_masters: preloads,
+            first: self.first,
+        }
     }
-    let worker = Arc::new(Mutex::new(worker));
-    for descriptor in descriptors {
-        let worker = Arc::clone(&worker);
-        let next = move || worker.lock().unwrap_or_else(PoisonError::into_inner).next_order();
-        server = server.watch(
-            descriptor,
-            Box::new(move || {
-                next().map(|order| match order {
-                    mlws_supervisor::Order::Drain => Order::Drain,
-                    mlws_supervisor::Order::Stop => Order::Stop,
-                })
-            }),
-        );
+
+    /// Imports the application, or takes it as it was preloaded.
+    pub(crate) fn wsgi(&self, py: Python<'_>) -> Result<Arc<Wsgi>, Refusal> {
+        if let Some(wsgi) = &self.preloaded {
+            return Ok(Arc::clone(wsgi));
+        }
+        let app = match self.application {
+            Application::Named(target) => target.load(py, &self.folders)?,
+            Application::Given(app) => app.clone_ref(py),
+        };
+        let running = &self.flags.running;
+        let facts = Facts {
+            multithread: matches!(self.flags.concurrency(), Concurrency::Threads(_)),
+            multiprocess: running.fork || running.workers > 1,
+            run_once: running.fork,
+            listeners: self.sockets.listeners.iter().map(Listener::server_name_and_port).collect(),
+            access: self.access.clone(),
+        };
+        let wsgi = Wsgi::new(py, app, facts)
+            .map_err(|error| Refusal::raised(py, "the application cannot be served", &error))?;
+        if running.fork || running.preload {
+            wsgi.prepare_to_fork(py, running.fork_warmup.as_deref());
+        }
+        Ok(Arc::new(wsgi))
     }
-    Ok(server)
+
+    /// The life of a process that loads the application for the workers of one generation, and is their master.
+    fn preload(&mut self, py: Python<'_>, worker: Worker) -> Result<i32, Refusal> {
+        self.preloaded = Some(self.wsgi(py)?);
+        warn_of_threads();
+        match supervise_under(worker, self.settings(), self) {
+            Role::Master(status) => Ok(status),
+            Role::Worker(status) => end_process(py, status),
+        }
+    }
 }
 
-fn load(py: Python<'_>, application: &Application, folders: &[PathBuf]) -> Result<Py<PyAny>, Refusal> {
-    match application {
-        Application::Named(target) => target.load(py, folders),
-        Application::Given(app) => Ok(app.clone_ref(py)),
+impl Owner for House<'_> {
+    fn work(&mut self, worker: Worker) -> i32 {
+        Python::attach(|py| {
+            let done = if self.flags.running.preload && self.preloaded.is_none() {
+                self.preload(py, worker)
+            } else {
+                working::work(py, self, worker).map(|()| 0)
+            };
+            done.unwrap_or_else(|refusal| {
+                logging::critical(&refusal.to_string());
+                refusal.exit_status()
+            })
+        })
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Ready { workers } if !self.settings().is_above_masters && self.preloaded.is_some() => {
+                log::debug!("{workers} preloaded workers are ready");
+            }
+            News::Ready { .. } => {
+                let (app, how) = (&self.flags.app, processes_and_threads(self.flags));
+                log::info!("serving {app} on {} ({how})", self.urls);
+            }
+            News::Reopen => {
+                if let Some(access) = &self.access {
+                    access.reopen();
+                }
+            }
+            News::SecondIsGone => self.second = None,
+            News::FirstIsGone => self.first = None,
+            // A socket that the master kept open would let clients wait for nobody.
+            News::Ending => self.sockets.listeners.clear(),
+            News::Reloading | News::ReloadFailed | News::Ended { .. } | News::Tick => {}
+        }
+    }
+
+    fn reload(&mut self) -> Result<Settings, String> {
+        Ok(self.settings())
+    }
+
+    fn start_second(&mut self) -> io::Result<Pid> {
+        let again = self.again.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
+        let mut command = Command::new(again.get_program());
+        command.args(again.get_args());
+        if let Some(folder) = again.get_current_dir() {
+            command.current_dir(folder);
+        }
+        let second = self.sockets.start_second(command)?;
+        self.second = Some(second);
+        Ok(second)
+    }
+}
+
+impl ForkHooks for House<'_> {
+    fn before(&self) {
+        ffi::before_fork();
+    }
+    fn after_in_parent(&self) {
+        ffi::after_fork_in_parent();
+    }
+    fn after_in_child(&self) {
+        ffi::after_fork_in_child();
     }
 }
 
@@ -150,28 +216,28 @@ fn open_access_log(path: &Path) -> Result<AccessLog, Refusal> {
         .map_err(|error| Refusal::System(format!("cannot open the access log {}: {error}", path.display())))
 }
 
-/// Binds all addresses or none.
-fn bind(addresses: &[Address], backlog: i32) -> Result<Vec<Listener>, Refusal> {
-    let mut listeners = Vec::new();
-    for address in addresses {
-        match Listener::bind(address, backlog) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => {
-                remove_socket_files(&addresses[..listeners.len()]);
-                return Err(Refusal::System(format!("cannot listen on {address}: {error}")));
-            }
-        }
-    }
-    Ok(listeners)
+/// The command line that started this process, in the folder it was started in.
+fn start_again(py: Python<'_>) -> PyResult<Command> {
+    let sys = py.import("sys")?;
+    let mut command = Command::new(sys.getattr("executable")?.extract::<PathBuf>()?);
+    let words: Vec<std::ffi::OsString> = match sys.getattr_opt("orig_argv")? {
+        Some(words) => words.extract()?,
+        None => {
+            sys.getattr("argv")?.extract::<Vec<_>>().map(|words| [vec!["python".into()], words].concat())?
+        } // before 3.10
+    };
+    command.args(words.into_iter().skip(1)).current_dir(std::env::current_dir()?);
+    Ok(command)
 }
 
-/// A Unix socket outlives its process as a file.
-fn remove_socket_files(addresses: &[Address]) {
-    for address in addresses {
-        let Address::Unix(path) = address else { continue };
-        if let Err(error) = std::fs::remove_file(path) {
-            log::warn!("cannot remove the socket file {}: {error}", path.display());
-        }
+/// Only the thread that forks lives on in a worker.
+fn warn_of_threads() {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads > 1 {
+        log::warn!(
+            "the application has started {} threads while it was preloaded; its workers do not have them",
+            threads - 1
+        );
     }
 }
 
@@ -184,20 +250,6 @@ fn processes_and_threads(flags: &Flags) -> String {
         Concurrency::Fork { .. } => "each request in its own process".into(),
     };
     format!("{}, {each}", count(flags.running.workers.into(), "worker"))
-}
-
-struct PythonFork;
-
-impl ForkHooks for PythonFork {
-    fn before(&self) {
-        ffi::before_fork();
-    }
-    fn after_in_parent(&self) {
-        ffi::after_fork_in_parent();
-    }
-    fn after_in_child(&self) {
-        ffi::after_fork_in_child();
-    }
 }
 
 /// What Python has buffered is written once, by the master, and not again by every worker.

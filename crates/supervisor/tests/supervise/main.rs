@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use show::{Show, is_alive, signal_to};
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         term_lets_a_busy_worker_finish
         a_second_term_ends_a_busy_worker_at_once
         quit_ends_a_busy_worker_at_once
-        ctrl_c_reaches_a_worker_twice_and_is_one_order_to_drain
+        ctrl_c_ends_busy_workers_at_once
         term_to_every_process_is_one_order_to_drain
         a_worker_that_does_not_drain_is_killed_after_the_graceful_timeout
         a_worker_that_does_not_obey_quit_is_killed
@@ -52,6 +52,20 @@ fn main() -> ExitCode {
         the_application_keeps_its_own_children
         a_process_forked_by_the_application_has_default_signals
         the_master_gives_back_its_signal_handlers
+        hup_brings_new_workers_and_sends_the_old_ones_home_when_they_are_ready
+        a_generation_that_cannot_start_leaves_the_old_one_serving
+        settings_that_cannot_be_read_leave_all_as_it_was
+        many_hups_at_once_are_few_reloads
+        a_start_that_hangs_is_aborted
+        a_worn_worker_is_followed_by_an_heir_one_at_a_time
+        a_worker_that_asks_for_a_reload_gets_one
+        ttin_and_ttou_change_the_number_of_workers
+        winch_sends_all_home_and_hup_brings_new_ones
+        usr1_reaches_all_workers
+        a_master_under_a_master_starts_reloads_counts_and_ends_with_it
+        a_killed_master_above_ends_all_below_it
+        usr2_starts_a_second_master_that_takes_over
+        signals_meant_for_the_master_do_nothing_to_a_worker
         a_term_at_any_moment_of_the_start_is_heard_and_leaves_nothing_behind
     ];
     let wanted =
@@ -172,17 +186,15 @@ fn quit_ends_a_busy_worker_at_once() {
 }
 
 /// A terminal sends INT to the master and its workers.
-fn ctrl_c_reaches_a_worker_twice_and_is_one_order_to_drain() {
+fn ctrl_c_ends_busy_workers_at_once() {
     let mut show = Show::start("busy");
     show.worker_is_up();
     show.signal_to_all(Signal::INT);
-    show.hears("hears Drain");
-    show.hears("INFO stopping: the workers may finish");
-    show.writes_line();
-    show.hears("has finished its work");
+    show.hears("hears Stop");
+    show.hears("INFO stopping at once");
     let (code, lines) = show.end();
     assert_eq!(code, Some(0));
-    assert!(!lines.iter().any(|line| line.contains("hears")));
+    assert!(!lines.iter().any(|line| line.contains("has finished")));
 }
 
 /// A service manager may send TERM to every process of a service.
@@ -302,6 +314,235 @@ fn the_master_gives_back_its_signal_handlers() {
     show.signal(Signal::TERM);
     let after = show.hears("signals after: ");
     assert_eq!(before.rsplit(": ").next(), after.rsplit(": ").next());
+    assert_eq!(show.end().0, Some(0));
+}
+
+fn hup_brings_new_workers_and_sends_the_old_ones_home_when_they_are_ready() {
+    let mut show = Show::start("steady");
+    let old = [(); 3].map(|()| show.worker_is_up());
+    show.hears("all are ready");
+    show.signal(Signal::HUP);
+    show.hears("hears of Reloading");
+    let new = [(); 3].map(|()| show.worker_is_up());
+    show.hears("all are ready");
+    for worker in old {
+        show.hears(&format!("worker {} has ended", worker.as_raw_pid()));
+    }
+    assert!(new.iter().all(|worker| is_alive(*worker)));
+    assert!(!old.iter().any(|worker| is_alive(*worker)));
+    show.signal(Signal::TERM);
+    assert_eq!(show.end().0, Some(0));
+}
+
+fn a_generation_that_cannot_start_leaves_the_old_one_serving() {
+    let mut show = Show::start("generations");
+    let old = [(); 2].map(|()| show.worker_is_up());
+    show.hears("all are ready");
+    show.signal(Signal::HUP);
+    show.hears("the reload has failed, so the old workers serve on");
+    show.hears("hears of ReloadFailed");
+    assert!(old.iter().all(|worker| is_alive(*worker)));
+    show.signal(Signal::HUP);
+    let new = [(); 2].map(|()| show.worker_is_up());
+    show.hears("all are ready");
+    for worker in old {
+        show.hears(&format!("worker {} has ended", worker.as_raw_pid()));
+    }
+    assert!(new.iter().all(|worker| is_alive(*worker)));
+    show.signal(Signal::TERM);
+    assert_eq!(show.end().0, Some(0));
+}
+
+fn settings_that_cannot_be_read_leave_all_as_it_was() {
+    let mut show = Show::start("steady");
+    show.hears("all are ready");
+    for _ in 0..2 {
+        show.signal(Signal::HUP);
+        show.hears("hears of Reloading");
+        show.hears("all are ready");
+    }
+    show.signal(Signal::HUP);
+    show.hears("cannot reload, so all goes on as before: as it should");
+    show.signal(Signal::TERM);
+    assert_eq!(show.end().0, Some(0));
+}
+
+fn many_hups_at_once_are_few_reloads() {
+    let mut show = Show::start("many");
+    show.hears("all are ready");
+    for _ in 0..50 {
+        show.signal(Signal::HUP);
+    }
+    show.hears("hears of Reloading");
+    show.hears("all are ready");
+    show.signal(Signal::TERM);
+    let (code, lines) = show.end();
+    assert_eq!(code, Some(0));
+    let more = lines.iter().filter(|line| line.contains("hears of Reloading")).count();
+    assert!(more < 10, "{more} more reloads");
+}
+
+fn a_start_that_hangs_is_aborted() {
+    let mut show = Show::start("hanging starts");
+    let old = show.worker_is_up();
+    show.hears("all are ready");
+    show.signal(Signal::HUP);
+    show.hears("was not ready in time and is aborted");
+    show.hears("was killed by SIGABRT");
+    assert!(is_alive(old));
+    show.signal(Signal::TERM);
+    assert_eq!(show.end().0, Some(0));
+}
+
+fn a_worn_worker_is_followed_by_an_heir_one_at_a_time() {
+    let mut show = Show::start("worn");
+    let old = [(); 3].map(|()| show.worker_is_up());
+    show.hears("all are ready");
+    show.signal(Signal::USR1);
+    for _ in old {
+        let heir = show.worker_is_up().as_raw_pid();
+        show.hears(&format!("is followed by {heir}"));
+        show.hears("hears Drain");
+    }
+    for worker in old {
+        show.hears(&format!("worker {} has ended", worker.as_raw_pid()));
+    }
+    show.signal(Signal::TERM);
+    assert_eq!(show.end().0, Some(0));
+}
+
+fn a_worker_that_asks_for_a_reload_gets_one() {
+    let mut show = Show::start("asks for a reload");
+    let old = show.worker_is_up();
+    show.hears("hears of Reloading");
+    let new = show.worker_is_up();
+    show.hears(&format!("worker {} has ended", old.as_raw_pid()));
+    assert!(is_alive(new));
+    show.signal(Signal::TERM);
+    assert_eq!(show.end().0, Some(0));
+}
+
+fn ttin_and_ttou_change_the_number_of_workers() {
+    let mut show = Show::start("steady");
+    for _ in 0..3 {
+        show.worker_is_up();
+    }
+    show.signal(Signal::TTIN);
+    show.hears("one worker more: 4");
+    show.worker_is_up();
+    for left in ["3", "2", "1"] {
+        show.signal(Signal::TTOU);
+        show.hears(&format!("one worker fewer: {left}"));
+        show.hears("has ended");
+    }
+    show.signal(Signal::TTOU); // one always stays
+    show.signal(Signal::TTIN);
+    show.hears("one worker more: 2");
+    show.worker_is_up();
+    show.signal(Signal::TERM);
+    assert_eq!(show.end().0, Some(0));
+}
+
+fn winch_sends_all_home_and_hup_brings_new_ones() {
+    let mut show = Show::start("steady");
+    show.hears("all are ready");
+    for _ in 0..3 {
+        show.worker_is_up();
+    }
+    show.signal(Signal::WINCH);
+    for _ in 0..3 {
+        show.hears("has ended");
+    }
+    show.signal(Signal::HUP);
+    for _ in 0..3 {
+        show.worker_is_up();
+    }
+    show.hears("all are ready");
+    show.signal(Signal::TERM);
+    assert_eq!(show.end().0, Some(0));
+}
+
+fn usr1_reaches_all_workers() {
+    let mut show = Show::start("worn");
+    show.hears("all are ready");
+    show.signal(Signal::USR1);
+    show.hears("hears of Reopen");
+    for _ in 0..3 {
+        show.hears("hears Reopen");
+    }
+    show.signal(Signal::TERM);
+    assert_eq!(show.end().0, Some(0));
+}
+
+fn a_master_under_a_master_starts_reloads_counts_and_ends_with_it() {
+    let mut show = Show::start("masters");
+    show.hears("master of generation 0");
+    let up = [(); 3].map(|()| show.worker_is_up());
+    for _ in 0..2 {
+        show.hears("all are ready");
+    }
+    show.signal(Signal::TTIN);
+    show.hears("one worker more: 3");
+    show.worker_is_up();
+    show.signal(Signal::HUP);
+    show.hears("master of generation 1");
+    for _ in 0..3 {
+        show.worker_is_up();
+    }
+    for _ in 0..4 {
+        show.hears("has ended");
+    }
+    assert!(!up.iter().any(|worker| is_alive(*worker)));
+    show.signal_to_all(Signal::TERM);
+    let (code, lines) = show.end();
+    assert_eq!(code, Some(0));
+    assert!(!lines.iter().any(|line| line.contains("at once")), "{lines:#?}");
+}
+
+fn a_killed_master_above_ends_all_below_it() {
+    let mut show = Show::start("masters");
+    for _ in 0..3 {
+        show.worker_is_up();
+    }
+    show.signal(Signal::KILL);
+    for _ in 0..2 {
+        show.hears("hears Stop");
+    }
+    assert_eq!(show.end().0, None);
+}
+
+fn usr2_starts_a_second_master_that_takes_over() {
+    let mut show = Show::start("steady");
+    for _ in 0..3 {
+        show.worker_is_up();
+    }
+    show.signal(Signal::USR2);
+    let line = show.hears("a second master starts beside this one: ");
+    let second = Pid::from_raw(line.rsplit(' ').next().unwrap().parse().unwrap()).unwrap();
+    show.worker_is_up();
+    show.signal(Signal::USR2);
+    show.hears("there is a second master already");
+    signal_to(second, Signal::TERM);
+    show.hears("hears of SecondIsGone");
+    show.signal(Signal::USR2);
+    let line = show.hears("a second master starts beside this one: ");
+    let second = Pid::from_raw(line.rsplit(' ').next().unwrap().parse().unwrap()).unwrap();
+    show.worker_is_up();
+    show.signal(Signal::TERM);
+    show.hears("hears of FirstIsGone");
+    signal_to(second, Signal::TERM);
+    assert_eq!(show.end().0, Some(0));
+}
+
+fn signals_meant_for_the_master_do_nothing_to_a_worker() {
+    let mut show = Show::start("busy");
+    let worker = show.worker_is_up();
+    for signal in [Signal::HUP, Signal::USR2, Signal::TTIN, Signal::TTOU, Signal::WINCH] {
+        signal_to(worker, signal);
+    }
+    show.writes_line();
+    show.hears("has finished its work");
+    show.signal(Signal::TERM);
     assert_eq!(show.end().0, Some(0));
 }
 

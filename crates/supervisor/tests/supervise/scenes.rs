@@ -7,7 +7,9 @@ use std::os::fd::AsFd;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use mlws_supervisor::{ForkHooks, News, Order, Role, Settings, Worker, supervise};
+use mlws_supervisor::{
+    ForkHooks, News, Order, Owner, Pid, Role, Settings, Worker, supervise, supervise_under,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitOptions, getpid, kill_process, waitpid};
 
@@ -15,6 +17,10 @@ use crate::sys;
 
 /// How many workers the scene "many" has.
 pub(crate) const MANY: usize = 100;
+/// The generation of the scene "generations" that cannot start.
+const BROKEN: usize = 1;
+/// The generation that the settings of scenes with three workers do not allow.
+const REFUSED: usize = 3;
 
 fn say(what: &str) {
     rustix::io::write(stdout(), format!("{} {what}\n", getpid().as_raw_pid()).as_bytes()).unwrap();
@@ -35,19 +41,62 @@ impl log::Log for Lines {
     fn flush(&self) {}
 }
 
-struct SayingHooks;
+/// Whose workers play.
+struct Play<'a> {
+    settings: Settings,
+    /// How often it was told to reload.
+    generation: usize,
+    says_hooks: bool,
+    work: &'a mut dyn FnMut(Worker, usize) -> i32,
+}
 
-impl ForkHooks for SayingHooks {
+impl ForkHooks for Play<'_> {
     fn before(&self) {
-        say("before a fork");
+        if self.says_hooks {
+            say("before a fork");
+        }
     }
 
     fn after_in_parent(&self) {
-        say("after it in the master");
+        if self.says_hooks {
+            say("after it in the master");
+        }
     }
 
     fn after_in_child(&self) {
-        say("after it in the worker");
+        if self.says_hooks {
+            say("after it in the worker");
+        }
+    }
+}
+
+impl Owner for Play<'_> {
+    fn work(&mut self, worker: Worker) -> i32 {
+        (self.work)(worker, self.generation)
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Ready { .. } => say("all are ready"),
+            News::Tick => {}
+            news => say(&format!("hears of {news:?}")),
+        }
+    }
+
+    fn reload(&mut self) -> Result<Settings, String> {
+        self.generation += 1;
+        if self.generation == REFUSED && self.settings.workers == 3 {
+            Err("as it should".into())
+        } else {
+            Ok(self.settings.clone())
+        }
+    }
+
+    fn start_second(&mut self) -> std::io::Result<Pid> {
+        let this = getpid().as_raw_pid().to_string();
+        let second =
+            Command::new(std::env::current_exe()?).args(["--play", "second"]).env("FIRST", this).spawn()?;
+        Ok(Pid::from_child(&second))
     }
 }
 
@@ -56,58 +105,91 @@ pub(crate) fn play(scene: &str) -> ExitCode {
     log::set_max_level(log::LevelFilter::Debug);
     let settings = |workers| Settings { workers, ..Settings::default() };
     match scene {
-        "steady" => with(&settings(3), &(), &mut obey),
-        "long life" => with(&settings(1), &(), &mut live_long),
-        "counting" => with(&settings(3), &(), &mut |worker| {
+        "steady" => with(settings(3), &mut obey),
+        "long life" => with(settings(1), &mut live_long),
+        "counting" => with(settings(3), &mut |worker| {
             say(&format!("descriptors: {}", std::fs::read_dir("/proc/self/fd").unwrap().count()));
             obey(worker)
         }),
-        "many" => with(&settings(MANY), &(), &mut obey),
-        "hooked" => with(&settings(1), &SayingHooks, &mut obey),
-        "busy" => with(&settings(1), &(), &mut be_busy),
+        "many" => with(settings(MANY), &mut obey),
+        "hooked" => play_with(Play {
+            settings: settings(1),
+            generation: 0,
+            says_hooks: true,
+            work: &mut |worker, _| obey(worker),
+        }),
+        "busy" => with(settings(1), &mut be_busy),
         "deaf" => {
-            with(&Settings { graceful_timeout: Duration::from_millis(100), ..settings(1) }, &(), &mut be_deaf)
+            with(Settings { graceful_timeout: Duration::from_millis(100), ..settings(1) }, &mut be_deaf)
         }
-        "stillborn" => {
-            with(&settings(2), &(), &mut |worker| if worker.number == 1 { 3 } else { read_line() })
-        }
-        "crash at birth" => with(&settings(1), &(), &mut |_| {
+        "stillborn" => with(settings(2), &mut |worker| if worker.number == 1 { 3 } else { read_line() }),
+        "crash at birth" => with(settings(1), &mut |_| {
             kill_process(getpid(), Signal::KILL).unwrap();
             read_line()
         }),
-        "no successors" => {
-            with(&settings(2), &(), &mut |worker| if worker.age <= 2 { obey(worker) } else { 5 })
-        }
-        "panic" => with(&settings(1), &(), &mut |mut worker| {
+        "no successors" => with(settings(2), &mut |worker| if worker.age <= 2 { obey(worker) } else { 5 }),
+        "panic" => with(settings(1), &mut |mut worker| {
             worker.ready();
             std::panic::set_hook(Box::new(|_| ())); // the log line is what counts here
             panic!("as it should");
         }),
-        "orphans" => with(&settings(2), &(), &mut outlive_the_master),
+        "orphans" => with(settings(2), &mut outlive_the_master),
         "parents" => {
             let mut child = Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
-            let code = with(&settings(1), &(), &mut be_a_parent);
+            let code = with(settings(1), &mut be_a_parent);
             say(&format!("master's own child ended with {:?}", child.wait().unwrap().code()));
             code
         }
-        "forking application" => with(&settings(1), &(), &mut fork_a_child),
+        "forking application" => with(settings(1), &mut fork_a_child),
+        "generations" => with_generations(settings(2), &mut |worker, generation| match generation {
+            BROKEN => 5,
+            _ => obey(worker),
+        }),
+        "hanging starts" => with_generations(
+            Settings { boot_timeout: Some(Duration::from_millis(200)), ..settings(1) },
+            &mut |worker, generation| if generation == 0 { obey(worker) } else { read_line() },
+        ),
+        "worn" => with(settings(3), &mut wear_out),
+        "asks for a reload" => with_generations(settings(1), &mut |worker, generation| {
+            if generation == 0 {
+                worker.voice().unwrap().asks_for_reload();
+            }
+            obey(worker)
+        }),
+        "masters" => {
+            with_generations(Settings { is_above_masters: true, ..settings(1) }, &mut |worker, generation| {
+                say(&format!("master of generation {generation}"));
+                let mut play = Play {
+                    settings: settings(2),
+                    generation,
+                    says_hooks: false,
+                    work: &mut |worker, _| obey(worker),
+                };
+                match supervise_under(worker, play.settings.clone(), &mut play) {
+                    Role::Master(code) | Role::Worker(code) => code,
+                }
+            })
+        }
+        "second" => {
+            let first = std::env::var("FIRST").unwrap().parse().ok().and_then(Pid::from_raw);
+            with(Settings { first, ..settings(1) }, &mut obey)
+        }
         _ => panic!("there is no scene {scene:?}"),
     }
 }
 
 /// Supervises, and ends the process as it is asked to.
-fn with(settings: &Settings, hooks: &dyn ForkHooks, work: &mut dyn FnMut(Worker) -> i32) -> ExitCode {
+fn with(settings: Settings, work: &mut dyn FnMut(Worker) -> i32) -> ExitCode {
+    with_generations(settings, &mut |worker, _| work(worker))
+}
+
+fn with_generations(settings: Settings, work: &mut dyn FnMut(Worker, usize) -> i32) -> ExitCode {
+    play_with(Play { settings, generation: 0, says_hooks: false, work })
+}
+
+fn play_with(mut play: Play<'_>) -> ExitCode {
     say(&format!("signals before: {}", signal_state()));
-    let role = supervise(
-        settings,
-        hooks,
-        &mut |news| {
-            if news == News::Ready {
-                say("all are ready");
-            }
-        },
-        work,
-    );
+    let role = supervise(play.settings.clone(), &mut play);
     match role {
         Role::Master(code) => {
             say(&format!("signals after: {}", signal_state()));
@@ -139,6 +221,17 @@ fn obey(mut worker: Worker) -> i32 {
     0
 }
 
+/// Is worn as soon as it is told to open its logs anew, if it is of the first workers.
+fn wear_out(mut worker: Worker) -> i32 {
+    worker.ready();
+    while wait_for_order(&mut worker) == Order::Reopen {
+        if worker.age <= 3 {
+            worker.voice().unwrap().is_worn();
+        }
+    }
+    0
+}
+
 /// Says when it is older than what the supervisor calls a short life.
 fn live_long(mut worker: Worker) -> i32 {
     worker.ready();
@@ -154,8 +247,8 @@ fn be_busy(mut worker: Worker) -> i32 {
     worker.ready();
     loop {
         match wait_for_order_or_line(&mut worker) {
-            Some(Order::Drain) => {}
             Some(Order::Stop) => return 0,
+            Some(_) => {}
             None => {
                 say("has finished its work");
                 return 0;

@@ -1,0 +1,55 @@
+//! A worker: loads the application, serves, and does as it is ordered.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use mlws_server::Server;
+use mlws_supervisor::{Order, Worker};
+use pyo3::prelude::*;
+
+use crate::{access::AccessLog, refusal::Refusal, serving::House};
+
+/// Serves until ordered to end.
+pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) -> Result<(), Refusal> {
+    let wsgi = house.wsgi(py)?;
+    worker.ready();
+    let listeners = std::mem::take(&mut house.sockets.listeners);
+    let server = Server::new(listeners, house.flags.server(), wsgi);
+    watch(server, worker, house.access.clone())
+        .and_then(Server::run)
+        .map_err(|error| Refusal::System(format!("this worker cannot serve: {error}")))
+}
+
+/// Orders show on two descriptors, and either may be the one that has news.
+fn watch(mut server: Server, worker: Worker, access: Option<Arc<AccessLog>>) -> io::Result<Server> {
+    let mut descriptors = Vec::new();
+    for descriptor in worker.orders() {
+        descriptors.push(descriptor.try_clone_to_owned()?);
+    }
+    let orders = Arc::new(Mutex::new((worker, access)));
+    for descriptor in descriptors {
+        let orders = Arc::clone(&orders);
+        server = server.watch(
+            descriptor,
+            Box::new(move || {
+                let (worker, access) = &mut *orders.lock().unwrap_or_else(PoisonError::into_inner);
+                next_order(worker, access.as_deref())
+            }),
+        );
+    }
+    Ok(server)
+}
+
+/// Carries out what is no business of the server's.
+fn next_order(worker: &mut Worker, access: Option<&AccessLog>) -> Option<mlws_server::Order> {
+    loop {
+        match worker.next_order()? {
+            Order::Drain => return Some(mlws_server::Order::Drain),
+            Order::Stop => return Some(mlws_server::Order::Stop),
+            Order::Reopen => access.map_or((), AccessLog::reopen),
+            Order::OneMore | Order::OneFewer => {} // for a master
+        }
+    }
+}

@@ -1,0 +1,294 @@
+"""What an operator does to a running server by signals, and what its clients see of it: nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import threading
+
+import pytest
+from conftest import CONCURRENCY
+from harness import MLWS, Command, eventually, gone
+
+APP = """
+{top}
+import os
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"{word} %d" % os.getpid()]
+"""
+PLAIN, PRELOADED = ("--workers", "2"), ("--workers", "2", "--preload")
+
+
+class Pages:
+    """An application in a file that can be written anew."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.write("first")
+
+    def write(self, word, top=""):
+        new = self.folder / "new"
+        new.write_text(APP.format(word=word, top=top))
+        new.rename(self.folder / "pages.py")
+
+
+@pytest.fixture
+def pages(tmp_path):
+    return Pages(tmp_path)
+
+
+@pytest.fixture
+def serve(start, pages):
+    return lambda *options, **settings: start("pages:app", *options, cwd=pages.folder, **settings)
+
+
+class Load:
+    """Clients that ask again and again, and note everything that is not the right answer."""
+
+    def __init__(self, server, clients=4, keep_alive=True, pattern=rb"\w+ \d+"):
+        self.server, self.keep_alive, self.pattern = server, keep_alive, re.compile(pattern)
+        self.failures, self.answers, self._stop = [], [], threading.Event()
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(clients)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self):
+        client = None
+        while not self._stop.is_set():
+            try:
+                if client is None:
+                    client = http.client.HTTPConnection(self.server.host, self.server.port, timeout=30)
+                client.request("GET", "/", headers={} if self.keep_alive else {"Connection": "close"})
+                response = client.getresponse()
+                body = response.read()
+                if response.status != 200 or not self.pattern.fullmatch(body):
+                    self.failures.append((response.status, body))
+                self.answers.append(body)
+                if response.will_close:
+                    client.close()
+                    client = None
+            except Exception as error:  # whatever it is, a client has seen it
+                self.failures.append(repr(error))
+                client = None
+        if client:
+            client.close()
+
+    def answered(self):
+        return len(self.answers)
+
+    def goes_on(self, answers=20):
+        """Waits until so many more are answered."""
+        before = self.answered()
+        eventually(lambda: self.failures or self.answered() >= before + answers, "more answers")
+
+
+def word(server):
+    return server.get("/").text.split()[0]
+
+
+def reloads(server, count=1):
+    """Sends HUP and waits until the new workers serve and the old ones are gone."""
+    for _ in range(count):
+        old, since = set(server.family_pids()), len(server.log.text)
+        os.kill(server.pid, signal.SIGHUP)
+        server.log.wait_for(r"\] serving ", since)
+        eventually(
+            lambda old=old: not (old - {server.pid}) & set(server.family_pids()), "the old workers to go"
+        )
+
+
+@pytest.mark.parametrize("options", [PLAIN, PRELOADED, ("--fork",)], ids=" ".join)
+def test_hup_reloads_the_code(serve, pages, options):
+    server = serve(*options)
+    assert word(server) == "first"
+    pages.write("second")
+    reloads(server)
+    assert word(server) == "second"
+
+
+@pytest.mark.parametrize("options", [PLAIN, PRELOADED], ids=" ".join)
+def test_broken_code_leaves_the_old_workers_serving(serve, pages, options):
+    server = serve(*options)
+    old = server.family_pids()
+    pages.write("second", top="import nothing_of_this_name")
+    os.kill(server.pid, signal.SIGHUP)
+    server.log.wait_for("No module named 'nothing_of_this_name'")
+    server.log.wait_for("the reload has failed, so the old workers serve on")
+    eventually(lambda: server.family_pids() == old, "nothing to be left of the attempt")
+    assert word(server) == "first"
+    pages.write("third")
+    reloads(server)
+    assert word(server) == "third"
+
+
+def test_code_that_hangs_is_given_up_and_the_log_shows_where(serve, pages):
+    server = serve("--boot-timeout", "1")
+    old = server.family_pids()
+    pages.write("second", top="import threading; threading.Event().wait()  # for ever")
+    os.kill(server.pid, signal.SIGHUP)
+    server.log.wait_for("was not ready in time and is aborted")
+    server.log.wait_for(r'File ".*pages.py", line 2 in <module>')
+    server.log.wait_for("the reload has failed")
+    eventually(lambda: server.family_pids() == old)
+    assert word(server) == "first"
+
+
+@pytest.mark.parametrize("keep_alive", [True, False], ids=["keep-alive", "close"])
+@pytest.mark.parametrize(
+    "options", [PLAIN, PRELOADED, CONCURRENCY["inline"], CONCURRENCY["fork"]], ids=" ".join
+)
+def test_no_client_notices_a_reload(serve, pages, at_length, options, keep_alive):
+    server = serve(*options)
+    with Load(server, keep_alive=keep_alive) as load:
+        for number in range(at_length(3, 100)):
+            pages.write(f"word{number}")
+            reloads(server)
+            load.goes_on()
+            assert word(server) == f"word{number}"
+    assert load.failures == []
+    assert load.answered() > 20
+
+
+def test_hups_at_any_time_while_workers_are_killed(serve, pages, at_length):
+    """A killed worker takes down what it answers, and nothing else: whoever asks on a new connection is served."""
+    server = serve("--workers", "4")
+    chance = random.Random(4)
+    with Load(server, keep_alive=False) as load:
+        for _ in range(at_length(5, 100)):
+            os.kill(server.pid, signal.SIGHUP)
+            load.goes_on(chance.randrange(30))
+            with contextlib.suppress(IndexError, ProcessLookupError):
+                os.kill(chance.choice(server.workers()), signal.SIGKILL)
+            load.goes_on(chance.randrange(30))
+    # A kill cuts the few requests that were in the hands of that very worker; none is refused, and none is answered wrong.
+    assert not [failure for failure in load.failures if isinstance(failure, tuple)]
+    assert not [failure for failure in load.failures if "Refused" in failure or "Timeout" in failure.title()]
+    assert len(load.failures) <= 4 * at_length(5, 100)
+    eventually(lambda: word(server) == "first")
+    eventually(lambda: len(server.workers()) == 4, "four workers")
+
+
+def test_ttin_and_ttou_change_the_number_of_workers(serve):
+    for options in (PLAIN, PRELOADED):
+        server = serve(*options)
+        count = len(server.family_pids())
+        os.kill(server.pid, signal.SIGTTIN)
+        eventually(lambda: len(server.family_pids()) == count + 1, "one worker more")
+        os.kill(server.pid, signal.SIGTTOU)
+        eventually(lambda: len(server.family_pids()) == count, "one worker fewer")
+        assert word(server) == "first"
+
+
+def test_winch_sends_the_workers_home_and_the_backlog_waits_for_the_next(serve):
+    server = serve(*PLAIN)
+    os.kill(server.pid, signal.SIGWINCH)
+    eventually(lambda: server.workers() == [], "no worker")
+    with server.wire() as wire:  # somebody listens, nobody accepts
+        wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        os.kill(server.pid, signal.SIGHUP)
+        assert wire.answer().status == 200
+
+
+@pytest.mark.parametrize("options", [(), ("--fork",), ("--preload",)], ids=["plain", "fork", "preload"])
+def test_usr1_opens_the_logs_anew(serve, pages, options):
+    log, moved = pages.folder / "access.log", pages.folder / "access.log.1"
+    server = serve(*options, "--access-logfile", log)
+    server.get("/before")
+    eventually(lambda: "/before" in log.read_text(), "the line of the first request")
+    log.rename(moved)
+    os.kill(server.pid, signal.SIGUSR1)
+    # The master opens it, and then its workers, in no order that a client could know.
+    eventually(lambda: server.get("/after").status == 200 and log.exists() and "/after" in log.read_text())
+    assert "/before" not in log.read_text()
+    os.kill(server.workers()[0], signal.SIGUSR1)
+    assert word(server) == "first"
+
+
+def second_master(server):
+    since = len(server.log.text)
+    os.kill(server.pid, signal.SIGUSR2)
+    pid = int(server.log.wait_for(r"a second master starts beside this one: (\d+)", since).group(1))
+    server.log.wait_for(rf"\[{pid}\] \[INFO\] serving ", since)
+    return pid
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix"])
+def test_usr2_and_back_again_and_over(start, pages, bind):
+    path = pages.folder / "socket"
+    bind = f"unix:{path}" if bind == "unix" else bind
+    server = start("pages:app", *PLAIN, "--bind", bind, cwd=pages.folder)
+
+    def answer():
+        with socket.socket(socket.AF_UNIX if bind.startswith("unix") else socket.AF_INET) as wire:
+            wire.connect(str(path) if bind.startswith("unix") else (server.host, server.port))
+            wire.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            return b"".join(iter(lambda: wire.recv(4096), b"")).rpartition(b"\r\n")[2].split()[0].decode()
+
+    pages.write("second")
+    second = second_master(server)
+    eventually(lambda: answer() == "second", "the new code")
+    eventually(lambda: answer() == "first", "the old code beside it")
+    os.kill(second, signal.SIGTERM)  # a change of mind
+    eventually(lambda: gone(second), "the second master to go")
+    server.log.wait_for("this one goes on")
+    assert {answer() for _ in range(10)} == {"first"}
+    second = second_master(server)
+    os.kill(server.pid, signal.SIGTERM)
+    assert server.wait() == 0
+    server.log.wait_for("this one takes its place")
+    assert {answer() for _ in range(10)} == {"second"}
+    os.kill(second, signal.SIGTERM)
+    eventually(lambda: not server.family(), "the group to be empty")
+    assert not path.exists()
+
+
+def test_no_client_notices_the_change_of_masters(serve):
+    server = serve(*PLAIN)
+    with Load(server) as load:
+        second = second_master(server)
+        load.goes_on()
+        os.kill(server.pid, signal.SIGTERM)
+        assert server.wait() == 0
+        load.goes_on()
+    assert load.failures == []
+    os.kill(second, signal.SIGTERM)
+    eventually(lambda: not server.family(), "the group to be empty")
+
+
+def test_a_client_that_goes_on_asking_hears_that_its_connection_ends(serve):
+    server = serve()
+    with server.wire() as wire:
+
+        def asked_again():
+            wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            return wire.answer().header("connection") == "close"
+
+        assert not asked_again()
+        os.kill(server.pid, signal.SIGHUP)
+        eventually(asked_again, "the last answer")
+        assert wire.closed()
+
+
+def test_a_term_at_any_moment_of_the_start_leaves_nothing_behind(pages, at_length):
+    chance = random.Random(5)
+    for _ in range(at_length(20, 1000)):
+        with Command(MLWS, "pages:app", *PLAIN, "--bind", "127.0.0.1:0", cwd=pages.folder) as server:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(chance.random() * 0.3)
+            # Before there is a master, TERM kills the command as it would any.
+            server.stop(statuses=(0, -signal.SIGTERM))
