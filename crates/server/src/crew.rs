@@ -158,6 +158,9 @@ impl Crew {
                 continue;
             }
             self.unsent.send(|connection, next| held.settle(connection, next));
+            if held.is_finished() {
+                continue; // what was sent just now may have been the last of all: nothing would end the wait
+            }
             if let Err(error) = self.poll(&mut held) {
                 *lock(&self.failure) = Some(error);
                 return self.line.end();
