@@ -145,6 +145,7 @@ def write_timeout(server, wire):
 
 def timeout(server, wire):
     assert wire.request("/misbehaviour/spins").status == 504
+    assert wire.closed()
 
 
 PATIENCE = {
@@ -153,7 +154,7 @@ PATIENCE = {
     "--body-timeout": (body_timeout, ()),
     "--body-rate": (body_rate, ("--body-timeout", "0.5")),
     "--write-timeout": (write_timeout, ()),
-    "--timeout": (timeout, ("--fork",)),
+    "--timeout": (timeout, ()),
 }
 
 

@@ -14,6 +14,7 @@ use crate::{
     fork::Ending,
     output::Progress,
     response::Start,
+    watchdog::Duty,
 };
 
 /// How many pieces of one stream are sent before other requests have their turn.
@@ -21,7 +22,7 @@ const PIECES_IN_A_TURN: usize = 32;
 
 impl Connection {
     /// Runs what the app has to do for this connection: answer a request, give pieces of a stream, clean up.
-    pub(crate) fn run(&mut self, app: &dyn App) -> Next {
+    pub(crate) fn run(&mut self, app: &dyn App, duty: Duty<'_>) -> Next {
         match self.phase {
             Phase::Complete => {
                 let response = call(app, &mut self.request);
@@ -30,19 +31,19 @@ impl Connection {
                     self.tell_log(app, Instant::now());
                     return Next::Flush;
                 }
-                self.pump(app)
+                self.pump(app, duty)
             }
-            Phase::Ending { lost } => self.finish(app, lost),
-            _ => self.pump(app),
+            Phase::Ending { lost } => self.finish(app, duty, lost),
+            _ => self.pump(app, duty),
         }
     }
 
     /// Runs the app and sends the whole answer, blocking. Only a forked child does this.
     pub(crate) fn run_to_the_end(&mut self, app: &dyn App) -> Next {
-        let mut next = self.run(app);
+        let mut next = self.run(app, Duty::NONE);
         loop {
             next = match next {
-                Next::Run => self.run(app),
+                Next::Run => self.run(app, Duty::NONE),
                 Next::Wait if self.phase == Phase::Sending => match self.wire().wait_writable() {
                     Ok(()) => self.send(Instant::now()),
                     Err(_) => self.lose(Instant::now()),
@@ -113,21 +114,22 @@ impl Connection {
     }
 
     /// Sends and pulls in turn until the socket is full, the response complete, or others should have their turn.
-    fn pump(&mut self, app: &dyn App) -> Next {
+    fn pump(&mut self, app: &dyn App, duty: Duty<'_>) -> Next {
         for _ in 0..PIECES_IN_A_TURN {
             match self.output.write(&self.request.wire) {
-                Ok(Progress::Sent) if !self.output.is_streaming() => return self.finish(app, false),
+                Ok(Progress::Sent) if !self.output.is_streaming() => return self.finish(app, duty, false),
                 Ok(Progress::Sent) => {}
                 Ok(Progress::Blocked) => {
                     self.writable = false;
                     self.since = Instant::now();
                     return Next::Wait;
                 }
-                Err(_) => return self.finish(app, true),
+                Err(_) => return self.finish(app, duty, true),
             }
+            duty.renew();
             let pulled = catch_unwind(AssertUnwindSafe(|| self.output.pull()));
             if !matches!(pulled, Ok(Ok(()))) {
-                return self.finish(app, true);
+                return self.finish(app, duty, true);
             }
             self.tell_of_length();
         }
@@ -145,9 +147,13 @@ impl Connection {
     }
 
     /// Lets the app clean up, tells the log, and makes ready for what comes next.
-    fn finish(&mut self, app: &dyn App, lost: bool) -> Next {
+    fn finish(&mut self, app: &dyn App, duty: Duty<'_>, lost: bool) -> Next {
         let now = Instant::now();
         let cut = self.output.is_cut();
+        if !(lost || cut) {
+            self.wire().end_response();
+        }
+        duty.renew();
         drop(self.output.take_stream());
         drop(self.epilogue.take());
         self.tell_log(app, now);
@@ -173,7 +179,7 @@ impl Connection {
         if std::mem::take(&mut self.unlogged) {
             app.log(&Record {
                 request: &self.request,
-                status: self.output.status,
+                status: if self.wire().is_forfeited() { 504 } else { self.output.status },
                 sent: self.output.sent,
                 took: now.saturating_duration_since(self.request.began),
                 at: SystemTime::now(),

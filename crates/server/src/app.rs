@@ -31,6 +31,10 @@ pub trait App: Send + Sync {
         false
     }
 
+    /// Writes where every thread is inside the app to the log. Called by the lookout, which holds no lock of the app and must not wait
+    /// for one: a thread that is stuck may have it.
+    fn show_stacks(&self) {}
+
     /// Hears of each finished request, in whichever thread or process finished it.
     fn log(&self, _record: &Record<'_>) {}
 

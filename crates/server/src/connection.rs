@@ -143,7 +143,7 @@ impl Connection {
             Phase::Sending => settings.write_timeout,
             Phase::Lingering { .. } => LINGER,
             Phase::InChild => {
-                return settings.concurrency.child_timeout().map(|timeout| self.since + timeout);
+                return settings.timeout.map(|timeout| self.since + timeout);
             }
             Phase::Complete | Phase::Ending { .. } => return None,
         };
@@ -162,7 +162,7 @@ impl Connection {
         }
     }
 
-    /// Whether the connection could be closed now without anybody missing anything.
+    /// Whether nothing of a request is here.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle | Phase::Head) && self.request.body.bytes.is_empty()
     }
@@ -186,6 +186,15 @@ impl Connection {
 
     pub(crate) fn is_in_child(&self) -> bool {
         self.phase == Phase::InChild
+    }
+
+    /// Ends it for the client, and forgets what the app has in it: to drop that would be to run app code.
+    pub(crate) fn abandon(self: Box<Self>) {
+        if self.phase == Phase::Sending {
+            self.wire().reset();
+        }
+        self.wire().hang_up();
+        std::mem::forget(self);
     }
 
     pub(crate) fn wire(&self) -> &Wire {

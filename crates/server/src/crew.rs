@@ -15,7 +15,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -24,30 +24,41 @@ use std::{
 use mio::Waker;
 
 use crate::{
-    App, Concurrency, Order,
+    App, Concurrency, Ended, Notice, Order, Settings,
+    closing::Memory,
     connection::{Connection, Next},
     event_loop::Loop,
     line::Line,
     unsent::Unsent,
+    watchdog::Posts,
 };
 
 /// As much stack as the first thread of a process usually has; deep templates need it.
 const STACK: usize = 8 << 20;
 
+/// How often the lookout looks at the end whether everybody has gone home.
+const HOME: Duration = Duration::from_millis(1);
+
 pub(crate) struct Crew {
     the_loop: Mutex<Loop>,
-    app: Arc<dyn App>,
+    pub(crate) app: Arc<dyn App>,
+    pub(crate) notice: Box<dyn Fn(Notice) + Send + Sync>,
     /// How many threads may be inside the app at once.
     threads: usize,
     inside: AtomicUsize,
-    line: Line,
-    returned: Returned,
-    unsent: Unsent,
+    pub(crate) line: Line,
+    pub(crate) posts: Posts,
+    pub(crate) returned: Returned,
+    pub(crate) unsent: Unsent,
+    /// How often the leader has gone round; with `polls`, how the lookout sees that the loop is alive.
+    pub(crate) turns: AtomicU64,
+    /// The leader is blocked in the system, waiting for sockets.
+    pub(crate) polls: AtomicBool,
     failure: Mutex<Option<io::Error>>,
 }
 
 /// Connections whose threads lost the baton while they were in the app.
-struct Returned {
+pub(crate) struct Returned {
     connections: Mutex<Vec<(Box<Connection>, Next)>>,
     some: AtomicBool,
     leader_sleeps: AtomicBool,
@@ -55,8 +66,13 @@ struct Returned {
 }
 
 impl Crew {
-    pub(crate) fn new(the_loop: Loop, app: Arc<dyn App>, concurrency: Concurrency) -> io::Result<Self> {
-        let threads = match concurrency {
+    pub(crate) fn new(
+        the_loop: Loop,
+        app: Arc<dyn App>,
+        notice: Box<dyn Fn(Notice) + Send + Sync>,
+        settings: &Settings,
+    ) -> io::Result<Self> {
+        let threads = match settings.concurrency {
             Concurrency::Threads(threads) => threads.max(1),
             Concurrency::Inline | Concurrency::Fork { .. } => 1,
         };
@@ -72,50 +88,72 @@ impl Crew {
         Ok(Self {
             the_loop: Mutex::new(the_loop),
             app,
+            notice,
             threads,
             inside,
             line,
+            posts: Posts::new(followers + 1, settings.timeout),
             returned,
             unsent: Unsent::default(),
+            turns: AtomicU64::new(0),
+            polls: AtomicBool::new(false),
             failure: Mutex::default(),
         })
     }
 
     /// Serves until ordered to end. The calling thread is one of the crew.
-    pub(crate) fn run(self: Arc<Self>) -> io::Result<()> {
+    pub(crate) fn run(self: Arc<Self>) -> io::Result<Ended> {
         let mut others = Vec::new();
         let forks = lock(&self.the_loop).forks();
         for number in 0..self.line.followers() {
             let crew = Arc::clone(&self);
             let thread = thread::Builder::new().name(format!("mlws-{}", number + 1)).stack_size(STACK);
-            others.push(thread.spawn(move || crew.serve())?);
+            others.push(thread.spawn(move || crew.serve(number + 1))?);
         }
         if !forks {
             let crew = Arc::clone(&self);
             let lookout = thread::Builder::new().name("mlws-lookout".into());
-            others.push(lookout.spawn(move || crew.line.look_out(|| crew.send_for_the_leader()))?);
+            others.insert(0, lookout.spawn(move || crew.look_out())?);
         }
-        self.serve();
+        self.serve(0);
         // Told to stop at once, threads that are still inside the app are left behind; the process is about to end.
         if lock(&self.the_loop).order() != Some(Order::Stop) {
             self.app.detached(&mut || {
                 for other in others.drain(..) {
                     let _ = other.join();
+                    // The lookout comes first, and only once no call that could come back is left.
+                    if self.posts.overdue() > 0 {
+                        break;
+                    }
                 }
             });
         }
-        lock(&self.failure).take().map_or(Ok(()), Err)
+        let ended = if self.posts.overdue() > 0 { Ended::Stuck } else { Ended::Finished };
+        lock(&self.failure).take().map_or(Ok(ended), Err)
+    }
+
+    fn look_out(&self) {
+        let mut memory = Memory::default();
+        self.line.look_out(|| self.send_for_the_leader(), || self.watch(&mut memory));
+        while self.posts.busy() > 0 && self.posts.overdue() == 0 {
+            thread::sleep(HOME);
+            self.posts.look(&*self.app);
+        }
+        if self.posts.is_overdue(0) {
+            // `run` cannot return to whoever called it, for that thread itself is stuck.
+            Self::leave();
+        }
     }
 
     /// The life of one thread: lead where the loop is free, else wait in line.
-    fn serve(&self) {
+    fn serve(&self, number: usize) {
         self.app.attached(&mut || {
             let mut called: Option<Instant> = None;
             while !self.line.is_over() {
                 match self.try_loop() {
                     Some(the_loop) => {
                         self.line.takes_over(called.map(|called| called.elapsed()));
-                        self.lead(the_loop);
+                        self.lead(number, the_loop);
                     }
                     None => self.line.steps_back(),
                 }
@@ -125,13 +163,14 @@ impl Crew {
     }
 
     /// Runs the loop until the baton is lost or all is over.
-    fn lead(&self, the_loop: MutexGuard<'_, Loop>) {
+    fn lead(&self, number: usize, the_loop: MutexGuard<'_, Loop>) {
         let mut held = the_loop;
         let mut call = Duration::ZERO;
         let mut now = Instant::now();
         loop {
+            self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             self.take_back(&mut held);
-            if held.is_finished() {
+            if self.is_finished(&held) {
                 return self.line.end();
             }
             if self.unsent.is_due(now, call) || !held.has_ready() {
@@ -145,11 +184,17 @@ impl Crew {
                     held.settle(connection, Next::Close);
                     continue;
                 }
+                if connection.is_complete()
+                    && let Some(why) = held.count()
+                {
+                    log::info!("this worker {why}");
+                    (self.notice)(Notice::Worn);
+                }
                 if held.forks() && connection.is_complete() {
                     held.start_child(connection, &*self.app);
                     continue;
                 }
-                match self.run_inside(held, connection) {
+                match self.run_inside(number, now, held, connection) {
                     Some(again) => held = again,
                     None => return,
                 }
@@ -157,8 +202,11 @@ impl Crew {
                 call = now - then;
                 continue;
             }
+            if held.is_draining() && held.has_ready() && self.posts.overdue() >= self.threads {
+                held.turn_away();
+            }
             self.unsent.send(|connection, next| held.settle(connection, next));
-            if held.is_finished() {
+            if self.is_finished(&held) {
                 continue; // what was sent just now may have been the last of all: nothing would end the wait
             }
             if let Err(error) = self.poll(&mut held) {
@@ -173,23 +221,34 @@ impl Crew {
     /// Lets go of the loop, runs app code, and takes the loop up again unless somebody else leads by then.
     fn run_inside<'a>(
         &'a self,
+        number: usize,
+        now: Instant,
         the_loop: MutexGuard<'a, Loop>,
         mut connection: Box<Connection>,
     ) -> Option<MutexGuard<'a, Loop>> {
         self.inside.fetch_add(1, Ordering::Relaxed);
         drop(the_loop);
         self.line.call_begins(!self.unsent.is_empty());
-        let next = catch_unwind(AssertUnwindSafe(|| connection.run(&*self.app))).unwrap_or_else(|_| {
+        self.posts.enter(number, &connection.request, connection.token, now);
+        let duty = self.posts.duty(number);
+        let next = catch_unwind(AssertUnwindSafe(|| connection.run(&*self.app, duty))).unwrap_or_else(|_| {
             log::error!("a panic while a response was sent; its connection is closed");
             Next::Close
         });
         if next == Next::Flush {
             // What the app still has to do once its answer is sent must not hold the answer up.
             let epilogue = connection.epilogue.take();
-            self.unsent.put(connection, Instant::now());
+            let now = Instant::now();
+            if epilogue.is_some() {
+                self.posts.enter_epilogue(number, now);
+            } else {
+                self.posts.leave(number);
+            }
+            self.unsent.put(connection, now);
             if epilogue.is_some() {
                 self.line.call_begins(true);
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(epilogue)));
+                self.posts.leave(number);
             }
             self.inside.fetch_sub(1, Ordering::Relaxed);
             let the_loop = self.try_loop();
@@ -200,6 +259,7 @@ impl Crew {
             }
             return the_loop;
         }
+        self.posts.leave(number);
         self.inside.fetch_sub(1, Ordering::Relaxed);
         if let Some(mut the_loop) = self.try_loop() {
             self.line.leads_on();
@@ -222,13 +282,21 @@ impl Crew {
         self.returned.leader_sleeps.store(true, Ordering::SeqCst);
         let mut polled = Ok(());
         if !self.returned.some.load(Ordering::SeqCst) {
-            self.app.detached(&mut || polled = the_loop.wait());
+            self.app.detached(&mut || {
+                self.polls.store(true, Ordering::Relaxed);
+                polled = the_loop.wait(None);
+                self.polls.store(false, Ordering::Relaxed);
+            });
         }
         self.returned.leader_sleeps.store(false, Ordering::SeqCst);
         polled
     }
 
-    fn take_back(&self, the_loop: &mut Loop) {
+    pub(crate) fn is_finished(&self, the_loop: &Loop) -> bool {
+        the_loop.is_finished(|connection| self.posts.has_given_up(connection))
+    }
+
+    pub(crate) fn take_back(&self, the_loop: &mut Loop) {
         if self.returned.some.swap(false, Ordering::SeqCst) {
             for (connection, next) in lock(&self.returned.connections).drain(..) {
                 the_loop.settle(connection, next);
@@ -236,7 +304,7 @@ impl Crew {
         }
     }
 
-    fn try_loop(&self) -> Option<MutexGuard<'_, Loop>> {
+    pub(crate) fn try_loop(&self) -> Option<MutexGuard<'_, Loop>> {
         match self.the_loop.try_lock() {
             Ok(the_loop) => Some(the_loop),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -249,9 +317,13 @@ impl Returned {
     fn put(&self, connection: Box<Connection>, next: Next) {
         lock(&self.connections).push((connection, next));
         self.some.store(true, Ordering::SeqCst);
-        if self.leader_sleeps.load(Ordering::SeqCst)
-            && let Err(error) = self.waker.wake()
-        {
+        if self.leader_sleeps.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
             log::error!("the leading thread could not be woken: {error}");
         }
     }

@@ -19,8 +19,10 @@ use crate::{
     App, Concurrency, Listener, Order,
     connection::{Connection, Next},
     deadlines::Deadlines,
+    doors::Doors,
     fork::Children,
     settings::House,
+    wear::Wear,
     wire::{OtherEnd, Wire},
 };
 
@@ -31,8 +33,6 @@ const CONNECTIONS: usize = 1 << 30;
 
 /// Connections accepted from one listener before others have their turn.
 const ACCEPTS_IN_A_TURN: usize = 64;
-/// How long accepting pauses when there are no descriptors left.
-const PAUSE: Duration = Duration::from_millis(100);
 /// How often children without a pidfd are asked after.
 const ASKING: Duration = Duration::from_millis(10);
 
@@ -51,7 +51,7 @@ pub(crate) struct Loop {
     poll: Poll,
     events: Events,
     house: Arc<House>,
-    listeners: Vec<Door>,
+    doors: Doors,
     watches: Vec<Watch>,
     slots: Slab<Slot>,
     /// Connections whose request, stream or epilogue waits for the app.
@@ -62,16 +62,9 @@ pub(crate) struct Loop {
     children: Option<Children>,
     spare: Vec<Vec<u8>>,
     order: Option<Order>,
+    wear: Wear,
     /// When the present turn began, and the one before it.
     turns: (Instant, Instant),
-}
-
-struct Door {
-    listener: Listener,
-    /// Connections may be waiting.
-    open: bool,
-    /// No accepting before this time.
-    paused: Option<Instant>,
 }
 
 /// Where a connection lives, and what its socket did while it was out.
@@ -88,9 +81,7 @@ impl Loop {
     pub(crate) fn new(listeners: Vec<Listener>, watches: Vec<Watch>, house: Arc<House>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry();
-        for (index, listener) in listeners.iter().enumerate() {
-            register(registry, listener.as_fd().as_raw_fd(), index, Interest::READABLE)?;
-        }
+        let doors = Doors::new(listeners, registry, &house.settings)?;
         for (index, watch) in watches.iter().enumerate() {
             register(registry, watch.descriptor.as_raw_fd(), WATCHES + index, Interest::READABLE)?;
         }
@@ -98,12 +89,12 @@ impl Loop {
             Concurrency::Fork { children, .. } => Some(Children::new(children.max(1), CHILDREN)?),
             _ => None,
         };
-        let door = |listener| Door { listener, open: true, paused: None };
         Ok(Self {
             poll,
             events: Events::with_capacity(512),
+            wear: Wear::new(&house.settings),
             house,
-            listeners: listeners.into_iter().map(door).collect(),
+            doors,
             watches,
             slots: Slab::new(),
             ready: VecDeque::new(),
@@ -126,13 +117,12 @@ impl Loop {
         Ok(!self.events.is_empty())
     }
 
-    /// Blocks until the system has something ready or a deadline comes. Handles nothing yet.
-    pub(crate) fn wait(&mut self) -> io::Result<()> {
+    /// Blocks until the system has something ready, a deadline comes, or this time has passed. Handles nothing yet.
+    pub(crate) fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()> {
         let now = Instant::now();
         let asking = self.children.as_ref().is_some_and(Children::must_be_asked_after).then_some(ASKING);
-        let paused = self.listeners.iter().filter_map(|door| door.paused).min();
-        let paused = paused.map(|until| until.saturating_duration_since(now));
-        let wait = [self.deadlines.wait(now), asking, paused].into_iter().flatten().min();
+        let paused = self.doors.pause().map(|until| until.saturating_duration_since(now));
+        let wait = [self.deadlines.wait(now), asking, paused, at_most].into_iter().flatten().min();
         self.poll_for(wait)
     }
 
@@ -146,7 +136,7 @@ impl Loop {
         }
         events.clear();
         self.events = events;
-        for index in 0..self.listeners.len() {
+        for index in 0..self.doors.len() {
             self.accept(index, now);
         }
         for _ in 0..self.again.len() {
@@ -162,7 +152,7 @@ impl Loop {
 
     /// Whether another turn would find something to do without waiting.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.again.is_empty() || self.listeners.iter().any(|door| door.open && door.paused.is_none())
+        !self.again.is_empty() || self.doors.is_busy()
     }
 
     /// Whether some connection waits for the app.
@@ -176,6 +166,25 @@ impl Loop {
             return self.first_that_needs_no_child();
         }
         self.ready.pop_front()
+    }
+
+    /// A request is about to be begun. Says, once, that this process has served enough, and why.
+    pub(crate) fn count(&mut self) -> Option<String> {
+        self.wear.add()
+    }
+
+    /// Nobody is left to run the app: sends away who waits for it.
+    pub(crate) fn turn_away(&mut self) {
+        let now = Instant::now();
+        for mut connection in std::mem::take(&mut self.ready) {
+            if connection.is_complete() {
+                let next = connection.refuse(503, "the application is stuck", now);
+                self.settle(connection, next);
+            } else {
+                self.close_slot(&connection);
+                connection.abandon();
+            }
+        }
     }
 
     /// Whether nobody waits for the answer to this request any more. The end of the client's side alone does not say so, for a
@@ -228,11 +237,13 @@ impl Loop {
             Some(connection.wire().as_fd().as_raw_fd())
         });
         let waiting = self.ready.iter().map(|connection| connection.wire().as_fd().as_raw_fd());
-        let doors = self.listeners.iter().map(|door| door.listener.as_fd().as_raw_fd());
+        let doors = self.doors.descriptors();
         let watches = self.watches.iter().map(|watch| watch.descriptor.as_raw_fd());
         let poll = std::iter::once(self.poll.as_raw_fd());
         let mut others = connections.chain(waiting).chain(doors).chain(watches).chain(poll);
-        let next = match children.start(&mut connection, app, self.poll.registry(), &mut others) {
+        let started = children.start(&mut connection, app, self.poll.registry(), &mut others);
+        drop(others);
+        let next = match started {
             Ok(()) => connection.enter_child(now),
             Err(error) => {
                 log::error!("no process could be forked for a request: {error}");
@@ -246,13 +257,15 @@ impl Loop {
         self.children.is_some()
     }
 
-    /// Whether the loop has been told to end and has nothing left to do.
-    pub(crate) fn is_finished(&self) -> bool {
+    /// Whether the loop has been told to end and has nothing left to do but to wait for connections that are given up.
+    pub(crate) fn is_finished(&self, is_given_up: impl Fn(usize) -> bool) -> bool {
         match self.order {
             None => false,
             Some(Order::Stop) => true,
             Some(Order::Drain) => {
-                self.slots.is_empty() && self.children.as_ref().is_none_or(Children::is_empty)
+                let mut slots = self.slots.iter();
+                slots.all(|(token, slot)| slot.connection.is_none() && is_given_up(token))
+                    && self.children.as_ref().is_none_or(Children::is_empty)
             }
         }
     }
@@ -278,8 +291,7 @@ impl Loop {
             token if token >= CHILDREN => self.reap(token - CHILDREN, now),
             token if token >= WATCHES => self.obey(token - WATCHES),
             WAKER => {}
-            // The listeners are gone once the loop drains, while an event of theirs may still be on its way.
-            token => self.listeners.get_mut(token).map_or((), |door| door.open = true),
+            token => self.doors.knock(token),
         }
     }
 
@@ -315,8 +327,10 @@ impl Loop {
         let Some(slot) = self.slots.get_mut(token) else { return };
         let Some(mut connection) = slot.connection.take() else { return };
         if connection.is_in_child() {
+            let again = self.children.as_mut().and_then(|children| children.time_out(&connection, now));
+            self.deadlines.set(token, again.map(|again| now + again));
             slot.connection = Some(connection);
-            return self.children.as_mut().map_or((), |children| children.kill(token));
+            return;
         }
         let next = if connection.deadline().is_some_and(|deadline| deadline <= now) {
             connection.time_out(now)
@@ -342,35 +356,11 @@ impl Loop {
     }
 
     fn accept(&mut self, index: usize, now: Instant) {
-        let door = &mut self.listeners[index];
-        if door.paused.is_some_and(|until| until <= now) {
-            door.paused = None;
-        }
-        if !door.open || door.paused.is_some() {
-            return;
-        }
         for _ in 0..ACCEPTS_IN_A_TURN {
-            if self.slots.len() >= self.house.settings.connections {
-                self.listeners[index].paused = Some(now + PAUSE);
-                return;
-            }
-            match self.listeners[index].listener.accept() {
-                Ok((socket, peer)) => {
-                    let wire = Wire::new(socket, peer, index, Arc::clone(&self.house));
-                    if let Err(error) = self.welcome(wire, now) {
-                        log::error!("a connection could not be watched and is closed: {error}");
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.listeners[index].open = false;
-                    return;
-                }
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    log::warn!("accepting pauses for {} ms: {error}", PAUSE.as_millis());
-                    self.listeners[index].paused = Some(now + PAUSE);
-                    return;
-                }
+            let Some((socket, peer)) = self.doors.accept(index, now, self.slots.len()) else { return };
+            let wire = Wire::new(socket, peer, index, Arc::clone(&self.house));
+            if let Err(error) = self.welcome(wire, now) {
+                log::error!("a connection could not be watched and is closed: {error}");
             }
         }
     }
@@ -388,19 +378,24 @@ impl Loop {
             connection: Some(Box::new(Connection::new(token, wire, now))),
             ..Slot::default()
         });
+        self.doors.tell(self.slots.len());
         self.go_on(token, now);
         Ok(())
     }
 
     fn close(&mut self, connection: &Connection) {
-        let token = connection.token;
         if self.children.is_some() {
             // A child may still hold a copy of the socket: without this the poll set would keep it, and the client too.
             let _ = self.poll.registry().deregister(&mut SourceFd(&connection.wire().as_fd().as_raw_fd()));
             connection.wire().hang_up();
         }
-        self.deadlines.clear(token);
-        self.slots.try_remove(token);
+        self.close_slot(connection);
+    }
+
+    fn close_slot(&mut self, connection: &Connection) {
+        self.deadlines.clear(connection.token);
+        self.slots.try_remove(connection.token);
+        self.doors.tell(self.slots.len());
     }
 
     fn reap(&mut self, index: usize, now: Instant) {
@@ -436,13 +431,19 @@ impl Loop {
     /// Takes in who is already at the door, accepts no more, and lets all finish; who has long been idle goes at once.
     fn drain(&mut self) {
         self.house.draining.store(true, Ordering::Relaxed);
-        for index in 0..self.listeners.len() {
-            self.listeners[index].open = true;
+        self.doors.leave_shares();
+        for index in 0..self.doors.len() {
+            self.doors.knock(index);
             self.accept(index, Instant::now());
         }
-        for door in self.listeners.drain(..) {
-            let _ = self.poll.registry().deregister(&mut SourceFd(&door.listener.as_fd().as_raw_fd()));
-        }
+        self.close_doors();
+    }
+
+    /// Accepts no more, and lets all finish; who has long been idle goes at once.
+    pub(crate) fn close_doors(&mut self) {
+        self.house.draining.store(true, Ordering::Relaxed);
+        self.order.get_or_insert(Order::Drain);
+        self.doors.close(self.poll.registry());
         // One last look at each idle connection: a request may have come in since. And its deadline is nearer now.
         let now = Instant::now();
         for (_, slot) in &mut self.slots {
@@ -454,17 +455,12 @@ impl Loop {
             self.go_on(token, now);
         }
     }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.order.is_some()
+    }
 }
 
 fn register(registry: &Registry, descriptor: RawFd, token: usize, interest: Interest) -> io::Result<()> {
     registry.register(&mut SourceFd(&descriptor), Token(token), interest)
-}
-
-/// Errors of `accept` that concern the connection that was to be accepted, not the listener (accept(2)).
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::CONNABORTED, Errno::PROTO, Errno::PERM, Errno::NETDOWN, Errno::NOPROTOOPT, Errno::HOSTDOWN]
-        .iter()
-        .chain(&[Errno::HOSTUNREACH, Errno::OPNOTSUPP, Errno::NETUNREACH, Errno::INTR])
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

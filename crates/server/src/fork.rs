@@ -10,6 +10,7 @@ use std::{
     os::fd::{AsRawFd, OwnedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
@@ -21,7 +22,11 @@ use crate::{
     connection::{Connection, Next},
     note::{Came, Note, Notes},
     sys::{self, Forked},
+    watchdog,
 };
+
+/// How long a child that is about to be killed may take to say where it is.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// How a child ended, for the connection it answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,12 +114,18 @@ impl Children {
         }
     }
 
-    /// Ends the child that answers this connection; its end is heard of as any other's.
-    pub(crate) fn kill(&mut self, connection: usize) {
-        for (_, child) in self.running.iter_mut().filter(|(_, child)| child.connection == connection) {
-            child.timed_out = true;
-            let _ = rustix::process::kill_process(child.pid, Signal::KILL);
+    /// The child that answers this connection has taken too long. It is first asked where it is (by URG, which a child that does not
+    /// know it ignores), and killed when this is called again, after the time returned. Its end is heard of as any other's.
+    pub(crate) fn time_out(&mut self, connection: &Connection, now: Instant) -> Option<Duration> {
+        let mut running = self.running.iter_mut();
+        let (_, child) = running.find(|(_, child)| child.connection == connection.token)?;
+        let again = std::mem::replace(&mut child.timed_out, true);
+        if !again {
+            let line = watchdog::shown(&connection.request);
+            watchdog::tell(line, &connection.wire().peer, now - connection.since);
         }
+        let _ = rustix::process::kill_process(child.pid, if again { Signal::KILL } else { Signal::URG });
+        (!again).then_some(LAST_WORDS)
     }
 
     /// Ends them all.
@@ -166,7 +177,9 @@ impl Child {
             Some(signal) => format!("was killed by {}", name_of(signal)),
             None => "left by itself".to_owned(),
         };
-        log::error!("child {} {fate} before its response was complete", self.pid.as_raw_nonzero());
+        // What has taken too long has had its error.
+        let level = if self.timed_out { log::Level::Warn } else { log::Level::Error };
+        log::log!(level, "child {} {fate} before its response was complete", self.pid.as_raw_nonzero());
     }
 }
 

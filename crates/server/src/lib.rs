@@ -6,15 +6,18 @@
 //! 2. [`receive`] reads and parses (the protocol itself is `mlws-http1`), with the body in a [`body`] that fits it;
 //! 3. [`crew`] lends the loop out while a thread is in the app (who is next: [`line`]), or [`fork`] makes a child;
 //! 4. [`answer`] calls the [`App`], and sends its [`Response`] through an [`output`] over the [`wire`];
+//!    (the [`watchdog`] minds how long that takes);
 //! 5. the connection goes back to the loop, which minds its [`deadlines`].
 
 mod answer;
 mod app;
 mod body;
 mod clock;
+mod closing;
 mod connection;
 mod crew;
 mod deadlines;
+mod doors;
 mod event_loop;
 mod fork;
 mod line;
@@ -27,17 +30,23 @@ mod request;
 mod response;
 mod server;
 mod settings;
+mod shares;
 mod sys;
 mod unsent;
+mod watchdog;
+mod wear;
 mod wire;
 mod writer;
 
 pub use app::App;
 pub use body::RequestBody;
+pub use closing::STUCK;
 pub use listener::{Address, AddressError, Listener};
 pub use payload::{Aborted, Body, Bytes, Stream};
 pub use request::{Client, Request};
 pub use response::{Record, Response};
-pub use server::{HttpForkServer, HttpServer, Order, Server};
+pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, Settings};
+pub use shares::Shares;
+pub use sys::leave;
 pub use writer::Writer;

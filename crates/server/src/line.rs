@@ -22,6 +22,8 @@ const GLANCES: u32 = 5;
 /// A standby that got the app's lock sooner than this got it because the leader blocked; later, because the leader was
 /// preempted (Python's switch interval is 5 ms).
 const PREEMPTED: Duration = Duration::from_millis(4);
+/// How long the lookout sleeps where nothing is ever overdue.
+const LONG: Duration = Duration::from_secs(3600);
 /// How many calls without blocking it takes until the app is again believed not to block.
 const TRUST: u32 = 32;
 
@@ -115,13 +117,21 @@ impl Line {
         std::mem::take(&mut *called).then(Instant::now)
     }
 
-    /// The life of the lookout, who calls `send` when the leader stays in a call while responses wait.
-    pub(crate) fn look_out(&self, send: impl Fn()) {
+    /// The life of the lookout, who calls `send` when the leader stays in a call while responses wait, and `watch` whenever the time
+    /// has come that it names; nothing is not to be called again.
+    pub(crate) fn look_out(&self, send: impl Fn(), mut watch: impl FnMut() -> Option<Instant>) {
+        let mut due = watch();
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= Instant::now());
         let mut called = self.lock();
         let mut seen = self.calls.load(Ordering::SeqCst);
         let mut glances = 0;
         while !self.is_over() {
             called = self.glance.wait_timeout(called, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
+            if is_due(due) {
+                drop(called);
+                due = watch();
+                called = self.lock();
+            }
             let calls = self.calls.load(Ordering::SeqCst);
             if calls != seen {
                 (seen, glances) = (calls, 0);
@@ -139,10 +149,11 @@ impl Line {
             if self.followers > 0 && !self.led.load(Ordering::SeqCst) {
                 self.call(&mut called);
             }
-            // Nothing moves; nothing is missed by sleeping until the next call begins.
+            // Nothing moves; nothing is missed by sleeping until the next call begins, or one could be overdue.
             self.lookout_sleeps.store(true, Ordering::SeqCst);
-            while self.calls.load(Ordering::SeqCst) == seen && !self.is_over() {
-                called = self.glance.wait(called).unwrap_or_else(PoisonError::into_inner);
+            while self.calls.load(Ordering::SeqCst) == seen && !self.is_over() && !is_due(due) {
+                let wait = due.map_or(LONG, |due| due.saturating_duration_since(Instant::now()));
+                called = self.glance.wait_timeout(called, wait).unwrap_or_else(PoisonError::into_inner).0;
             }
             self.lookout_sleeps.store(false, Ordering::SeqCst);
             (seen, glances) = (self.calls.load(Ordering::SeqCst), 0);

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use crate::sys::SharedBytes;
+use crate::sys::SharedPage;
 
 /// How far a child came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(crate) enum Came {
 
 /// One byte for each child that may run at once.
 #[derive(Debug)]
-pub(crate) struct Notes(SharedBytes);
+pub(crate) struct Notes(SharedPage<AtomicU8>);
 
 /// The byte of one child.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ pub(crate) struct Note {
 
 impl Notes {
     pub(crate) fn new(count: usize) -> io::Result<Self> {
-        SharedBytes::new(count).map(Self)
+        SharedPage::new(count).map(Self)
     }
 
     /// The byte of a child that is about to start.

@@ -10,7 +10,7 @@ use std::{
 
 use mlws_http1::{Asked, Framing, ResponseHead};
 
-use crate::{Aborted, Body, Bytes, Stream, clock, wire::Wire};
+use crate::{Aborted, Body, Bytes, Response, Stream, clock, response::Start, wire::Wire};
 
 /// Pieces up to this many bytes are copied behind the head rather than sent from where they lie.
 const COPIED: usize = 16 * 1024;
@@ -78,6 +78,16 @@ impl Output {
             }
             Body::Stream { stream, .. } => self.stream = Some(stream),
         }
+    }
+
+    /// The bytes of a small response of the server's own.
+    pub(crate) fn framed(response: Response, asked: Asked, server_name: &str) -> Vec<u8> {
+        let mut output = Self::default();
+        if let Start::Head(head) = response.head {
+            output.begin(head, asked, response.body.length(), server_name);
+            output.take(response.body);
+        }
+        output.buffer
     }
 
     /// Frames one piece. The piece before it must have been sent.

@@ -93,6 +93,7 @@ impl Connection {
 
     /// Makes the buffer begin with the first byte behind the request just served.
     pub(crate) fn expect_next_request(&mut self, now: Instant) {
+        self.wire().reopen();
         self.request.body.bytes.drain(..self.parsed);
         self.request.body.clear();
         self.parsed = 0;
@@ -193,7 +194,7 @@ impl Connection {
         let wanted = self.request.head.expect_continue && self.request.head.body != Length::Known(0);
         if wanted && self.parsed == self.request.body.bytes.len() {
             // Nothing else is on its way out, so there is room; a client that is gone shows itself at the next read.
-            let _ = self.wire().send(mlws_http1::CONTINUE, false);
+            let _ = self.wire().send_interim(mlws_http1::CONTINUE, false);
         }
     }
 

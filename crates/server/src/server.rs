@@ -27,18 +27,38 @@ pub enum Order {
     Stop,
 }
 
+/// What a server tells its owner, each at most once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// A call has been inside the app for longer than the timeout. Its client is answered, but the thread is stuck: the process should be
+    /// replaced. With one thread it ends by itself within a second, with [`STUCK`](crate::STUCK).
+    Overdue,
+    /// `max_requests` or `max_rss` is reached. The server serves on until it is told to drain.
+    Worn,
+}
+
+/// How a server ended that was ordered to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing of it is left.
+    Finished,
+    /// A thread is stuck in the app, so the process can only be [left](crate::leave).
+    Stuck,
+}
+
 /// A server: serves an [`App`] on its listeners until ordered to end.
 pub struct Server {
     listeners: Vec<Listener>,
     settings: Settings,
     app: Arc<dyn App>,
     watches: Vec<Watch>,
+    notice: Box<dyn Fn(Notice) + Send + Sync>,
 }
 
 impl Server {
     /// A server that has not started yet.
     pub fn new(listeners: Vec<Listener>, settings: Settings, app: Arc<dyn App>) -> Self {
-        Self { listeners, settings, app, watches: Vec::new() }
+        Self { listeners, settings, app, watches: Vec::new(), notice: Box::new(|_| ()) }
     }
 
     /// Asks `orders` whenever `descriptor` is readable, until it answers `None`.
@@ -48,17 +68,24 @@ impl Server {
         self
     }
 
+    /// Calls `notice` when there is something that the owner should know. It runs in a thread of the server, and must not block.
+    #[must_use]
+    pub fn on_notice(mut self, notice: Box<dyn Fn(Notice) + Send + Sync>) -> Self {
+        self.notice = notice;
+        self
+    }
+
     /// Serves until ordered to end. Errors only where the system refuses a poll set, a thread or a shared page.
-    pub fn run(self) -> io::Result<()> {
+    pub fn run(self) -> io::Result<Ended> {
         let house = House {
             limits: Arc::new(self.settings.limits.clone()),
             wants_log: self.app.wants_log(),
             draining: AtomicBool::new(false),
             settings: self.settings,
         };
-        let concurrency = house.settings.concurrency;
-        let the_loop = Loop::new(self.listeners, self.watches, Arc::new(house))?;
-        Arc::new(Crew::new(the_loop, self.app, concurrency)?).run()
+        let house = Arc::new(house);
+        let the_loop = Loop::new(self.listeners, self.watches, Arc::clone(&house))?;
+        Arc::new(Crew::new(the_loop, self.app, self.notice, &house.settings)?).run()
     }
 }
 
@@ -81,7 +108,9 @@ impl HttpServer {
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         let address = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::InvalidInput)?;
         let address = Address::Tcp { host: address.ip().to_string(), port: address.port() };
-        Ok(Self { listener: Listener::bind(&address, BACKLOG)?, settings: Settings::default() })
+        // A callback has nobody to replace its process.
+        let settings = Settings { timeout: None, ..Settings::default() };
+        Ok(Self { listener: Listener::bind(&address, BACKLOG)?, settings })
     }
 
     /// Calls back on this many threads. One is the default: then the callback runs inline, in the loop's own thread.
@@ -109,7 +138,7 @@ impl HttpServer {
         self,
         callback: impl Fn(&mut Request) -> Response + Send + Sync + 'static,
     ) -> io::Result<()> {
-        Server::new(vec![self.listener], self.settings, Arc::new(callback)).run()
+        Server::new(vec![self.listener], self.settings, Arc::new(callback)).run().map(|_| ())
     }
 }
 
@@ -122,14 +151,16 @@ pub struct HttpForkServer(HttpServer);
 impl HttpForkServer {
     /// Binds `address`, as [`HttpServer::bind`] does.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        let concurrency = Concurrency::Fork { children: 64, timeout: Some(Duration::from_secs(30)) };
-        Ok(Self(HttpServer::bind(address)?.settings(|settings| settings.concurrency = concurrency)))
+        Ok(Self(HttpServer::bind(address)?.settings(|settings| {
+            settings.concurrency = Concurrency::Fork { children: 64 };
+            settings.timeout = Some(Duration::from_secs(30));
+        })))
     }
 
     /// How many children may run at once (64 unless set); further requests wait.
     #[must_use]
     pub fn children(mut self, bound: usize) -> Self {
-        if let Concurrency::Fork { children, .. } = &mut self.0.settings.concurrency {
+        if let Concurrency::Fork { children } = &mut self.0.settings.concurrency {
             *children = bound;
         }
         self
@@ -138,9 +169,7 @@ impl HttpForkServer {
     /// How long a child may run (30 s unless set) before it is killed and its client gets 504.
     #[must_use]
     pub fn timeout(mut self, bound: Option<Duration>) -> Self {
-        if let Concurrency::Fork { timeout, .. } = &mut self.0.settings.concurrency {
-            *timeout = bound;
-        }
+        self.0.settings.timeout = bound;
         self
     }
 

@@ -10,6 +10,8 @@ use std::{
 
 pub use mlws_http1::Limits;
 
+use crate::Shares;
+
 /// Settings of one server process.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -25,6 +27,15 @@ pub struct Settings {
     pub body_rate: u64,
     /// How long a client may take no byte of a response before the connection is cut.
     pub write_timeout: Duration,
+    /// How long the app may be inside one call: to answer a request, to give a piece of a stream, to clean up. Time that it spends
+    /// waiting for a slow client does not count. Past it the client gets 504, or a reset in the middle of its response.
+    pub timeout: Option<Duration>,
+    /// How many requests this process begins before it says [`Notice::Worn`](crate::Notice::Worn).
+    pub max_requests: Option<u64>,
+    /// The same for its memory, in bytes of resident set size. Children are not counted.
+    pub max_rss: Option<u64>,
+    /// The page on which workers that share their listeners keep their load even, and the slot of this one.
+    pub shares: Option<(Arc<Shares>, usize)>,
     /// How long an idle connection is kept for a next request. Zero: every response closes.
     pub keep_alive: Duration,
     /// Connections at once; past it new ones wait in the backlog of the listening socket.
@@ -48,6 +59,10 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(30),
             body_rate: 512,
             write_timeout: Duration::from_secs(60),
+            timeout: Some(Duration::from_secs(30)),
+            max_requests: None,
+            max_rss: None,
+            shares: None,
             keep_alive: Duration::from_secs(5),
             connections: 60_000,
             queue: 8192,
@@ -69,8 +84,6 @@ pub enum Concurrency {
     Fork {
         /// Children at once; past it requests wait in the queue.
         children: usize,
-        /// How long a child may run before it is killed and its client gets 504.
-        timeout: Option<Duration>,
     },
 }
 
@@ -78,13 +91,6 @@ impl Concurrency {
     /// Whether whole responses may wait a moment for others; a child has only one.
     pub(crate) fn batches(self) -> bool {
         !matches!(self, Self::Fork { .. })
-    }
-
-    pub(crate) fn child_timeout(self) -> Option<Duration> {
-        match self {
-            Self::Fork { timeout, .. } => timeout,
-            _ => None,
-        }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     io,
     os::fd::{FromRawFd, OwnedFd, RawFd},
-    sync::atomic::AtomicU8,
+    sync::atomic::{AtomicU8, AtomicU64},
 };
 
 use rustix::mm::{MapFlags, ProtFlags};
@@ -71,8 +71,9 @@ pub(crate) fn take_signals_of_child() {
     }
 }
 
-/// Leaves the process at once: no exit handlers, which belong to the parent, run twice.
-pub(crate) fn leave(status: i32) -> ! {
+/// Leaves the process at once, without exit handlers: those of a child belong to its parent, and those of a process with a stuck
+/// thread might wait for it.
+pub fn leave(status: i32) -> ! {
     // SAFETY: `_exit` does not return and touches no memory of ours.
     unsafe { libc::_exit(status) }
 }
@@ -95,25 +96,36 @@ pub(crate) fn close_copy(descriptor: RawFd) {
     unsafe { libc::close(descriptor) };
 }
 
-/// Bytes that parent and children see alike.
-pub(crate) struct SharedBytes {
-    start: *const AtomicU8,
+/// What a [`SharedPage`] may hold.
+///
+/// # Safety
+/// Any thread of any process may use it at any time, and zero bytes are a valid one.
+pub(crate) unsafe trait Atomic: Sync {}
+
+// SAFETY: so says its documentation.
+unsafe impl Atomic for AtomicU8 {}
+// SAFETY: as above.
+unsafe impl Atomic for AtomicU64 {}
+
+/// Numbers that parent and children see alike.
+pub(crate) struct SharedPage<T> {
+    start: *const T,
     count: usize,
 }
 
-// SAFETY: the memory is atomic bytes that live as long as this.
-unsafe impl Send for SharedBytes {}
+// SAFETY: the memory is atomic numbers that live as long as this.
+unsafe impl<T: Atomic> Send for SharedPage<T> {}
 // SAFETY: as above.
-unsafe impl Sync for SharedBytes {}
+unsafe impl<T: Atomic> Sync for SharedPage<T> {}
 
-impl SharedBytes {
+impl<T: Atomic> SharedPage<T> {
     pub(crate) fn new(count: usize) -> io::Result<Self> {
         let count = count.max(1);
-        // SAFETY: a fresh anonymous mapping, zeroed by the system; zero is a valid AtomicU8.
+        // SAFETY: a fresh anonymous mapping, zeroed by the system; zero is valid for an Atomic.
         let start = unsafe {
             rustix::mm::mmap_anonymous(
                 std::ptr::null_mut(),
-                count,
+                count * size_of::<T>(),
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
             )?
@@ -121,21 +133,21 @@ impl SharedBytes {
         Ok(Self { start: start.cast(), count })
     }
 
-    pub(crate) fn get(&self, index: usize) -> &AtomicU8 {
-        // SAFETY: the mapping holds `count` bytes and lives as long as `self`; the modulo keeps any index inside.
+    pub(crate) fn get(&self, index: usize) -> &T {
+        // SAFETY: the mapping holds `count` of them, aligned as a page is, and lives as long as `self`; the modulo keeps any index inside.
         unsafe { &*self.start.add(index % self.count) }
     }
 }
 
-impl Drop for SharedBytes {
+impl<T> Drop for SharedPage<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping was made in `new` with this length, and no reference outlives `self`.
-        let _ = unsafe { rustix::mm::munmap(self.start.cast_mut().cast(), self.count) };
+        let _ = unsafe { rustix::mm::munmap(self.start.cast_mut().cast(), self.count * size_of::<T>()) };
     }
 }
 
-impl std::fmt::Debug for SharedBytes {
+impl<T> std::fmt::Debug for SharedPage<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SharedBytes({})", self.count)
+        write!(f, "SharedPage({})", self.count)
     }
 }

@@ -5,8 +5,11 @@
 use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, OnceLock},
-    time::Instant,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -38,6 +41,18 @@ pub(crate) enum OtherEnd {
     Gone,
 }
 
+/// How far the response is that this connection owes its client. Whoever moves it on from `OPEN` answers: the app's side or the
+/// watchdog, never both.
+mod stage {
+    /// Nothing is sent yet.
+    pub(super) const OPEN: u8 = 0;
+    pub(super) const BEGUN: u8 = 1;
+    /// All of it is sent.
+    pub(super) const ENDED: u8 = 2;
+    /// The watchdog has ended the connection. Nothing follows this.
+    pub(super) const FORFEITED: u8 = 3;
+}
+
 #[derive(Debug)]
 pub(crate) struct Wire {
     socket: OwnedFd,
@@ -45,11 +60,25 @@ pub(crate) struct Wire {
     pub(crate) listener: usize,
     pub(crate) house: Arc<House>,
     note: OnceLock<Note>,
+    stage: AtomicU8,
+    /// A thread waits for a slow client...
+    waits: AtomicBool,
+    /// ...and has done so before in this call, for so many microseconds.
+    waited: AtomicU64,
 }
 
 impl Wire {
     pub(crate) fn new(socket: OwnedFd, peer: Peer, listener: usize, house: Arc<House>) -> Self {
-        Self { socket, peer, listener, house, note: OnceLock::new() }
+        Self {
+            socket,
+            peer,
+            listener,
+            house,
+            note: OnceLock::new(),
+            stage: AtomicU8::new(stage::OPEN),
+            waits: AtomicBool::new(false),
+            waited: AtomicU64::new(0),
+        }
     }
 
     /// Appends what is there to `into`, up to its spare capacity. Zero is the end of input.
@@ -62,14 +91,20 @@ impl Wire {
         Ok(rustix::net::recv(&self.socket, scratch, RecvFlags::empty())?.0)
     }
 
+    /// Sends from a response. `BrokenPipe` where the watchdog has ended it.
     pub(crate) fn send(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
-        self.note_begun();
+        self.begin()?;
+        self.send_interim(bytes, more)
+    }
+
+    /// Sends what is no part of the response: `100 Continue`.
+    pub(crate) fn send_interim(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
         let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         Ok(rustix::io::retry_on_intr(|| rustix::net::send(&self.socket, bytes, flags))?)
     }
 
     pub(crate) fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.note_begun();
+        self.begin()?;
         let none = &mut SendAncillaryBuffer::default();
         Ok(rustix::io::retry_on_intr(|| {
             rustix::net::sendmsg(&self.socket, pieces, none, SendFlags::NOSIGNAL)
@@ -78,13 +113,23 @@ impl Wire {
 
     /// Sends from a file without bringing its bytes into the process. Moves `offset` on.
     pub(crate) fn send_file(&self, file: BorrowedFd<'_>, offset: &mut u64, count: u64) -> io::Result<usize> {
+        self.begin()?;
         let count = usize::try_from(count).unwrap_or(usize::MAX).min(1 << 30);
         Ok(rustix::io::retry_on_intr(|| rustix::fs::sendfile(&self.socket, file, Some(&mut *offset), count))?)
     }
 
     /// Blocks until the socket takes bytes again; `TimedOut` past the write timeout.
     pub(crate) fn wait_writable(&self) -> io::Result<()> {
-        let until = Instant::now() + self.house.settings.write_timeout;
+        let began = Instant::now();
+        self.waits.store(true, Ordering::Release);
+        let waited = self.poll_writable(began + self.house.settings.write_timeout);
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(micros, Ordering::Relaxed);
+        self.waits.store(false, Ordering::Release);
+        waited
+    }
+
+    fn poll_writable(&self, until: Instant) -> io::Result<()> {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let timeout = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -113,10 +158,61 @@ impl Wire {
         }
     }
 
-    fn note_begun(&self) {
+    /// For how long the present call has waited for its client in all; nothing while it does.
+    pub(crate) fn waits(&self) -> Option<Duration> {
+        let waits = self.waits.load(Ordering::Acquire);
+        (!waits).then(|| Duration::from_micros(self.waited.load(Ordering::Relaxed)))
+    }
+
+    /// A new call begins.
+    pub(crate) fn forget_waits(&self) {
+        self.waited.store(0, Ordering::Relaxed);
+    }
+
+    fn begin(&self) -> io::Result<()> {
+        if self.stage.load(Ordering::Relaxed) == stage::BEGUN {
+            return Ok(());
+        }
+        if !self.moves(stage::OPEN, stage::BEGUN) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         if let Some(note) = self.note.get() {
             note.write(Came::Midway);
         }
+        Ok(())
+    }
+
+    /// The response is sent.
+    pub(crate) fn end_response(&self) {
+        self.moves(stage::BEGUN, stage::ENDED);
+    }
+
+    /// The next request is expected.
+    pub(crate) fn reopen(&self) {
+        if !self.moves(stage::BEGUN, stage::OPEN) {
+            self.moves(stage::ENDED, stage::OPEN);
+        }
+    }
+
+    fn moves(&self, from: u8, to: u8) -> bool {
+        self.stage.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// For the watchdog: ends the connection, with this answer if the app's has not begun, with a reset if it is under way. Whatever
+    /// the app sends from now on, it finds its client gone.
+    pub(crate) fn forfeit(&self, answer: &[u8]) {
+        match self.stage.swap(stage::FORFEITED, Ordering::AcqRel) {
+            // A socket with no room for it has had answers that the client does not read.
+            stage::OPEN if self.send_interim(answer, false).is_ok_and(|sent| sent == answer.len()) => {}
+            stage::ENDED => {}
+            _ => self.reset(),
+        }
+        self.hang_up();
+    }
+
+    /// Whether the watchdog has ended the connection.
+    pub(crate) fn is_forfeited(&self) -> bool {
+        self.stage.load(Ordering::Acquire) == stage::FORFEITED
     }
 
     /// In a forked child: notes there that the response has begun, for the parent to read should the child die.

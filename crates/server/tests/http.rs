@@ -11,7 +11,8 @@ use std::{
 
 use mlws_http1::ResponseHead;
 use mlws_server::{
-    Aborted, App, Body, Bytes, Concurrency, Listener, Order, Request, Response, Server, Settings, Stream,
+    Aborted, App, Body, Bytes, Concurrency, Ended, Listener, Order, Request, Response, Server, Settings,
+    Stream,
 };
 
 /// A server on a free port, ended when this is dropped.
@@ -19,7 +20,7 @@ struct Running {
     address: String,
     orders: mpsc::Sender<Order>,
     bell: UnixStream,
-    thread: Option<thread::JoinHandle<std::io::Result<()>>>,
+    thread: Option<thread::JoinHandle<std::io::Result<Ended>>>,
 }
 
 impl Running {
@@ -363,13 +364,17 @@ fn draining_finishes_what_runs_and_tells_it_to_close() {
         let (open, gate) = mpsc::channel::<()>();
         let gate = std::sync::Mutex::new(gate);
         let (entered, inside) = mpsc::channel();
-        let app = move |_: &mut Request| {
-            entered.send(()).unwrap();
-            let _ = gate.lock().unwrap().recv();
+        let app = move |request: &mut Request| {
+            if request.target() == "/" {
+                entered.send(()).unwrap();
+                let _ = gate.lock().unwrap().recv();
+            }
             Response::text("finished\n")
         };
         let mut server = Running::start(app, |settings| settings.concurrency = concurrency);
-        let mut idle = server.connect();
+        let (mut idle, mut new) = (server.connect(), server.connect());
+        idle.write_all(b"HEAD /at/once HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert!(idle.read(&mut [0; 1000]).unwrap() > 0);
         let mut stream = server.connect();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         inside.recv().unwrap();
@@ -377,7 +382,13 @@ fn draining_finishes_what_runs_and_tells_it_to_close() {
         let draining = concurrency != Concurrency::Inline;
         if draining {
             assert_eq!(idle.read(&mut [0]).unwrap(), 0, "an idle connection is closed at once");
+            // Whoever has just come is still served.
+            new.write_all(b"GET /new HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            new.read_to_string(&mut answer).unwrap();
+            assert!(answer.ends_with("finished\n"), "{answer}");
         }
+        drop(new);
         open.send(()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

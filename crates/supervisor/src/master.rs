@@ -235,7 +235,7 @@ impl<'a> Master<'a> {
                 error!("worker {pid} {ending} before it was ready, so there is nothing to run");
                 self.stop_fast(ending.code());
             }
-            (_, Some(served)) if slot.holder.is_some() || served >= SHORT_LIFE => {
+            (_, Some(served)) if slot.holder.is_some() || dead.worn || served >= SHORT_LIFE => {
                 slot.forget_failures();
                 error!("worker {pid} {ending}; a new one starts at once");
             }

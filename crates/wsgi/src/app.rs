@@ -162,6 +162,10 @@ impl App for Wsgi {
         self.has_gil
     }
 
+    fn show_stacks(&self) {
+        ffi::show_stacks();
+    }
+
     fn wants_log(&self) -> bool {
         self.access.is_some()
     }

@@ -4,7 +4,12 @@
 
 #![expect(clippy::doc_markdown, reason = "doc comments here are the help, which is shown as it stands")]
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    hash::{BuildHasher, RandomState},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory, Parser, ValueEnum, builder::OsStr};
 use log::LevelFilter;
@@ -95,14 +100,27 @@ pub(crate) struct Running {
     #[arg(long, value_name = "PATH")]
     pub(crate) fork_warmup: Option<String>,
 
-    /// How long a request may run; 0 is for ever. Today it bounds the processes of --fork only, which are killed, and
-    /// their clients told 504
+    /// How long the application may work on a request, or on one piece of its answer; 0 is for ever. Past it the client is
+    /// told 504, and the stacks are logged; a child of --fork is killed, any other worker is replaced
     #[arg(short, long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     timeout: Duration,
 
     /// How long a worker may take to start. Unless given, as long as --timeout, but at least 60; 0 is for ever
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     boot_timeout: Option<Duration>,
+
+    /// How many requests a worker begins before it is replaced; 0 is no bound
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_requests: u64,
+
+    /// Up to so many requests more, at random for each worker, so that they are not all replaced at once
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_requests_jitter: u64,
+
+    /// How much memory a worker may use (its resident set size, children left out) before it is replaced, in bytes or
+    /// with K, M or G behind the number; 0 is no bound
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = size)]
+    max_rss: u64,
 
     /// How long running requests may take to finish once their worker is told to end
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
@@ -232,12 +250,9 @@ impl Flags {
     }
 
     pub(crate) fn concurrency(&self) -> Concurrency {
-        let Running { threads, fork, max_children, timeout, .. } = self.running;
+        let Running { threads, fork, max_children, .. } = self.running;
         match (fork, threads) {
-            (true, _) => Concurrency::Fork {
-                children: max_children.into(),
-                timeout: Some(timeout).filter(|timeout| !timeout.is_zero()),
-            },
+            (true, _) => Concurrency::Fork { children: max_children.into() },
             (false, 1) => Concurrency::Inline,
             (false, threads) => Concurrency::Threads(threads.into()),
         }
@@ -251,6 +266,9 @@ impl Flags {
             body_timeout: self.patience.body_timeout,
             body_rate: self.patience.body_rate,
             write_timeout: self.patience.write_timeout,
+            timeout: Some(self.running.timeout).filter(|timeout| !timeout.is_zero()),
+            max_requests: self.running.max_requests(),
+            max_rss: Some(self.running.max_rss).filter(|size| *size > 0),
             keep_alive: self.patience.keep_alive,
             connections: self.sockets.worker_connections as usize,
             queue: self.running.max_queue as usize,
@@ -266,6 +284,13 @@ impl Running {
         let least = if self.timeout.is_zero() { Duration::ZERO } else { Duration::from_secs(60) };
         let given = self.boot_timeout.unwrap_or(self.timeout.max(least));
         Some(given).filter(|patience| !patience.is_zero())
+    }
+
+    /// With its jitter, which is another one in another process.
+    fn max_requests(&self) -> Option<u64> {
+        let random = RandomState::new().hash_one(std::process::id());
+        let jitter = random % self.max_requests_jitter.saturating_add(1);
+        (self.max_requests > 0).then(|| self.max_requests.saturating_add(jitter))
     }
 }
 
@@ -316,6 +341,18 @@ fn seconds(text: &str) -> Result<Duration, String> {
     if time > LONGEST { Err("longer than anybody waits".to_owned()) } else { Ok(time) }
 }
 
+fn size(text: &str) -> Result<u64, String> {
+    let unit = match text.chars().last().map(|last| last.to_ascii_uppercase()) {
+        Some('K') => 1 << 10,
+        Some('M') => 1 << 20,
+        Some('G') => GIB,
+        _ => 1,
+    };
+    let number = if unit == 1 { text } else { &text[..text.len() - 1] };
+    let number: u64 = number.parse().map_err(|_| "not a number of bytes, such as 300M".to_owned())?;
+    number.checked_mul(unit).ok_or_else(|| "more than there can be".to_owned())
+}
+
 fn some_seconds(text: &str) -> Result<Duration, String> {
     seconds(text).and_then(|time| if time.is_zero() { Err("no time at all".to_owned()) } else { Ok(time) })
 }
@@ -344,8 +381,8 @@ mod tests {
     fn one_thread_is_inline_and_fork_excludes_threads() {
         assert_eq!(read("app").unwrap().concurrency(), Concurrency::Threads(4));
         assert_eq!(read("app --threads 1").unwrap().concurrency(), Concurrency::Inline);
-        let forked = Concurrency::Fork { children: 64, timeout: None };
-        assert_eq!(read("app --fork --timeout 0").unwrap().concurrency(), forked);
+        assert_eq!(read("app --fork").unwrap().concurrency(), Concurrency::Fork { children: 64 });
+        assert_eq!(read("app --timeout 0").unwrap().server().timeout, None);
         assert!(read("app --fork --threads 4").err().unwrap().contains("cannot be used with"));
     }
 
@@ -373,6 +410,24 @@ mod tests {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
         assert!(some_seconds("0").is_err() && some_seconds("0.1").is_ok());
+    }
+
+    #[test]
+    fn a_size_is_a_number_that_may_have_a_unit() {
+        assert_eq!([size("0"), size("12"), size("3k")], [Ok(0), Ok(12), Ok(3072)]);
+        assert_eq!([size("300M"), size("2G")], [Ok(300 << 20), Ok(2 << 30)]);
+        for wrong in ["", "M", "-1", "1.5G", "1T", "1é", "99999999999G"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn jitter_adds_up_to_so_many_requests_where_there_is_a_bound() {
+        assert_eq!(read("app --max-requests-jitter 2").unwrap().server().max_requests, None);
+        for _ in 0..100 {
+            let flags = read("app --max-requests 10 --max-requests-jitter 2").unwrap();
+            assert!((10..=12).contains(&flags.server().max_requests.unwrap()));
+        }
     }
 
     #[test]

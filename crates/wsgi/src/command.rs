@@ -46,7 +46,8 @@ pub(crate) fn main(py: Python<'_>, args: Vec<OsString>) -> PyResult<i32> {
 #[pyo3(
     signature = (app, **settings),
     text_signature = "(app, *, bind=None, backlog=2048, worker_connections=60000, workers=None, threads=4, fork=False, \
-        max_children=64, max_queue=8192, preload=False, fork_warmup=None, timeout=30, boot_timeout=None, graceful_timeout=30, limit_request_line=8190, \
+        max_children=64, max_queue=8192, preload=False, fork_warmup=None, timeout=30, \
+        boot_timeout=None, max_requests=0, max_requests_jitter=0, max_rss=0, graceful_timeout=30, limit_request_line=8190, \
         limit_request_fields=100, limit_request_field_size=8190, limit_request_head=None, limit_request_body=0, \
         body_in_memory=524288, tmp_dir=None, http_compat='strict', keep_alive=5, head_timeout=30, body_timeout=30, \
         body_rate=512, write_timeout=60, chdir=None, pythonpath=None, log_level='info', access_logfile=None)"

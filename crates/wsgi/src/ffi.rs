@@ -1,7 +1,7 @@
 //! The unsafe part of the Python floor: what pyo3's safe API does not offer, each piece behind a safe function.
 //!
-//! The one thing to know: all of it needs the thread attached to the interpreter, and takes the proof for it; only the brackets of a
-//! fork attach by themselves, for who calls them knows no Python.
+//! The one thing to know: all of it needs the thread attached to the interpreter, and takes the proof for it. The brackets of a fork
+//! attach by themselves, for who calls them knows no Python, and signals need no interpreter.
 
 #![allow(unsafe_code)]
 
@@ -35,6 +35,13 @@ pub(crate) fn after_fork_in_parent() {
 pub(crate) fn after_fork_in_child() {
     // SAFETY: the thread is attached, ran `before_fork`, and is alone in its process.
     Python::attach(|_| unsafe { ffi::PyOS_AfterFork_Child() });
+}
+
+/// Writes the Python stacks of all threads to stderr, if `faulthandler` listens to the signal (see `stacks`). Needs no lock of Python's,
+/// so it works where a thread keeps them; the stacks of running threads may be a little off.
+pub(crate) fn show_stacks() {
+    // SAFETY: the handler is faulthandler's, made to run at any time; without one the signal is ignored.
+    unsafe { libc::raise(libc::SIGURG) };
 }
 
 /// The `str` of these bytes, each a code point of its own (latin-1, PEP 3333 "Unicode Issues").

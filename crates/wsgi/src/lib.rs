@@ -13,6 +13,7 @@
 //! | [`app`]           | the bridge: a request becomes an environ, what the application answers a response |
 //! | [`logging`]       | lines on stderr |
 //! | [`access`]        | a line for each request |
+//! | [`stacks`]        | where a process crashed, or where a request hangs |
 //! | [`refusal`]       | why nothing is served |
 //! | [`ffi`]           | all the unsafe code |
 
@@ -26,6 +27,7 @@ mod logging;
 mod refusal;
 mod serving;
 mod sockets;
+mod stacks;
 mod working;
 
 /// What Python sees.

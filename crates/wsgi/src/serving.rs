@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use mlws_server::{Concurrency, Listener};
+use mlws_server::{Concurrency, Listener, Shares};
 use mlws_supervisor::{ForkHooks, News, Owner, Pid, Role, Settings, Worker, supervise, supervise_under};
 use pyo3::{exceptions::PySystemExit, prelude::*};
 
@@ -26,8 +26,11 @@ use crate::{
     logging,
     refusal::Refusal,
     sockets::Sockets,
-    working,
+    stacks, working,
 };
+
+/// For so many workers there is room to tell each other how many connections they have, even if they were fewer at first.
+const FEW: usize = 32;
 
 /// What is served: something to import in each worker, or an object that is there already.
 pub(crate) enum Application {
@@ -42,6 +45,9 @@ pub(crate) fn run(py: Python<'_>, flags: &Flags, application: &Application) -> R
     let folders = enter_folder(flags)?;
     let access = flags.logs.access_logfile.as_deref().map(open_access_log).transpose()?;
     let sockets = Sockets::open(py, &flags.sockets.bind, flags.sockets.backlog)?;
+    let shares = Shares::new(usize::from(flags.running.workers).max(FEW)).map_err(|error| {
+        Refusal::System(format!("no memory for what the workers tell each other: {error}"))
+    })?;
     let mut house = House {
         flags,
         application,
@@ -50,6 +56,7 @@ pub(crate) fn run(py: Python<'_>, flags: &Flags, application: &Application) -> R
         first: sockets.first,
         sockets,
         access: access.map(Arc::new),
+        shares: Arc::new(shares),
         preloaded: None,
         second: None,
         again,
@@ -74,6 +81,8 @@ pub(crate) struct House<'a> {
     urls: String,
     pub(crate) sockets: Sockets,
     pub(crate) access: Option<Arc<AccessLog>>,
+    /// How many connections each worker has.
+    pub(crate) shares: Arc<Shares>,
     /// In the process of a generation, and in its workers: the application as it was loaded for all of them.
     preloaded: Option<Arc<Wsgi>>,
     first: Option<Pid>,
@@ -135,6 +144,9 @@ impl House<'_> {
 impl Owner for House<'_> {
     fn work(&mut self, worker: Worker) -> i32 {
         Python::attach(|py| {
+            if let Err(error) = stacks::listen(py) {
+                log::warn!("a worker that hangs or crashes will not show where: {error}");
+            }
             let done = if self.flags.running.preload && self.preloaded.is_none() {
                 self.preload(py, worker)
             } else {
@@ -165,7 +177,8 @@ impl Owner for House<'_> {
             News::FirstIsGone => self.first = None,
             // A socket that the master kept open would let clients wait for nobody.
             News::Ending => self.sockets.listeners.clear(),
-            News::Reloading | News::ReloadFailed | News::Ended { .. } | News::Tick => {}
+            News::Ended { number } => self.shares.clear(number),
+            News::Reloading | News::ReloadFailed | News::Tick => {}
         }
     }
 
@@ -253,7 +266,7 @@ fn processes_and_threads(flags: &Flags) -> String {
 }
 
 /// What Python has buffered is written once, by the master, and not again by every worker.
-fn flush_python(py: Python<'_>) {
+pub(crate) fn flush_python(py: Python<'_>) {
     for stream in ["stdout", "stderr"] {
         // There may be no such stream, or nobody may read it.
         let _ = py.import("sys").and_then(|sys| sys.getattr(stream)?.call_method0("flush"));

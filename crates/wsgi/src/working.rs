@@ -5,21 +5,36 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use mlws_server::Server;
+use mlws_server::{Ended, Notice, STUCK, Server};
 use mlws_supervisor::{Order, Worker};
 use pyo3::prelude::*;
 
-use crate::{access::AccessLog, refusal::Refusal, serving::House};
+use crate::{
+    access::AccessLog,
+    refusal::Refusal,
+    serving::{House, flush_python},
+};
 
 /// Serves until ordered to end.
 pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) -> Result<(), Refusal> {
     let wsgi = house.wsgi(py)?;
+    let cannot = |error| Refusal::System(format!("this worker cannot serve: {error}"));
+    let voice = worker.voice().map_err(cannot)?;
     worker.ready();
     let listeners = std::mem::take(&mut house.sockets.listeners);
-    let server = Server::new(listeners, house.flags.server(), wsgi);
-    watch(server, worker, house.access.clone())
-        .and_then(Server::run)
-        .map_err(|error| Refusal::System(format!("this worker cannot serve: {error}")))
+    let shares = Some((Arc::clone(&house.shares), worker.number));
+    let settings = mlws_server::Settings { shares, ..house.flags.server() };
+    let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| match notice {
+        Notice::Worn | Notice::Overdue => voice.is_worn(),
+    }));
+    match watch(server, worker, house.access.clone()).and_then(Server::run).map_err(cannot)? {
+        Ended::Finished => Ok(()),
+        Ended::Stuck => {
+            log::error!("a thread is stuck in the application; this process is left without it");
+            flush_python(py);
+            mlws_server::leave(STUCK)
+        }
+    }
 }
 
 /// Orders show on two descriptors, and either may be the one that has news.

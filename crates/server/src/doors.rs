@@ -1,0 +1,167 @@
+//! The doors: listening sockets, and when a connection is accepted from one.
+//!
+//! A door is closed while nobody waits behind it, and pauses where accepting makes no sense for a while: no descriptors are left,
+//! there are too many connections, or another worker should have the next one (see `shares`).
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mio::{Interest, Registry, Token, unix::SourceFd};
+
+use crate::{Listener, Settings, shares::Share, wire::Peer};
+
+/// How long accepting pauses when there are no descriptors left.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often the log hears of that at most.
+const QUIET: Duration = Duration::from_secs(1);
+/// How long a worker holds back for others that have fewer connections.
+const MOMENT: Duration = Duration::from_millis(1);
+/// How many connections it takes then, should the others have left them: one, and one more for each so many that it has.
+const ONE_MORE: usize = 16;
+
+pub(crate) struct Doors {
+    all: Vec<Door>,
+    /// How many connections there may be.
+    bound: usize,
+    share: Option<Share>,
+    /// When the log last heard that accepting pauses.
+    told: Option<Instant>,
+}
+
+struct Door {
+    listener: Listener,
+    /// Connections may be waiting.
+    open: bool,
+    /// No accepting before this time.
+    paused: Option<Instant>,
+    /// How many connections may still be taken in spite of a large share.
+    in_spite: usize,
+}
+
+impl Doors {
+    /// Watches each listener under the token that is its index.
+    pub(crate) fn new(
+        listeners: Vec<Listener>,
+        registry: &Registry,
+        settings: &Settings,
+    ) -> io::Result<Self> {
+        for (index, listener) in listeners.iter().enumerate() {
+            let descriptor = listener.as_fd().as_raw_fd();
+            registry.register(&mut SourceFd(&descriptor), Token(index), Interest::READABLE)?;
+        }
+        let door = |listener| Door { listener, open: true, paused: None, in_spite: 0 };
+        Ok(Self {
+            all: listeners.into_iter().map(door).collect(),
+            bound: settings.connections,
+            share: settings.shares.as_ref().map(|(shares, slot)| Share::take(Arc::clone(shares), *slot)),
+            told: None,
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Somebody may be at this door. All are gone once the loop drains, while an event may still be on its way.
+    pub(crate) fn knock(&mut self, index: usize) {
+        if let Some(door) = self.all.get_mut(index) {
+            door.open = true;
+        }
+    }
+
+    /// Whether accepting can go on at once.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.all.iter().any(|door| door.open && door.paused.is_none())
+    }
+
+    /// When the first pause ends.
+    pub(crate) fn pause(&self) -> Option<Instant> {
+        self.all.iter().filter_map(|door| door.paused).min()
+    }
+
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.all.iter().map(|door| door.listener.as_fd().as_raw_fd())
+    }
+
+    /// The next connection from this door, unless nobody waits there or it pauses. `connections` are those that there are.
+    pub(crate) fn accept(
+        &mut self,
+        index: usize,
+        now: Instant,
+        connections: usize,
+    ) -> Option<(OwnedFd, Peer)> {
+        let door = &mut self.all[index];
+        if door.paused.is_some_and(|until| until <= now) {
+            door.paused = None;
+        }
+        while door.open && door.paused.is_none() {
+            if connections >= self.bound {
+                door.paused = Some(now + PAUSE);
+            } else if door.holds_back(self.share.as_ref(), connections) {
+                door.paused = Some(now + MOMENT);
+            } else {
+                match door.listener.accept() {
+                    Ok(accepted) => return Some(accepted),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        (door.open, door.in_spite) = (false, 0);
+                    }
+                    Err(error) if is_of_one_connection(&error) => {}
+                    Err(error) => {
+                        door.paused = Some(now + PAUSE);
+                        if self.told.is_none_or(|told| now >= told + QUIET) {
+                            self.told = Some(now);
+                            log::warn!("accepting pauses: {error}");
+                        }
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// So many connections there are now.
+    pub(crate) fn tell(&mut self, connections: usize) {
+        if let Some(share) = &mut self.share {
+            share.tell(connections);
+        }
+    }
+
+    /// From now on this worker does not count for the others, and takes whoever is at its doors.
+    pub(crate) fn leave_shares(&mut self) {
+        self.share = None;
+    }
+
+    /// Closes them all for good.
+    pub(crate) fn close(&mut self, registry: &Registry) {
+        self.leave_shares();
+        for door in self.all.drain(..) {
+            let _ = registry.deregister(&mut SourceFd(&door.listener.as_fd().as_raw_fd()));
+        }
+    }
+}
+
+impl Door {
+    /// Whether another worker should have the next connection: once, then this one takes a few, and holds back again.
+    fn holds_back(&mut self, share: Option<&Share>, connections: usize) -> bool {
+        if !share.is_some_and(Share::is_large) {
+            self.in_spite = 0;
+            return false;
+        }
+        let holds_back = self.in_spite == 0;
+        self.in_spite = if holds_back { 1 + connections / ONE_MORE } else { self.in_spite - 1 };
+        holds_back
+    }
+}
+
+/// Errors of `accept` that concern the connection that was to be accepted, not the listener (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::CONNABORTED, Errno::PROTO, Errno::PERM, Errno::NETDOWN, Errno::NOPROTOOPT, Errno::HOSTDOWN]
+        .iter()
+        .chain(&[Errno::HOSTUNREACH, Errno::OPNOTSUPP, Errno::NETUNREACH, Errno::INTR])
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}

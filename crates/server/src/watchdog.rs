@@ -1,0 +1,207 @@
+//! The watchdog: since when each thread has been inside the app, and what is done about a call that takes too long.
+//!
+//! A thread enters its *post* before it goes into the app and leaves it when it is back: two uncontended locks, and nobody is
+//! woken. The lookout (see `line`) looks at the posts when a call could be overdue. It holds no lock of the app, so that it
+//! can still speak and act when nobody else can.
+//!
+//! The one thing to know: what is done about a call is done under the lock of its post, so the call cannot come back
+//! meanwhile, nor its connection go on to the next request.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use mlws_http1::Asked;
+
+use crate::{
+    App, Request, Response,
+    output::Output,
+    wire::{Peer, Wire},
+};
+
+/// How much of a request line the log shows.
+const SHOWN: usize = 1024;
+/// How soon a call is looked at again that waits for a slow client.
+const SOON: Duration = Duration::from_secs(1);
+/// What the client of an overdue request is told.
+const TOO_LONG: &str = "the request took too long";
+
+/// A place for each thread that may be inside the app.
+pub(crate) struct Posts {
+    timeout: Option<Duration>,
+    posts: Box<[Mutex<Post>]>,
+}
+
+#[derive(Default)]
+struct Post {
+    call: Option<Call>,
+    /// Method and target of its request; the buffer is used again.
+    line: Vec<u8>,
+}
+
+struct Call {
+    since: Instant,
+    wire: Arc<Wire>,
+    asked: Asked,
+    /// The connection that is out for as long as the call lasts. None in an epilogue, which holds up no connection.
+    connection: Option<usize>,
+    overdue: bool,
+}
+
+/// What a look at the posts has found.
+pub(crate) struct Seen {
+    /// Calls that were not known to be overdue before.
+    pub(crate) fresh: usize,
+    /// All that are overdue.
+    pub(crate) overdue: usize,
+    /// No other call can be overdue before this.
+    pub(crate) next: Instant,
+}
+
+impl Posts {
+    /// Without a timeout nobody is watched, and nothing here costs anything.
+    pub(crate) fn new(count: usize, timeout: Option<Duration>) -> Self {
+        Self { timeout, posts: (0..count).map(|_| Mutex::default()).collect() }
+    }
+
+    /// Thread `number` goes into the app for this request.
+    pub(crate) fn enter(&self, number: usize, request: &Request, connection: usize, now: Instant) {
+        if self.timeout.is_none() {
+            return;
+        }
+        request.wire.forget_waits();
+        let wire = Arc::clone(&request.wire);
+        let asked = Asked { is_head: request.is_head, version: request.version(), keep_alive: false };
+        let mut post = lock(&self.posts[number]);
+        post.line.clear();
+        post.line.extend_from_slice(shown(request));
+        post.call = Some(Call { since: now, wire, asked, connection: Some(connection), overdue: false });
+    }
+
+    /// The answer is given; what the app still does is its epilogue.
+    pub(crate) fn enter_epilogue(&self, number: usize, now: Instant) {
+        if self.timeout.is_none() {
+            return;
+        }
+        if let Some(call) = &mut lock(&self.posts[number]).call {
+            call.connection = None;
+            call.since = now;
+        }
+    }
+
+    /// Thread `number` is back.
+    pub(crate) fn leave(&self, number: usize) {
+        if self.timeout.is_none() {
+            return;
+        }
+        let mut post = lock(&self.posts[number]);
+        if let Some(call) = post.call.take().filter(|call| call.overdue) {
+            let took = call.since.elapsed().as_secs_f64();
+            log::warn!("{} is back after {took:.1} s", post.line.escape_ascii());
+        }
+    }
+
+    /// The post of thread `number`, for code that calls the app more than once.
+    pub(crate) fn duty(&self, number: usize) -> Duty<'_> {
+        Duty(self.timeout.and(self.posts.get(number)))
+    }
+
+    /// Acts on every call that has become overdue; nothing where nobody is watched.
+    pub(crate) fn look(&self, app: &dyn App) -> Option<Seen> {
+        let timeout = self.timeout?;
+        let now = Instant::now();
+        let mut seen = Seen { fresh: 0, overdue: 0, next: now + timeout };
+        for post in &self.posts {
+            let mut post = lock(post);
+            let Post { call: Some(call), line } = &mut *post else { continue };
+            if !call.overdue {
+                let due = call.wire.waits().map_or(now + SOON, |waited| call.since + timeout + waited);
+                if due > now {
+                    seen.next = seen.next.min(due);
+                    continue;
+                }
+                call.overdue = true;
+                seen.fresh += 1;
+                tell(line, &call.wire.peer, now - call.since);
+                app.show_stacks();
+                call.give_up();
+            }
+            seen.overdue += 1;
+        }
+        Some(seen)
+    }
+
+    /// How many calls are overdue.
+    pub(crate) fn overdue(&self) -> usize {
+        self.calls(|call| call.overdue)
+    }
+
+    /// Whether thread `number` is in an overdue call.
+    pub(crate) fn is_overdue(&self, number: usize) -> bool {
+        lock(&self.posts[number]).call.as_ref().is_some_and(|call| call.overdue)
+    }
+
+    /// How many threads are inside the app.
+    pub(crate) fn busy(&self) -> usize {
+        self.calls(|_| true)
+    }
+
+    /// Whether this connection is out with a thread whose call is overdue.
+    pub(crate) fn has_given_up(&self, connection: usize) -> bool {
+        self.calls(|call| call.overdue && call.connection == Some(connection)) > 0
+    }
+
+    fn calls(&self, such: impl Fn(&Call) -> bool) -> usize {
+        self.posts.iter().filter(|post| lock(post).call.as_ref().is_some_and(&such)).count()
+    }
+}
+
+impl Call {
+    /// Answers in place of the app, or cuts the answer that it has begun.
+    fn give_up(&self) {
+        if self.connection.is_none() {
+            return;
+        }
+        let text = format!("504 {}: {TOO_LONG}\n", mlws_http1::reason(504));
+        let server_name = &self.wire.house.settings.server_name;
+        self.wire.forfeit(&Output::framed(Response::plain(504, text), self.asked, server_name));
+    }
+}
+
+/// The post of one thread; nothing in a child, whose parent bounds its time.
+#[derive(Clone, Copy)]
+pub(crate) struct Duty<'a>(Option<&'a Mutex<Post>>);
+
+impl Duty<'_> {
+    pub(crate) const NONE: Self = Self(None);
+
+    /// The app is back from one call and goes into the next.
+    pub(crate) fn renew(self) {
+        let Some(post) = self.0 else { return };
+        if let Some(call) = lock(post).call.as_mut().filter(|call| !call.overdue) {
+            call.wire.forget_waits();
+            call.since = Instant::now();
+        }
+    }
+}
+
+/// Method and target as sent, for the log.
+pub(crate) fn shown(request: &Request) -> &[u8] {
+    let (start, end) = (request.head.method.start as usize, request.head.target.end as usize);
+    request.bytes().get(start..end.min(start + SHOWN)).unwrap_or_default()
+}
+
+/// Tells the log of an overdue request, whether a thread or a child is at it.
+pub(crate) fn tell(line: &[u8], peer: &Peer, took: Duration) {
+    let client = if peer.address.is_empty() { "a Unix socket" } else { &peer.address };
+    log::error!(
+        "{} from {client} has been in the application for {:.1} s, longer than the timeout; this is where it is:",
+        line.escape_ascii(),
+        took.as_secs_f64()
+    );
+}
+
+fn lock(post: &Mutex<Post>) -> MutexGuard<'_, Post> {
+    post.lock().unwrap_or_else(PoisonError::into_inner)
+}
