@@ -29,6 +29,7 @@ use crate::{
     connection::{Connection, Next},
     event_loop::Loop,
     line::Line,
+    sys,
     unsent::Unsent,
     watchdog::Posts,
 };
@@ -135,6 +136,9 @@ impl Crew {
     fn look_out(&self) {
         let mut memory = Memory::default();
         self.line.look_out(|| self.send_for_the_leader(), || self.watch(&mut memory));
+        if lock(&self.the_loop).order() == Some(Order::Stop) && self.posts.is_busy(0) {
+            sys::leave(0); // `run` could not return before the app does, and who says "at once" does not wait
+        }
         while self.posts.busy() > 0 && self.posts.overdue() == 0 {
             thread::sleep(HOME);
             self.posts.look(&*self.app);

@@ -13,6 +13,7 @@ use std::{
 
 use rustix::{
     fs::OFlags,
+    io::FdFlags,
     net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt},
 };
 
@@ -113,7 +114,11 @@ impl Listener {
                 rustix::net::bind(&socket, &SocketAddrUnix::new(path.as_path())?)?;
                 socket
             }
-            Address::Descriptor(number) => sys::adopt(*number)?,
+            Address::Descriptor(number) => {
+                let socket = sys::adopt(*number)?;
+                rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+                socket
+            }
         };
         rustix::net::listen(&socket, backlog)?;
         Self::from_socket(socket)

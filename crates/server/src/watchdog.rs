@@ -142,6 +142,11 @@ impl Posts {
         lock(&self.posts[number]).call.as_ref().is_some_and(|call| call.overdue)
     }
 
+    /// Whether thread `number` is inside the app.
+    pub(crate) fn is_busy(&self, number: usize) -> bool {
+        lock(&self.posts[number]).call.is_some()
+    }
+
     /// How many threads are inside the app.
     pub(crate) fn busy(&self) -> usize {
         self.calls(|_| true)

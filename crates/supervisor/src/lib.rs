@@ -12,6 +12,8 @@
 //! | `worker`   | a worker's view of the world: tell the master how it goes, hear orders |
 //! | `signals`  | a queue of signals, fed by a handler that writes one byte |
 //! | `ending`   | how a worker ended, in words and as an exit code |
+//! | `init`     | what process 1 of a container does instead |
+//! | `detach`   | a process that its terminal and its parent forget |
 //! | `sys`      | fork, signal handlers and masks: all the unsafe code |
 //!
 //! Between the master and each worker there is one *line*, a pair of sockets, for words of one byte. The worker says that it
@@ -20,7 +22,9 @@
 //!
 //! A worker may be a master itself ([`supervise_under`]): one that has loaded what its workers are to share.
 
+mod detach;
 mod ending;
+mod init;
 mod master;
 mod process;
 mod signals;
@@ -35,6 +39,8 @@ use std::time::Duration;
 use log::error;
 pub use rustix::process::Pid;
 
+pub use detach::{Detached, Launch, detach};
+pub use init::{Init, become_init_if_pid_1};
 use master::{End, Master};
 pub use worker::{Order, Voice, Worker};
 

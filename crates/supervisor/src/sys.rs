@@ -129,3 +129,22 @@ pub(crate) fn fork() -> io::Result<Fork> {
         pid => Ok(Pid::from_raw(pid).map_or(Fork::Child, |child| Fork::Parent { child })),
     }
 }
+
+/// Waits for one of the signals that this thread has blocked, whatever it is, and takes it. Whether the kernel sent it by itself (a
+/// terminal's Ctrl-C) is told with it. Nothing for a signal without a name.
+pub(crate) fn take_signal() -> Option<(Signal, bool)> {
+    let mut all = MaybeUninit::uninit();
+    let mut told = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: sigfillset initialises `all`; sigwaitinfo fills in `told`, and all zeros is a valid one where it fails.
+    let (signal, told) = unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        (libc::sigwaitinfo(all.as_ptr(), told.as_mut_ptr()), told.assume_init())
+    };
+    Signal::from_named_raw(signal).map(|signal| (signal, told.si_code == libc::SI_KERNEL))
+}
+
+/// Leaves the process at once, without the exit handlers that belong to the process it was forked from.
+pub(crate) fn leave(status: i32) -> ! {
+    // SAFETY: `_exit` does not return and touches no memory of ours.
+    unsafe { libc::_exit(status) }
+}

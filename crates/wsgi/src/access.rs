@@ -3,46 +3,46 @@
 //! Whatever a client sent is escaped, so that no client can end a line, start another, or leave its quotes.
 
 use std::{
-    fs::{File, OpenOptions},
     io::{self, Write},
-    os::fd::AsFd,
-    path::{Path, PathBuf},
-    sync::{PoisonError, RwLock},
+    path::Path,
     time::SystemTime,
 };
 
 use jiff::{Timestamp, tz::TimeZone};
 use mlws_server::Record;
 
+use crate::{logfile::LogFile, process::Identity};
+
 pub(crate) struct AccessLog {
-    path: PathBuf,
-    file: RwLock<File>,
+    /// None is stdout.
+    file: Option<LogFile>,
     zone: TimeZone,
 }
 
 impl AccessLog {
-    /// Opens a file to append to it, or stdout where `path` is `-`.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = RwLock::new(open(path)?);
-        Ok(Self { path: path.to_owned(), file, zone: TimeZone::system() })
+    /// Opens a file to append to it, for `identity` if there is one; or stdout where `path` is `-`.
+    pub(crate) fn open(path: &Path, identity: Option<&Identity>) -> io::Result<Self> {
+        let file = (path.as_os_str() != "-").then(|| LogFile::open(path, identity)).transpose()?;
+        Ok(Self { file, zone: TimeZone::system() })
     }
 
-    /// Opens the file anew, as it may have been moved away. If that fails, it goes on with the one it has, and says so.
+    /// Opens the file anew, after something has moved it away. Where that fails, the old one goes on; stdout is left alone.
     pub(crate) fn reopen(&self) {
-        match open(&self.path) {
-            Ok(file) => *self.file.write().unwrap_or_else(PoisonError::into_inner) = file,
-            Err(error) => {
-                log::error!("the access log {} cannot be opened anew: {error}", self.path.display());
-            }
+        if let Some(file) = &self.file {
+            file.reopen();
         }
     }
 
     /// Writes the line of one request, in one piece. A full disk or a broken pipe loses the line and nothing else.
     pub(crate) fn write(&self, record: &Record<'_>) {
         let mut line = Vec::with_capacity(256);
-        if self.compose(&mut line, record).is_ok() {
-            let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
-            let _ = (&*file).write_all(&line);
+        if self.compose(&mut line, record).is_err() {
+            return;
+        }
+        if let Some(file) = &self.file {
+            file.write(&line);
+        } else {
+            let _ = io::stdout().write_all(&line); // it is a whole line, so it is not held back
         }
     }
 
@@ -65,13 +65,6 @@ impl AccessLog {
         let at = Timestamp::try_from(at).unwrap_or_default().to_zoned(self.zone.clone());
         jiff::fmt::strtime::format("%d/%b/%Y:%H:%M:%S %z", &at).unwrap_or_default()
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    if path.as_os_str() == "-" {
-        return Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?));
-    }
-    OpenOptions::new().append(true).create(true).open(path)
 }
 
 /// Appends `text` with everything but harmless ASCII as `\xNN`.

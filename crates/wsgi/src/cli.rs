@@ -45,6 +45,8 @@ pub(crate) struct Flags {
     pub(crate) process: Process,
     #[command(flatten)]
     pub(crate) logs: Logs,
+    #[command(flatten)]
+    pub(crate) development: Development,
 }
 
 #[derive(Args)]
@@ -213,18 +215,72 @@ pub(crate) struct Process {
     /// Folders where modules are looked for before anywhere else, separated by commas
     #[arg(long, value_name = "FOLDERS", value_delimiter = ',')]
     pub(crate) pythonpath: Vec<PathBuf>,
+
+    /// Write the process id of the master to this file, and remove it at the end
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) pid: Option<PathBuf>,
+
+    /// Go on in the background. The command returns when all workers are ready, or tells why they cannot be. After
+    /// that stdin, stdout and stderr are /dev/null: use --error-logfile
+    #[arg(short = 'D', long)]
+    pub(crate) daemon: bool,
+
+    /// Run the workers as this user, and in its own group unless --group is given. Only root can
+    #[arg(short, long, value_name = "NAME|UID")]
+    pub(crate) user: Option<String>,
+
+    /// Run the workers in this group, and in no other
+    #[arg(short, long, value_name = "NAME|GID")]
+    pub(crate) group: Option<String>,
+
+    /// What nobody may do with new files: 022 and 0o22 are octal, 18 is the same in decimal. Unless given it is as
+    /// found, but everybody may connect to a Unix socket
+    #[arg(short = 'm', long, value_name = "MASK", value_parser = file_mask)]
+    pub(crate) umask: Option<u32>,
+
+    /// With --user: run the workers in all groups of that user
+    #[arg(long)]
+    pub(crate) initgroups: bool,
 }
 
 #[derive(Args)]
 #[command(next_help_heading = "Logs")]
 pub(crate) struct Logs {
-    /// The least that is worth a line on stderr
+    /// The least that is worth a line in the log
     #[arg(long, value_name = "LEVEL", value_enum, default_value = "info", ignore_case = true)]
     log_level: Level,
+
+    /// Where the log goes; `-` is stderr
+    #[arg(long, visible_alias = "log-file", value_name = "FILE", default_value = "-")]
+    pub(crate) error_logfile: PathBuf,
 
     /// Where each request gets a line, in the combined format; `-` is stdout
     #[arg(long, value_name = "FILE")]
     pub(crate) access_logfile: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Development")]
+pub(crate) struct Development {
+    /// Load the application again whenever one of its files changes; while it cannot be loaded, clients are told why
+    #[arg(long)]
+    pub(crate) reload: bool,
+
+    /// With --reload: how changes are noticed. `inotify` is told of them by the system, `poll` looks at all files twice a
+    /// second, and `auto` polls only where the system cannot tell
+    #[arg(long, value_name = "ENGINE", value_enum, default_value = "auto", requires = "reload")]
+    pub(crate) reload_engine: Engine,
+
+    /// With --reload: another file to watch, or a pattern such as 'templates/**/*.html'; may be repeated
+    #[arg(long, value_name = "FILE", requires = "reload")]
+    pub(crate) reload_extra_file: Vec<glob::Pattern>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Engine {
+    Auto,
+    Poll,
+    Inotify,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -328,6 +384,19 @@ impl Logs {
     }
 }
 
+/// A file mode mask as gunicorn reads it: a leading 0 is octal, 0o, 0x and 0b are what they say, else it is decimal.
+fn file_mask(text: &str) -> Result<u32, String> {
+    let (digits, radix) = match text.as_bytes() {
+        [b'0', b'o' | b'O', ..] => (&text[2..], 8),
+        [b'0', b'x' | b'X', ..] => (&text[2..], 16),
+        [b'0', b'b' | b'B', ..] => (&text[2..], 2),
+        [b'0', _, ..] => (&text[1..], 8),
+        _ => (text, 10),
+    };
+    let mask = u32::from_str_radix(digits, radix).ok().filter(|mask| *mask <= 0o777);
+    mask.ok_or_else(|| "not a mask from 0 to 0o777".to_owned())
+}
+
 fn default_address() -> OsStr {
     match std::env::var("PORT") {
         Ok(port) if !port.is_empty() => format!("0.0.0.0:{port}").into(),
@@ -427,6 +496,17 @@ mod tests {
         for _ in 0..100 {
             let flags = read("app --max-requests 10 --max-requests-jitter 2").unwrap();
             assert!((10..=12).contains(&flags.server().max_requests.unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_mask_is_read_as_gunicorn_reads_it() {
+        for text in ["022", "0o22", "18", "0x12", "0b10010"] {
+            assert_eq!(file_mask(text), Ok(18), "{text}");
+        }
+        assert_eq!((file_mask("0"), file_mask("0777")), (Ok(0), Ok(0o777)));
+        for wrong in ["", "08", "0o", "+", "-1", "01000", "\u{e9}0"] {
+            assert!(file_mask(wrong).is_err(), "{wrong}");
         }
     }
 

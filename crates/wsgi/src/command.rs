@@ -50,7 +50,9 @@ pub(crate) fn main(py: Python<'_>, args: Vec<OsString>) -> PyResult<i32> {
         boot_timeout=None, max_requests=0, max_requests_jitter=0, max_rss=0, graceful_timeout=30, limit_request_line=8190, \
         limit_request_fields=100, limit_request_field_size=8190, limit_request_head=None, limit_request_body=0, \
         body_in_memory=524288, tmp_dir=None, http_compat='strict', keep_alive=5, head_timeout=30, body_timeout=30, \
-        body_rate=512, write_timeout=60, chdir=None, pythonpath=None, log_level='info', access_logfile=None)"
+        body_rate=512, write_timeout=60, chdir=None, pythonpath=None, pid=None, daemon=False, \
+        user=None, group=None, umask=None, initgroups=False, log_level='info', error_logfile='-', access_logfile=None, \
+        reload=False, reload_engine='auto', reload_extra_file=None)"
 )]
 pub(crate) fn serve(app: &Bound<'_, PyAny>, settings: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
     let py = app.py();
@@ -118,7 +120,8 @@ fn end_on_interrupt(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-fn tell(refusal: &Refusal) -> i32 {
+/// Shows why nothing is served. The exit status that says the same.
+pub(crate) fn tell(refusal: &Refusal) -> i32 {
     // Where stderr is gone, the status still tells.
     let _ = writeln!(io::stderr(), "error: {refusal}");
     refusal.exit_status()

@@ -11,9 +11,12 @@
 //! | [`sockets`]       | what it listens on, and hands to a second master |
 //! | [`working`]       | a worker: loads the application and serves |
 //! | [`app`]           | the bridge: a request becomes an environ, what the application answers a response |
-//! | [`logging`]       | lines on stderr |
+//! | [`reload`]        | `--reload`: watches the application's files |
+//! | [`process`]       | service managers, daemons, containers, pidfiles, users |
+//! | [`logging`]       | the log, on stderr or in a file |
 //! | [`access`]        | a line for each request |
 //! | [`stacks`]        | where a process crashed, or where a request hangs |
+//! | [`logfile`]       | a file that can be opened anew |
 //! | [`refusal`]       | why nothing is served |
 //! | [`ffi`]           | all the unsafe code |
 
@@ -23,8 +26,11 @@ mod cli;
 mod command;
 mod ffi;
 mod loader;
+mod logfile;
 mod logging;
+mod process;
 mod refusal;
+mod reload;
 mod serving;
 mod sockets;
 mod stacks;

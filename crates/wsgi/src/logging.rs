@@ -1,24 +1,63 @@
-//! What the server tells its operator: lines on stderr such as `[2026-11-22 20:34:20 +0000] [1234] [INFO] text`.
+//! What the server tells its operator: lines such as `[2026-11-22 20:34:20 +0000] [1234] [INFO] text`, on stderr or in a file.
 //!
 //! A record is one write, however many lines it has, so that the lines of several processes do not mix; and a stderr
-//! that is closed or full of errors never stops anything.
+//! that is closed or full of errors never stops anything. Until the server is up, errors are shown on stderr in any case.
 
 use std::{
     fmt::{Arguments, Write as _},
     fs::File,
     io::Write as _,
-    os::fd::{AsRawFd, IntoRawFd},
+    os::fd::{AsRawFd, IntoRawFd, RawFd},
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use jiff::Zoned;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// Shows records from this level on. A second call in the same process only changes the level.
+use crate::logfile::LogFile;
+
+/// Where records go; stderr where there is none.
+static FILE: RwLock<Option<LogFile>> = RwLock::new(None);
+/// Whether somebody may still look at stderr to see the server come up.
+static STARTING: AtomicBool = AtomicBool::new(true);
+
+/// Shows records from this level on, on stderr. A second call in the same process begins anew.
 pub(crate) fn start(level: LevelFilter) {
     keep_standard_descriptors();
     // It fails if there is a logger already: this one, or one that was wanted more.
     let _ = log::set_logger(&Stderr);
     log::set_max_level(level);
+    STARTING.store(true, Ordering::Relaxed);
+    *FILE.write().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// From now on records go to this file, and errors to stderr as well until [`settle`].
+pub(crate) fn write_to(file: LogFile) {
+    *FILE.write().unwrap_or_else(PoisonError::into_inner) = Some(file);
+}
+
+/// The server is up: errors are for the file alone, if there is one.
+pub(crate) fn settle() {
+    STARTING.store(false, Ordering::Relaxed);
+}
+
+/// Opens the file anew, after something has moved it away. Where that fails, the old one goes on.
+pub(crate) fn reopen() {
+    if let Some(file) = &*file() {
+        file.reopen();
+    }
+}
+
+/// Where the log goes now; it stays the same number when the file is opened anew.
+pub(crate) fn descriptor() -> RawFd {
+    file().as_ref().map_or(2, LogFile::descriptor)
+}
+
+fn file() -> RwLockReadGuard<'static, Option<LogFile>> {
+    FILE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes a record that no level hides: why a process cannot do its work at all.
@@ -64,5 +103,11 @@ fn write(level: &str, text: Arguments<'_>) {
     let mut line = String::with_capacity(128);
     let written = writeln!(line, "[{}] [{process}] [{level}] {text}", now.strftime("%Y-%m-%d %H:%M:%S %z"));
     debug_assert!(written.is_ok(), "a value in a record failed to show itself");
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    let file = file();
+    if let Some(file) = &*file {
+        file.write(line.as_bytes());
+    }
+    if file.is_none() || (matches!(level, "ERROR" | "CRITICAL") && STARTING.load(Ordering::Relaxed)) {
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
 }

@@ -16,6 +16,7 @@ use std::{
 use mlws_server::{Concurrency, Listener, Shares};
 use mlws_supervisor::{ForkHooks, News, Owner, Pid, Role, Settings, Worker, supervise, supervise_under};
 use pyo3::{exceptions::PySystemExit, prelude::*};
+use rustix::{fs::Mode, process::umask};
 
 use crate::{
     access::AccessLog,
@@ -23,8 +24,11 @@ use crate::{
     cli::Flags,
     ffi,
     loader::Target,
+    logfile::LogFile,
     logging,
+    process::{self, Identity, Pidfile, Surroundings},
     refusal::Refusal,
+    reload::{self, Watch},
     sockets::Sockets,
     stacks, working,
 };
@@ -41,42 +45,34 @@ pub(crate) enum Application {
 /// Serves until told to end. The exit status of the whole, in the master.
 pub(crate) fn run(py: Python<'_>, flags: &Flags, application: &Application) -> Result<i32, Refusal> {
     logging::start(flags.logs.level());
-    let again = start_again(py);
-    let folders = enter_folder(flags)?;
-    let access = flags.logs.access_logfile.as_deref().map(open_access_log).transpose()?;
-    let sockets = Sockets::open(py, &flags.sockets.bind, flags.sockets.backlog)?;
-    let shares = Shares::new(usize::from(flags.running.workers).max(FEW)).map_err(|error| {
-        Refusal::System(format!("no memory for what the workers tell each other: {error}"))
-    })?;
-    let mut house = House {
-        flags,
-        application,
-        folders,
-        urls: sockets.urls(),
-        first: sockets.first,
-        sockets,
-        access: access.map(Arc::new),
-        shares: Arc::new(shares),
-        preloaded: None,
-        second: None,
-        again,
-    };
-    flush_python(py);
-    match supervise(house.settings(), &mut house) {
-        Role::Master(status) => {
-            if house.first.is_none() && house.second.is_none() {
-                house.sockets.remove_files();
-            }
-            Ok(status)
+    if flags.development.reload {
+        if matches!(application, Application::Given(_)) {
+            let text = "to reload, the application has to be given by its name, such as 'module:app'";
+            return Err(Refusal::Usage(text.into()));
         }
-        Role::Worker(status) => end_process(py, status),
+        log::warn!("--reload is for development: it shows failures to clients, and costs time");
     }
+    process::start(py, flags, &PythonFork, |surroundings| {
+        let mut house = House::new(py, flags, application, surroundings)?;
+        flush_python(py);
+        match supervise(house.settings(), &mut house) {
+            Role::Master(status) => {
+                house.clear_away();
+                Ok(status)
+            }
+            Role::Worker(status) => end_process(py, status),
+        }
+    })
 }
 
 /// What the master has, and each worker a copy of.
 pub(crate) struct House<'a> {
     pub(crate) flags: &'a Flags,
     application: &'a Application,
+    pub(crate) surroundings: &'a Surroundings,
+    /// Whom the workers run as.
+    identity: Option<Identity>,
+    pidfile: Option<Pidfile>,
     folders: Vec<PathBuf>,
     urls: String,
     pub(crate) sockets: Sockets,
@@ -85,13 +81,63 @@ pub(crate) struct House<'a> {
     pub(crate) shares: Arc<Shares>,
     /// In the process of a generation, and in its workers: the application as it was loaded for all of them.
     preloaded: Option<Arc<Wsgi>>,
+    /// With `--reload`: which files the application was loaded from.
+    pub(crate) watch: Option<Watch>,
     first: Option<Pid>,
     second: Option<Pid>,
     /// The command that starts what runs here once more.
     again: PyResult<Command>,
 }
 
-impl House<'_> {
+impl<'a> House<'a> {
+    fn new(
+        py: Python<'_>,
+        flags: &'a Flags,
+        application: &'a Application,
+        surroundings: &'a Surroundings,
+    ) -> Result<Self, Refusal> {
+        let again = start_again(py);
+        let identity = Identity::of(&flags.process)?;
+        let folders = enter_folder(flags)?;
+        if let Some(mask) = flags.process.umask {
+            umask(Mode::from_raw_mode(mask));
+        }
+        let access = open_logs(flags, identity.as_ref())?;
+        let sockets = Sockets::open(py, flags, &surroundings.systemd, identity.as_ref())?;
+        let pidfile = flags.process.pid.as_ref().map(|path| match sockets.first {
+            None => Pidfile::create(path),
+            Some(_) => Pidfile::create(&with_suffix(path, ".2")),
+        });
+        let pidfile = pidfile.transpose().inspect_err(|_| sockets.remove_files())?;
+        let shares = Shares::new(usize::from(flags.running.workers).max(FEW)).map_err(|error| {
+            Refusal::System(format!("no memory for what the workers tell each other: {error}"))
+        })?;
+        Ok(Self {
+            flags,
+            application,
+            surroundings,
+            identity,
+            pidfile,
+            folders,
+            urls: sockets.urls(),
+            first: sockets.first,
+            sockets,
+            access: access.map(Arc::new),
+            shares: Arc::new(shares),
+            preloaded: None,
+            watch: None,
+            second: None,
+            again,
+        })
+    }
+
+    /// At the end, unless another master goes on with it.
+    fn clear_away(&self) {
+        if self.first.is_none() && self.second.is_none() {
+            self.sockets.remove_files();
+        }
+    }
+
     fn settings(&self) -> Settings {
         let running = &self.flags.running;
         let preloads = running.preload && self.preloaded.is_none();
@@ -99,21 +145,18 @@ impl House<'_> {
             workers: if preloads { 1 } else { running.workers.into() },
             graceful_timeout: running.graceful_timeout,
             boot_timeout: running.boot_timeout(),
-            tick: None,
+            tick: if self.preloaded.is_none() { self.surroundings.systemd.watchdog_interval() } else { None },
             is_above_masters: preloads,
             first: self.first,
         }
     }
 
     /// Imports the application, or takes it as it was preloaded.
-    pub(crate) fn wsgi(&self, py: Python<'_>) -> Result<Arc<Wsgi>, Refusal> {
+    pub(crate) fn wsgi(&mut self, py: Python<'_>) -> Result<Arc<Wsgi>, Refusal> {
         if let Some(wsgi) = &self.preloaded {
             return Ok(Arc::clone(wsgi));
         }
-        let app = match self.application {
-            Application::Named(target) => target.load(py, &self.folders)?,
-            Application::Given(app) => app.clone_ref(py),
-        };
+        let app = if self.flags.development.reload { self.load_to_watch(py)? } else { self.load(py)? };
         let running = &self.flags.running;
         let facts = Facts {
             multithread: matches!(self.flags.concurrency(), Concurrency::Threads(_)),
@@ -130,6 +173,31 @@ impl House<'_> {
         Ok(Arc::new(wsgi))
     }
 
+    fn load(&self, py: Python<'_>) -> Result<Py<PyAny>, Refusal> {
+        match self.application {
+            Application::Named(target) => target.load(py, &self.folders),
+            Application::Given(app) => Ok(app.clone_ref(py)),
+        }
+    }
+
+    /// The application, or what stands in for one that cannot be loaded.
+    fn load_to_watch(&mut self, py: Python<'_>) -> Result<Py<PyAny>, Refusal> {
+        let began = reload::now();
+        let (app, failure) = match self.load(py) {
+            Ok(app) => (Ok(app), None),
+            Err(refusal) => {
+                let failure = refusal.to_string();
+                logging::critical(&failure);
+                (reload::stand_in(py, &failure), Some(failure))
+            }
+        };
+        let watch = Watch::new(py, &self.flags.development, &self.folders[0], began, failure.as_deref());
+        let both = app.and_then(|app| Ok((app, watch?)));
+        let (app, watch) = both.map_err(|error| Refusal::raised(py, "--reload cannot work", &error))?;
+        self.watch = Some(watch);
+        Ok(app)
+    }
+
     /// The life of a process that loads the application for the workers of one generation, and is their master.
     fn preload(&mut self, py: Python<'_>, worker: Worker) -> Result<i32, Refusal> {
         self.preloaded = Some(self.wsgi(py)?);
@@ -144,6 +212,11 @@ impl House<'_> {
 impl Owner for House<'_> {
     fn work(&mut self, worker: Worker) -> i32 {
         Python::attach(|py| {
+            let identity = self.identity.take(); // the workers of a preloaded application have it already
+            if let Err(refusal) = identity.map_or(Ok(()), |identity| identity.assume()) {
+                logging::critical(&refusal.to_string());
+                return refusal.exit_status();
+            }
             if let Err(error) = stacks::listen(py) {
                 log::warn!("a worker that hangs or crashes will not show where: {error}");
             }
@@ -161,24 +234,45 @@ impl Owner for House<'_> {
 
     fn hear(&mut self, news: News) {
         match news {
-            News::Ready { workers } if !self.settings().is_above_masters && self.preloaded.is_some() => {
-                log::debug!("{workers} preloaded workers are ready");
+            News::Ready { .. } if self.preloaded.is_some() => {
+                Python::attach(|py| self.surroundings.settle(py));
             }
             News::Ready { .. } => {
-                let (app, how) = (&self.flags.app, processes_and_threads(self.flags));
-                log::info!("serving {app} on {} ({how})", self.urls);
+                let on = format!("on {} ({})", self.urls, processes_and_threads(self.flags));
+                log::info!("serving {} {on}", self.flags.app);
+                Python::attach(|py| self.surroundings.ready(py, &format!("serving {on}")));
             }
             News::Reopen => {
+                logging::reopen();
                 if let Some(access) = &self.access {
                     access.reopen();
                 }
             }
-            News::SecondIsGone => self.second = None,
-            News::FirstIsGone => self.first = None,
-            // A socket that the master kept open would let clients wait for nobody.
-            News::Ending => self.sockets.listeners.clear(),
             News::Ended { number } => self.shares.clear(number),
-            News::Reloading | News::ReloadFailed | News::Tick => {}
+            News::Ending => {
+                if self.preloaded.is_none() {
+                    self.surroundings.systemd.stopping();
+                }
+                // A socket that the master kept open would let clients wait for nobody.
+                self.sockets.listeners.clear();
+            }
+            News::Reloading => self.surroundings.systemd.reloading(),
+            News::ReloadFailed => {
+                self.surroundings.systemd.ready("the last reload has failed; serving as before");
+            }
+            News::Tick => self.surroundings.systemd.alive(),
+            News::SecondIsGone => {
+                self.second = None;
+                self.surroundings.systemd.main_pid();
+            }
+            News::FirstIsGone => {
+                self.first = None;
+                if let (Some(pidfile), Some(path)) = (&mut self.pidfile, &self.flags.process.pid)
+                    && let Err(refusal) = pidfile.rename_to(path)
+                {
+                    log::error!("{refusal}");
+                }
+            }
         }
     }
 
@@ -193,6 +287,7 @@ impl Owner for House<'_> {
         if let Some(folder) = again.get_current_dir() {
             command.current_dir(folder);
         }
+        self.surroundings.systemd.pass_on(&mut command);
         let second = self.sockets.start_second(command)?;
         self.second = Some(second);
         Ok(second)
@@ -200,6 +295,20 @@ impl Owner for House<'_> {
 }
 
 impl ForkHooks for House<'_> {
+    fn before(&self) {
+        PythonFork.before();
+    }
+    fn after_in_parent(&self) {
+        PythonFork.after_in_parent();
+    }
+    fn after_in_child(&self) {
+        PythonFork.after_in_child();
+    }
+}
+
+struct PythonFork;
+
+impl ForkHooks for PythonFork {
     fn before(&self) {
         ffi::before_fork();
     }
@@ -224,9 +333,20 @@ fn enter_folder(flags: &Flags) -> Result<Vec<PathBuf>, Refusal> {
         .collect()
 }
 
-fn open_access_log(path: &Path) -> Result<AccessLog, Refusal> {
-    AccessLog::open(path)
-        .map_err(|error| Refusal::System(format!("cannot open the access log {}: {error}", path.display())))
+/// The log goes to its file from here on. The access log, if there is to be one.
+fn open_logs(flags: &Flags, identity: Option<&Identity>) -> Result<Option<AccessLog>, Refusal> {
+    let cannot =
+        |path: &Path, error| Refusal::System(format!("cannot open the log {}: {error}", path.display()));
+    let path = &flags.logs.error_logfile;
+    if path.as_os_str() != "-" {
+        logging::write_to(LogFile::open(path, identity).map_err(|error| cannot(path, error))?);
+    } else if flags.process.daemon {
+        log::warn!(
+            "a daemon has no stderr: its log is lost from when it is ready, unless --error-logfile names a file"
+        );
+    }
+    let open = |path: &PathBuf| AccessLog::open(path, identity).map_err(|error| cannot(path, error));
+    flags.logs.access_logfile.as_ref().map(open).transpose()
 }
 
 /// The command line that started this process, in the folder it was started in.
@@ -241,6 +361,12 @@ fn start_again(py: Python<'_>) -> PyResult<Command> {
     };
     command.args(words.into_iter().skip(1)).current_dir(std::env::current_dir()?);
     Ok(command)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// Only the thread that forks lives on in a worker.
@@ -275,7 +401,7 @@ pub(crate) fn flush_python(py: Python<'_>) {
 
 /// Ends this process as `sys.exit(status)` would at the end of a script: threads joined, exit handlers run, streams
 /// flushed. To print a `SystemExit` is Python's own way to do that from C.
-fn end_process(py: Python<'_>, status: i32) -> ! {
+pub(crate) fn end_process(py: Python<'_>, status: i32) -> ! {
     PySystemExit::new_err(status).print(py);
     std::process::exit(status)
 }

@@ -13,7 +13,13 @@ use mlws_server::{Address, Listener};
 use mlws_supervisor::Pid;
 use pyo3::prelude::*;
 
-use crate::refusal::Refusal;
+use rustix::{fs::Mode, process::umask};
+
+use crate::{
+    cli::Flags,
+    process::{Identity, Systemd},
+    refusal::Refusal,
+};
 
 /// The descriptors of the sockets, separated by commas.
 const SOCKETS: &str = "MLWS_SOCKETS";
@@ -30,8 +36,15 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Takes over what a first master has handed on, else binds all addresses or none.
-    pub(crate) fn open(py: Python<'_>, addresses: &[Address], backlog: i32) -> Result<Self, Refusal> {
+    /// Takes over what a first master or a service manager has handed on, else binds all addresses or none.
+    pub(crate) fn open(
+        py: Python<'_>,
+        flags: &Flags,
+        systemd: &Systemd,
+        identity: Option<&Identity>,
+    ) -> Result<Self, Refusal> {
+        let (handed_over, backlog) = (systemd.addresses(), flags.sockets.backlog);
+        let addresses = handed_over.as_ref().unwrap_or(&flags.sockets.bind);
         let files = addresses.iter().filter_map(|address| match address {
             Address::Unix(path) => Some(path.clone()),
             _ => None,
@@ -51,7 +64,7 @@ impl Sockets {
             return Ok(sockets);
         }
         for address in addresses {
-            match Listener::bind(address, backlog) {
+            match bind(address, flags, identity) {
                 Ok(listener) => sockets.listeners.push(listener),
                 Err(error) => {
                     sockets.remove_files();
@@ -61,6 +74,10 @@ impl Sockets {
             if let Address::Unix(path) = address {
                 sockets.files.push(path.clone());
             }
+        }
+        if handed_over.is_some() {
+            let urls = sockets.urls();
+            log::info!("the service manager has handed over the sockets, which replace --bind: {urls}");
         }
         Ok(sockets)
     }
@@ -88,6 +105,22 @@ impl Sockets {
             }
         }
     }
+}
+
+/// Whether this process was started by a first master, beside it.
+pub(crate) fn is_second_master() -> bool {
+    std::env::var_os(FIRST).is_some()
+}
+
+/// A Unix socket belongs to the workers, and everybody may connect whom --umask lets in.
+fn bind(address: &Address, flags: &Flags, identity: Option<&Identity>) -> io::Result<Listener> {
+    let found = umask(Mode::from_raw_mode(flags.process.umask.unwrap_or(0)));
+    let listener = Listener::bind(address, flags.sockets.backlog);
+    umask(found);
+    if let (Ok(_), Address::Unix(path), Some(identity)) = (&listener, address, identity) {
+        identity.own(path).inspect_err(|_| drop(std::fs::remove_file(path)))?;
+    }
+    listener
 }
 
 /// Takes a variable out of the environment.

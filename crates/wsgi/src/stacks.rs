@@ -5,12 +5,12 @@
 
 use pyo3::{intern, prelude::*, types::IntoPyDict};
 
-const STDERR: i32 = 2;
+use crate::logging;
 
 /// For a worker, before anything of the application runs. What the application sets up later comes in place of this.
 pub(crate) fn listen(py: Python<'_>) -> PyResult<()> {
     let faulthandler = py.import(intern!(py, "faulthandler"))?;
-    let options = [("file", STDERR.into_pyobject(py)?.into_any())].into_py_dict(py)?;
+    let options = [("file", logging::descriptor().into_pyobject(py)?.into_any())].into_py_dict(py)?;
     options.set_item("all_threads", true)?;
     if !faulthandler.call_method0(intern!(py, "is_enabled"))?.is_truthy()? {
         faulthandler.call_method(intern!(py, "enable"), (), Some(&options))?;

@@ -11,7 +11,9 @@ use pyo3::prelude::*;
 
 use crate::{
     access::AccessLog,
+    logging,
     refusal::Refusal,
+    reload::{Ask, Watch, Watcher},
     serving::{House, flush_python},
 };
 
@@ -20,14 +22,21 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     let wsgi = house.wsgi(py)?;
     let cannot = |error| Refusal::System(format!("this worker cannot serve: {error}"));
     let voice = worker.voice().map_err(cannot)?;
+    house.surroundings.settle(py);
     worker.ready();
+    let watch = house.watch.take().filter(|_| worker.number == 0);
+    let watcher =
+        watch.map(|watch| start_watcher(py, watch, &worker, house.flags.running.fork)).transpose()?;
     let listeners = std::mem::take(&mut house.sockets.listeners);
     let shares = Some((Arc::clone(&house.shares), worker.number));
     let settings = mlws_server::Settings { shares, ..house.flags.server() };
     let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| match notice {
         Notice::Worn | Notice::Overdue => voice.is_worn(),
     }));
-    match watch(server, worker, house.access.clone()).and_then(Server::run).map_err(cannot)? {
+    match obey(server, Hearer { worker, watcher, access: house.access.clone() })
+        .and_then(Server::run)
+        .map_err(cannot)?
+    {
         Ended::Finished => Ok(()),
         Ended::Stuck => {
             log::error!("a thread is stuck in the application; this process is left without it");
@@ -37,34 +46,54 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     }
 }
 
-/// Orders show on two descriptors, and either may be the one that has news.
-fn watch(mut server: Server, worker: Worker, access: Option<Arc<AccessLog>>) -> io::Result<Server> {
-    let mut descriptors = Vec::new();
-    for descriptor in worker.orders() {
-        descriptors.push(descriptor.try_clone_to_owned()?);
-    }
-    let orders = Arc::new(Mutex::new((worker, access)));
-    for descriptor in descriptors {
-        let orders = Arc::clone(&orders);
-        server = server.watch(
-            descriptor,
-            Box::new(move || {
-                let (worker, access) = &mut *orders.lock().unwrap_or_else(PoisonError::into_inner);
-                next_order(worker, access.as_deref())
-            }),
-        );
-    }
-    Ok(server)
+/// In a worker that forks, the watcher is a process, for there must be one thread only.
+fn start_watcher(py: Python<'_>, watch: Watch, worker: &Worker, fork: bool) -> Result<Watcher, Refusal> {
+    let voice = worker.voice().map_err(|error| Refusal::System(format!("--reload cannot work: {error}")))?;
+    let ask: Ask = Box::new(move || voice.asks_for_reload());
+    let started = if fork { watch.in_process(py, &ask) } else { watch.in_thread(ask) };
+    started.map_err(|error| Refusal::raised(py, "the files of the application cannot be watched", &error))
 }
 
-/// Carries out what is no business of the server's.
-fn next_order(worker: &mut Worker, access: Option<&AccessLog>) -> Option<mlws_server::Order> {
-    loop {
-        match worker.next_order()? {
-            Order::Drain => return Some(mlws_server::Order::Drain),
-            Order::Stop => return Some(mlws_server::Order::Stop),
-            Order::Reopen => access.map_or((), AccessLog::reopen),
-            Order::OneMore | Order::OneFewer => {} // for a master
+/// Who hears the orders of the master.
+struct Hearer {
+    worker: Worker,
+    watcher: Option<Watcher>,
+    access: Option<Arc<AccessLog>>,
+}
+
+impl Hearer {
+    /// Carries out what is no business of the server's.
+    fn next_order(&mut self) -> Option<mlws_server::Order> {
+        loop {
+            let order = match self.worker.next_order()? {
+                Order::Reopen => {
+                    logging::reopen();
+                    if let Some(access) = &self.access {
+                        access.reopen();
+                    }
+                    continue;
+                }
+                Order::OneMore | Order::OneFewer => continue, // for a master
+                Order::Drain => mlws_server::Order::Drain,
+                Order::Stop => mlws_server::Order::Stop,
+            };
+            self.watcher = None; // whoever is told to end is not to be replaced because of a change
+            return Some(order);
         }
     }
+}
+
+/// Orders show on two descriptors, and either may be the one that has news.
+fn obey(mut server: Server, hearer: Hearer) -> io::Result<Server> {
+    let mut descriptors = Vec::new();
+    for descriptor in hearer.worker.orders() {
+        descriptors.push(descriptor.try_clone_to_owned()?);
+    }
+    let hearer = Arc::new(Mutex::new(hearer));
+    for descriptor in descriptors {
+        let hearer = Arc::clone(&hearer);
+        let next = move || hearer.lock().unwrap_or_else(PoisonError::into_inner).next_order();
+        server = server.watch(descriptor, Box::new(next));
+    }
+    Ok(server)
 }

@@ -1,10 +1,34 @@
 """Small WSGI apps, one per thing to be seen: `/module/function` runs that function of that module here."""
 
-from . import answers, clients, environs, failures, faults, files, gates, hangs, inputs, misbehaviour
+from . import (
+    answers,
+    clients,
+    environs,
+    failures,
+    faults,
+    files,
+    gates,
+    hangs,
+    inputs,
+    misbehaviour,
+    processes,
+)
 
 MODULES = {
     module.__name__.rpartition(".")[2]: module
-    for module in (answers, clients, environs, failures, faults, files, gates, hangs, inputs, misbehaviour)
+    for module in (
+        answers,
+        clients,
+        environs,
+        failures,
+        faults,
+        files,
+        gates,
+        hangs,
+        inputs,
+        misbehaviour,
+        processes,
+    )
 }
 
 

@@ -1,0 +1,108 @@
+//! How the server lives among other processes: under a service manager, as a daemon, first in a container, without root's rights.
+//!
+//! The one thing to know: [`start`] may fork, and then the work is done in a process that must not return to Python's caller; so it
+//! ends there, and the calling process returns with its status.
+//!
+//! | module         | what it holds |
+//! |----------------|---|
+//! | [`systemd`]    | the protocol of a service manager |
+//! | [`daemon`]     | letting go of the terminal |
+//! | [`pidfile`]    | which process is the master |
+//! | [`privileges`] | whom the workers run as |
+
+mod daemon;
+mod pidfile;
+mod privileges;
+mod systemd;
+
+use std::{cell::Cell, io};
+
+use mlws_supervisor::{Detached, ForkHooks, Init, Launch, become_init_if_pid_1, detach};
+use pyo3::prelude::*;
+
+use crate::{
+    cli::Flags,
+    command::tell,
+    logging,
+    refusal::Refusal,
+    serving::{end_process, flush_python},
+    sockets::is_second_master,
+};
+pub(crate) use pidfile::Pidfile;
+pub(crate) use privileges::Identity;
+pub(crate) use systemd::Systemd;
+
+/// Those who wait to hear how the server is.
+pub(crate) struct Surroundings {
+    pub(crate) systemd: Systemd,
+    /// The command that started this daemon, until it was told.
+    launch: Cell<Option<Launch>>,
+    is_daemon: bool,
+    is_second: bool,
+}
+
+impl Surroundings {
+    /// Runs in the master once all workers are ready.
+    pub(crate) fn ready(&self, py: Python<'_>, status: &str) {
+        if self.is_daemon || self.is_second {
+            self.systemd.main_pid();
+        }
+        self.systemd.ready(status);
+        self.settle(py);
+        if let Some(launch) = self.launch.take() {
+            launch.tell(0);
+        }
+    }
+
+    /// From now on the log is where errors stand, and a daemon has no terminal. Runs in the master and in each worker.
+    pub(crate) fn settle(&self, py: Python<'_>) {
+        logging::settle();
+        if self.is_daemon {
+            daemon::leave_terminal(py);
+        }
+    }
+}
+
+/// Runs `serve` in the process that has to be the master: this one, the child of process 1, or a daemon.
+pub(crate) fn start(
+    py: Python<'_>,
+    flags: &Flags,
+    hooks: &dyn ForkHooks,
+    serve: impl FnOnce(&Surroundings) -> Result<i32, Refusal>,
+) -> Result<i32, Refusal> {
+    let systemd = Systemd::from_environment(py)?;
+    // A second master is in the background as its first one is.
+    let is_daemon = flags.process.daemon && !is_second_master();
+    let surroundings =
+        Surroundings { systemd, launch: Cell::new(None), is_daemon, is_second: is_second_master() };
+    let work =
+        || if is_daemon { serve_as_daemon(py, hooks, &surroundings, serve) } else { serve(&surroundings) };
+    flush_python(py);
+    match become_init_if_pid_1(hooks).map_err(|error| cannot_fork(&error))? {
+        Init::NotNeeded => work(),
+        Init::Ended(status) => Ok(status),
+        Init::Child => end_process(py, work().unwrap_or_else(|refusal| tell(&refusal))),
+    }
+}
+
+/// In the calling process, the status of the launch.
+fn serve_as_daemon(
+    py: Python<'_>,
+    hooks: &dyn ForkHooks,
+    surroundings: &Surroundings,
+    serve: impl FnOnce(&Surroundings) -> Result<i32, Refusal>,
+) -> Result<i32, Refusal> {
+    match detach(hooks).map_err(|error| cannot_fork(&error))? {
+        Detached::Starter(status) => return Ok(status),
+        Detached::Daemon(launch) => surroundings.launch.set(Some(launch)),
+    }
+    let status = serve(surroundings).unwrap_or_else(|refusal| tell(&refusal));
+    if let Some(launch) = surroundings.launch.take() {
+        launch.tell(status.max(1)); // it was never ready, however well it ended
+    }
+    end_process(py, status)
+}
+
+fn cannot_fork(error: &io::Error) -> Refusal {
+    Refusal::System(format!("no process can be forked: {error}"))
+}

@@ -1,0 +1,33 @@
+"""Apps that tell in what they run, and that leave processes behind."""
+
+import contextlib
+import os
+import subprocess
+
+from .tools import answer_json, query
+
+
+def variables(environ, start_response):
+    """The environment of this process, as Python and as a program that it starts see it."""
+    with os.popen("env") as env:
+        return answer_json(start_response, [sorted(os.environ), env.read()])
+
+
+def streams(environ, start_response):
+    """What the standard streams lead to."""
+    return answer_json(start_response, [os.readlink(f"/proc/self/fd/{number}") for number in range(3)])
+
+
+def inheritable(environ, start_response):
+    """The descriptors that a program started here would have, beyond the standard streams."""
+    found = []
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):
+            found += [number] if number > 2 and os.get_inheritable(number) else []
+    return answer_json(start_response, found)
+
+
+def orphan(environ, start_response):
+    """Leaves an orphan behind, which ends when somebody opens the pipe that the query names."""
+    subprocess.run(["sh", "-c", f"cat '{query(environ)['door']}' >/dev/null 2>&1 &"], check=True)
+    return answer_json(start_response, "left")

@@ -1,0 +1,465 @@
+"""At home under an operator: pidfiles, daemons, other users, service managers, and process 1 of a container."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import json
+import os
+import pwd
+import signal
+import socket
+import stat
+import subprocess
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from harness import APPS, MLWS, Command, Server, eventually, gone, processes
+from wire import DEADLINE
+
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0
+    or subprocess.run(["test", "-r", APPS / "whoami.py"], user="nobody", check=False).returncode,
+    reason="only root can become somebody else, who must be allowed to read the app",
+)
+AS_NOBODY = (
+    "setpriv",
+    "--reuid",
+    "nobody",
+    "--regid",
+    str(pwd.getpwnam("nobody").pw_gid),
+    "--clear-groups",
+    MLWS,
+)
+
+
+def run(*arguments, command=(MLWS,), **settings):
+    """The ended process of a command that is to end soon by itself."""
+    words = [str(word) for word in (*command, *arguments)]
+    return subprocess.run(
+        words, cwd=APPS, capture_output=True, text=True, timeout=2 * DEADLINE, check=False, **settings
+    )
+
+
+def told(server, path):
+    return json.loads(server.get(f"/processes/{path}").text)
+
+
+def who(server):
+    return json.loads(server.get("/").text)
+
+
+def gone_pid():
+    """A number that was a process's, and is none's now."""
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+# Pidfiles
+
+
+def test_a_pidfile_names_the_master_for_as_long_as_it_serves(start, tmp_path):
+    pidfile = tmp_path / "pid"
+    server = start("raw", "--pid", pidfile, "--workers", "2")
+    assert pidfile.read_text() == f"{server.pid}\n"
+    assert stat.S_IMODE(pidfile.stat().st_mode) == 0o644
+    os.kill(server.workers()[0], signal.SIGKILL)  # no worker takes the file with it
+    eventually(lambda: len(server.workers()) == 2)
+    assert pidfile.read_text() == f"{server.pid}\n"
+    server.stop()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_pidfile_of_a_process_that_lives_is_respected(tmp_path):
+    pidfile, path = tmp_path / "pid", tmp_path / "socket"
+    pidfile.write_text(f"{os.getpid()}\n")
+    ended = run("raw", "--pid", pidfile, "--bind", f"unix:{path}")
+    assert ended.returncode == 1
+    assert f"names process {os.getpid()}, which lives: " in ended.stderr
+    assert pidfile.read_text() == f"{os.getpid()}\n"
+    assert not path.exists()
+
+
+def test_a_stale_pidfile_is_replaced(start, tmp_path):
+    pidfile = tmp_path / "pid"
+    pidfile.write_text(f"{gone_pid()}\n")
+    server = start("raw", "--pid", pidfile)
+    assert pidfile.read_text() == f"{server.pid}\n"
+
+
+def test_a_pidfile_that_somebody_else_has_taken_over_is_left_alone(start, tmp_path):
+    pidfile = tmp_path / "pid"
+    server = start("raw", "--pid", pidfile)
+    pidfile.write_text("1\n")
+    server.stop()
+    assert pidfile.read_text() == "1\n"
+
+
+# Logs
+
+
+def test_the_log_goes_to_a_file(start, tmp_path):
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    with Command(MLWS, "raw", "--bind", "127.0.0.1:0", "--error-logfile", log) as server:
+        eventually(lambda: "serving raw on" in log.read_text())
+        server.stop()
+        assert "stopping" in log.read_text()
+        assert log.read_text().startswith("before\n[")
+        assert server.log.wait_for_end() == ""
+
+
+def test_what_prevents_the_start_is_told_in_the_log_file_and_on_stderr(tmp_path):
+    log = tmp_path / "log"
+    ended = run("no_such_module", "--bind", "127.0.0.1:0", "--log-file", log)
+    assert ended.returncode == 3
+    for text in (ended.stderr, log.read_text()):
+        assert "there is no module 'no_such_module'" in text
+    assert "stopping at once" not in ended.stderr
+
+
+def test_a_log_file_that_cannot_be_opened_is_an_error():
+    ended = run("raw", "--bind", "127.0.0.1:0", "--error-logfile", "/no/such/folder/log")
+    assert ended.returncode == 1
+    assert "cannot open the log /no/such/folder/log: " in ended.stderr
+
+
+# Daemons
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    """Runs a command that leaves a daemon behind; its pidfile is in `tmp_path`. The daemon ends with the test."""
+    yield lambda *arguments, **settings: run(*arguments, "--daemon", "--pid", tmp_path / "pid", **settings)
+    for pid in running_with(tmp_path):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not running_with(tmp_path))
+
+
+def running_with(word):
+    """The processes that have this word in their command line."""
+    found = []
+    for process in processes():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if str(word).encode() in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+                found.append(process.pid)
+    return found
+
+
+def test_a_daemon_serves_when_its_command_returns_and_goes_when_told(daemon, tmp_path):
+    options = ("--bind", "127.0.0.1:0", "--workers", "2", "--error-logfile", tmp_path / "log")
+    started = daemon("raw", *options, "--access-logfile", tmp_path / "access")
+    assert (started.returncode, started.stdout, started.stderr) == (0, "", "")
+    log = (tmp_path / "log").read_text()
+    url = log.partition("serving raw on ")[2].split()[0]
+    with urlopen(f"{url}/processes/streams", timeout=DEADLINE) as answer:
+        assert json.load(answer) == ["/dev/null"] * 3
+    master = int((tmp_path / "pid").read_text())
+    [found] = [process for process in processes() if process.pid == master]
+    assert found.group not in (master, os.getpgrp())  # it leads no session that could get a terminal
+    assert found.parent != os.getpid()
+    assert os.readlink(f"/proc/{master}/fd/2") == "/dev/null"
+    assert len(running_with(tmp_path)) == 3
+    os.kill(master, signal.SIGTERM)
+    eventually(lambda: not running_with(tmp_path), "the daemon to end")
+    assert sorted(os.listdir(tmp_path)) == ["access", "log"]
+    assert "GET /processes/streams" in (tmp_path / "access").read_text()
+    assert "stopping" in (tmp_path / "log").read_text()
+
+
+def test_a_daemon_whose_log_will_be_lost_is_warned_of(daemon, tmp_path):
+    started = daemon("raw", "--bind", "127.0.0.1:0")
+    assert started.returncode == 0
+    assert "serving raw on" in started.stderr
+    assert "its log is lost" in started.stderr
+    assert running_with(tmp_path)
+
+
+def test_a_daemon_that_cannot_import_its_app_is_an_error_of_the_command(daemon, tmp_path):
+    (tmp_path / "broken.py").write_text("print('hello')\nraise RuntimeError('no database')\n")
+    started = daemon("broken", "--bind", "127.0.0.1:0", "--chdir", tmp_path)
+    assert started.returncode == 3
+    assert "RuntimeError: no database" in started.stderr
+    assert "Traceback" in started.stderr
+    assert started.stdout == "hello\n"
+    eventually(lambda: not running_with(tmp_path), "the daemon to end")
+    assert not (tmp_path / "pid").exists()
+
+
+def test_a_daemon_that_cannot_bind_is_an_error_of_the_command(daemon, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        started = daemon("raw", "--bind", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert started.returncode == 1
+    assert "in use" in started.stderr
+
+
+def test_a_daemon_that_is_killed_before_it_is_ready_is_an_error_of_the_command(daemon, tmp_path):
+    """Its app kills the master, whose last word never comes."""
+    (tmp_path / "deadly.py").write_text("import os\nos.kill(os.getppid(), 9)\n")
+    started = daemon("deadly", "--bind", "127.0.0.1:0", "--chdir", tmp_path)
+    assert started.returncode == 1
+
+
+# Users, groups and masks
+
+
+@as_root
+def test_workers_run_as_another_user_and_cannot_go_back(start):
+    nobody = pwd.getpwnam("nobody")
+    server = start("whoami", "--user", "nobody", "--workers", "2")
+    found = who(server)
+    assert (found["uid"], found["gid"], found["groups"]) == (nobody.pw_uid, nobody.pw_gid, [nobody.pw_gid])
+    assert not found["root"]
+    assert os.stat(f"/proc/{server.pid}").st_uid == 0
+
+
+@as_root
+@pytest.mark.parametrize("fork", [(), ("--fork",)], ids=["threads", "fork"])
+def test_users_and_groups_may_be_numbers(start, fork):
+    found = who(start("whoami", "-u", "4321", "-g", "1234", *fork))
+    assert (found["uid"], found["gid"], found["groups"]) == (4321, 1234, [1234])
+
+
+@as_root
+def test_initgroups_takes_the_other_groups_of_the_user(start):
+    members = [(name, group.gr_gid) for group in grp.getgrall() for name in group.gr_mem]
+    if not members:
+        pytest.skip("no user here has a second group")
+    name, second = members[0]
+    found = who(start("whoami", "--user", name, "--group", "1234", "--initgroups"))
+    assert sorted(found["groups"]) == sorted(os.getgrouplist(name, 1234))
+    assert second in found["groups"]
+
+
+@pytest.mark.parametrize("option", ["--user", "--group"])
+def test_an_unknown_name_is_an_error_before_anything_is_bound(option, tmp_path):
+    path = tmp_path / "socket"
+    ended = run("raw", option, "no-such-name", "--bind", f"unix:{path}")
+    assert ended.returncode == 2
+    assert f"there is no {option[2:]} 'no-such-name'" in ended.stderr
+    assert not path.exists()
+
+
+@as_root
+def test_who_is_not_root_can_only_name_himself(start):
+    ended = run("whoami", "--bind", "127.0.0.1:0", "--user", "root", command=AS_NOBODY)
+    assert ended.returncode == 1
+    assert "only root can run workers as user 0" in ended.stderr
+    found = who(start("whoami", "--user", "nobody", command=AS_NOBODY))
+    assert found["uid"] == pwd.getpwnam("nobody").pw_uid
+
+
+@as_root
+def test_sockets_and_logs_belong_to_the_workers(tmp_path):
+    nobody = pwd.getpwnam("nobody")
+    path, log, access = tmp_path / "socket", tmp_path / "log", tmp_path / "access"
+    options = ("--user", "nobody", "--error-logfile", log, "--access-logfile", access)
+    with Command(MLWS, "whoami", "--bind", f"unix:{path}", *options):
+        eventually(lambda: log.exists() and "serving" in log.read_text())
+        for file in (path, log, access):
+            assert (file.stat().st_uid, file.stat().st_gid) == (nobody.pw_uid, nobody.pw_gid)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o777
+
+
+def test_what_is_no_plain_file_keeps_its_owner(start):
+    owner = os.stat("/dev/null").st_uid
+    start("raw", "--user", str(os.geteuid()), "--access-logfile", "/dev/null")
+    assert os.stat("/dev/null").st_uid == owner
+
+
+def test_a_umask_is_for_sockets_and_workers(start, tmp_path):
+    path = tmp_path / "socket"
+    server = start("whoami", "--bind", f"unix:{path}", "--bind", "127.0.0.1:0", "--umask", "027")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o750
+    server.port = int(server.urls[1].rpartition(":")[2])
+    server.host = "127.0.0.1"
+    assert who(server)["umask"] == 0o27
+
+
+def test_without_a_umask_that_of_the_workers_is_as_found(start):
+    found = os.umask(0o31)
+    try:
+        assert who(start("whoami"))["umask"] == 0o31
+    finally:
+        os.umask(found)
+
+
+# Service managers
+
+
+@pytest.fixture
+def manager(tmp_path):
+    """What listens where systemd would."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(DEADLINE)
+        yield manager
+
+
+def test_a_service_manager_hears_of_the_start_and_of_the_end(start, manager):
+    env = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
+    server = start("raw", "--workers", "2", env=env)
+    words = manager.recv(1000).decode().splitlines()
+    assert words == ["READY=1", f"STATUS=serving on {server.urls[0]} (2 workers, 4 threads each)"]
+    names, env = told(server, "variables")
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+        assert name not in names
+        assert name not in env
+    server.stop()
+    assert "STOPPING=1" in manager.recv(1000).decode().splitlines()
+
+
+def test_an_abstract_notify_socket_is_heard_of_too(start):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0mlws-test-{os.getpid()}")
+        manager.settimeout(DEADLINE)
+        start("raw", env={"NOTIFY_SOCKET": f"@mlws-test-{os.getpid()}"})
+        assert manager.recv(1000).startswith(b"READY=1\n")
+
+
+def test_a_service_manager_that_is_gone_harms_nobody(start, tmp_path):
+    server = start("raw", env={"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    server.log.wait_for("service manager cannot be told")
+    assert server.get("/").status == 200
+
+
+def test_a_daemon_tells_its_service_manager_who_it_is(daemon, manager, tmp_path):
+    env = {**os.environ, "NOTIFY_SOCKET": manager.getsockname()}
+    daemon("raw", "--bind", "127.0.0.1:0", env=env)
+    pid = (tmp_path / "pid").read_text().strip()
+    assert manager.recv(1000).decode() == f"MAINPID={pid}"
+    assert manager.recv(1000).startswith(b"READY=1\n")
+
+
+def activated(count, pid="$$"):
+    """The start of a command that is handed the socket which is its stdin, as descriptor 3 and up."""
+    copies = " ".join(f"{3 + number}<&0" for number in range(count))
+    script = f'export LISTEN_PID={pid} LISTEN_FDS={count} LISTEN_FDNAMES=http; exec {copies} 0</dev/null; exec "$@"'
+    return ("sh", "-c", script, "sh", MLWS)
+
+
+def test_a_socket_that_is_handed_over_replaces_bind(start):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = start("raw", "--bind", "127.0.0.1:1", command=activated(1), stdin=listening)
+        port = listening.getsockname()[1]
+    assert server.urls == [f"http://127.0.0.1:{port}"]
+    server.log.wait_for(f"has handed over the sockets, which replace --bind: http://127.0.0.1:{port}\n")
+    assert told(server, "inheritable") == []
+    names, env = told(server, "variables")
+    assert not any(name.startswith("LISTEN_") for name in names)
+    assert "LISTEN_" not in env
+
+
+def test_a_unix_socket_that_is_handed_over_stays(start, tmp_path):
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        server = start("raw", command=activated(1), stdin=listening)
+    assert server.urls == [f"unix:{path}"]
+    server.stop()
+    assert path.exists()
+
+
+def test_sockets_for_another_process_are_not_taken(start):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = start("raw", command=activated(1, pid="1"), stdin=listening)
+        assert server.port != listening.getsockname()[1]
+
+
+def test_a_promise_of_sockets_that_is_not_kept_is_an_error():
+    script = 'export LISTEN_PID=$$ LISTEN_FDS=1; exec 3<&-; exec "$@"'
+    ended = run("raw", command=("sh", "-c", script, "sh", MLWS))
+    assert ended.returncode == 1
+    assert "cannot listen on fd://3" in ended.stderr
+
+
+# Process 1
+
+
+CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", MLWS)
+
+
+@pytest.fixture
+def contained():
+    """Starts a server as process 1 of its own process namespace; it must be ended by the test."""
+    probe = subprocess.run([*CONTAINER[:-1], "true"], check=False, capture_output=True, text=True)
+    if probe.returncode:
+        pytest.skip(f"no process namespaces here: {probe.stderr}")
+    servers = []
+
+    def contained(*arguments):
+        servers.append(Server(*arguments, command=CONTAINER))
+        [servers[-1].init] = children(servers[-1].pid)
+        [servers[-1].master] = children(servers[-1].init)
+        return servers[-1]
+
+    yield contained
+    for server in servers:
+        server.end()
+
+
+def children(pid):
+    return [process.pid for process in processes() if process.parent == pid]
+
+
+def test_process_1_reaps_orphans_and_leaves_the_children_of_the_app_to_it(contained, tmp_path):
+    server = contained("raw", "--workers", "2")
+    assert len(children(server.master)) == 2
+    door = tmp_path / "door"
+    os.mkfifo(door)
+    server.get(f"/processes/orphan?door={door}")
+    [orphan] = eventually(lambda: set(children(server.init)) - {server.master}, "the orphan")
+    assert json.loads(server.get("/gates/run").text) == [0, 7, 0, "hi\n"]
+    os.close(os.open(door, os.O_WRONLY))
+    eventually(lambda: orphan not in [process.pid for process in processes()], "the orphan to be reaped")
+    assert json.loads(server.get("/gates/run").text) == [0, 7, 0, "hi\n"]
+    assert server.zombies() == []
+    os.kill(server.init, signal.SIGTERM)
+    assert server.wait() == 0
+
+
+def test_process_1_passes_signals_on_and_all_end_gracefully(contained, gate):
+    server = contained("raw", "--workers", "2")
+    with server.wire() as wire:
+        wire.send(f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        gate.wait_for(1)
+        os.kill(server.init, signal.SIGTERM)
+        server.log.wait_for("stopping: ")
+        gate.open()
+        assert wire.answer().text == "passed\n"
+    assert server.wait() == 0
+    assert server.log.wait_for_end().count("stopping: ") == 1
+    assert "stopping at once" not in server.log.text
+
+
+def test_process_1_ends_as_the_master_ended(contained):
+    server = contained("raw")
+    os.kill(server.master, signal.SIGKILL)
+    assert server.wait() == 128 + signal.SIGKILL
+    eventually(lambda: gone(server.init))
+
+
+def test_process_1_tells_that_the_app_cannot_be_imported(contained):
+    ended = run("no_such_module", "--bind", "127.0.0.1:0", command=CONTAINER)
+    assert ended.returncode == 3
+    assert "there is no module 'no_such_module'" in ended.stderr
+
+
+def test_what_follows_serve_runs_once_also_in_process_1(contained, tmp_path):
+    record = tmp_path / "record"
+    program = f"""
+import os
+from mylittlewebserver import serve
+serve("raw", bind="127.0.0.1:0")
+print(os.getpid(), file=open({str(record)!r}, "a"))
+"""
+    with Command(*CONTAINER[:-1], Path(MLWS).with_name("python"), "-c", program) as command:
+        command.log.wait_for("serving")
+        [init] = children(command.pid)
+        os.kill(init, signal.SIGTERM)
+        assert command.wait() == 0
+    assert record.read_text() == "1\n"

@@ -1,0 +1,315 @@
+"""`--reload`: what changes on disk is served a moment later, and what cannot be loaded says why."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CONCURRENCY
+from harness import MLWS, Command, Server, descriptors, eventually, processes, rests
+
+APP = """
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [{}]
+"""
+LAZY = APP.format("__import__('lazy.words').words.text().encode()")
+BROKEN = "def app(environ, start_response:\n"
+FORK = CONCURRENCY["fork"]
+ENGINES = [
+    ("--reload-engine", "inotify"),
+    ("--reload-engine", "poll"),
+    FORK,
+    (*FORK, "--reload-engine", "poll"),
+]
+
+
+def says(text):
+    return APP.format(repr(text.encode()))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A project with one module, `shop.py`, that says `first`."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "shop.py").write_text(says("first"))
+    return folder
+
+
+@pytest.fixture
+def reloading(start, folder):
+    """Starts a server of the project that reloads."""
+    return lambda *options: start("shop:app", "--reload", *options, cwd=folder)
+
+
+def answer(server, *request):
+    """The body of an answer. While a worker is replaced, a connection may fail: the next may not."""
+
+    def ask():
+        try:
+            return server.get(*(request or ["/"]))
+        except OSError:
+            return None
+
+    return eventually(ask, "an answer")
+
+
+def serves(server, text, *request):
+    """Waits for an answer with this text, and returns it."""
+    return eventually(
+        lambda: text in (got := answer(server, *request)).text and got, f"{text!r} to be served", deadline=30
+    )
+
+
+def inotify(pid):
+    """The descriptors by which a process is told of changes."""
+    found = subprocess.run(
+        ["find", f"/proc/{pid}/fd", "-lname", "*inotify"], capture_output=True, check=False
+    )
+    return found.stdout.split()
+
+
+def reloads(server):
+    """What the log says has changed, in order."""
+    return re.findall(r"\] (\S+) has changed: reloading", server.log.text)
+
+
+@pytest.mark.parametrize("options", [(), *ENGINES], ids=" ".join)
+def test_a_change_is_served(reloading, folder, options):
+    server = reloading(*options)
+    assert answer(server).text == "first"
+    for text in ["second", "third"]:
+        (folder / "shop.py").write_text(says(text))
+        serves(server, text)
+    assert set(reloads(server)) == {"shop.py"}
+
+
+def test_it_is_said_at_the_start_that_it_is_for_development(reloading):
+    assert reloading("--workers", "2").log.text.count("is for development") == 1
+
+
+def test_without_it_nothing_is_watched(start, folder):
+    server = start("shop:app", cwd=folder)
+    assert not inotify(server.workers()[0])
+    (folder / "shop.py").write_text(BROKEN)
+    assert answer(server).text == "first"
+
+
+def test_one_worker_of_many_watches(reloading, folder):
+    server = reloading("--workers", "3")
+    eventually(lambda: any(inotify(pid) for pid in server.workers()))
+    assert len([pid for pid in server.workers() if inotify(pid)]) == 1
+
+
+@pytest.mark.parametrize("engine", ["inotify", "poll"])
+def test_a_module_that_is_imported_later_is_watched_too(reloading, folder, tmp_path, engine):
+    """And it need not lie where the server was started."""
+    package = tmp_path / "elsewhere/lazy"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "words.py").write_text("def text(): return 'lazy'")
+    (folder / "shop.py").write_text(LAZY)
+    server = reloading("--reload-engine", engine, "--pythonpath", package.parent)
+    assert answer(server).text == "lazy"
+    (package / "words.py").write_text("def text(): return 'lazier'")
+    serves(server, "lazier")
+    assert [Path(path).name for path in reloads(server)] == ["words.py"]
+
+
+@pytest.mark.parametrize("options", ENGINES, ids=" ".join)
+def test_what_cannot_be_loaded_tells_why_until_it_is_mended(reloading, folder, options):
+    server = reloading(*options)
+    assert answer(server).text == "first"
+    (folder / "shop.py").write_text(BROKEN)
+    told = serves(server, "SyntaxError", "/any/path", "POST", b"body")
+    assert told.status == 500
+    assert told.header("content-type") == "text/plain; charset=utf-8"
+    assert str(folder / "shop.py") in told.text
+    assert "waits for the next change" in told.text
+    assert "SyntaxError" in server.log.text
+    (folder / "shop.py").write_text(says("mended"))
+    serves(server, "mended")
+
+
+@pytest.mark.parametrize(
+    ("options", "failure"),
+    [
+        ((), BROKEN),
+        (FORK, BROKEN),
+        ((), "raise RuntimeError('no shop today')"),
+        ((), "import sys; sys.exit(7)"),
+        ((), "import nowhere"),
+        ((), "application = app = None"),
+        ((), None),
+    ],
+)
+def test_the_first_start_may_fail(reloading, folder, options, failure):
+    if failure is None:
+        (folder / "shop.py").unlink()
+    else:
+        (folder / "shop.py").write_text(failure)
+    server = reloading(*options)
+    assert "waits for the next change" in answer(server).text
+    (folder / "shop.py").write_text(says("mended"))
+    serves(server, "mended")
+
+
+def test_the_reason_may_lie_in_another_folder(reloading, folder, tmp_path):
+    package = tmp_path / "elsewhere"
+    package.mkdir()
+    (package / "helper.py").write_text("text = b'helped'\nx = = 1\n")
+    (folder / "shop.py").write_text(APP.format("__import__('helper').text") + "import helper\n")
+    server = reloading("--pythonpath", package)
+    assert "helper.py" in answer(server).text
+    (package / "helper.py").write_text("text = b'helped'\n")
+    serves(server, "helped")
+
+
+def test_a_package_that_is_missing_may_be_made(reloading, folder):
+    (folder / "shop.py").write_text("from package.inner import app\n")
+    server = reloading()
+    assert "ModuleNotFoundError" in answer(server).text
+    (folder / "package").mkdir()
+    (folder / "package/__init__.py").touch()
+    (folder / "package/inner.py").write_text(says("made"))
+    serves(server, "made")
+
+
+@pytest.mark.parametrize("engine", ["inotify", "poll"])
+def test_a_file_that_another_replaces_or_that_goes_has_changed(reloading, folder, engine):
+    (folder / "prices.py").write_text("text = b'dear'")
+    (folder / "shop.py").write_text("import prices\n" + APP.format("prices.text"))
+    server = reloading("--reload-engine", engine)
+    assert answer(server).text == "dear"
+    (folder / "new").write_text("text = b'cheap'")
+    os.utime(folder / "new", (1, 1))  # older than what it replaces
+    (folder / "new").rename(folder / "prices.py")
+    serves(server, "cheap")
+    (folder / "prices.py").unlink()
+    serves(server, "ModuleNotFoundError")
+
+
+@pytest.mark.parametrize("options", ENGINES, ids=" ".join)
+def test_extra_files_are_watched(reloading, folder, options):
+    pages = folder / "pages/deep"
+    pages.mkdir(parents=True)
+    (folder / "shop.py").write_text(
+        "from pathlib import Path\n"
+        "files = [Path('.env'), *sorted(Path().glob('pages/**/*.html'))]\n"
+        "text = b' '.join(path.read_bytes() for path in files)\n" + APP.format("text")
+    )
+    (folder / ".env").write_text("env1")
+    (pages / "page.html").write_text("page1")
+    server = reloading("--reload-extra-file", ".env", "--reload-extra-file", "pages/**/*.html", *options)
+    assert answer(server).text == "env1 page1"
+    (folder / ".env").write_text("env2")
+    serves(server, "env2 page1")
+    (pages / "page.html").write_text("page2")
+    serves(server, "env2 page2")
+    (folder / "pages/late").mkdir()
+    (folder / "pages/late/page.html").write_text("late")
+    serves(server, "late")
+
+
+def test_many_changes_are_few_reloads(reloading, folder):
+    server = reloading()
+    for number in range(50):
+        (folder / f"module{number}.py").write_text(f"number = {number}")
+    (folder / "shop.py").write_text(says("all changed"))
+    serves(server, "all changed")
+    assert 1 <= len(reloads(server)) <= 3
+
+
+@pytest.mark.parametrize("engine", ["inotify", "poll"])
+def test_what_changes_during_the_load_is_loaded_too(reloading, folder, engine):
+    """The module has been read, but the server does not watch yet: a gate inside the import holds it there."""
+    gate, arrived = folder / "gate", folder / "arrived"
+    os.mkfifo(gate)
+    waits = f"open(r'{arrived}', 'w').close()\nopen(r'{gate}').read()\n"
+    server = reloading("--reload-engine", engine)
+    (folder / "shop.py").write_text(says("half-way") + waits)
+    eventually(arrived.exists)
+    (folder / "shop.py").write_text(says("whole"))
+    gate.write_text("")
+    serves(server, "whole")
+
+
+def test_what_is_no_source_is_ignored(reloading, folder):
+    cache = folder / "__pycache__"
+    cache.mkdir()
+    pages = folder / "pages"
+    pages.mkdir()
+    server = reloading("--reload-extra-file", "pages/*")
+    # Twice, so that the server watches by the first change of what it is to watch.
+    for text in ["second", "third"]:
+        for path in [
+            cache / "shop.cpython-311.pyc",
+            cache / "junk.py",
+            folder / ".#shop.py",
+            folder / ".shop.py.swp",
+            folder / "notes.txt",
+            pages / "page.html~",
+            pages / ".page.html.swp",
+        ]:
+            path.write_text("junk")
+        (folder / "shop.py").write_text(says(text))
+        serves(server, text)
+    assert set(reloads(server)) == {"shop.py"}
+
+
+@pytest.mark.parametrize("options", [(), FORK], ids=" ".join)
+def test_nothing_is_left_of_it(reloading, folder, options):
+    """No process when it has ended (which `stop` sees to), and no descriptor more after many reloads."""
+    server = reloading(*options)
+    before = None
+    for text in ["second", "third", "fourth"]:
+        (folder / "shop.py").write_text(says(text))
+        serves(server, text)
+        worker = eventually(lambda: len(pids := server.workers()) == 1 and pids[0])
+        eventually(lambda pid=worker: sum(len(inotify(p)) for p in (pid, *server.children(pid))) == 1)
+        if before is None:
+            rests(worker)
+            before = descriptors(worker), descriptors(server.pid)
+        eventually(lambda pid=worker, same=before: (descriptors(pid), descriptors(server.pid)) == same)
+    server.stop()
+
+
+def test_the_watcher_ends_with_a_worker_that_is_killed(reloading, folder):
+    server = reloading(*FORK)
+    worker = server.workers()[0]
+    watcher = eventually(lambda: server.children(worker))[0]
+    os.kill(worker, 9)
+    eventually(lambda: all(process.pid != watcher for process in processes()), "the watcher to end")
+    (folder / "shop.py").write_text(says("second"))
+    serves(server, "second")
+
+
+@pytest.mark.parametrize("limit", ["watches", "instances"])
+def test_where_the_system_watches_no_more_it_polls(folder, limit):
+    """A user namespace of its own has limits of its own."""
+    file = f"/proc/sys/user/max_inotify_{limit}"
+    script = f'echo 0 >{file} && test "$(cat {file})" = 0'
+    inside = ["unshare", "--user", "--map-root-user", "sh", "-c"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*inside, script], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("no user namespaces here")
+    command = f'{script} && exec {MLWS} "$@"'
+    with Server("shop:app", "--reload", command=(*inside, command, "sh"), cwd=folder) as server:
+        server.log.wait_for(rf"sysctl fs.inotify.max_user_{limit}.* files are looked at")
+        (folder / "shop.py").write_text(says("second"))
+        serves(server, "second")
+
+
+def test_an_object_cannot_be_reloaded():
+    script = "import mylittlewebserver; mylittlewebserver.serve(lambda e, s: [], reload=True)"
+    with Command(sys.executable, "-c", script) as command:
+        assert command.wait() == 2
+        assert "given by its name" in command.log.wait_for_end()
