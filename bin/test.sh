@@ -2,13 +2,15 @@
 # bin/test.sh [options of pytest]
 #
 # Builds everything, then checks the formatting, the lints and the types, and runs the Rust and the Python tests.
-# It stops at the first stage that fails. What is given here goes to pytest: bin/test.sh -k flask, bin/test.sh --soak.
+# It stops at the first stage that fails. What is given here goes to pytest: bin/test.sh -k flask. With --soak the Rust
+# tests, too, do at length what they else do briefly.
 
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 main() {
     case ${1-} in -h | --help) help ;; esac
+    case " $* " in *" --soak "*) export MLWS_SOAK=1 ;; esac
     cd "$root"
     stage "build" bin/build.sh
     use_python_of_venv

@@ -83,15 +83,18 @@ def expect_507(server, folder, times):
     assert not folder.exists() or list(folder.iterdir()) == []
 
 
+TO_FILES = ("--bodies-in-memory", "0")
+
+
 def test_a_body_for_which_the_disk_has_no_room_is_refused(start, concurrency, small_disk, at_length):
-    server = start("raw", *CONCURRENCY[concurrency], env={"TMPDIR": str(small_disk)})
+    server = start("raw", *CONCURRENCY[concurrency], *TO_FILES, env={"TMPDIR": str(small_disk)})
     expect_507(server, small_disk, at_length(4, 400))
     space = os.statvfs(small_disk)
     assert space.f_bfree == space.f_blocks
 
 
 def test_a_body_longer_than_a_file_may_be_is_refused(start, concurrency, tmp_path, at_length):
-    server = start("raw", *CONCURRENCY[concurrency], env={"TMPDIR": str(tmp_path)})
+    server = start("raw", *CONCURRENCY[concurrency], *TO_FILES, env={"TMPDIR": str(tmp_path)})
     (worker,) = server.workers()
     with limited(worker, resource.RLIMIT_FSIZE, 1 << 20):
         expect_507(server, tmp_path, at_length(4, 400))
@@ -101,7 +104,7 @@ def test_a_body_longer_than_a_file_may_be_is_refused(start, concurrency, tmp_pat
 def test_a_body_without_a_folder_to_lie_in_is_refused(start, concurrency, tmp_path):
     folder = tmp_path / "gone"
     folder.mkdir()
-    server = start("raw", *CONCURRENCY[concurrency], env={"TMPDIR": str(folder)})
+    server = start("raw", *CONCURRENCY[concurrency], *TO_FILES, env={"TMPDIR": str(folder)})
     folder.rmdir()
     expect_507(server, folder, 2)
 

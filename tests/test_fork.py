@@ -200,6 +200,6 @@ def test_without_a_warm_up_the_first_fork_is_the_first_call(start):
 
 def test_a_warm_up_that_fails_is_in_the_log_and_the_server_serves(start):
     server = start("warm:app", "--fork", "--fork-warmup", "/fails")
-    assert "the application failed at --fork-warmup" in server.log.text
+    assert "--fork-warmup /fails was answered with 500" in server.log.text
     assert "LookupError: on purpose" in server.log.text
     assert server.get("/a").text == "/fails /a"

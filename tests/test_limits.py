@@ -13,6 +13,9 @@ ROWS = re.findall(
     r"(?m)^\| `(--[a-z_-]+)` \| (.+?) \| .+? \| (.+?) \|$", (ROOT / "docs/limits.md").read_text()
 )
 GET = b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n"
+INLINE = ("--threads", "1")
+NO_ROOM = ("--body-in-memory", "1000", "--bodies-in-memory", "0")
+BODIES = {"--body-in-memory", "--bodies-in-memory", "--tmp-dir"}
 SLOW = b"POST /inputs/echo HTTP/1.1\r\nHost: test\r\nContent-Length: 1001\r\n\r\n"
 
 
@@ -33,7 +36,7 @@ def status_of(server, request):
 
 
 def test_the_table_has_every_limit_and_every_limit_a_test():
-    assert {option for option, _, _ in ROWS} == {*SIZES, *PATIENCE, *CROWDS, "--body-in-memory", "--tmp-dir"}
+    assert {option for option, _, _ in ROWS} == {*SIZES, *PATIENCE, *CROWDS, *BODIES}
 
 
 @pytest.mark.parametrize(("option", "default"), [row[:2] for row in ROWS], ids=[row[0] for row in ROWS])
@@ -70,7 +73,7 @@ def test_the_other_tolerance_takes_what_gunicorn_takes(start):
 
 
 def test_a_body_over_what_memory_may_hold_goes_to_a_file_without_a_name(start, tmp_path):
-    server = start("raw", "--threads", "1", "--body-in-memory", "1000", "--tmp-dir", tmp_path)
+    server = start("raw", *INLINE, *NO_ROOM, "--tmp-dir", tmp_path)
     worker = server.workers()[0]
 
     def files():
@@ -91,8 +94,29 @@ def test_a_body_over_what_memory_may_hold_goes_to_a_file_without_a_name(start, t
     eventually(lambda: files() == [], "the file to be gone")
 
 
+def test_long_bodies_share_a_room_in_memory_and_leave_it(start, tmp_path):
+    """A file cannot be made, so that 507 tells who found no room."""
+    options = ("--body-in-memory", "1000", "--bodies-in-memory", "3000", "--tmp-dir", tmp_path / "missing")
+    server = start("raw", *INLINE, *options)
+
+    def post(size):
+        return SLOW.replace(b"1001", str(size).encode()) + b"x" * size
+
+    for _ in range(3):
+        with server.wire() as first:
+            first.send(post(1500)[:-1])
+            rests(server.workers()[0])
+            assert status_of(server, post(1501)) == 507
+            assert status_of(server, post(1500)) == 200
+            first.send(b"x" + GET[:3])
+            assert first.answer().body == b"x" * 1500
+            assert status_of(server, post(3000)) == 200
+            first.send(GET[3:] + b"\r\n")
+            assert first.answer().status == 200
+
+
 def test_a_body_without_room_for_it_is_a_507(start, tmp_path):
-    server = start("raw", "--threads", "1", "--body-in-memory", "1000", "--tmp-dir", tmp_path / "missing")
+    server = start("raw", *INLINE, *NO_ROOM, "--tmp-dir", tmp_path / "missing")
     assert status_of(server, SLOW + b"x" * 1001) == 507
     assert status_of(server, SLOW.replace(b"1001", b"1000") + b"x" * 1000) == 200
     server.log.wait_for("a request body could not be stored")

@@ -15,6 +15,7 @@ import threading
 import pytest
 from conftest import CONCURRENCY
 from harness import MLWS, Command, eventually, gone
+from wire import DEADLINE
 
 APP = """
 {top}
@@ -82,7 +83,7 @@ class Load:
                 if response.will_close:
                     client.close()
                     client = None
-            except Exception as error:  # whatever it is, a client has seen it
+            except Exception as error:  # noqa: PERF203 - whatever it is, a client has seen it
                 self.failures.append(repr(error))
                 client = None
         if client:
@@ -183,15 +184,15 @@ def test_hups_at_any_time_while_workers_are_killed(serve, pages, at_length):
     eventually(lambda: len(server.workers()) == 4, "four workers")
 
 
-def test_ttin_and_ttou_change_the_number_of_workers(serve):
-    for options in (PLAIN, PRELOADED):
-        server = serve(*options)
-        count = len(server.family_pids())
-        os.kill(server.pid, signal.SIGTTIN)
-        eventually(lambda: len(server.family_pids()) == count + 1, "one worker more")
-        os.kill(server.pid, signal.SIGTTOU)
-        eventually(lambda: len(server.family_pids()) == count, "one worker fewer")
-        assert word(server) == "first"
+@pytest.mark.parametrize("options", [PLAIN, PRELOADED], ids=" ".join)
+def test_ttin_and_ttou_change_the_number_of_workers(serve, options):
+    server = serve(*options)
+    count = len(server.family_pids())
+    os.kill(server.pid, signal.SIGTTIN)
+    eventually(lambda: len(server.family_pids()) == count + 1, "one worker more")
+    os.kill(server.pid, signal.SIGTTOU)
+    eventually(lambda: len(server.family_pids()) == count, "one worker fewer")
+    assert word(server) == "first"
 
 
 def test_winch_sends_the_workers_home_and_the_backlog_waits_for_the_next(serve):
@@ -292,3 +293,87 @@ def test_a_term_at_any_moment_of_the_start_leaves_nothing_behind(pages, at_lengt
                 server.wait(chance.random() * 0.3)
             # Before there is a master, TERM kills the command as it would any.
             server.stop(statuses=(0, -signal.SIGTERM))
+
+
+# What those hear of it who manage the server.
+
+
+@pytest.fixture
+def manager(tmp_path):
+    """What listens where systemd would."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(DEADLINE)
+        yield manager
+
+
+def hears(manager, words):
+    """Takes what was said, until these words are."""
+    while words not in (said := manager.recv(1000).decode()):
+        pass
+    return said
+
+
+def test_a_service_manager_hears_of_a_reload_and_how_it_ends(serve, pages, manager):
+    server = serve(env={"NOTIFY_SOCKET": manager.getsockname()})
+    hears(manager, "READY=1")
+    os.kill(server.pid, signal.SIGHUP)
+    assert re.search(r"MONOTONIC_USEC=\d+", hears(manager, "RELOADING=1"))
+    assert "serving on" in hears(manager, "READY=1")
+    pages.write("broken", top="import nothing_of_this_name")
+    os.kill(server.pid, signal.SIGHUP)
+    hears(manager, "RELOADING=1")
+    assert "the last reload has failed" in hears(manager, "READY=1")
+
+
+def test_a_service_manager_with_a_watchdog_hears_that_the_master_lives(serve, manager):
+    serve("--preload", env={"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "100000"})
+    for _ in range(5):
+        hears(manager, "WATCHDOG=1")
+
+
+def test_a_second_master_is_the_main_process_until_it_is_sent_home(serve, manager):
+    server = serve(env={"NOTIFY_SOCKET": manager.getsockname()})
+    hears(manager, "READY=1")
+    second = second_master(server)
+    hears(manager, f"MAINPID={second}")
+    os.kill(second, signal.SIGTERM)
+    hears(manager, f"MAINPID={server.pid}")
+
+
+def test_a_second_master_has_a_pidfile_beside_the_first_and_then_its_place(serve, pages):
+    pidfile = pages.folder / "pid"
+    server = serve("--pid", pidfile)
+    second = second_master(server)
+    assert pidfile.read_text() == f"{server.pid}\n"
+    assert (pages.folder / "pid.2").read_text() == f"{second}\n"
+    os.kill(server.pid, signal.SIGTERM)
+    assert server.wait() == 0
+    eventually(
+        lambda: pidfile.exists() and pidfile.read_text() == f"{second}\n", "the pidfile to be taken over"
+    )
+    os.kill(second, signal.SIGTERM)
+    eventually(lambda: not server.family(), "the group to be empty")
+    assert list(pages.folder.glob("pid*")) == []
+
+
+def test_a_daemon_hands_over_to_a_second_master(pages):
+    pidfile, log = pages.folder / "pid", pages.folder / "log"
+    words = ("--daemon", "--pid", str(pidfile), "--error-logfile", str(log), "--bind", "127.0.0.1:0")
+    subprocess.run([MLWS, "pages:app", *words], cwd=pages.folder, check=True, timeout=2 * DEADLINE)
+    first = int(pidfile.read_text())
+    second = None
+    try:
+        os.kill(first, signal.SIGUSR2)
+        eventually(lambda: log.read_text().count("] serving ") == 2, "both to serve")
+        second = int((pages.folder / "pid.2").read_text())
+        os.kill(first, signal.SIGTERM)
+        eventually(
+            lambda: pidfile.exists() and pidfile.read_text() == f"{second}\n", "the pidfile to be taken over"
+        )
+        assert gone(first)
+    finally:
+        for pid in filter(None, (first, second)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            eventually(lambda pid=pid: gone(pid), "the daemon to go")

@@ -34,6 +34,7 @@ def serve(
     limit_request_head: int | None = None,
     limit_request_body: int = 0,
     body_in_memory: int = 524288,
+    bodies_in_memory: int = 67108864,
     tmp_dir: str | os.PathLike[str] | None = None,
     http_compat: Literal["strict", "gunicorn"] = "strict",
     keep_alive: float = 5,

@@ -5,7 +5,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::{
@@ -14,36 +14,36 @@ use crate::{
     fork::Ending,
     output::Progress,
     response::Start,
+    unsent::{Lender, PATIENCE},
     watchdog::Duty,
 };
 
 /// How many pieces of one stream are sent before other requests have their turn.
 const PIECES_IN_A_TURN: usize = 32;
+/// A piece that was made sooner than this may wait for the next one.
+const QUICK: Duration = Duration::from_micros(200);
 
 impl Connection {
-    /// Runs what the app has to do for this connection: answer a request, give pieces of a stream, clean up.
-    pub(crate) fn run(&mut self, app: &dyn App, duty: Duty<'_>) -> Next {
+    /// Runs what the app has to do for this connection: answer a request, give pieces of a stream, clean up. With a `lender`, what is
+    /// framed may wait for others.
+    pub(crate) fn run(&mut self, app: &dyn App, duty: Duty<'_>, lender: Option<&Lender<'_>>) -> Next {
         match self.phase {
             Phase::Complete => {
                 let response = call(app, &mut self.request);
                 self.respond(response);
-                if self.output.is_whole() && self.house().settings.concurrency.batches() {
-                    self.tell_log(app, Instant::now());
-                    return Next::Flush;
-                }
-                self.pump(app, duty)
+                self.pump(app, duty, lender)
             }
             Phase::Ending { lost } => self.finish(app, duty, lost),
-            _ => self.pump(app, duty),
+            _ => self.pump(app, duty, lender),
         }
     }
 
     /// Runs the app and sends the whole answer, blocking. Only a forked child does this.
     pub(crate) fn run_to_the_end(&mut self, app: &dyn App) -> Next {
-        let mut next = self.run(app, Duty::NONE);
+        let mut next = self.run(app, Duty::NONE, None);
         loop {
             next = match next {
-                Next::Run => self.run(app, Duty::NONE),
+                Next::Run => self.run(app, Duty::NONE, None),
                 Next::Wait if self.phase == Phase::Sending => match self.wire().wait_writable() {
                     Ok(()) => self.send(Instant::now()),
                     Err(_) => self.lose(Instant::now()),
@@ -113,27 +113,49 @@ impl Connection {
         }
     }
 
-    /// Sends and pulls in turn until the socket is full, the response complete, or others should have their turn.
-    fn pump(&mut self, app: &dyn App, duty: Duty<'_>) -> Next {
+    /// Sends and pulls in turn until the socket is full, the response complete, or others should have their turn. Pieces that come
+    /// quickly one after the other are sent together; what waits is lent to the lookout while the next one is made.
+    fn pump(&mut self, app: &dyn App, duty: Duty<'_>, lender: Option<&Lender<'_>>) -> Next {
+        let mut now = Instant::now();
+        let (mut since, mut is_quick) = (now, true);
         for _ in 0..PIECES_IN_A_TURN {
-            match self.output.write(&self.request.wire) {
-                Ok(Progress::Sent) if !self.output.is_streaming() => return self.finish(app, duty, false),
-                Ok(Progress::Sent) => {}
-                Ok(Progress::Blocked) => {
-                    self.writable = false;
-                    self.since = Instant::now();
-                    return Next::Wait;
+            if lender.is_some() && self.output.is_whole() {
+                self.tell_log(app, now);
+                return Next::Flush;
+            }
+            let may_wait = is_quick && self.output.has_little() && now < since + PATIENCE;
+            let lender = lender.filter(|_| may_wait);
+            if lender.is_none() {
+                match self.output.write(&self.request.wire) {
+                    Ok(Progress::Sent) if !self.output.is_streaming() => {
+                        return self.finish(app, duty, false);
+                    }
+                    Ok(Progress::Sent) => since = now,
+                    Ok(Progress::Blocked) => return self.wait_for_room(),
+                    Err(_) => return self.finish(app, duty, true),
                 }
-                Err(_) => return self.finish(app, duty, true),
             }
             duty.renew();
-            let pulled = catch_unwind(AssertUnwindSafe(|| self.output.pull()));
-            if !matches!(pulled, Ok(Ok(()))) {
+            if self.output.pull(&self.request.wire, lender).is_err() {
+                // The client gets what the app gave before it failed, as far as there is room.
+                let _ = self.output.write(&self.request.wire);
                 return self.finish(app, duty, true);
             }
             self.tell_of_length();
+            let then = std::mem::replace(&mut now, Instant::now());
+            is_quick = now < then + QUICK;
         }
-        Next::Run
+        match self.output.write(&self.request.wire) {
+            Ok(Progress::Sent) => Next::Run,
+            Ok(Progress::Blocked) => self.wait_for_room(),
+            Err(_) => self.finish(app, duty, true),
+        }
+    }
+
+    fn wait_for_room(&mut self) -> Next {
+        self.writable = false;
+        self.since = Instant::now();
+        Next::Wait
     }
 
     /// The response is over. Where app code or the log is still to run, that happens outside the loop.

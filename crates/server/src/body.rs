@@ -1,4 +1,5 @@
-//! Request bodies: in memory, in the very buffer they were received in, or in an unlinked temporary file past a limit.
+//! Request bodies: in memory, in the very buffer they were received in, or in an unlinked temporary file past a limit. The longer ones
+//! share a room in memory, which bounds what they take of it together.
 //!
 //! The body is always complete when the app sees it.
 
@@ -7,7 +8,10 @@ use std::{
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     ops::Range,
     path::Path,
+    sync::{Arc, atomic::Ordering},
 };
+
+use crate::{settings::House, sys};
 
 /// A complete request body, read from its start.
 #[derive(Default)]
@@ -19,6 +23,19 @@ pub struct RequestBody {
     pub(crate) at: usize,
     pub(crate) end: usize,
     spool: Option<Spool>,
+    place: Option<Place>,
+}
+
+/// What a long body takes of the room that all of them share.
+struct Place {
+    house: Arc<House>,
+    length: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.house.room.fetch_add(self.length, Ordering::Relaxed);
+    }
 }
 
 struct Spool {
@@ -42,17 +59,39 @@ impl RequestBody {
     pub fn split_rest(&mut self) -> Self {
         let bytes = self.bytes[self.at..self.end].to_vec();
         self.at = self.end;
-        Self { begin: 0, at: 0, end: bytes.len(), bytes, spool: self.spool.take() }
+        Self { begin: 0, at: 0, end: bytes.len(), bytes, spool: self.spool.take(), place: self.place.take() }
     }
 
-    /// Forgets the body, keeps the buffer.
+    /// Forgets the body, keeps the buffer unless it was made for a long body.
     pub(crate) fn clear(&mut self) {
         (self.begin, self.at, self.end, self.spool) = (0, 0, 0, None);
+        if self.place.take().is_some() {
+            self.bytes.shrink_to_fit();
+        }
     }
 
     /// The body begins at this place of the buffer.
     pub(crate) fn begin_at(&mut self, begin: usize) {
         (self.begin, self.at, self.end, self.spool) = (begin, begin, begin, None);
+    }
+
+    /// Whether a long body of this length has a place in memory, which it takes if there is room. The buffer is made as long at once, for
+    /// what grows by and by is copied by and by.
+    pub(crate) fn has_place(&mut self, house: &Arc<House>, length: u64) -> bool {
+        let Ok(length) = usize::try_from(length) else { return false };
+        if self.place.is_none() {
+            let take = |room: usize| room.checked_sub(length);
+            if house.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+                return false;
+            }
+            self.place = Some(Place { house: Arc::clone(house), length });
+            if self.bytes.try_reserve_exact(length - (self.end - self.begin)).is_err() {
+                self.place = None;
+                return false;
+            }
+            sys::use_large_pages(self.bytes.spare_capacity_mut());
+        }
+        true
     }
 
     /// Adds bytes of the buffer to the body, moved up to it where chunk lines stood between.

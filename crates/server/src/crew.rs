@@ -30,7 +30,7 @@ use crate::{
     event_loop::Loop,
     line::Line,
     sys,
-    unsent::Unsent,
+    unsent::{Lender, Unsent},
     watchdog::Posts,
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Crew {
     pub(crate) notice: Box<dyn Fn(Notice) + Send + Sync>,
     /// How many threads may be inside the app at once.
     threads: usize,
+    /// Whether what is ready to be sent may wait for more.
+    batches: bool,
     inside: AtomicUsize,
     pub(crate) line: Line,
     pub(crate) posts: Posts,
@@ -91,6 +93,7 @@ impl Crew {
             app,
             notice,
             threads,
+            batches: settings.concurrency.batches(),
             inside,
             line,
             posts: Posts::new(followers + 1, settings.timeout),
@@ -135,7 +138,7 @@ impl Crew {
 
     fn look_out(&self) {
         let mut memory = Memory::default();
-        self.line.look_out(|| self.send_for_the_leader(), || self.watch(&mut memory));
+        self.line.look_out(|| self.send_for_others(), || self.watch(&mut memory));
         if lock(&self.the_loop).order() == Some(Order::Stop) && self.posts.is_busy(0) {
             sys::leave(0); // `run` could not return before the app does, and who says "at once" does not wait
         }
@@ -235,7 +238,10 @@ impl Crew {
         self.line.call_begins(!self.unsent.is_empty());
         self.posts.enter(number, &connection.request, connection.token, now);
         let duty = self.posts.duty(number);
-        let next = catch_unwind(AssertUnwindSafe(|| connection.run(&*self.app, duty))).unwrap_or_else(|_| {
+        let lender = Lender { unsent: &self.unsent, line: &self.line };
+        let lender = self.batches.then_some(&lender);
+        let run = AssertUnwindSafe(|| connection.run(&*self.app, duty, lender));
+        let next = catch_unwind(run).unwrap_or_else(|_| {
             log::error!("a panic while a response was sent; its connection is closed");
             Next::Close
         });
@@ -272,6 +278,12 @@ impl Crew {
         }
         self.returned.put(connection, next);
         None
+    }
+
+    /// What the lookout does when nothing moves.
+    fn send_for_others(&self) {
+        self.unsent.send_lent();
+        self.send_for_the_leader();
     }
 
     /// Sends what waits to be sent, without the loop.

@@ -91,7 +91,7 @@ impl Loop {
         };
         Ok(Self {
             poll,
-            events: Events::with_capacity(512),
+            events: Events::with_capacity(64),
             wear: Wear::new(&house.settings),
             house,
             doors,

@@ -26,6 +26,7 @@ mod note;
 mod output;
 mod payload;
 mod receive;
+mod rehearsal;
 mod request;
 mod response;
 mod server;

@@ -87,11 +87,16 @@ impl Line {
             return;
         }
         self.led.store(false, Ordering::SeqCst);
-        self.calls.fetch_add(1, Ordering::SeqCst);
         let wary = self.followers > 0 && (!self.one_at_a_time || self.wary.load(Ordering::Relaxed) > 0);
         if wary && !self.standby.load(Ordering::SeqCst) {
             self.call(&mut self.lock());
         }
+        self.be_watched();
+    }
+
+    /// Something waits to be sent while the calling thread is in the app: the lookout is to see whether that takes long.
+    pub(crate) fn be_watched(&self) {
+        self.calls.fetch_add(1, Ordering::SeqCst);
         if self.lookout_sleeps.load(Ordering::SeqCst) {
             // The lock makes sure that the lookout is either before its last look or asleep.
             drop(self.lock());

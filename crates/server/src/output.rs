@@ -6,14 +6,19 @@ use std::{
     fs::File,
     io::{self, IoSlice},
     os::fd::AsFd,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
 
 use mlws_http1::{Asked, Framing, ResponseHead};
 
-use crate::{Aborted, Body, Bytes, Response, Stream, clock, response::Start, wire::Wire};
+use crate::{Aborted, Body, Bytes, Response, Stream, clock, response::Start, unsent::Lender, wire::Wire};
 
 /// Pieces up to this many bytes are copied behind the head rather than sent from where they lie.
 const COPIED: usize = 16 * 1024;
+
+/// With so many bytes framed, no further piece is waited for.
+const GATHERED: usize = 8 * 1024;
 
 #[derive(Default)]
 pub(crate) struct Output {
@@ -109,25 +114,35 @@ impl Output {
         }
     }
 
-    /// Pulls and frames the next piece of a stream; at its end frames the end. Runs app code.
-    pub(crate) fn pull(&mut self) -> Result<(), Aborted> {
-        let Some(stream) = &mut self.stream else { return Ok(()) };
-        if self.framing.as_ref().is_some_and(|framing| !framing.wants_body()) {
-            self.stream = None;
-            self.end();
-            return Ok(());
-        }
-        match stream.next()? {
-            Some(piece) => self.frame(piece),
-            None => self.stream = None,
-        }
-        if self.overlong {
-            self.stream = None;
+    /// Pulls and frames the next piece of a stream; at its end frames the end. Runs app code; a panic there is an abort. With a
+    /// `lender`, what is framed and unsent is lent meanwhile.
+    pub(crate) fn pull(&mut self, wire: &Arc<Wire>, lender: Option<&Lender<'_>>) -> Result<(), Aborted> {
+        let Some(mut stream) = self.stream.take() else { return Ok(()) };
+        let wants_body = self.framing.as_ref().is_none_or(Framing::wants_body);
+        let next = || {
+            let pulled = catch_unwind(AssertUnwindSafe(|| {
+                let piece = if wants_body { stream.next()? } else { None };
+                Ok(piece.map(|piece| (piece, stream)))
+            }));
+            pulled.unwrap_or(Err(Aborted))
+        };
+        let pulled = match lender {
+            Some(lender) => lender.lend(wire, &mut self.buffer, next),
+            None => next(),
+        };
+        if let Some((piece, stream)) = pulled? {
+            self.frame(piece);
+            self.stream = Some(stream).filter(|_| !self.overlong);
         }
         if self.stream.is_none() {
             self.end();
         }
         Ok(())
+    }
+
+    /// Whether what is framed and unsent is so little that it might wait for the next piece.
+    pub(crate) fn has_little(&self) -> bool {
+        (1..GATHERED).contains(&self.buffer.len()) && self.at == 0 && self.piece.is_none()
     }
 
     /// Whether a stream has more to give.

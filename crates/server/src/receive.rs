@@ -66,6 +66,7 @@ impl Connection {
     }
 
     /// Reads and forgets until the client closes.
+    #[inline(never)] // its scratch on the stack of every caller would cost a forked child four pages
     pub(crate) fn linger(&mut self, left: usize) -> Next {
         let mut scratch = [0; 16 * 1024];
         let mut left = left;
@@ -148,11 +149,14 @@ impl Connection {
     fn keep(&mut self, start: usize, end: usize) -> io::Result<()> {
         let house = Arc::clone(&self.request.wire.house);
         let body = &mut self.request.body;
-        if body.is_spooled() || body.end - body.begin + (end - start) > house.settings.body_in_memory {
-            body.spool(&house.settings.temporary, start..end)
-        } else {
+        let fits = !body.is_spooled()
+            && (body.end - body.begin + (end - start) <= house.settings.body_in_memory
+                || matches!(self.request.head.body, Length::Known(length) if body.has_place(&house, length)));
+        if fits {
             body.append(start..end);
             Ok(())
+        } else {
+            body.spool(&house.settings.temporary, start..end)
         }
     }
 

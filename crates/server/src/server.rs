@@ -1,17 +1,12 @@
 //! Puts the parts together: listeners, settings, an app, and whoever may give orders.
 
-use std::{
-    io,
-    net::ToSocketAddrs,
-    os::fd::OwnedFd,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{io, net::ToSocketAddrs, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use crate::{
     Address, App, Concurrency, Listener, Request, Response, Settings,
     crew::Crew,
     event_loop::{Loop, Watch},
+    rehearsal::rehearse,
     settings::House,
 };
 
@@ -75,15 +70,17 @@ impl Server {
         self
     }
 
+    /// Has the app answer a GET of `target` that no client sent, in the calling thread, and forgets the answer but for its status,
+    /// such as `200 OK`. For a server that forks: what the app does only once, no child has to do again. The access log hears nothing.
+    pub fn rehearse(&self, target: &str) -> io::Result<String> {
+        let (name, port) = self.listeners.first().map(Listener::server_name_and_port).unwrap_or_default();
+        let house = House::new(self.settings.clone(), false);
+        rehearse(&*self.app, Arc::new(house), target, &format!("{name}:{port}"))
+    }
+
     /// Serves until ordered to end. Errors only where the system refuses a poll set, a thread or a shared page.
     pub fn run(self) -> io::Result<Ended> {
-        let house = House {
-            limits: Arc::new(self.settings.limits.clone()),
-            wants_log: self.app.wants_log(),
-            draining: AtomicBool::new(false),
-            settings: self.settings,
-        };
-        let house = Arc::new(house);
+        let house = Arc::new(House::new(self.settings, self.app.wants_log()));
         let the_loop = Loop::new(self.listeners, self.watches, Arc::clone(&house))?;
         Arc::new(Crew::new(the_loop, self.app, self.notice, &house.settings)?).run()
     }

@@ -4,7 +4,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     time::Duration,
 };
 
@@ -44,6 +47,9 @@ pub struct Settings {
     pub queue: usize,
     /// Body bytes held in memory; a longer body goes to an unlinked temporary file.
     pub body_in_memory: usize,
+    /// Bytes that longer bodies may take of the memory all the same, of all connections together, as long as there are so few of
+    /// them. Only bodies whose length was told beforehand do.
+    pub bodies_in_memory: usize,
     /// Where the temporary files are made.
     pub temporary: PathBuf,
     /// What the `Server` field says.
@@ -67,6 +73,7 @@ impl Default for Settings {
             connections: 60_000,
             queue: 8192,
             body_in_memory: 512 * 1024,
+            bodies_in_memory: 64 * 1024 * 1024,
             temporary: std::env::temp_dir(),
             server_name: "mylittlewebserver".into(),
         }
@@ -88,7 +95,7 @@ pub enum Concurrency {
 }
 
 impl Concurrency {
-    /// Whether whole responses may wait a moment for others; a child has only one.
+    /// Whether what is ready to be sent may wait a moment for more; a forked child has no lookout.
     pub(crate) fn batches(self) -> bool {
         !matches!(self, Self::Fork { .. })
     }
@@ -102,4 +109,14 @@ pub(crate) struct House {
     pub(crate) wants_log: bool,
     /// Set once the server is told to end: every response from then on closes its connection.
     pub(crate) draining: AtomicBool,
+    /// What is left of [`Settings::bodies_in_memory`].
+    pub(crate) room: AtomicUsize,
+}
+
+impl House {
+    pub(crate) fn new(settings: Settings, wants_log: bool) -> Self {
+        let limits = Arc::new(settings.limits.clone());
+        let room = AtomicUsize::new(settings.bodies_in_memory);
+        Self { settings, limits, wants_log, draining: AtomicBool::new(false), room }
+    }
 }

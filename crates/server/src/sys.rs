@@ -5,11 +5,12 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::{FromRawFd, OwnedFd, RawFd},
     sync::atomic::{AtomicU8, AtomicU64},
 };
 
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 /// Which side of a fork this is.
 pub(crate) enum Forked {
@@ -94,6 +95,15 @@ pub(crate) fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
 pub(crate) fn close_copy(descriptor: RawFd) {
     // SAFETY: only called in a child that leaves by `leave`, so no owner of the descriptor is ever dropped after this.
     unsafe { libc::close(descriptor) };
+}
+
+/// Asks for large pages where this memory has none yet: filling it then takes a fault for each two megabytes.
+pub(crate) fn use_large_pages(memory: &mut [MaybeUninit<u8>]) {
+    const PAGE: usize = 4096;
+    let start = memory.as_mut_ptr().map_addr(|address| address.next_multiple_of(PAGE));
+    let length = memory.as_ptr_range().end.addr().saturating_sub(start.addr()) / PAGE * PAGE;
+    // SAFETY: whole pages within memory of the caller's; the advice changes nothing of what is in them.
+    let _ = unsafe { rustix::mm::madvise(start.cast(), length, Advice::LinuxHugepage) };
 }
 
 /// What a [`SharedPage`] may hold.

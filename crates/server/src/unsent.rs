@@ -1,23 +1,35 @@
-//! Responses that wait a moment to be sent together.
+//! What waits a moment to be sent with more: whole responses, and pieces of a stream.
 //!
 //! Waking a client that sleeps in its read costs more than the rest of a small request, so whole responses are sent a few at a
 //! time: as soon as no other request waits for the app, at the latest after [`PATIENCE`]. The leader sees to it before each call; if
 //! a call takes longer than expected, the lookout does. A response sent by the lookout goes back to the loop like any other.
+//!
+//! The pieces of a stream are gathered likewise, by the thread that pulls them. While it is inside the app for the next piece, those
+//! that wait are on loan here (a [`Lender`]), and if it is long in coming, the lookout sends them (PEP 3333 forbids to delay them).
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use crate::connection::{Connection, Next};
+use slab::Slab;
 
-/// How long a response may wait for others.
-const PATIENCE: Duration = Duration::from_millis(1);
+use crate::{
+    connection::{Connection, Next},
+    line::Line,
+    wire::Wire,
+};
+
+/// How long a response or a piece may wait for others.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(1);
 /// How many may wait.
 const MANY: usize = 32;
 
 #[derive(Default)]
-pub(crate) struct Unsent(Mutex<Waiting>);
+pub(crate) struct Unsent {
+    waiting: Mutex<Waiting>,
+    lent: Mutex<Slab<Lent>>,
+}
 
 #[derive(Default)]
 #[expect(clippy::vec_box, reason = "a connection moves between its owners box and all")]
@@ -27,7 +39,42 @@ struct Waiting {
     since: Option<Instant>,
 }
 
+/// Pieces of a stream whose thread is inside the app.
+struct Lent {
+    wire: Arc<Wire>,
+    bytes: Vec<u8>,
+}
+
+/// Takes pieces on loan while the next one is made.
+pub(crate) struct Lender<'a> {
+    pub(crate) unsent: &'a Unsent,
+    pub(crate) line: &'a Line,
+}
+
+impl Lender<'_> {
+    /// Runs `pull`, which must not panic, while the lookout may send `bytes`; what it has not sent is left there.
+    pub(crate) fn lend<R>(&self, wire: &Arc<Wire>, bytes: &mut Vec<u8>, pull: impl FnOnce() -> R) -> R {
+        let lent = Lent { wire: Arc::clone(wire), bytes: std::mem::take(bytes) };
+        let key = lock(&self.unsent.lent).insert(lent);
+        self.line.be_watched();
+        let pulled = pull();
+        if let Some(lent) = lock(&self.unsent.lent).try_remove(key) {
+            *bytes = lent.bytes;
+        }
+        pulled
+    }
+}
+
 impl Unsent {
+    /// Sends what streams have lent. An error is left to be met by the stream's own thread.
+    pub(crate) fn send_lent(&self) {
+        for (_, lent) in lock(&self.lent).iter_mut().filter(|(_, lent)| !lent.bytes.is_empty()) {
+            if let Ok(count) = lent.wire.send(&lent.bytes, false) {
+                lent.bytes.drain(..count);
+            }
+        }
+    }
+
     pub(crate) fn put(&self, connection: Box<Connection>, now: Instant) {
         let mut waiting = self.lock();
         waiting.since.get_or_insert(now);
@@ -60,6 +107,10 @@ impl Unsent {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

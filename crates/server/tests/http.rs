@@ -120,7 +120,10 @@ fn a_body_past_the_memory_limit_goes_through_a_file_whole() {
                 assert!(body.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
                 Response::text(format!("{} {}", body.len(), request.body().length()))
             },
-            |settings| (settings.body_in_memory, settings.concurrency) = (10_000, concurrency),
+            |settings| {
+                (settings.body_in_memory, settings.bodies_in_memory) = (10_000, 0);
+                settings.concurrency = concurrency;
+            },
         );
         let body: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
         let mut stream = server.connect();

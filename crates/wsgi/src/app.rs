@@ -13,7 +13,6 @@
 //! | [`file_wrapper`]   | `wsgi.file_wrapper` |
 //! | [`client_gone`]    | whether the client has left |
 //! | [`failure`]        | what the log and the client hear when the application fails |
-//! | [`warmup`]         | one request before the first fork |
 
 mod answer;
 mod client_gone;
@@ -23,9 +22,11 @@ mod file_wrapper;
 mod input;
 mod names;
 mod start_response;
-mod warmup;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use mlws_server::{App, Record, Request, Response};
 use pyo3::{intern, prelude::*, types::PyString};
@@ -43,7 +44,10 @@ pub(crate) struct Wsgi {
     application: Py<PyAny>,
     environ: Environ,
     access: Option<Arc<AccessLog>>,
+    sys: Py<PyModule>,
     has_gil: bool,
+    /// Set in a child that was forked for one request.
+    is_child: AtomicBool,
     /// Those that no application holds any longer, for the next requests.
     spare: Mutex<Vec<Py<StartResponse>>>,
 }
@@ -64,37 +68,27 @@ pub(crate) struct Facts {
 
 impl Wsgi {
     pub(crate) fn new(py: Python<'_>, application: Py<PyAny>, facts: Facts) -> PyResult<Self> {
-        let has_gil = match py.import("sys")?.getattr_opt("_is_gil_enabled")? {
+        let sys = py.import("sys")?;
+        let has_gil = match sys.getattr_opt("_is_gil_enabled")? {
             Some(is_gil_enabled) => is_gil_enabled.call0()?.is_truthy()?,
             None => true,
         };
         let environ = Environ::new(py, &facts)?;
-        Ok(Self { application, environ, access: facts.access, has_gil, spare: Mutex::default() })
-    }
-
-    /// Lets the application answer `path` once, if there is one, and keeps what lives now out of the collector's sight. A failure is
-    /// for the log: the requests to come may do better.
-    pub(crate) fn prepare_to_fork(&self, py: Python<'_>, path: Option<&str>) {
-        if let Some(path) = path {
-            let warm = self
-                .environ
-                .bare(py)
-                .and_then(|environ| warmup::answer_once(self.application.bind(py), &environ, path));
-            match warm {
-                Ok(status) => {
-                    log::info!("warmed up with {path}: {}", status.as_deref().unwrap_or("no status"));
-                }
-                Err(error) => failure::report(py, &path, "the application failed at --fork-warmup", &error),
-            }
-        }
-        if let Err(error) = warmup::freeze(py) {
-            log::warn!("the collector could not be told to leave be what children share: {error}");
-        }
+        Ok(Self {
+            application,
+            environ,
+            access: facts.access,
+            sys: sys.unbind(),
+            has_gil,
+            is_child: AtomicBool::new(false),
+            spare: Mutex::default(),
+        })
     }
 
     fn respond(&self, py: Python<'_>, request: &mut Request) -> Response {
+        let is_last = self.is_child.load(Ordering::Relaxed);
         let prepared =
-            self.environ.of(py, request).and_then(|environ| Ok((environ, self.start_response(py)?)));
+            self.environ.of(py, request, is_last).and_then(|environ| Ok((environ, self.start_response(py)?)));
         let ((environ, input), start_response) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return failure::before_head(py, &Label::of(request), &error),
@@ -186,13 +180,14 @@ impl App for Wsgi {
 
     fn after_fork_in_child(&self) {
         ffi::after_fork_in_child();
+        self.is_child.store(true, Ordering::Relaxed);
     }
 
     /// Leaving by `_exit` skips what Python does at its end; of that the application's output is worth keeping.
     fn before_exit_of_child(&self) {
         Python::attach(|py| {
             for name in [intern!(py, "stdout"), intern!(py, "stderr")] {
-                if let Err(error) = flush(py, name) {
+                if let Err(error) = flush(self.sys.bind(py), name) {
                     log::warn!("sys.{name} could not be flushed: {error}");
                 }
             }
@@ -201,10 +196,10 @@ impl App for Wsgi {
 }
 
 /// Flushes a stream of `sys`, which may be None.
-fn flush(py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<()> {
-    let stream = py.import(intern!(py, "sys"))?.getattr(name)?;
+fn flush(sys: &Bound<'_, PyModule>, name: &Bound<'_, PyString>) -> PyResult<()> {
+    let stream = sys.getattr(name)?;
     if !stream.is_none() {
-        stream.call_method0(intern!(py, "flush"))?;
+        stream.call_method0(intern!(sys.py(), "flush"))?;
     }
     Ok(())
 }

@@ -158,6 +158,11 @@ struct RequestLimits {
     #[arg(long, value_name = "BYTES", default_value_t = 524_288, value_parser = clap::value_parser!(u64).range(..=GIB))]
     body_in_memory: u64,
 
+    /// How much all larger bodies together may take of each worker's memory before they go to files; only those whose
+    /// length was told
+    #[arg(long, value_name = "BYTES", default_value_t = 67_108_864, value_parser = clap::value_parser!(u64).range(..=GIB))]
+    bodies_in_memory: u64,
+
     /// Where temporary files are made; unless given, in $TMPDIR, or in /tmp
     #[arg(long, value_name = "FOLDER")]
     tmp_dir: Option<PathBuf>,
@@ -329,6 +334,7 @@ impl Flags {
             connections: self.sockets.worker_connections as usize,
             queue: self.running.max_queue as usize,
             body_in_memory: self.limits.body_in_memory as usize,
+            bodies_in_memory: self.limits.bodies_in_memory as usize,
             temporary: self.limits.tmp_dir.clone().unwrap_or_else(std::env::temp_dir),
             ..Settings::default()
         }

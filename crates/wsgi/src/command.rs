@@ -49,8 +49,8 @@ pub(crate) fn main(py: Python<'_>, args: Vec<OsString>) -> PyResult<i32> {
         max_children=64, max_queue=8192, preload=False, fork_warmup=None, timeout=30, \
         boot_timeout=None, max_requests=0, max_requests_jitter=0, max_rss=0, graceful_timeout=30, limit_request_line=8190, \
         limit_request_fields=100, limit_request_field_size=8190, limit_request_head=None, limit_request_body=0, \
-        body_in_memory=524288, tmp_dir=None, http_compat='strict', keep_alive=5, head_timeout=30, body_timeout=30, \
-        body_rate=512, write_timeout=60, chdir=None, pythonpath=None, pid=None, daemon=False, \
+        body_in_memory=524288, bodies_in_memory=67108864, tmp_dir=None, http_compat='strict', keep_alive=5, head_timeout=30, \
+        body_timeout=30, body_rate=512, write_timeout=60, chdir=None, pythonpath=None, pid=None, daemon=False, \
         user=None, group=None, umask=None, initgroups=False, log_level='info', error_logfile='-', access_logfile=None, \
         reload=False, reload_engine='auto', reload_extra_file=None)"
 )]

@@ -73,6 +73,12 @@ pub(crate) fn has_length(object: &Bound<'_, PyAny>) -> bool {
     }
 }
 
+/// Whether this is the iterator of a plain list: what it will give is there, and taking it runs no Python code.
+pub(crate) fn is_list_iterator(iterator: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: the object is alive; of the iterator's type only the address is taken.
+    unsafe { ffi::Py_TYPE(iterator.as_ptr()) == &raw mut ffi::PyListIter_Type }
+}
+
 /// Whether the caller's is the only reference. Only true where one thread runs at a time (under a GIL).
 pub(crate) fn is_sole_reference<T>(py: Python<'_>, object: &Py<T>) -> bool {
     // SAFETY: the object is alive, and the thread attached.

@@ -7,9 +7,7 @@
 //! | [`command`]       | the two doors: `main` for the command, `serve` for programs |
 //! | [`cli`]           | every setting, its help, and what it means to the server |
 //! | [`loader`]        | from `module:attribute` to a callable |
-//! | [`serving`]       | the master: binds, and does what signals ask for |
-//! | [`sockets`]       | what it listens on, and hands to a second master |
-//! | [`working`]       | a worker: loads the application and serves |
+//! | [`serving`]       | the master and its workers: what is bound, loaded, served and passed on |
 //! | [`app`]           | the bridge: a request becomes an environ, what the application answers a response |
 //! | [`reload`]        | `--reload`: watches the application's files |
 //! | [`process`]       | service managers, daemons, containers, pidfiles, users |
@@ -32,9 +30,7 @@ mod process;
 mod refusal;
 mod reload;
 mod serving;
-mod sockets;
 mod stacks;
-mod working;
 
 /// What Python sees.
 #[pyo3::pymodule(gil_used = false)]

@@ -5,6 +5,16 @@
 //!
 //! With `--preload` there is a process between the master and its workers for each generation: it loads the application,
 //! and its workers are forked from it. The master itself never imports the application, so a reload sees what changed.
+//!
+//! | module      | what it holds |
+//! |-------------|---|
+//! | [`sockets`] | what it listens on, and hands to a second master |
+//! | [`loading`] | the application: imported, warmed up, watched |
+//! | [`working`] | a worker, from its orders to its end |
+
+mod loading;
+mod sockets;
+mod working;
 
 use std::{
     io,
@@ -13,14 +23,16 @@ use std::{
     sync::Arc,
 };
 
-use mlws_server::{Concurrency, Listener, Shares};
+use mlws_server::{Concurrency, Shares};
 use mlws_supervisor::{ForkHooks, News, Owner, Pid, Role, Settings, Worker, supervise, supervise_under};
 use pyo3::{exceptions::PySystemExit, prelude::*};
 use rustix::{fs::Mode, process::umask};
 
+use self::sockets::Sockets;
+pub(crate) use self::sockets::is_second_master;
 use crate::{
     access::AccessLog,
-    app::{Facts, Wsgi},
+    app::Wsgi,
     cli::Flags,
     ffi,
     loader::Target,
@@ -28,9 +40,8 @@ use crate::{
     logging,
     process::{self, Identity, Pidfile, Surroundings},
     refusal::Refusal,
-    reload::{self, Watch},
-    sockets::Sockets,
-    stacks, working,
+    reload::Watch,
+    stacks,
 };
 
 /// For so many workers there is room to tell each other how many connections they have, even if they were fewer at first.
@@ -149,53 +160,6 @@ impl<'a> House<'a> {
             is_above_masters: preloads,
             first: self.first,
         }
-    }
-
-    /// Imports the application, or takes it as it was preloaded.
-    pub(crate) fn wsgi(&mut self, py: Python<'_>) -> Result<Arc<Wsgi>, Refusal> {
-        if let Some(wsgi) = &self.preloaded {
-            return Ok(Arc::clone(wsgi));
-        }
-        let app = if self.flags.development.reload { self.load_to_watch(py)? } else { self.load(py)? };
-        let running = &self.flags.running;
-        let facts = Facts {
-            multithread: matches!(self.flags.concurrency(), Concurrency::Threads(_)),
-            multiprocess: running.fork || running.workers > 1,
-            run_once: running.fork,
-            listeners: self.sockets.listeners.iter().map(Listener::server_name_and_port).collect(),
-            access: self.access.clone(),
-        };
-        let wsgi = Wsgi::new(py, app, facts)
-            .map_err(|error| Refusal::raised(py, "the application cannot be served", &error))?;
-        if running.fork || running.preload {
-            wsgi.prepare_to_fork(py, running.fork_warmup.as_deref());
-        }
-        Ok(Arc::new(wsgi))
-    }
-
-    fn load(&self, py: Python<'_>) -> Result<Py<PyAny>, Refusal> {
-        match self.application {
-            Application::Named(target) => target.load(py, &self.folders),
-            Application::Given(app) => Ok(app.clone_ref(py)),
-        }
-    }
-
-    /// The application, or what stands in for one that cannot be loaded.
-    fn load_to_watch(&mut self, py: Python<'_>) -> Result<Py<PyAny>, Refusal> {
-        let began = reload::now();
-        let (app, failure) = match self.load(py) {
-            Ok(app) => (Ok(app), None),
-            Err(refusal) => {
-                let failure = refusal.to_string();
-                logging::critical(&failure);
-                (reload::stand_in(py, &failure), Some(failure))
-            }
-        };
-        let watch = Watch::new(py, &self.flags.development, &self.folders[0], began, failure.as_deref());
-        let both = app.and_then(|app| Ok((app, watch?)));
-        let (app, watch) = both.map_err(|error| Refusal::raised(py, "--reload cannot work", &error))?;
-        self.watch = Some(watch);
-        Ok(app)
     }
 
     /// The life of a process that loads the application for the workers of one generation, and is their master.

@@ -18,9 +18,10 @@ def wait(environ, start_response):
 
 
 def stream(environ, start_response):
-    """One piece, then the gate, then another."""
+    """One quick piece, or as many as asked for, then the gate, then another."""
     start_response("200 OK", [TEXT])
-    yield b"first\n"
+    for _ in range(int(query(environ).get("quick", "1"))):
+        yield b"first\n"
     pass_gate(query(environ)["gate"])
     yield b"second\n"
 

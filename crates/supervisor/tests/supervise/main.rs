@@ -548,7 +548,8 @@ fn signals_meant_for_the_master_do_nothing_to_a_worker() {
 
 fn a_term_at_any_moment_of_the_start_is_heard_and_leaves_nothing_behind() {
     let mut moment = 0_u64;
-    for round in 0..200 {
+    let rounds = if std::env::var_os("MLWS_SOAK").is_some() { 10_000 } else { 200 };
+    for round in 0..rounds {
         // Steps of the golden section are spread evenly, wherever the start is fast or slow.
         moment = (moment + 4944) % 8000;
         let mut show = Show::start("steady");

@@ -45,18 +45,10 @@ pub(crate) struct Pieces {
 impl Answer {
     pub(crate) fn of(returned: &Bound<'_, PyAny>) -> PyResult<Self> {
         if let Ok(list) = returned.cast_exact::<PyList>() {
-            return match list.len() {
-                0 => Ok(Self::Whole(Body::Empty, None)),
-                1 => Self::one(&list.get_item(0)?),
-                _ => Self::several(returned, || list.iter()),
-            };
+            return Self::of_list(list, None);
         }
         if let Ok(tuple) = returned.cast_exact::<PyTuple>() {
-            return match tuple.len() {
-                0 => Ok(Self::Whole(Body::Empty, None)),
-                1 => Self::one(&tuple.get_item(0)?),
-                _ => Self::several(returned, || tuple.iter()),
-            };
+            return Self::of_list(&tuple.to_list(), None);
         }
         let closing = Closing { iterable: Some(returned.clone().unbind()), label: None };
         if let Ok(wrapper) = returned.cast::<FileWrapper>()
@@ -64,34 +56,48 @@ impl Answer {
         {
             return Ok(Self::Whole(body, Some(closing)));
         }
-        Self::lazy(returned, None, closing)
+        Self::of_iterable(returned, closing)
     }
 
-    fn one(piece: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self::Whole(Body::Bytes(foreign(bytes(piece)?)), None))
-    }
-
-    fn several<'py, I: Iterator<Item = Bound<'py, PyAny>>>(
-        list: &Bound<'py, PyAny>,
-        pieces: impl Fn() -> I,
-    ) -> PyResult<Self> {
-        let length =
-            pieces().try_fold(0, |length, piece| PyResult::Ok(length + bytes(&piece)?.as_bytes().len()))?;
+    /// All pieces are here, and no code of the application runs to take them.
+    fn of_list(list: &Bound<'_, PyList>, closing: Option<Closing>) -> PyResult<Self> {
+        match list.len() {
+            0 => return Ok(Self::Whole(Body::Empty, closing)),
+            1 => return Ok(Self::Whole(Body::Bytes(foreign(bytes(&list.get_item(0)?)?)), closing)),
+            _ => {}
+        }
+        let length = list
+            .iter()
+            .try_fold(0, |length, piece| PyResult::Ok(length + bytes(&piece)?.as_bytes().len()))?;
         if length > JOINED {
-            return Self::lazy(list, Some(length as u64), Closing::default());
+            return Self::lazy(&list.try_iter()?, false, Some(length as u64), closing.unwrap_or_default());
         }
         let mut joined = Vec::with_capacity(length);
-        for piece in pieces() {
+        for piece in list {
             joined.extend_from_slice(bytes(&piece)?.as_bytes());
         }
-        Ok(Self::Whole(Body::Bytes(joined.into()), None))
+        Ok(Self::Whole(Body::Bytes(joined.into()), closing))
     }
 
-    fn lazy(iterable: &Bound<'_, PyAny>, length: Option<u64>, closing: Closing) -> PyResult<Self> {
-        let is_alone = length.is_none() && ffi::has_length(iterable) && iterable.len()? == 1;
-        let rest = iterable.try_iter()?.unbind();
-        let mut pieces = Pieces { first: None, rest, length, closing };
-        let Some(first) = pieces.pull(iterable.py())? else {
+    fn of_iterable(iterable: &Bound<'_, PyAny>, closing: Closing) -> PyResult<Self> {
+        let pieces = iterable.try_iter()?;
+        // Django's answers give their list's own iterator.
+        if ffi::is_list_iterator(&pieces) {
+            let list = pieces.py().get_type::<PyList>().call1((pieces,))?;
+            return Self::of_list(list.cast()?, Some(closing));
+        }
+        let is_alone = ffi::has_length(iterable) && iterable.len()? == 1;
+        Self::lazy(&pieces, is_alone, None, closing)
+    }
+
+    fn lazy(
+        rest: &Bound<'_, PyIterator>,
+        is_alone: bool,
+        length: Option<u64>,
+        closing: Closing,
+    ) -> PyResult<Self> {
+        let mut pieces = Pieces { first: None, rest: rest.clone().unbind(), length, closing };
+        let Some(first) = pieces.pull(rest.py())? else {
             return Ok(Self::Whole(Body::Empty, Some(pieces.closing)));
         };
         if is_alone {

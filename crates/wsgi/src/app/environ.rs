@@ -44,8 +44,16 @@ impl Environ {
         Ok(Self { prepared, names: Names::new(py)? })
     }
 
-    pub(crate) fn of<'py>(&self, py: Python<'py>, request: &mut Request) -> PyResult<Prepared<'py>> {
-        let environ = self.prepared[request.listener().min(self.prepared.len() - 1)].bind(py).copy()?;
+    /// The last environ of this process may be the prepared dict itself: a copy counts one more reference in every key and value, and
+    /// each such count copies a page of a forked child's memory.
+    pub(crate) fn of<'py>(
+        &self,
+        py: Python<'py>,
+        request: &mut Request,
+        is_last: bool,
+    ) -> PyResult<Prepared<'py>> {
+        let prepared = self.prepared[request.listener().min(self.prepared.len() - 1)].bind(py);
+        let environ = if is_last { prepared.clone() } else { prepared.copy()? };
         if let Some(method) = method(py, request.method()) {
             environ.set_item(intern!(py, "REQUEST_METHOD"), method)?;
         }
@@ -68,11 +76,6 @@ impl Environ {
         let input = Bound::new(py, Input::default())?;
         environ.set_item(intern!(py, "wsgi.input"), &input)?;
         Ok((environ, Some(input)))
-    }
-
-    /// The environ of a request for `/` that nobody has made.
-    pub(crate) fn bare<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        self.prepared[0].bind(py).copy()
     }
 
     fn set_fields(&self, environ: &Bound<'_, PyDict>, request: &Request) -> PyResult<()> {

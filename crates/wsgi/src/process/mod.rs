@@ -25,8 +25,7 @@ use crate::{
     command::tell,
     logging,
     refusal::Refusal,
-    serving::{end_process, flush_python},
-    sockets::is_second_master,
+    serving::{end_process, flush_python, is_second_master},
 };
 pub(crate) use pidfile::Pidfile;
 pub(crate) use privileges::Identity;

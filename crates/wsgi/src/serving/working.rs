@@ -9,12 +9,12 @@ use mlws_server::{Ended, Notice, STUCK, Server};
 use mlws_supervisor::{Order, Worker};
 use pyo3::prelude::*;
 
+use super::{House, flush_python};
 use crate::{
     access::AccessLog,
     logging,
     refusal::Refusal,
     reload::{Ask, Watch, Watcher},
-    serving::{House, flush_python},
 };
 
 /// Serves until ordered to end.

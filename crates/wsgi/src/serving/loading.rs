@@ -1,0 +1,90 @@
+//! From the flags to an application that can be called: imported, warmed up, and with `--reload` watched.
+
+use std::{io, sync::Arc};
+
+use mlws_server::{App, Concurrency, Listener, Server};
+use pyo3::prelude::*;
+
+use super::{Application, House};
+use crate::{
+    app::{Facts, Wsgi},
+    logging,
+    refusal::Refusal,
+    reload::{self, Watch},
+};
+
+impl House<'_> {
+    /// Imports the application, or takes it as it was preloaded.
+    pub(super) fn wsgi(&mut self, py: Python<'_>) -> Result<Arc<Wsgi>, Refusal> {
+        if let Some(wsgi) = &self.preloaded {
+            return Ok(Arc::clone(wsgi));
+        }
+        let app = if self.flags.development.reload { self.load_to_watch(py)? } else { self.load(py)? };
+        let running = &self.flags.running;
+        let facts = Facts {
+            multithread: matches!(self.flags.concurrency(), Concurrency::Threads(_)),
+            multiprocess: running.fork || running.workers > 1,
+            run_once: running.fork,
+            listeners: self.sockets.listeners.iter().map(Listener::server_name_and_port).collect(),
+            access: self.access.clone(),
+        };
+        let wsgi = Wsgi::new(py, app, facts)
+            .map_err(|error| Refusal::raised(py, "the application cannot be served", &error))?;
+        let wsgi = Arc::new(wsgi);
+        if running.fork || running.preload {
+            self.prepare_to_fork(py, &wsgi);
+        }
+        Ok(wsgi)
+    }
+
+    /// Lets the application answer `--fork-warmup` once: a cold application imports, compiles and caches during its first request, and
+    /// a child throws all that away with itself. A failure is for the log: the requests to come may do better. What lives then
+    /// lives as long as the process: the collector need not look at it again, so children need not copy its pages.
+    fn prepare_to_fork(&self, py: Python<'_>, wsgi: &Arc<Wsgi>) {
+        if let Some(path) = &self.flags.running.fork_warmup {
+            let listeners = self.sockets.listeners.iter().map(Listener::try_clone).collect::<io::Result<_>>();
+            let rehearsed = listeners.and_then(|listeners| {
+                Server::new(listeners, self.flags.server(), Arc::clone(wsgi) as Arc<dyn App>).rehearse(path)
+            });
+            match rehearsed {
+                Ok(status) if status.starts_with('5') => {
+                    log::warn!("--fork-warmup {path} was answered with {status}");
+                }
+                Ok(status) => log::info!("warmed up with {path}: {status}"),
+                Err(error) => log::warn!("--fork-warmup {path} could not be asked for: {error}"),
+            }
+        }
+        let frozen = py.import("gc").and_then(|collector| {
+            collector.call_method0("collect")?;
+            collector.call_method0("freeze")
+        });
+        if let Err(error) = frozen {
+            log::warn!("the collector could not be told to leave be what children share: {error}");
+        }
+    }
+
+    fn load(&self, py: Python<'_>) -> Result<Py<PyAny>, Refusal> {
+        match self.application {
+            Application::Named(target) => target.load(py, &self.folders),
+            Application::Given(app) => Ok(app.clone_ref(py)),
+        }
+    }
+
+    /// The application, or what stands in for one that cannot be loaded.
+    fn load_to_watch(&mut self, py: Python<'_>) -> Result<Py<PyAny>, Refusal> {
+        let began = reload::now();
+        let (app, failure) = match self.load(py) {
+            Ok(app) => (Ok(app), None),
+            Err(refusal) => {
+                let failure = refusal.to_string();
+                logging::critical(&failure);
+                (reload::stand_in(py, &failure), Some(failure))
+            }
+        };
+        let watch = Watch::new(py, &self.flags.development, &self.folders[0], began, failure.as_deref());
+        let both = app.and_then(|app| Ok((app, watch?)));
+        let (app, watch) = both.map_err(|error| Refusal::raised(py, "--reload cannot work", &error))?;
+        self.watch = Some(watch);
+        Ok(app)
+    }
+}
