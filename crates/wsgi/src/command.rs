@@ -115,7 +115,7 @@ fn name_of(app: &Bound<'_, PyAny>) -> PyResult<String> {
 
 /// Until the master listens for signals itself, Ctrl-C simply ends the command; Python would show a traceback.
 fn end_on_interrupt(py: Python<'_>) -> PyResult<()> {
-    let signal = py.import("signal")?;
+    let signal = py.import("_signal")?; // what `signal` is made of, without the enumerations that would cost 0.3 MB
     signal.call_method1("signal", (signal.getattr("SIGINT")?, signal.getattr("SIG_DFL")?))?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use pyo3::{
     exceptions::{PyAttributeError, PyModuleNotFoundError},
     prelude::*,
-    types::{PyDict, PyTuple},
+    types::{PyDict, PyString, PyTuple},
 };
 
 use crate::refusal::Refusal;
@@ -139,7 +139,10 @@ impl Target {
 
 impl Object {
     fn read(py: Python<'_>, expression: &str) -> PyResult<Option<Self>> {
-        let ast = py.import("ast")?;
+        if is_plain(py, expression)? {
+            return Ok(Some(Self::Attribute(expression.split('.').map(str::to_owned).collect())));
+        }
+        let ast = py.import("ast")?; // half a megabyte, which the master would keep
         let node = ast.call_method1("parse", (expression, "", "eval"))?.getattr("body")?;
         if !is_a(&node, "Call")? {
             return Ok(dotted(node)?.map(Self::Attribute));
@@ -159,6 +162,16 @@ impl Object {
         let path = dotted(node.getattr("func")?)?;
         Ok(path.map(|path| Self::Factory { path, arguments, keywords: keywords.unbind() }))
     }
+}
+
+/// Whether it is nothing but names and dots.
+fn is_plain(py: Python<'_>, expression: &str) -> PyResult<bool> {
+    for name in expression.split('.') {
+        if !PyString::new(py, name).call_method0("isidentifier")?.is_truthy()? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The names of `a.b.c`, if the expression is like that.
