@@ -194,6 +194,17 @@ def test_a_second_signal_ends_it_at_once(start, gate):
     eventually(lambda: not server.family(), "the group to be empty")
 
 
+@pytest.mark.parametrize("options", [INLINE, ("--threads", "1", "--preload")], ids=" ".join)
+def test_a_worker_that_hangs_goes_with_its_master(start, gate, options):
+    server = start("raw", *options)
+    wire = ask(server, gate.path)
+    gate.wait_for(1)
+    os.kill(server.pid, signal.SIGKILL)
+    server.wait()
+    eventually(lambda: not server.family(), "the group to be empty")
+    assert wire.closed()
+
+
 @pytest.mark.parametrize("options", [(), ("--fork",), ("--workers", "3")], ids=["threads", "fork", "workers"])
 def test_workers_go_when_their_master_is_killed(start, options):
     server = start("raw", *options)

@@ -26,6 +26,8 @@ use std::{
 use mlws_server::{Concurrency, Shares};
 use mlws_supervisor::{ForkHooks, News, Owner, Pid, Role, Settings, Worker, supervise, supervise_under};
 use pyo3::{exceptions::PySystemExit, prelude::*};
+#[cfg(target_os = "linux")]
+use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::{fs::Mode, process::umask};
 
 use self::sockets::Sockets;
@@ -181,6 +183,9 @@ impl Owner for House<'_> {
                 logging::critical(&refusal.to_string());
                 return refusal.exit_status();
             }
+            // Nobody would bound its time any more; and who is stuck in the application does not hear it otherwise.
+            #[cfg(target_os = "linux")]
+            let _ = set_parent_process_death_signal(Some(Signal::KILL));
             if let Err(error) = stacks::listen(py) {
                 log::warn!("a worker that hangs or crashes will not show where: {error}");
             }
