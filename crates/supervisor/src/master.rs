@@ -369,7 +369,11 @@ impl<'a> Master<'a> {
     fn send_home(&mut self, slots: impl IntoIterator<Item = Slot>) {
         for slot in slots {
             for mut process in [slot.holder, slot.heir].into_iter().flatten() {
-                process.retire(self.settings.graceful_timeout);
+                if process.is_ready() {
+                    process.retire(self.settings.graceful_timeout);
+                } else {
+                    process.dismiss(FAST_TIMEOUT); // it has nothing to finish
+                }
                 self.leaving.push(process);
             }
         }

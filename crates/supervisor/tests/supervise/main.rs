@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         settings_that_cannot_be_read_leave_all_as_it_was
         many_hups_at_once_are_few_reloads
         a_start_that_hangs_is_aborted
+        who_still_starts_does_not_hold_up_the_end
         a_worn_worker_is_followed_by_an_heir_one_at_a_time
         a_worker_that_asks_for_a_reload_gets_one
         ttin_and_ttou_change_the_number_of_workers
@@ -391,6 +392,17 @@ fn a_start_that_hangs_is_aborted() {
     show.hears("was killed by SIGABRT");
     assert!(is_alive(old));
     show.signal(Signal::TERM);
+    assert_eq!(show.end().0, Some(0));
+}
+
+fn who_still_starts_does_not_hold_up_the_end() {
+    let mut show = Show::start("slow starts");
+    let old = show.worker_is_up();
+    show.hears("all are ready");
+    show.signal(Signal::HUP);
+    show.hears("hears of Reloading");
+    show.signal(Signal::TERM);
+    show.hears(&format!("worker {} has ended", old.as_raw_pid()));
     assert_eq!(show.end().0, Some(0));
 }
 

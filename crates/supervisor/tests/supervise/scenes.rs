@@ -149,6 +149,10 @@ pub(crate) fn play(scene: &str) -> ExitCode {
             Settings { boot_timeout: Some(Duration::from_millis(200)), ..settings(1) },
             &mut |worker, generation| if generation == 0 { obey(worker) } else { read_line() },
         ),
+        "slow starts" => with_generations(
+            Settings { graceful_timeout: Duration::from_secs(600), ..settings(1) },
+            &mut |worker, generation| if generation == 0 { obey(worker) } else { read_line() },
+        ),
         "worn" => with(settings(3), &mut wear_out),
         "asks for a reload" => with_generations(settings(1), &mut |worker, generation| {
             if generation == 0 {
