@@ -29,7 +29,7 @@ def test_without_descriptors_accepting_pauses_and_goes_on_by_itself(start, concu
         assert kept.request("/answers/hello").status == 200
         with limited(worker, resource.RLIMIT_NOFILE, before + 10), crowd(server, 40, HELLO) as clients:
             eventually(pauses, "a pause")
-            used, begun, enough = ticks(worker), pauses(), at_length(10, 300)
+            used, begun, enough = ticks(worker), pauses(), at_length(2, 30)
             eventually(lambda: pauses() >= begun + enough, "more of them", deadline=10 + enough)
             # One that spins uses a tenth of a second in each pause; this allows a tenth of that.
             assert ticks(worker) - used <= pauses() - begun

@@ -244,6 +244,10 @@ def test_an_unknown_name_is_an_error_before_anything_is_bound(option, tmp_path):
 
 
 @as_root
+@pytest.mark.skipif(
+    subprocess.run([*AS_NOBODY, "--version"], capture_output=True, check=False).returncode != 0,
+    reason="nobody may not run this interpreter",
+)
 def test_who_is_not_root_can_only_name_himself(start):
     ended = run("whoami", "--bind", "127.0.0.1:0", "--user", "root", command=AS_NOBODY)
     assert ended.returncode == 1
