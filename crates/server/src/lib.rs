@@ -8,6 +8,9 @@
 //! 4. [`answer`] calls the [`App`], and sends its [`Response`] through an [`output`] over the [`wire`];
 //!    (the [`watchdog`] minds how long that takes);
 //! 5. the connection goes back to the loop, which minds its [`deadlines`].
+//!
+//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`]; a process is [`wear`]ing out;
+//! the house is [`closing`] when nobody can run the loop any more; and a request is a [`rehearsal`] before the first fork.
 
 mod answer;
 mod app;
