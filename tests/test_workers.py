@@ -120,6 +120,24 @@ def test_ctrl_c_in_a_terminal_ends_it_at_once(start, gate, options):
     assert "Traceback" not in server.log.text
 
 
+@pytest.mark.parametrize("options", [INLINE, FORK], ids=" ".join)
+def test_who_waits_to_be_accepted_is_served_before_the_end(start, gate, options):
+    """The only worker is stopped for a moment, so that a crowd gathers behind the socket that is to end with it."""
+    server = start("raw", *options)
+    (worker,) = server.workers()
+    os.kill(worker, signal.SIGSTOP)
+    with contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(ask(server, "/answers/hello")) for _ in range(300)]
+        os.kill(server.pid, signal.SIGTERM)
+        server.log.wait_for("stopping: ")
+        os.kill(worker, signal.SIGCONT)
+        answers = [wire.answer() for wire in crowd]
+    assert {answer.text for answer in answers} == {"hello\n"}
+    if options != FORK:  # the first were perhaps answered before the order was heard
+        assert answers[-1].header("connection") == "close"
+    assert server.wait() == 0
+
+
 def test_an_answer_that_is_being_read_is_finished_before_the_end(start):
     server = start("raw")
     with server.wire(receive_buffer=4096) as wire:

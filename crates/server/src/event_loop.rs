@@ -33,6 +33,8 @@ const CONNECTIONS: usize = 1 << 30;
 
 /// Connections accepted from one listener before others have their turn.
 const ACCEPTS_IN_A_TURN: usize = 64;
+/// How often that is done at the end, while there are more.
+const TURNS_OF_A_DRAIN: usize = 256;
 /// How often children without a pidfd are asked after.
 const ASKING: Duration = Duration::from_millis(10);
 
@@ -355,14 +357,16 @@ impl Loop {
         self.ready.remove(at)
     }
 
-    fn accept(&mut self, index: usize, now: Instant) {
+    /// True if there may be more at this door.
+    fn accept(&mut self, index: usize, now: Instant) -> bool {
         for _ in 0..ACCEPTS_IN_A_TURN {
-            let Some((socket, peer)) = self.doors.accept(index, now, self.slots.len()) else { return };
+            let Some((socket, peer)) = self.doors.accept(index, now, self.slots.len()) else { return false };
             let wire = Wire::new(socket, peer, index, Arc::clone(&self.house));
             if let Err(error) = self.welcome(wire, now) {
                 log::error!("a connection could not be watched and is closed: {error}");
             }
         }
+        true
     }
 
     fn welcome(&mut self, wire: Wire, now: Instant) -> io::Result<()> {
@@ -434,7 +438,8 @@ impl Loop {
         self.doors.leave_shares();
         for index in 0..self.doors.len() {
             self.doors.knock(index);
-            self.accept(index, Instant::now());
+            // The socket may end with us, and who waits behind it would be reset. It holds no more than that by far.
+            let _ = (0..TURNS_OF_A_DRAIN).take_while(|_| self.accept(index, Instant::now())).count();
         }
         self.close_doors();
     }
