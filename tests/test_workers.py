@@ -28,6 +28,8 @@ def refused(server):
         server.wire().close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        return False  # it was closed this very moment; ask again
     return False
 
 

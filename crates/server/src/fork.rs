@@ -89,10 +89,11 @@ impl Children {
         let note = Notes::take(&self.notes, index);
         clock::date(); // written here once a second, and not by every child
         app.before_fork();
+        let parent = rustix::process::getpid();
         let forked = sys::fork();
         match forked {
             Ok((Forked::Child, held)) => {
-                sys::take_signals_of_child();
+                sys::take_signals_of_child(parent);
                 drop(held);
                 answer_and_leave(connection, app, &note, others)
             }

@@ -57,7 +57,7 @@ impl Drop for Held {
 
 /// In a child that answers one request: TERM ends it, while INT and QUIT, which a terminal sends to the whole group, leave it to
 /// finish. Handlers of the parent write into pipes that the child shares, so none of them may stay.
-pub(crate) fn take_signals_of_child() {
+pub(crate) fn take_signals_of_child(parent: rustix::process::Pid) {
     extern "C" fn nothing(_: libc::c_int) {}
     let nothing = nothing as extern "C" fn(libc::c_int);
     // SAFETY: the handler does nothing, and a program that the app starts gets the default back at exec.
@@ -65,6 +65,9 @@ pub(crate) fn take_signals_of_child() {
         // Nobody would bound the time of a child whose parent is gone.
         #[cfg(target_os = "linux")]
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid() != parent.as_raw_nonzero().get() {
+            leave(0); // it was gone before that could be asked for
+        }
         libc::signal(libc::SIGTERM, libc::SIG_DFL);
         for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
             libc::signal(signal, nothing as libc::sighandler_t);

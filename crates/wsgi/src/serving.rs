@@ -185,7 +185,7 @@ impl Owner for House<'_> {
             }
             // Nobody would bound its time any more; and who is stuck in the application does not hear it otherwise.
             #[cfg(target_os = "linux")]
-            let _ = set_parent_process_death_signal(Some(Signal::KILL));
+            let _ = set_parent_process_death_signal(Some(Signal::KILL)); // one that is gone already shows by the end of the line
             if let Err(error) = stacks::listen(py) {
                 log::warn!("a worker that hangs or crashes will not show where: {error}");
             }
