@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from harness import Command, Gate, Server
+from wire import DEADLINE
 
 CONCURRENCY = {"inline": ("--threads", "1"), "threads": ("--threads", "4"), "fork": ("--fork",)}
 
@@ -76,6 +79,15 @@ def many(pytestconfig):
 def at_length(pytestconfig):
     """The first number in an ordinary run, the second with `--soak`."""
     return lambda short, soak: soak if pytestconfig.getoption("--soak") else short
+
+
+@pytest.fixture
+def manager(tmp_path):
+    """What listens where systemd would."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(DEADLINE)
+        yield manager
 
 
 @pytest.fixture

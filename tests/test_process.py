@@ -294,15 +294,6 @@ def test_without_a_umask_that_of_the_workers_is_as_found(start):
 # Service managers
 
 
-@pytest.fixture
-def manager(tmp_path):
-    """What listens where systemd would."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(DEADLINE)
-        yield manager
-
-
 def test_a_service_manager_hears_of_the_start_and_of_the_end(start, manager):
     env = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
     server = start("raw", "--workers", "2", env=env)

@@ -298,15 +298,6 @@ def test_a_term_at_any_moment_of_the_start_leaves_nothing_behind(pages, at_lengt
 # What those hear of it who manage the server.
 
 
-@pytest.fixture
-def manager(tmp_path):
-    """What listens where systemd would."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(DEADLINE)
-        yield manager
-
-
 def hears(manager, words):
     """Takes what was said, until these words are."""
     while words not in (said := manager.recv(1000).decode()):

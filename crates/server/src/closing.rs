@@ -14,7 +14,7 @@ use std::{
 use crate::{Notice, crew::Crew, sys};
 
 /// The exit status of a process that was left because a thread is stuck in the app (`EX_TEMPFAIL` of `sysexits.h`).
-pub const STUCK: i32 = 75;
+const STUCK: i32 = 75;
 
 /// How often the loop is looked at while a call is overdue.
 const OFTEN: Duration = Duration::from_millis(50);
@@ -72,7 +72,7 @@ impl Crew {
         if self.posts.overdue() == 0 {
             return; // It has come back this very moment.
         }
-        let Some(mut the_loop) = the_loop else { Self::leave() };
+        let Some(mut the_loop) = the_loop else { leave_stuck() };
         let until = Instant::now() + LAST;
         the_loop.close_doors();
         loop {
@@ -89,15 +89,15 @@ impl Crew {
             the_loop.turn();
         }
         if self.posts.overdue() > 0 {
-            Self::leave();
+            leave_stuck();
         }
         drop(the_loop);
         self.line.end();
     }
+}
 
-    /// Leaves the process while a thread is stuck in the app.
-    pub(crate) fn leave() -> ! {
-        log::error!("a thread is stuck in the application; this process is left without it");
-        sys::leave(STUCK)
-    }
+/// Leaves the process, with status 75, while a thread is stuck in the app: without exit handlers, which might wait for it.
+pub fn leave_stuck() -> ! {
+    log::error!("a thread is stuck in the application; this process is left without it");
+    sys::leave(STUCK)
 }

@@ -25,7 +25,7 @@ use mio::Waker;
 
 use crate::{
     App, Concurrency, Ended, Notice, Order, Settings,
-    closing::Memory,
+    closing::{Memory, leave_stuck},
     connection::{Connection, Next},
     event_loop::Loop,
     line::Line,
@@ -148,7 +148,7 @@ impl Crew {
         }
         if self.posts.is_overdue(0) {
             // `run` cannot return to whoever called it, for that thread itself is stuck.
-            Self::leave();
+            leave_stuck();
         }
     }
 

@@ -44,7 +44,7 @@ mod writer;
 
 pub use app::App;
 pub use body::RequestBody;
-pub use closing::STUCK;
+pub use closing::leave_stuck;
 pub use listener::{Address, AddressError, Listener};
 pub use payload::{Aborted, Body, Bytes, Stream};
 pub use request::{Client, Request};
@@ -52,5 +52,4 @@ pub use response::{Record, Response};
 pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, Settings};
 pub use shares::Shares;
-pub use sys::leave;
 pub use writer::Writer;

@@ -77,7 +77,7 @@ pub(crate) fn take_signals_of_child(parent: rustix::process::Pid) {
 
 /// Leaves the process at once, without exit handlers: those of a child belong to its parent, and those of a process with a stuck
 /// thread might wait for it.
-pub fn leave(status: i32) -> ! {
+pub(crate) fn leave(status: i32) -> ! {
     // SAFETY: `_exit` does not return and touches no memory of ours.
     unsafe { libc::_exit(status) }
 }

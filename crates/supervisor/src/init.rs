@@ -9,20 +9,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
 use crate::ForkHooks;
+use crate::signals::CAUGHT;
 use crate::sys::{self, Blocked, Fork};
-
-/// What the init passes on to its child.
-const PASSED_ON: [Signal; 9] = [
-    Signal::TERM,
-    Signal::INT,
-    Signal::QUIT,
-    Signal::HUP,
-    Signal::USR1,
-    Signal::USR2,
-    Signal::WINCH,
-    Signal::TTIN,
-    Signal::TTOU,
-];
 
 /// What [`become_init_if_pid_1`] made of the process it returns in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +60,7 @@ fn tend(child: Pid) -> i32 {
                 }
             }
             // A terminal sends its signals to the child, too; a second INT would make it stop fast.
-            Some((signal, from_kernel)) if PASSED_ON.contains(&signal) && !from_kernel => {
+            Some((signal, from_kernel)) if CAUGHT.contains(&signal) && !from_kernel => {
                 let _ = kill_process(child, signal); // at worst it is a zombie, of which CHLD tells next
             }
             Some(_) | None => {}

@@ -145,7 +145,7 @@ impl<'a> Master<'a> {
             (Signal::USR2, _) => self.start_second_master(),
             (Signal::TTIN, _) => self.one_more(),
             (Signal::TTOU, _) => self.one_fewer(),
-            (Signal::WINCH, _) => self.send_all_home(),
+            (Signal::WINCH, Phase::Serving) => self.send_all_home(),
             _ => {} // CHLD: `reap` is next
         }
     }
@@ -288,9 +288,12 @@ impl<'a> Master<'a> {
     }
 
     fn reload(&mut self) {
-        if self.phase == Phase::Starting || self.coming.is_some() {
-            self.reload_again = true; // what has changed since may have been read already
-            return;
+        match self.phase {
+            Phase::Stopping { .. } => return,
+            // What has changed since may have been read already.
+            _ if self.coming.is_some() => return self.reload_again = true,
+            Phase::Starting => return self.reload_again = true,
+            Phase::Serving => {}
         }
         match self.owner.reload() {
             Ok(settings) => {

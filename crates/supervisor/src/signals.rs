@@ -10,9 +10,9 @@ use rustix::process::Signal;
 
 use crate::sys::{self, Disposition};
 
-/// What the master catches. Workers catch all but CHLD, for their children are the application's; what has no meaning for
+/// What the master catches, and an init passes on to it. Workers catch all but CHLD, for their children are the application's; what has no meaning for
 /// them may still reach them, as it is often sent to a whole group.
-const CAUGHT: [Signal; 10] = [
+pub(crate) const CAUGHT: [Signal; 10] = [
     Signal::TERM,
     Signal::INT,
     Signal::QUIT,

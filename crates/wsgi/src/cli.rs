@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, CommandFactory, Parser, ValueEnum, builder::OsStr};
+use clap::{ArgGroup, Args, CommandFactory, Parser, ValueEnum, builder::OsStr};
 use log::LevelFilter;
 use mlws_http1::Tolerance;
 use mlws_server::{Address, Concurrency, Limits, Settings};
@@ -67,7 +67,7 @@ pub(crate) struct Sockets {
 }
 
 #[derive(Args)]
-#[command(next_help_heading = "Workers")]
+#[command(next_help_heading = "Workers", group(ArgGroup::new("forking").args(["fork", "preload"]).multiple(true)))]
 pub(crate) struct Running {
     /// Processes that serve; one that dies is replaced
     #[arg(short, long, value_name = "N", default_value_t = 1, env = "WEB_CONCURRENCY", hide_env_values = true,
@@ -99,7 +99,7 @@ pub(crate) struct Running {
 
     /// With --fork or --preload: a path, such as /, that the application answers once before the first fork. What it
     /// imports and caches then, every process has from its start
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", requires = "forking")]
     pub(crate) fork_warmup: Option<String>,
 
     /// How long the application may work on a request, or on one piece of its answer; 0 is for ever. Past it the client is
@@ -459,6 +459,8 @@ mod tests {
         assert_eq!(read("app --fork").unwrap().concurrency(), Concurrency::Fork { children: 64 });
         assert_eq!(read("app --timeout 0").unwrap().server().timeout, None);
         assert!(read("app --fork --threads 4").err().unwrap().contains("cannot be used with"));
+        assert!(read("app --fork-warmup /").err().unwrap().contains("required"));
+        assert!(read("app --preload --fork-warmup /").is_ok() && read("app --fork --fork-warmup /").is_ok());
     }
 
     #[test]

@@ -96,7 +96,6 @@ pub(crate) struct House<'a> {
     preloaded: Option<Arc<Wsgi>>,
     /// With `--reload`: which files the application was loaded from.
     pub(crate) watch: Option<Watch>,
-    first: Option<Pid>,
     second: Option<Pid>,
     /// The command that starts what runs here once more.
     again: PyResult<Command>,
@@ -133,7 +132,6 @@ impl<'a> House<'a> {
             pidfile,
             folders,
             urls: sockets.urls(),
-            first: sockets.first,
             sockets,
             access: access.map(Arc::new),
             shares: Arc::new(shares),
@@ -146,7 +144,7 @@ impl<'a> House<'a> {
 
     /// At the end, unless another master goes on with it.
     fn clear_away(&self) {
-        if self.first.is_none() && self.second.is_none() {
+        if self.sockets.first.is_none() && self.second.is_none() {
             self.sockets.remove_files();
         }
     }
@@ -160,7 +158,7 @@ impl<'a> House<'a> {
             boot_timeout: running.boot_timeout(),
             tick: if self.preloaded.is_none() { self.surroundings.systemd.watchdog_interval() } else { None },
             is_above_masters: preloads,
-            first: self.first,
+            first: self.sockets.first,
         }
     }
 
@@ -212,10 +210,7 @@ impl Owner for House<'_> {
                 Python::attach(|py| self.surroundings.ready(py, &format!("serving {on}")));
             }
             News::Reopen => {
-                logging::reopen();
-                if let Some(access) = &self.access {
-                    access.reopen();
-                }
+                reopen_logs(self.access.as_deref());
             }
             News::Ended { number } => self.shares.clear(number),
             News::Ending => {
@@ -235,7 +230,7 @@ impl Owner for House<'_> {
                 self.surroundings.systemd.main_pid();
             }
             News::FirstIsGone => {
-                self.first = None;
+                self.sockets.first = None;
                 if let (Some(pidfile), Some(path)) = (&mut self.pidfile, &self.flags.process.pid)
                     && let Err(refusal) = pidfile.rename_to(path)
                 {
@@ -330,6 +325,14 @@ fn start_again(py: Python<'_>) -> PyResult<Command> {
     };
     command.args(words.into_iter().skip(1)).current_dir(std::env::current_dir()?);
     Ok(command)
+}
+
+/// Something has moved the files away.
+fn reopen_logs(access: Option<&AccessLog>) {
+    logging::reopen();
+    if let Some(access) = access {
+        access.reopen();
+    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

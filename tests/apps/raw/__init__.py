@@ -1,38 +1,12 @@
 """Small WSGI apps, one per thing to be seen: `/module/function` runs that function of that module here."""
 
-from . import (
-    answers,
-    clients,
-    environs,
-    failures,
-    faults,
-    files,
-    gates,
-    hangs,
-    inputs,
-    misbehaviour,
-    processes,
-)
+from importlib import import_module
+from pkgutil import iter_modules
 
-MODULES = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (
-        answers,
-        clients,
-        environs,
-        failures,
-        faults,
-        files,
-        gates,
-        hangs,
-        inputs,
-        misbehaviour,
-        processes,
-    )
-}
+MODULES = {module.name: import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)}
 
 
 def application(environ, start_response):
     module, _, rest = environ["PATH_INFO"].strip("/").partition("/")
-    app = getattr(MODULES.get(module), rest.partition("/")[0], answers.hello)
+    app = getattr(MODULES.get(module), rest.partition("/")[0], MODULES["answers"].hello)
     return app(environ, start_response)

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         many_hups_at_once_are_few_reloads
         a_start_that_hangs_is_aborted
         who_still_starts_does_not_hold_up_the_end
+        no_reload_begins_while_all_end
         a_worn_worker_is_followed_by_an_heir_one_at_a_time
         a_worker_that_asks_for_a_reload_gets_one
         ttin_and_ttou_change_the_number_of_workers
@@ -404,6 +405,16 @@ fn who_still_starts_does_not_hold_up_the_end() {
     show.signal(Signal::TERM);
     show.hears(&format!("worker {} has ended", old.as_raw_pid()));
     assert_eq!(show.end().0, Some(0));
+}
+
+fn no_reload_begins_while_all_end() {
+    let mut show = Show::start("late reload");
+    show.worker_is_up();
+    show.signal(Signal::TERM);
+    show.hears("hears Drain");
+    let (code, lines) = show.end();
+    assert_eq!(code, Some(0));
+    assert!(!lines.iter().any(|line| line.contains("reloading")), "{lines:#?}");
 }
 
 fn a_worn_worker_is_followed_by_an_heir_one_at_a_time() {

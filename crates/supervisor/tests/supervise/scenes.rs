@@ -174,6 +174,12 @@ pub(crate) fn play(scene: &str) -> ExitCode {
                 }
             })
         }
+        "late reload" => with(settings(1), &mut |mut worker| {
+            worker.ready();
+            wait_for_order(&mut worker);
+            worker.voice().unwrap().asks_for_reload();
+            0
+        }),
         "second" => {
             let first = std::env::var("FIRST").unwrap().parse().ok().and_then(Pid::from_raw);
             with(Settings { first, ..settings(1) }, &mut obey)

@@ -102,6 +102,11 @@ fn serve_as_daemon(
     end_process(py, status)
 }
 
+/// Takes a variable out of the environment, of Python and of the process alike.
+pub(crate) fn take_variable(py: Python<'_>, name: &str) -> PyResult<Option<String>> {
+    py.import("os")?.getattr("environ")?.call_method1("pop", (name, py.None()))?.extract()
+}
+
 fn cannot_fork(error: &io::Error) -> Refusal {
     Refusal::System(format!("no process can be forked: {error}"))
 }

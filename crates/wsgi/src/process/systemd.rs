@@ -23,6 +23,7 @@ use mlws_server::Address;
 use pyo3::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 
+use super::take_variable;
 use crate::refusal::Refusal;
 
 /// The first descriptor that is handed over.
@@ -57,8 +58,10 @@ impl Systemd {
                 .filter(|&time| watches_us && time > 0)
                 .map(Duration::from_micros),
         };
-        forget(py, &names)
-            .map_err(|error| Refusal::raised(py, "the environment cannot be changed", &error))?;
+        for name in names {
+            take_variable(py, name)
+                .map_err(|error| Refusal::raised(py, "the environment cannot be changed", &error))?;
+        }
         Ok(systemd)
     }
 
@@ -128,15 +131,6 @@ fn send(socket: &OsString, what: &str) -> io::Result<()> {
     let datagram = UnixDatagram::unbound()?;
     datagram.set_nonblocking(true)?; // one that does not read must not hold up the master
     datagram.send_to_addr(what.as_bytes(), &address).map(|_| ())
-}
-
-/// `os.environ` takes a variable out of the process's own environment, too.
-fn forget(py: Python<'_>, names: &[&str]) -> PyResult<()> {
-    let environ = py.import("os")?.getattr("environ")?;
-    for name in names {
-        environ.call_method1("pop", (name, py.None()))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -12,12 +12,11 @@ use std::{
 use mlws_server::{Address, Listener};
 use mlws_supervisor::Pid;
 use pyo3::prelude::*;
-
 use rustix::{fs::Mode, process::umask};
 
 use crate::{
     cli::Flags,
-    process::{Identity, Systemd},
+    process::{Identity, Systemd, take_variable},
     refusal::Refusal,
 };
 
@@ -121,9 +120,4 @@ fn bind(address: &Address, flags: &Flags, identity: Option<&Identity>) -> io::Re
         identity.own(path).inspect_err(|_| drop(std::fs::remove_file(path)))?;
     }
     listener
-}
-
-/// Takes a variable out of the environment.
-fn take_variable(py: Python<'_>, name: &str) -> PyResult<Option<String>> {
-    py.import("os")?.getattr("environ")?.call_method1("pop", (name, py.None()))?.extract()
 }

@@ -5,14 +5,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use mlws_server::{Ended, Notice, STUCK, Server};
+use mlws_server::{Ended, Notice, Server, leave_stuck};
 use mlws_supervisor::{Order, Worker};
 use pyo3::prelude::*;
 
-use super::{House, flush_python};
+use super::{House, flush_python, reopen_logs};
 use crate::{
     access::AccessLog,
-    logging,
     refusal::Refusal,
     reload::{Ask, Watch, Watcher},
 };
@@ -39,9 +38,8 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     {
         Ended::Finished => Ok(()),
         Ended::Stuck => {
-            log::error!("a thread is stuck in the application; this process is left without it");
             flush_python(py);
-            mlws_server::leave(STUCK)
+            leave_stuck()
         }
     }
 }
@@ -67,10 +65,7 @@ impl Hearer {
         loop {
             let order = match self.worker.next_order()? {
                 Order::Reopen => {
-                    logging::reopen();
-                    if let Some(access) = &self.access {
-                        access.reopen();
-                    }
+                    reopen_logs(self.access.as_deref());
                     continue;
                 }
                 Order::OneMore | Order::OneFewer => continue, // for a master
