@@ -12,10 +12,10 @@ use pyo3::{
 };
 
 use crate::{
-    cli::Flags,
     loader::Target,
     refusal::Refusal,
     serving::{self, Application},
+    settings::Flags,
 };
 
 /// Runs the command `mlws` with these arguments, and returns its exit status. A worker never returns.

@@ -5,7 +5,7 @@
 //! | module            | what it holds |
 //! |-------------------|---|
 //! | [`command`]       | the two doors: `main` for the command, `serve` for programs |
-//! | [`cli`]           | every setting, its help, and what it means to the server |
+//! | [`settings`]      | every setting, its help, and what it means to the server |
 //! | [`loader`]        | from `module:attribute` to a callable |
 //! | [`serving`]       | the master and its workers: what is bound, loaded, served and passed on |
 //! | [`app`]           | the bridge: a request becomes an environ, what the application answers a response |
@@ -20,7 +20,6 @@
 
 mod access;
 mod app;
-mod cli;
 mod command;
 mod ffi;
 mod loader;
@@ -30,6 +29,7 @@ mod process;
 mod refusal;
 mod reload;
 mod serving;
+mod settings;
 mod stacks;
 
 /// What Python sees.

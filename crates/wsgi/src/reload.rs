@@ -33,7 +33,7 @@ use rustix::process::{
 };
 
 pub(crate) use self::stand_in::stand_in;
-use crate::cli::{Development, Engine};
+use crate::settings::{Development, Engine};
 
 /// How often it looks for folders to watch that are new.
 const SCAN: Duration = Duration::from_secs(1);

@@ -35,7 +35,6 @@ pub(crate) use self::sockets::is_second_master;
 use crate::{
     access::AccessLog,
     app::Wsgi,
-    cli::Flags,
     ffi,
     loader::Target,
     logfile::LogFile,
@@ -43,6 +42,7 @@ use crate::{
     process::{self, Identity, Pidfile, Surroundings},
     refusal::Refusal,
     reload::Watch,
+    settings::Flags,
     stacks,
 };
 

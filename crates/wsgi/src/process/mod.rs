@@ -21,11 +21,11 @@ use mlws_supervisor::{Detached, ForkHooks, Init, Launch, become_init_if_pid_1, d
 use pyo3::prelude::*;
 
 use crate::{
-    cli::Flags,
     command::tell,
     logging,
     refusal::Refusal,
     serving::{end_process, flush_python, is_second_master},
+    settings::Flags,
 };
 pub(crate) use pidfile::Pidfile;
 pub(crate) use privileges::Identity;

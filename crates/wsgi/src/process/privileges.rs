@@ -7,7 +7,7 @@ use std::{ffi::CString, os::unix::fs::chown, path::Path};
 
 use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setgroups, setuid};
 
-use crate::{cli::Process, refusal::Refusal};
+use crate::{refusal::Refusal, settings::Process};
 
 pub(crate) struct Identity {
     uid: Uid,

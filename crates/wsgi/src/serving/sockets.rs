@@ -15,9 +15,9 @@ use pyo3::prelude::*;
 use rustix::{fs::Mode, process::umask};
 
 use crate::{
-    cli::Flags,
     process::{Identity, Systemd, take_variable},
     refusal::Refusal,
+    settings::Flags,
 };
 
 /// The descriptors of the sockets, separated by commas.
