@@ -6,19 +6,23 @@ from typing import Literal
 
 from _typeshed.wsgi import WSGIApplication
 
-__all__ = ["__version__", "main", "serve"]
+__all__ = ["__version__", "log", "main", "serve"]
 
 __version__: str
 
+def log(level: int, text: str, /) -> None: ...
 def main(args: Sequence[str], /) -> int: ...
 def serve(
     app: WSGIApplication | str,
     *,
+    config: str | os.PathLike[str] | None = None,
     bind: str | list[str] | tuple[str, ...] | None = None,
     backlog: int = 2048,
+    reuse_port: bool = False,
     worker_connections: int = 60000,
     workers: int | None = None,
     threads: int = 4,
+    worker_class: Literal["sync", "gthread"] | None = None,
     fork: bool = False,
     max_children: int = 64,
     max_queue: int = 8192,
@@ -30,6 +34,7 @@ def serve(
     max_requests_jitter: int = 0,
     max_rss: int | str = 0,
     graceful_timeout: float = 30,
+    no_sendfile: bool = False,
     limit_request_line: int = 8190,
     limit_request_fields: int = 100,
     limit_request_field_size: int = 8190,
@@ -52,6 +57,7 @@ def serve(
     group: str | int | None = None,
     umask: str | int | None = None,
     initgroups: bool = False,
+    name: str | None = None,
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info",
     error_logfile: str | os.PathLike[str] = "-",
     access_logfile: str | os.PathLike[str] | None = None,

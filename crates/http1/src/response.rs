@@ -117,6 +117,11 @@ impl ResponseHead {
         self.status
     }
 
+    /// The status line and the fields so far, as they will be sent; a Content-Length comes at the end only.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The Content-Length given by a field, if one was.
     pub fn content_length(&self) -> Option<u64> {
         self.content_length

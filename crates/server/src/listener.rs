@@ -19,7 +19,10 @@ use rustix::{
 
 use crate::{sys, wire::Peer};
 
-/// What to listen on, as written: `HOST:PORT`, `[V6]:PORT`, `unix:PATH` or `fd://N`.
+/// Where only a host is named.
+const USUAL_PORT: u16 = 8000;
+
+/// What to listen on, as written: `HOST:PORT`, `[V6]:PORT`, `unix:PATH` or `fd://N`. A host alone means port 8000.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// A host name or IP address, and a port; port 0 takes any free one.
@@ -59,8 +62,12 @@ impl FromStr for Address {
         if let Some(number) = text.strip_prefix("fd://") {
             return number.parse().map(Self::Descriptor).map_err(|_| wrong());
         }
-        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let port = port.parse().map_err(|_| wrong())?;
+        let text = text.strip_prefix("tcp://").unwrap_or(text);
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
+            _ if text.is_empty() || text.bytes().all(|byte| byte.is_ascii_digit()) => return Err(wrong()),
+            _ => (text, USUAL_PORT),
+        };
         let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
             Some(Some(host)) => host,
             None if !host.contains([':', ']', '/']) => host,
@@ -98,6 +105,11 @@ enum Local {
 impl Listener {
     /// Binds and listens. A stale Unix socket file, on which nobody answers, is replaced.
     pub fn bind(address: &Address, backlog: i32) -> io::Result<Self> {
+        Self::bind_as(address, backlog, false)
+    }
+
+    /// The same, where on TCP others may listen beside it on the same address (`SO_REUSEPORT`).
+    pub fn bind_as(address: &Address, backlog: i32, reuse_port: bool) -> io::Result<Self> {
         let socket = match address {
             Address::Tcp { host, port } => {
                 let mut found = (host.as_str(), *port).to_socket_addrs()?;
@@ -105,6 +117,9 @@ impl Listener {
                 let socket =
                     new_socket(if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
                 sockopt::set_socket_reuseaddr(&socket, true)?;
+                if reuse_port {
+                    sockopt::set_socket_reuseport(&socket, true)?;
+                }
                 rustix::net::bind(&socket, &address)?;
                 socket
             }
@@ -219,13 +234,14 @@ mod tests {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         assert_eq!(":8000".parse::<Address>().unwrap().to_string(), "0.0.0.0:8000");
+        assert_eq!("127.0.0.1".parse::<Address>().unwrap().to_string(), "127.0.0.1:8000");
+        assert_eq!("tcp://[::1]".parse::<Address>().unwrap().to_string(), "[::1]:8000");
         assert_eq!("unix:///run/x".parse::<Address>().unwrap(), Address::Unix("/run/x".into()));
     }
 
     #[test]
     fn what_is_no_address_is_refused_with_a_sentence() {
-        for text in ["", "8000", "127.0.0.1", "host:port", "host:70000", "::1:80", "[::1]", "unix:", "fd://x"]
-        {
+        for text in ["", "8000", "host:port", "host:70000", "::1:80", "[::1", "a/b", "unix:", "fd://x"] {
             let error = text.parse::<Address>().unwrap_err();
             assert!(error.to_string().contains("HOST:PORT"), "{text}: {error}");
         }

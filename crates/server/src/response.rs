@@ -56,11 +56,22 @@ impl Response {
     }
 
     /// Keeps `epilogue` until the response is sent or the connection lost, and drops it then, exactly once and without any lock
-    /// of the server: the place for an app's own clean-up.
+    /// of the server: the place for an app's own clean-up. A second one follows the first.
     #[must_use]
     pub fn with_epilogue(mut self, epilogue: Box<dyn Send>) -> Self {
-        self.epilogue = Some(epilogue);
+        self.epilogue = Some(match self.epilogue.take() {
+            Some(first) => Box::new((first, epilogue)),
+            None => epilogue,
+        });
         self
+    }
+
+    /// Its status line and fields, as far as they are the app's; nothing if a [`Writer`] has sent them.
+    pub fn head(&self) -> Option<&[u8]> {
+        match &self.head {
+            Start::Head(head) => Some(head.bytes()),
+            Start::Sent(_) => None,
+        }
     }
 }
 

@@ -101,6 +101,11 @@ pub trait Owner: ForkHooks {
     /// HUP: reads the settings anew. With an error all goes on as before.
     fn reload(&mut self) -> Result<Settings, String>;
 
+    /// Runs `wait`, which blocks until there is something to do, with whatever is let go that others may want meanwhile.
+    fn idle(&mut self, wait: &mut (dyn FnMut() + Send)) {
+        wait();
+    }
+
     /// USR2: starts a second master beside this one, with the same sockets.
     fn start_second(&mut self) -> io::Result<Pid> {
         Err(io::ErrorKind::Unsupported.into())
@@ -119,8 +124,30 @@ pub enum News {
     Reloading,
     /// It could not start; the one before serves on.
     ReloadFailed,
+    /// TTIN or TTOU: so many workers are wanted from now on.
+    Resized {
+        /// How many there were.
+        from: usize,
+        /// How many there are to be.
+        to: usize,
+    },
     /// Log files are to be opened anew.
     Reopen,
+    /// A process is about to be forked.
+    Forking {
+        /// How many were forked when it is.
+        age: u64,
+    },
+    /// It was forked. What a master is told of each process, whatever becomes of it, is this and [`News::Gone`].
+    Forked {
+        /// The new process.
+        pid: Pid,
+    },
+    /// A process has ended and is reaped.
+    Gone {
+        /// It was this one.
+        pid: Pid,
+    },
     /// A worker has died that was not told to.
     Ended {
         /// Its place.

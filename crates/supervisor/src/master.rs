@@ -185,8 +185,10 @@ impl<'a> Master<'a> {
 
     /// Finds out which workers have ended, and decides what follows from it.
     fn reap(&mut self) {
+        let owner = &mut *self.owner;
         self.leaving.retain(|process| {
             let Some(ending) = process.ending() else { return true };
+            owner.hear(News::Gone { pid: process.pid });
             match ending {
                 Ending::Exited(0) => info!("worker {} has ended", process.pid),
                 _ => warn!("worker {} {ending} while stopping", process.pid),
@@ -196,16 +198,16 @@ impl<'a> Master<'a> {
         for number in 0..self.present.len() {
             // What follows from one end may be the end of all.
             let Some(slot) = self.present.get_mut(number) else { break };
-            if let Some((heir, ending)) = take_ended(&mut slot.heir) {
+            if let Some((heir, ending)) = take_ended(&mut slot.heir, self.owner) {
                 slot.put_off(&format!("worker {} {ending} before it could follow another", heir.pid));
             }
-            if let Some((dead, ending)) = take_ended(&mut slot.holder) {
+            if let Some((dead, ending)) = take_ended(&mut slot.holder, self.owner) {
                 self.bury(number, &dead, ending);
             }
         }
         for number in 0..self.coming.as_ref().map_or(0, Vec::len) {
             let Some(slot) = self.coming.as_mut().and_then(|coming| coming.get_mut(number)) else { break };
-            if let Some((dead, ending)) = take_ended(&mut slot.holder) {
+            if let Some((dead, ending)) = take_ended(&mut slot.holder, self.owner) {
                 let what = format!("worker {} {ending}", dead.pid);
                 match dead.served() {
                     Some(_) => slot.put_off(&what),
@@ -328,7 +330,9 @@ impl<'a> Master<'a> {
         }
         let generation = self.coming.as_mut().unwrap_or(&mut self.present);
         generation.push(Slot::vacant());
-        info!("one worker more: {}", generation.len());
+        let to = generation.len();
+        info!("one worker more: {to}");
+        self.owner.hear(News::Resized { from: to - 1, to });
     }
 
     fn one_fewer(&mut self) {
@@ -337,9 +341,10 @@ impl<'a> Master<'a> {
         }
         let generation = self.coming.as_mut().unwrap_or(&mut self.present);
         if generation.len() > 1 {
-            let last = generation.pop();
-            info!("one worker fewer: {}", generation.len());
+            let (last, to) = (generation.pop(), generation.len());
+            info!("one worker fewer: {to}");
             self.send_home(last);
+            self.owner.hear(News::Resized { from: to + 1, to });
         }
     }
 
@@ -451,6 +456,7 @@ impl<'a> Master<'a> {
         theirs.set_nonblocking(true)?;
         let pipe = Pipe::new()?;
 
+        self.owner.hear(News::Forking { age: self.forks + 1 });
         self.owner.before();
         let blocked = Blocked::all();
         let forked = sys::fork();
@@ -467,6 +473,7 @@ impl<'a> Master<'a> {
             self.forks += 1;
             let deadline = self.settings.boot_timeout.map(|patience| Instant::now() + patience);
             self.generation(is_coming)[number].put(Process::new(pid, ours, deadline));
+            self.owner.hear(News::Forked { pid });
         }
         Ok(None)
     }
@@ -490,7 +497,9 @@ impl<'a> Master<'a> {
         watched.extend(self.first.as_ref().map(AsFd::as_fd));
         let mut watched: Vec<_> =
             watched.into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        match poll(&mut watched, timeout.as_ref()) {
+        let mut waited = Ok(0);
+        self.owner.idle(&mut || waited = poll(&mut watched, timeout.as_ref()));
+        match waited {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
                 error!("the master cannot wait for its workers: {error}");
@@ -512,10 +521,12 @@ impl<'a> Master<'a> {
     }
 }
 
-/// The process that was here, if it has ended, and how.
-fn take_ended(place: &mut Option<Process>) -> Option<(Process, Ending)> {
+/// The process that was here, if it has ended, and how; the owner hears of it.
+fn take_ended(place: &mut Option<Process>, owner: &mut dyn Owner) -> Option<(Process, Ending)> {
     let ending = place.as_ref()?.ending()?;
-    place.take().map(|process| (process, ending))
+    let process = place.take()?;
+    owner.hear(News::Gone { pid: process.pid });
+    Some((process, ending))
 }
 
 fn is_readable(descriptor: &OwnedFd) -> bool {

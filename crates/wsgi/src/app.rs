@@ -37,13 +37,15 @@ use self::{
     failure::Label,
     start_response::{Stage, StartResponse},
 };
-use crate::{access::AccessLog, ffi};
+use crate::{access::AccessLog, ffi, hooks::Hooks};
 
 /// A WSGI application, as the server calls it.
 pub(crate) struct Wsgi {
     application: Py<PyAny>,
     environ: Environ,
     access: Option<Arc<AccessLog>>,
+    hooks: Option<Arc<Hooks>>,
+    sendfile: bool,
     sys: Py<PyModule>,
     has_gil: bool,
     /// Set in a child that was forked for one request.
@@ -53,6 +55,7 @@ pub(crate) struct Wsgi {
 }
 
 /// What is the same for all requests.
+#[expect(clippy::struct_excessive_bools, reason = "four facts, not one state")]
 pub(crate) struct Facts {
     /// Whether another thread of this process may call the application at the same time.
     pub(crate) multithread: bool,
@@ -64,6 +67,10 @@ pub(crate) struct Facts {
     pub(crate) listeners: Vec<(String, u16)>,
     /// Where finished requests are logged.
     pub(crate) access: Option<Arc<AccessLog>>,
+    /// Who wants to hear of requests.
+    pub(crate) hooks: Option<Arc<Hooks>>,
+    /// Whether the system may send files by itself.
+    pub(crate) sendfile: bool,
 }
 
 impl Wsgi {
@@ -78,11 +85,18 @@ impl Wsgi {
             application,
             environ,
             access: facts.access,
+            hooks: facts.hooks,
+            sendfile: facts.sendfile,
             sys: sys.unbind(),
             has_gil,
             is_child: AtomicBool::new(false),
             spare: Mutex::default(),
         })
+    }
+
+    /// What it calls.
+    pub(crate) fn application(&self) -> &Py<PyAny> {
+        &self.application
     }
 
     fn respond(&self, py: Python<'_>, request: &mut Request) -> Response {
@@ -96,9 +110,14 @@ impl Wsgi {
         if let Some(input) = &input {
             input.get().fill(request.take_body());
         }
+        let told = self.hooks.as_ref().map(|hooks| Hooks::before_request(hooks, py, &environ));
+        let told = match told.transpose() {
+            Ok(told) => told.flatten(),
+            Err(error) => return failure::before_head(py, &Label::of(request), &error),
+        };
         let (outcome, stage) = start_response.get().lend(py, request, || {
             let returned = self.application.bind(py).call1((environ, &start_response))?;
-            Answer::of(&returned)
+            Answer::of(&returned, self.sendfile)
         });
         self.keep(py, start_response);
         if let Some(input) = input {
@@ -106,7 +125,11 @@ impl Wsgi {
             let is_ours = self.has_gil && ffi::is_sole_reference(py, input.as_unbound());
             input.get().give_back(py, request, goes_on && !is_ours);
         }
-        conclude(py, outcome, stage, request)
+        let response = conclude(py, outcome, stage, request);
+        match told {
+            Some(told) => told.after(response),
+            None => response,
+        }
     }
 
     fn start_response(&self, py: Python<'_>) -> PyResult<Py<StartResponse>> {

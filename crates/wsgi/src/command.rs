@@ -8,32 +8,55 @@ use std::{
 use pyo3::{
     exceptions::{PySystemExit, PyTypeError, PyValueError},
     prelude::*,
-    types::{PyBool, PyDict, PyList, PyTuple},
+    types::PyDict,
 };
 
 use crate::{
-    loader::Target,
+    logging,
     refusal::Refusal,
-    serving::{self, Application},
-    settings::Flags,
+    serving,
+    settings::{self, Sources, Unread, Value, of_python, show_completions},
 };
 
 /// Runs the command `mlws` with these arguments, and returns its exit status. A worker never returns.
 #[pyfunction]
 #[pyo3(signature = (args, /))]
 pub(crate) fn main(py: Python<'_>, args: Vec<OsString>) -> PyResult<i32> {
-    let flags = match Flags::read(args) {
+    end_on_interrupt(py)?;
+    let sources = Sources::command(args);
+    let flags = match sources.read(py) {
         Ok(flags) => flags,
-        Err(told) => {
+        Err(Unread::Words(told)) => {
             // Help and the version are such an "error" too, for stdout and with status 0.
             let _ = told.print().and_then(|()| io::stdout().flush());
             return Ok(told.exit_code());
         }
+        Err(Unread::Refused(refusal)) => return Ok(tell(&refusal)),
     };
-    end_on_interrupt(py)?;
-    let target = Target::read(py, &flags.app).map(Application::Named);
-    let status = target.and_then(|target| serving::run(py, &flags, &target));
+    if let Some(shell) = flags.configuration.completions {
+        show_completions(shell);
+        return Ok(0);
+    }
+    let configuration = &flags.configuration;
+    let status = if configuration.check_config || configuration.print_config {
+        serving::check(py, &flags)
+    } else {
+        serving::run(py, flags, &sources, None)
+    };
     Ok(status.unwrap_or_else(|refusal| tell(&refusal)))
+}
+
+/// Writes a record to the server's log; the level is a number as in Python's `logging`.
+#[pyfunction]
+#[pyo3(name = "log", signature = (level, text, /))]
+pub(crate) fn write_log(level: u32, text: &str) {
+    match level {
+        50.. => logging::critical(text),
+        40.. => log::error!("{text}"),
+        30.. => log::warn!("{text}"),
+        20.. => log::info!("{text}"),
+        _ => log::debug!("{text}"),
+    }
 }
 
 /// Serves a WSGI application until the process is told to end, as the command `mlws` does.
@@ -45,27 +68,24 @@ pub(crate) fn main(py: Python<'_>, args: Vec<OsString>) -> PyResult<i32> {
 #[pyfunction]
 #[pyo3(
     signature = (app, **settings),
-    text_signature = "(app, *, bind=None, backlog=2048, worker_connections=60000, workers=None, threads=4, fork=False, \
+    text_signature = "(app, *, config=None, bind=None, backlog=2048, reuse_port=False, worker_connections=60000, workers=None, threads=4, worker_class=None, fork=False, \
         max_children=64, max_queue=8192, preload=False, fork_warmup=None, timeout=30, \
-        boot_timeout=None, max_requests=0, max_requests_jitter=0, max_rss=0, graceful_timeout=30, limit_request_line=8190, \
+        boot_timeout=None, max_requests=0, max_requests_jitter=0, max_rss=0, graceful_timeout=30, no_sendfile=False, limit_request_line=8190, \
         limit_request_fields=100, limit_request_field_size=8190, limit_request_head=None, limit_request_body=0, \
         body_in_memory=524288, bodies_in_memory=67108864, tmp_dir=None, http_compat='strict', keep_alive=5, head_timeout=30, \
         body_timeout=30, body_rate=512, write_timeout=60, chdir=None, pythonpath=None, pid=None, daemon=False, \
-        user=None, group=None, umask=None, initgroups=False, log_level='info', error_logfile='-', access_logfile=None, \
+        user=None, group=None, umask=None, initgroups=False, name=None, log_level='info', error_logfile='-', access_logfile=None, \
         reload=False, reload_engine='auto', reload_extra_file=None)"
 )]
 pub(crate) fn serve(app: &Bound<'_, PyAny>, settings: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
     let py = app.py();
     let text = app.extract::<String>().ok();
     let name = text.clone().map_or_else(|| name_of(app), Ok)?;
-    let flags = Flags::read(words(&name, settings)?).map_err(|told| {
-        let told = told.to_string();
-        let sentence = told.lines().next().unwrap_or_default();
-        PyValueError::new_err(sentence.trim_start_matches("error: ").to_owned())
-    })?;
-    let application = match text {
-        Some(text) => Target::read(py, &text).map(Application::Named),
-        None if app.is_callable() => Ok(Application::Given(app.clone().unbind())),
+    let sources = Sources::program(keywords(name.clone(), settings)?);
+    let flags = sources.read(py).map_err(|unread| PyValueError::new_err(unread.to_string()))?;
+    let given = match text {
+        Some(_) => None,
+        None if app.is_callable() => Some(app.clone().unbind()),
         None => {
             return Err(PyTypeError::new_err(format!(
                 "{name} cannot be called, and is no text that names an application"
@@ -73,36 +93,29 @@ pub(crate) fn serve(app: &Bound<'_, PyAny>, settings: Option<&Bound<'_, PyDict>>
         }
     };
     py.check_signals()?;
-    let status = application.and_then(|application| serving::run(py, &flags, &application));
+    let status = serving::run(py, flags, &sources, given);
     match status.unwrap_or_else(|refusal| tell(&refusal)) {
         0 => Ok(()),
         status => Err(PySystemExit::new_err(status)),
     }
 }
 
-/// The command line that says the same as these keywords.
-fn words(app: &str, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<OsString>> {
-    let mut words = Vec::new();
+/// What the keywords say, as texts.
+fn keywords(app: String, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<(String, Vec<String>)>> {
+    let mut keywords = vec![("app".to_owned(), vec![app])];
     for (keyword, value) in settings.into_iter().flatten() {
         let keyword: String = keyword.extract()?;
-        let flag = Flags::of_keyword(&keyword).ok_or_else(|| {
-            PyTypeError::new_err(format!("serve() got an unexpected keyword argument '{keyword}'"))
-        })?;
-        if value.is_none() {
-            continue;
+        if !settings::keywords().contains(&keyword) {
+            let text = format!("serve() got an unexpected keyword argument '{keyword}'");
+            return Err(PyTypeError::new_err(text));
         }
-        if let Ok(value) = value.cast::<PyBool>() {
-            words.extend(value.is_true().then(|| format!("--{flag}").into()));
-        } else if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
-            for value in value.try_iter()? {
-                words.push(format!("--{flag}={}", value?.str()?).into());
-            }
-        } else {
-            words.push(format!("--{flag}={}", value.str()?).into());
+        match of_python(&value)? {
+            Value::Nothing | Value::Switch(false) => {}
+            Value::Switch(true) => keywords.push((keyword, Vec::new())),
+            Value::Texts(texts) => keywords.push((keyword, texts)),
         }
     }
-    words.extend(["--".into(), app.into()]);
-    Ok(words)
+    Ok(keywords)
 }
 
 /// What a person would call this object: `shop:app` for a function, else what it says of itself.
@@ -129,8 +142,6 @@ pub(crate) fn tell(refusal: &Refusal) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -147,10 +158,7 @@ mod tests {
                 .skip(1)
                 .map(|name| name.unwrap().extract().unwrap())
                 .collect();
-            let command = Flags::command();
-            let flags: Vec<String> =
-                command.get_arguments().filter_map(|flag| Some(flag.get_long()?.replace('-', "_"))).collect();
-            assert_eq!(keywords, flags);
+            assert_eq!(keywords, settings::keywords());
         });
     }
 }

@@ -5,6 +5,7 @@
 //! | module            | what it holds |
 //! |-------------------|---|
 //! | [`command`]       | the two doors: `main` for the command, `serve` for programs |
+//! | [`hooks`]         | the functions of a config file that are called when something happens |
 //! | [`settings`]      | every setting, its help, and what it means to the server |
 //! | [`loader`]        | from `module:attribute` to a callable |
 //! | [`serving`]       | the master and its workers: what is bound, loaded, served and passed on |
@@ -22,6 +23,7 @@ mod access;
 mod app;
 mod command;
 mod ffi;
+mod hooks;
 mod loader;
 mod logfile;
 mod logging;
@@ -36,7 +38,7 @@ mod stacks;
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
-    use super::command::{main, serve};
+    use super::command::{main, serve, write_log};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

@@ -34,6 +34,11 @@ pub(crate) fn start(level: LevelFilter) {
     *FILE.write().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
+/// Shows records from this level on.
+pub(crate) fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
+}
+
 /// From now on records go to this file, and errors to stderr as well until [`settle`].
 pub(crate) fn write_to(file: LogFile) {
     *FILE.write().unwrap_or_else(PoisonError::into_inner) = Some(file);

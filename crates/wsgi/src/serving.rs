@@ -17,7 +17,7 @@ mod sockets;
 mod working;
 
 use std::{
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -36,13 +36,14 @@ use crate::{
     access::AccessLog,
     app::Wsgi,
     ffi,
+    hooks::Hooks,
     loader::Target,
     logfile::LogFile,
     logging,
     process::{self, Identity, Pidfile, Surroundings},
     refusal::Refusal,
     reload::Watch,
-    settings::Flags,
+    settings::{Flags, Sources},
     stacks,
 };
 
@@ -50,14 +51,23 @@ use crate::{
 const FEW: usize = 32;
 
 /// What is served: something to import in each worker, or an object that is there already.
-pub(crate) enum Application {
+enum Application {
     Named(Target),
     Given(Py<PyAny>),
 }
 
-/// Serves until told to end. The exit status of the whole, in the master.
-pub(crate) fn run(py: Python<'_>, flags: &Flags, application: &Application) -> Result<i32, Refusal> {
+/// Serves until told to end: `given`, or what the flags name. The exit status of the whole, in the master.
+pub(crate) fn run(
+    py: Python<'_>,
+    flags: Flags,
+    sources: &Sources,
+    given: Option<Py<PyAny>>,
+) -> Result<i32, Refusal> {
     logging::start(flags.logs.level());
+    let application = match given {
+        Some(app) => Application::Given(app),
+        None => Application::Named(Target::read(py, flags.app())?),
+    };
     if flags.development.reload {
         if matches!(application, Application::Given(_)) {
             let text = "to reload, the application has to be given by its name, such as 'module:app'";
@@ -65,12 +75,14 @@ pub(crate) fn run(py: Python<'_>, flags: &Flags, application: &Application) -> R
         }
         log::warn!("--reload is for development: it shows failures to clients, and costs time");
     }
-    process::start(py, flags, &PythonFork, |surroundings| {
-        let mut house = House::new(py, flags, application, surroundings)?;
+    let flags = Arc::new(flags);
+    process::start(py, &Arc::clone(&flags), &PythonFork, |surroundings| {
+        let mut house = House::new(py, flags, sources, application, surroundings)?;
         flush_python(py);
         match supervise(house.settings(), &mut house) {
             Role::Master(status) => {
                 house.clear_away();
+                house.tell(py, "whole", ("on_exit",));
                 Ok(status)
             }
             Role::Worker(status) => end_process(py, status),
@@ -78,10 +90,35 @@ pub(crate) fn run(py: Python<'_>, flags: &Flags, application: &Application) -> R
     })
 }
 
+/// Does all that a start does but serve: what is wrong shows.
+pub(crate) fn check(py: Python<'_>, flags: &Flags) -> Result<i32, Refusal> {
+    if let Some(shown) = &flags.shown {
+        // Who does not read it has the status.
+        let _ = io::stdout().write_all(shown.as_bytes()).and_then(|()| io::stdout().flush());
+    }
+    logging::start(flags.logs.level());
+    warn(flags);
+    let target = Target::read(py, flags.app())?;
+    Identity::of(&flags.process)?;
+    target.load(py, &enter_folder(flags, None)?)?;
+    log::info!("{} can be served with these settings", flags.app());
+    Ok(0)
+}
+
+/// What was said of the settings while they were read.
+fn warn(flags: &Flags) {
+    for warning in &flags.extras.warnings {
+        log::warn!("{warning}");
+    }
+}
+
 /// What the master has, and each worker a copy of.
 pub(crate) struct House<'a> {
-    pub(crate) flags: &'a Flags,
-    application: &'a Application,
+    pub(crate) flags: Arc<Flags>,
+    /// To read the settings again.
+    sources: &'a Sources,
+    application: Application,
+    pub(crate) hooks: Option<Arc<Hooks>>,
     pub(crate) surroundings: &'a Surroundings,
     /// Whom the workers run as.
     identity: Option<Identity>,
@@ -104,18 +141,25 @@ pub(crate) struct House<'a> {
 impl<'a> House<'a> {
     fn new(
         py: Python<'_>,
-        flags: &'a Flags,
-        application: &'a Application,
+        flags: Arc<Flags>,
+        sources: &'a Sources,
+        application: Application,
         surroundings: &'a Surroundings,
     ) -> Result<Self, Refusal> {
         let again = start_again(py);
         let identity = Identity::of(&flags.process)?;
-        let folders = enter_folder(flags)?;
+        let folders = enter_folder(&flags, None)?;
         if let Some(mask) = flags.process.umask {
             umask(Mode::from_raw_mode(mask));
         }
-        let access = open_logs(flags, identity.as_ref())?;
-        let sockets = Sockets::open(py, flags, &surroundings.systemd, identity.as_ref())?;
+        let access = open_logs(&flags, identity.as_ref())?;
+        warn(&flags);
+        process::name(py, &flags.process, "master");
+        let hooks = hooks(py, &flags)?;
+        if let Some(hooks) = &hooks {
+            hooks.tell(py, "whole", ("on_starting",));
+        }
+        let sockets = Sockets::open(py, &flags, &surroundings.systemd, identity.as_ref())?;
         let pidfile = flags.process.pid.as_ref().map(|path| match sockets.first {
             None => Pidfile::create(path),
             Some(_) => Pidfile::create(&with_suffix(path, ".2")),
@@ -124,9 +168,11 @@ impl<'a> House<'a> {
         let shares = Shares::new(usize::from(flags.running.workers).max(FEW)).map_err(|error| {
             Refusal::System(format!("no memory for what the workers tell each other: {error}"))
         })?;
-        Ok(Self {
+        let house = Self {
             flags,
+            sources,
             application,
+            hooks,
             surroundings,
             identity,
             pidfile,
@@ -139,7 +185,57 @@ impl<'a> House<'a> {
             watch: None,
             second: None,
             again,
-        })
+        };
+        house.tell(py, "listening", (house.sockets.places(),));
+        house.tell(py, "resized", (house.flags.running.workers, None::<u16>));
+        house.tell(py, "whole", ("when_ready",));
+        Ok(house)
+    }
+
+    /// Tells the functions of the config file, if there are any.
+    pub(crate) fn tell<'py>(
+        &self,
+        py: Python<'py>,
+        method: &str,
+        arguments: impl pyo3::call::PyCallArgs<'py>,
+    ) {
+        if let Some(hooks) = &self.hooks {
+            hooks.tell(py, method, arguments);
+        }
+    }
+
+    /// Whether the processes that are forked here are workers, and not masters of workers.
+    fn forks_workers(&self) -> bool {
+        !self.flags.running.preload || self.preloaded.is_some()
+    }
+
+    /// Takes settings that were read again. What cannot be had leaves all as it was, as far as anybody serves by it.
+    fn take_over(&mut self, py: Python<'_>, flags: Flags) -> Result<(), Refusal> {
+        if let Application::Named(target) = &mut self.application {
+            *target = Target::read(py, flags.app())?;
+        }
+        let identity = Identity::of(&flags.process)?;
+        self.folders = enter_folder(&flags, Some(&self.sources.folder))?;
+        let hooks = hooks(py, &flags)?;
+        self.sockets.follow(&flags, &self.surroundings.systemd, identity.as_ref())?;
+        if let Some(mask) = flags.process.umask {
+            umask(Mode::from_raw_mode(mask));
+        }
+        logging::set_level(flags.logs.level());
+        self.access = open_logs(&flags, identity.as_ref())?.map(Arc::new);
+        warn(&flags);
+        if let Some(hooks) = &hooks {
+            hooks.follow(py, self.hooks.as_ref());
+        }
+        (self.hooks, self.identity, self.urls) = (hooks, identity, self.sockets.urls());
+        let before = self.flags.running.workers;
+        self.flags = Arc::new(flags);
+        self.tell(py, "listening", (self.sockets.places(),));
+        if before != self.flags.running.workers {
+            self.tell(py, "resized", (self.flags.running.workers, before));
+        }
+        self.tell(py, "whole", ("on_reload",));
+        Ok(())
     }
 
     /// At the end, unless another master goes on with it.
@@ -164,6 +260,7 @@ impl<'a> House<'a> {
 
     /// The life of a process that loads the application for the workers of one generation, and is their master.
     fn preload(&mut self, py: Python<'_>, worker: Worker) -> Result<i32, Refusal> {
+        self.tell(py, "leads", ());
         self.preloaded = Some(self.wsgi(py)?);
         warn_of_threads();
         match supervise_under(worker, self.settings(), self) {
@@ -176,6 +273,12 @@ impl<'a> House<'a> {
 impl Owner for House<'_> {
     fn work(&mut self, worker: Worker) -> i32 {
         Python::attach(|py| {
+            let is_worker = self.forks_workers();
+            process::name(
+                py,
+                &self.flags.process,
+                if is_worker { "worker" } else { "master of a generation" },
+            );
             let identity = self.identity.take(); // the workers of a preloaded application have it already
             if let Err(refusal) = identity.map_or(Ok(()), |identity| identity.assume()) {
                 logging::critical(&refusal.to_string());
@@ -187,10 +290,12 @@ impl Owner for House<'_> {
             if let Err(error) = stacks::listen(py) {
                 log::warn!("a worker that hangs or crashes will not show where: {error}");
             }
-            let done = if self.flags.running.preload && self.preloaded.is_none() {
-                self.preload(py, worker)
+            let done = if is_worker {
+                let done = working::work(py, self, worker).map(|()| 0);
+                self.tell(py, "leaves", ());
+                done
             } else {
-                working::work(py, self, worker).map(|()| 0)
+                self.preload(py, worker)
             };
             done.unwrap_or_else(|refusal| {
                 logging::critical(&refusal.to_string());
@@ -205,13 +310,24 @@ impl Owner for House<'_> {
                 Python::attach(|py| self.surroundings.settle(py));
             }
             News::Ready { .. } => {
-                let on = format!("on {} ({})", self.urls, processes_and_threads(self.flags));
-                log::info!("serving {} {on}", self.flags.app);
+                let on = format!("on {} ({})", self.urls, processes_and_threads(&self.flags));
+                log::info!("serving {} {on}", self.flags.app());
                 Python::attach(|py| self.surroundings.ready(py, &format!("serving {on}")));
             }
             News::Reopen => {
                 reopen_logs(self.access.as_deref());
             }
+            News::Resized { from, to } => Python::attach(|py| self.tell(py, "resized", (to, from))),
+            News::Forking { age } if self.forks_workers() => {
+                Python::attach(|py| self.tell(py, "forking", (age,)));
+            }
+            News::Forked { pid } if self.forks_workers() => {
+                Python::attach(|py| self.tell(py, "forked", (pid.as_raw_pid(),)));
+            }
+            News::Gone { pid } if self.forks_workers() => {
+                Python::attach(|py| self.tell(py, "gone", (pid.as_raw_pid(),)));
+            }
+            News::Forking { .. } | News::Forked { .. } | News::Gone { .. } => {}
             News::Ended { number } => self.shares.clear(number),
             News::Ending => {
                 if self.preloaded.is_none() {
@@ -241,10 +357,20 @@ impl Owner for House<'_> {
     }
 
     fn reload(&mut self) -> Result<Settings, String> {
+        Python::attach(|py| {
+            let flags = self.sources.read(py).map_err(|unread| unread.to_string())?;
+            self.take_over(py, flags).map_err(|refusal| refusal.to_string())
+        })?;
         Ok(self.settings())
     }
 
+    /// A config file may have started threads, which want to run while the master waits.
+    fn idle(&mut self, wait: &mut (dyn FnMut() + Send)) {
+        Python::attach(|py| py.detach(wait));
+    }
+
     fn start_second(&mut self) -> io::Result<Pid> {
+        Python::attach(|py| self.tell(py, "whole", ("pre_exec",)));
         let again = self.again.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
         let mut command = Command::new(again.get_program());
         command.args(again.get_args());
@@ -284,10 +410,11 @@ impl ForkHooks for PythonFork {
     }
 }
 
-/// Goes to `--chdir`. The folders to look for modules in, as whole paths; the last is the first to be looked into.
-fn enter_folder(flags: &Flags) -> Result<Vec<PathBuf>, Refusal> {
+/// Goes to `--chdir`, and before that to where this process was started, if it has gone elsewhere since. The folders to look for
+/// modules in, as whole paths; the last is the first to be looked into.
+fn enter_folder(flags: &Flags, started: Option<&Path>) -> Result<Vec<PathBuf>, Refusal> {
     let cannot = |folder: &Path, error| Refusal::Usage(format!("cannot go to {}: {error}", folder.display()));
-    if let Some(folder) = &flags.process.chdir {
+    for folder in started.into_iter().chain(flags.process.chdir.as_deref()) {
         std::env::set_current_dir(folder).map_err(|error| cannot(folder, error))?;
     }
     let here = Path::new(".");
@@ -311,6 +438,11 @@ fn open_logs(flags: &Flags, identity: Option<&Identity>) -> Result<Option<Access
     }
     let open = |path: &PathBuf| AccessLog::open(path, identity).map_err(|error| cannot(path, error));
     flags.logs.access_logfile.as_ref().map(open).transpose()
+}
+
+fn hooks(py: Python<'_>, flags: &Flags) -> Result<Option<Arc<Hooks>>, Refusal> {
+    let functions = flags.extras.hooks.as_ref();
+    functions.map(|functions| Hooks::new(py, functions, flags.seen.as_ref())).transpose()
 }
 
 /// The command line that started this process, in the folder it was started in.

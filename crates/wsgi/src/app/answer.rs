@@ -43,7 +43,7 @@ pub(crate) struct Pieces {
 }
 
 impl Answer {
-    pub(crate) fn of(returned: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(crate) fn of(returned: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<Self> {
         if let Ok(list) = returned.cast_exact::<PyList>() {
             return Self::of_list(list, None);
         }
@@ -51,7 +51,8 @@ impl Answer {
             return Self::of_list(&tuple.to_list(), None);
         }
         let closing = Closing { iterable: Some(returned.clone().unbind()), label: None };
-        if let Ok(wrapper) = returned.cast::<FileWrapper>()
+        if sendfile
+            && let Ok(wrapper) = returned.cast::<FileWrapper>()
             && let Some(body) = wrapper.get().body(returned.py())?
         {
             return Ok(Self::Whole(body, Some(closing)));

@@ -25,7 +25,7 @@ use crate::{
     logging,
     refusal::Refusal,
     serving::{end_process, flush_python, is_second_master},
-    settings::Flags,
+    settings::{Flags, Process},
 };
 pub(crate) use pidfile::Pidfile;
 pub(crate) use privileges::Identity;
@@ -100,6 +100,15 @@ fn serve_as_daemon(
         launch.tell(status.max(1)); // it was never ready, however well it ended
     }
     end_process(py, status)
+}
+
+/// Calls this process `mlws: WHAT [NAME]` in lists of processes, if there is the package for it.
+pub(crate) fn name(py: Python<'_>, flags: &Process, what: &str) {
+    let Ok(package) = py.import("setproctitle") else { return };
+    let name = flags.name.as_ref().map(|name| format!(" [{name}]")).unwrap_or_default();
+    if let Err(error) = package.call_method1("setproctitle", (format!("mlws: {what}{name}"),)) {
+        log::warn!("setproctitle has failed: {error}");
+    }
 }
 
 /// Takes a variable out of the environment, of Python and of the process alike.

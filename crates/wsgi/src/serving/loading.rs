@@ -27,6 +27,8 @@ impl House<'_> {
             run_once: running.fork,
             listeners: self.sockets.listeners.iter().map(Listener::server_name_and_port).collect(),
             access: self.access.clone(),
+            hooks: self.hooks.clone(),
+            sendfile: running.sendfile(),
         };
         let wsgi = Wsgi::new(py, app, facts)
             .map_err(|error| Refusal::raised(py, "the application cannot be served", &error))?;
@@ -64,7 +66,7 @@ impl House<'_> {
     }
 
     fn load(&self, py: Python<'_>) -> Result<Py<PyAny>, Refusal> {
-        match self.application {
+        match &self.application {
             Application::Named(target) => target.load(py, &self.folders),
             Application::Given(app) => Ok(app.clone_ref(py)),
         }

@@ -30,8 +30,15 @@ pub(crate) struct Sockets {
     pub(crate) listeners: Vec<Listener>,
     /// The master that handed them over and may still serve on them.
     pub(crate) first: Option<Pid>,
-    /// The files of Unix sockets that end with us.
-    files: Vec<std::path::PathBuf>,
+    /// The address of each listener, as it was asked for.
+    bound: Vec<Address>,
+}
+
+/// Where a listener is, as Python has it.
+#[derive(IntoPyObject)]
+pub(crate) enum Place {
+    Tcp((String, u16)),
+    Unix(String),
 }
 
 impl Sockets {
@@ -44,13 +51,9 @@ impl Sockets {
     ) -> Result<Self, Refusal> {
         let (handed_over, backlog) = (systemd.addresses(), flags.sockets.backlog);
         let addresses = handed_over.as_ref().unwrap_or(&flags.sockets.bind);
-        let files = addresses.iter().filter_map(|address| match address {
-            Address::Unix(path) => Some(path.clone()),
-            _ => None,
-        });
-        let mut sockets = Self { listeners: Vec::new(), first: None, files: Vec::new() };
         let told = |name| take_variable(py, name).map_err(|error| Refusal::System(error.to_string()));
         if let (Some(descriptors), first) = (told(SOCKETS)?, told(FIRST)?) {
+            let mut sockets = Self { listeners: Vec::new(), first: None, bound: addresses.clone() };
             for descriptor in descriptors.split(',') {
                 let number = descriptor.parse().map_err(io::Error::other);
                 let adopted = number.and_then(|number| Listener::bind(&Address::Descriptor(number), backlog));
@@ -59,9 +62,19 @@ impl Sockets {
                 })?);
             }
             sockets.first = first.and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
-            sockets.files = files.collect();
             return Ok(sockets);
         }
+        let sockets = Self::bind_all(addresses, flags, identity)?;
+        if handed_over.is_some() {
+            let urls = sockets.urls();
+            log::info!("the service manager has handed over the sockets, which replace --bind: {urls}");
+        }
+        Ok(sockets)
+    }
+
+    /// Binds all addresses or none.
+    fn bind_all(addresses: &[Address], flags: &Flags, identity: Option<&Identity>) -> Result<Self, Refusal> {
+        let mut sockets = Self { listeners: Vec::new(), first: None, bound: Vec::new() };
         for address in addresses {
             match bind(address, flags, identity) {
                 Ok(listener) => sockets.listeners.push(listener),
@@ -70,15 +83,46 @@ impl Sockets {
                     return Err(Refusal::System(format!("cannot listen on {address}: {error}")));
                 }
             }
-            if let Address::Unix(path) = address {
-                sockets.files.push(path.clone());
-            }
-        }
-        if handed_over.is_some() {
-            let urls = sockets.urls();
-            log::info!("the service manager has handed over the sockets, which replace --bind: {urls}");
+            sockets.bound.push(address.clone());
         }
         Ok(sockets)
+    }
+
+    /// After a reload: binds what is new among the addresses, keeps what was there, and lets the rest go. Workers of before have
+    /// their own handles.
+    pub(crate) fn follow(
+        &mut self,
+        flags: &Flags,
+        systemd: &Systemd,
+        identity: Option<&Identity>,
+    ) -> Result<(), Refusal> {
+        if systemd.addresses().is_some() || self.first.is_some() || flags.sockets.bind == self.bound {
+            return Ok(());
+        }
+        let fresh: Vec<_> =
+            flags.sockets.bind.iter().filter(|address| !self.bound.contains(address)).cloned().collect();
+        let mut new = Self::bind_all(&fresh, flags, identity)?;
+        for (address, listener) in std::mem::take(&mut self.bound).into_iter().zip(self.listeners.drain(..)) {
+            if flags.sockets.bind.contains(&address) {
+                new.bound.push(address);
+                new.listeners.push(listener);
+            } else if let Address::Unix(path) = address {
+                // Who still serves on it is going; a client that comes now has to come to another address.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        *self = new;
+        log::info!("the addresses have changed: {}", self.urls());
+        Ok(())
+    }
+
+    /// Where each listener is.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let places = self.bound.iter().zip(&self.listeners).map(|(address, listener)| match address {
+            Address::Unix(path) => Place::Unix(path.to_string_lossy().into_owned()),
+            _ => Place::Tcp(listener.server_name_and_port()),
+        });
+        places.collect()
     }
 
     /// Where clients find it.
@@ -98,8 +142,10 @@ impl Sockets {
 
     /// A Unix socket outlives its process as a file.
     pub(crate) fn remove_files(&self) {
-        for path in &self.files {
-            if let Err(error) = std::fs::remove_file(path) {
+        for address in &self.bound {
+            if let Address::Unix(path) = address
+                && let Err(error) = std::fs::remove_file(path)
+            {
                 log::warn!("cannot remove the socket file {}: {error}", path.display());
             }
         }
@@ -114,7 +160,7 @@ pub(crate) fn is_second_master() -> bool {
 /// A Unix socket belongs to the workers, and everybody may connect whom --umask lets in.
 fn bind(address: &Address, flags: &Flags, identity: Option<&Identity>) -> io::Result<Listener> {
     let found = umask(Mode::from_raw_mode(flags.process.umask.unwrap_or(0)));
-    let listener = Listener::bind(address, flags.sockets.backlog);
+    let listener = Listener::bind_as(address, flags.sockets.backlog, flags.sockets.reuse_port);
     umask(found);
     if let (Ok(_), Address::Unix(path), Some(identity)) = (&listener, address, identity) {
         identity.own(path).inspect_err(|_| drop(std::fs::remove_file(path)))?;

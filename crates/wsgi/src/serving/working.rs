@@ -12,13 +12,19 @@ use pyo3::prelude::*;
 use super::{House, flush_python, reopen_logs};
 use crate::{
     access::AccessLog,
+    hooks::Hooks,
     refusal::Refusal,
     reload::{Ask, Watch, Watcher},
 };
 
 /// Serves until ordered to end.
 pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) -> Result<(), Refusal> {
+    let hooks = house.hooks.clone();
+    let failed = |error| Refusal::raised(py, "a function of the config file failed", &error);
+    hooks.as_ref().map_or(Ok(()), |hooks| hooks.call(py, "born", ())).map_err(failed)?;
     let wsgi = house.wsgi(py)?;
+    let loaded = |hooks: &Arc<Hooks>| hooks.call(py, "loaded", (wsgi.application(),));
+    hooks.as_ref().map_or(Ok(()), loaded).map_err(failed)?;
     let cannot = |error| Refusal::System(format!("this worker cannot serve: {error}"));
     let voice = worker.voice().map_err(cannot)?;
     house.surroundings.settle(py);
@@ -29,10 +35,14 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     let listeners = std::mem::take(&mut house.sockets.listeners);
     let shares = Some((Arc::clone(&house.shares), worker.number));
     let settings = mlws_server::Settings { shares, ..house.flags.server() };
-    let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| match notice {
-        Notice::Worn | Notice::Overdue => voice.is_worn(),
+    let overdue = hooks.clone();
+    let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| {
+        voice.is_worn();
+        if let (Notice::Overdue, Some(hooks)) = (notice, &overdue) {
+            tell_of_abort(hooks);
+        }
     }));
-    match obey(server, Hearer { worker, watcher, access: house.access.clone() })
+    match obey(server, Hearer { worker, watcher, access: house.access.clone(), hooks })
         .and_then(Server::run)
         .map_err(cannot)?
     {
@@ -41,6 +51,16 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
             flush_python(py);
             leave_stuck()
         }
+    }
+}
+
+/// Whoever hears of a call that takes too long must not wait for the lock that it may hold: the function runs in a thread of its own,
+/// and never if the lock is not given back.
+fn tell_of_abort(hooks: &Arc<Hooks>) {
+    let hooks = Arc::clone(hooks);
+    let told = std::thread::Builder::new().spawn(move || Python::attach(|py| hooks.tell(py, "overdue", ())));
+    if let Err(error) = told {
+        log::error!("worker_abort could not be called: {error}");
     }
 }
 
@@ -57,6 +77,7 @@ struct Hearer {
     worker: Worker,
     watcher: Option<Watcher>,
     access: Option<Arc<AccessLog>>,
+    hooks: Option<Arc<Hooks>>,
 }
 
 impl Hearer {
@@ -70,7 +91,12 @@ impl Hearer {
                 }
                 Order::OneMore | Order::OneFewer => continue, // for a master
                 Order::Drain => mlws_server::Order::Drain,
-                Order::Stop => mlws_server::Order::Stop,
+                Order::Stop => {
+                    if let Some(hooks) = self.hooks.take() {
+                        Python::attach(|py| hooks.tell(py, "interrupted", ()));
+                    }
+                    mlws_server::Order::Stop
+                }
             };
             self.watcher = None; // whoever is told to end is not to be replaced because of a change
             return Some(order);

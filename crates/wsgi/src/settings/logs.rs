@@ -9,15 +9,22 @@ use log::LevelFilter;
 #[command(next_help_heading = "Logs")]
 pub(crate) struct Logs {
     /// The least that is worth a line in the log
-    #[arg(long, value_name = "LEVEL", value_enum, default_value = "info", ignore_case = true)]
+    #[arg(
+        long,
+        alias = "loglevel",
+        value_name = "LEVEL",
+        value_enum,
+        default_value = "info",
+        ignore_case = true
+    )]
     log_level: Level,
 
     /// Where the log goes; `-` is stderr
-    #[arg(long, visible_alias = "log-file", value_name = "FILE", default_value = "-")]
+    #[arg(long, visible_alias = "log-file", alias = "errorlog", value_name = "FILE", default_value = "-")]
     pub(crate) error_logfile: PathBuf,
 
     /// Where each request gets a line, in the combined format; `-` is stdout
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", alias = "accesslog")]
     pub(crate) access_logfile: Option<PathBuf>,
 }
 

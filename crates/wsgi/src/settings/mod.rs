@@ -1,9 +1,14 @@
-//! Every setting: the one definition of the command line, of its help, and of the keywords of `serve()`.
+//! Every setting: the one definition of the command line, of its help, of config files, and of the keywords of `serve()`.
 //!
 //! The structs hold what was said; the methods of [`Flags`] tell the rooms below what it means to them.
 //!
-//! | module       | what it holds |
-//! |--------------|---|
+//! | module          | what it holds |
+//! |-----------------|---|
+//! | [`sources`]     | where settings come from, and in which order |
+//! | [`layers`]      | what each source says, laid one over the other |
+//! | [`config_file`] | Python and TOML |
+//! | [`gunicorn`]    | gunicorn's settings that mean nothing here |
+//! | [`show`]        | `--print-config` |
 //! | [`running`]  | where to listen, and what runs there |
 //! | [`requests`] | what a client may ask for, and how long it may take |
 //! | [`proxies`]  | which proxies are believed, and what |
@@ -11,25 +16,40 @@
 //! | [`logs`]     | what is logged, where, and in what form |
 //! | [`values`]   | how lengths of time, sizes and masks are written |
 
+mod config_file;
+mod gunicorn;
+mod layers;
 mod logs;
 mod process;
 mod proxies;
+#[cfg(test)]
+mod reference;
 mod requests;
 mod running;
+mod show;
+mod sources;
 mod values;
 
-use std::ffi::OsString;
-
-use clap::{CommandFactory, Parser};
+use clap::{Command, CommandFactory, Parser, parser::ValueSource};
 use mlws_server::{Concurrency, Settings};
+use pyo3::{Py, types::PyDict};
 
-pub(crate) use self::process::{Development, Engine, Process};
 use self::{
+    config_file::Extras,
+    layers::Pile,
     logs::Logs,
     proxies::Proxies,
     requests::{Patience, RequestLimits},
     running::{Running, Sockets},
+    sources::{Configuration, OF_COMMAND_ONLY},
 };
+pub(crate) use self::{
+    config_file::of_python,
+    layers::Value,
+    process::{Development, Engine, Process},
+    sources::{Sources, Unread, show_completions},
+};
+use crate::refusal::Refusal;
 
 const ABOUT: &str = "Serves a Python WSGI application over HTTP.";
 
@@ -46,8 +66,10 @@ Examples:
 #[command(name = "mlws", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Flags {
     /// module:attribute, module (its `application`, else its `app`), or module:factory(literal arguments)
-    pub(crate) app: String,
+    pub(crate) app: Option<String>,
 
+    #[command(flatten)]
+    pub(crate) configuration: Configuration,
     #[command(flatten)]
     pub(crate) sockets: Sockets,
     #[command(flatten)]
@@ -64,19 +86,48 @@ pub(crate) struct Flags {
     pub(crate) logs: Logs,
     #[command(flatten)]
     pub(crate) development: Development,
+
+    /// What a Python config file says beyond settings.
+    #[arg(skip)]
+    pub(crate) extras: Extras,
+    /// What --print-config shows.
+    #[arg(skip)]
+    pub(crate) shown: Option<String>,
+    /// What the functions of a config file see of the settings.
+    #[arg(skip)]
+    pub(crate) seen: Option<Py<PyDict>>,
 }
 
 impl Flags {
-    /// The flag that a keyword of `serve()` stands for: `max_children` is `max-children`.
-    pub(crate) fn of_keyword(keyword: &str) -> Option<String> {
-        let command = Self::command();
-        let mut flags = command.get_arguments().filter_map(clap::Arg::get_long);
-        flags.find(|flag| flag.replace('-', "_") == keyword).map(str::to_owned)
+    /// What one source may say: what goes together with what is not looked at, for another source may say the other.
+    fn definition() -> Command {
+        Self::command().args(gunicorn::arguments())
     }
 
-    /// Reads the words that follow the command's own name.
-    pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(std::iter::once("mlws".into()).chain(words))
+    /// What all sources together may say.
+    fn whole_definition() -> Command {
+        Self::definition()
+            .mut_arg("threads", |threads| threads.conflicts_with("fork"))
+            .mut_arg("max_children", |children| children.requires("fork"))
+            .mut_arg("fork_warmup", |warmup| warmup.requires("forking"))
+    }
+
+    /// The settings of all sources.
+    fn settled(pile: Pile, mut extras: Extras) -> Result<Self, Refusal> {
+        extras.warnings.extend(gunicorn::answers(&pile.matches)?);
+        let shown = pile.flags.configuration.print_config.then(|| show::toml(&pile));
+        let mut flags = Self { extras, shown, ..pile.flags };
+        // gunicorn's sync workers run one request at a time; an application may count on that.
+        let is_sync = flags.running.worker_class.as_deref() == Some("sync");
+        if is_sync && pile.matches.value_source("threads") == Some(ValueSource::DefaultValue) {
+            flags.running.threads = 1;
+        }
+        Ok(flags)
+    }
+
+    /// What is served, as it was said.
+    pub(crate) fn app(&self) -> &str {
+        self.app.as_deref().unwrap_or_default()
     }
 
     pub(crate) fn concurrency(&self) -> Concurrency {
@@ -110,19 +161,35 @@ impl Flags {
     }
 }
 
+/// The keywords of `serve()`, in the order of --help.
+pub(crate) fn keywords() -> Vec<String> {
+    let definition = Flags::definition();
+    let shown = definition.get_arguments().filter(|argument| !argument.is_hide_set());
+    let names = shown.filter_map(|argument| Some(argument.get_long()?.replace('-', "_")));
+    names.filter(|name| !OF_COMMAND_ONLY.contains(&name.as_str())).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use mlws_http1::Tolerance;
 
-    use super::*;
+    use super::{
+        layers::{Layer, argument, nearest},
+        *,
+    };
 
     fn read(words: &str) -> Result<Flags, String> {
-        Flags::read(words.split_whitespace().map(OsString::from)).map_err(|error| error.to_string())
+        let layer = Layer::of_words("words", words.split_whitespace().map(OsString::from));
+        let pile = layer.and_then(|layer| Pile::of([layer])).map_err(|error| error.to_string())?;
+        Flags::settled(pile, Extras::default()).map_err(|refusal| refusal.to_string())
     }
 
     #[test]
     fn the_definition_is_sound() {
-        Flags::command().debug_assert();
+        Flags::definition().debug_assert();
+        Flags::whole_definition().debug_assert();
     }
 
     #[test]
@@ -170,12 +237,27 @@ mod tests {
     }
 
     #[test]
-    fn a_keyword_is_a_flag_with_underscores() {
-        assert_eq!(Flags::of_keyword("max_children").as_deref(), Some("max-children"));
-        assert_eq!(
-            Flags::of_keyword("limit_request_field_size").as_deref(),
-            Some("limit-request-field_size")
-        );
-        assert_eq!(Flags::of_keyword("app"), None);
+    fn a_setting_is_its_flag_with_underscores_or_what_gunicorn_calls_it() {
+        let definition = Flags::definition();
+        let flag = |name| argument(&definition, name).and_then(|argument| argument.get_long());
+        assert_eq!(flag("max_children"), Some("max-children"));
+        assert_eq!(flag("limit_request_field_size"), Some("limit-request-field_size"));
+        assert_eq!((flag("preload_app"), flag("pidfile")), (Some("preload"), Some("pid")));
+        assert_eq!((flag("nonsense"), nearest(&definition, "wokers").as_deref()), (None, Some("workers")));
+    }
+
+    #[test]
+    fn sync_workers_run_one_request_at_a_time_and_green_ones_are_refused() {
+        assert_eq!(read("app -k sync").unwrap().concurrency(), Concurrency::Inline);
+        assert_eq!(read("app -k sync --threads 2").unwrap().concurrency(), Concurrency::Threads(2));
+        assert_eq!(read("app -k gthread").unwrap().concurrency(), Concurrency::Threads(4));
+        assert!(read("app -k gevent").err().unwrap().contains("--threads"));
+    }
+
+    #[test]
+    fn what_gunicorn_has_and_we_have_not_is_told() {
+        let warnings = read("app --worker-tmp-dir /dev/shm --ssl-version 2").unwrap().extras.warnings;
+        assert_eq!(warnings.len(), 2);
+        assert!(read("app --certfile cert.pem").err().unwrap().contains("TLS"));
     }
 }

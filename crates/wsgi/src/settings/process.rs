@@ -18,7 +18,7 @@ pub(crate) struct Process {
     pub(crate) pythonpath: Vec<PathBuf>,
 
     /// Write the process id of the master to this file, and remove it at the end
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", alias = "pidfile")]
     pub(crate) pid: Option<PathBuf>,
 
     /// Go on in the background. The command returns when all workers are ready, or tells why they cannot be. After
@@ -42,6 +42,10 @@ pub(crate) struct Process {
     /// With --user: run the workers in all groups of that user
     #[arg(long)]
     pub(crate) initgroups: bool,
+
+    /// What the processes are called in lists of processes, if the package setproctitle is installed
+    #[arg(short, long, value_name = "NAME", alias = "proc_name")]
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Args)]
@@ -53,11 +57,11 @@ pub(crate) struct Development {
 
     /// With --reload: how changes are noticed. `inotify` is told of them by the system, `poll` looks at all files twice a
     /// second, and `auto` polls only where the system cannot tell
-    #[arg(long, value_name = "ENGINE", value_enum, default_value = "auto", requires = "reload")]
+    #[arg(long, value_name = "ENGINE", value_enum, default_value = "auto")]
     pub(crate) reload_engine: Engine,
 
     /// With --reload: another file to watch, or a pattern such as 'templates/**/*.html'; may be repeated
-    #[arg(long, value_name = "FILE", requires = "reload")]
+    #[arg(long, value_name = "FILE", alias = "reload_extra_files")]
     pub(crate) reload_extra_file: Vec<glob::Pattern>,
 }
 

@@ -43,7 +43,7 @@ pub(super) struct RequestLimits {
     pub(super) bodies_in_memory: u64,
 
     /// Where temporary files are made; unless given, in $TMPDIR, or in /tmp
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", alias = "tmp_upload_dir")]
     pub(super) tmp_dir: Option<PathBuf>,
 
     /// Whose idea of a good request is followed: ours refuses what could be read in two ways, gunicorn's takes a part
@@ -62,7 +62,7 @@ pub(super) enum Compat {
 #[command(next_help_heading = "Patience with clients")]
 pub(super) struct Patience {
     /// How long an idle connection is kept for its next request; 0 closes after every response
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds, alias = "keepalive")]
     pub(super) keep_alive: Duration,
 
     /// How long a client may take to send the head of a request, and a new one may stay silent

@@ -10,19 +10,26 @@ use std::{
 use clap::{ArgGroup, Args, builder::OsStr};
 use mlws_server::Address;
 
-use super::values::{MOST, seconds, size};
+use super::{
+    gunicorn::worker_class,
+    values::{MOST, seconds, size},
+};
 
 #[derive(Args)]
 #[command(next_help_heading = "Sockets")]
 pub(crate) struct Sockets {
     /// Where to listen: HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N; may be repeated. Port 0 takes a free one.
     /// Where the environment has PORT, the default is 0.0.0.0:$PORT
-    #[arg(short, long, value_name = "ADDRESS", default_value = default_address())]
+    #[arg(short, long, value_name = "ADDRESS", value_delimiter = ',', default_value = default_address())]
     pub(crate) bind: Vec<Address>,
 
     /// How many connections may wait to be accepted
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(i32).range(1..))]
     pub(crate) backlog: i32,
+
+    /// Let another server, also of ours, listen on the same address at the same time (SO_REUSEPORT)
+    #[arg(long)]
+    pub(crate) reuse_port: bool,
 
     /// Connections that each worker has at once; further clients wait to be accepted
     #[arg(long, value_name = "N", default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1..=MOST))]
@@ -38,17 +45,19 @@ pub(crate) struct Running {
     pub(crate) workers: u16,
 
     /// Requests that each worker runs at once; 1 runs them one after the other, in the loop itself
-    #[arg(long, value_name = "N", default_value_t = 4, conflicts_with = "fork",
-          value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(super) threads: u16,
+
+    /// What gunicorn calls its ways to run: sync is --threads 1 unless --threads is given, gthread changes nothing
+    #[arg(short = 'k', long, value_name = "KIND", value_parser = worker_class)]
+    pub(super) worker_class: Option<String>,
 
     /// Run each request in a process of its own, forked from a worker
     #[arg(long)]
     pub(crate) fork: bool,
 
     /// With --fork: processes that each worker has at once; further requests wait
-    #[arg(long, value_name = "N", default_value_t = 64, requires = "fork",
-          value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) max_children: u16,
 
     /// Requests that wait in each worker for a thread or a process; further clients are told 503
@@ -57,12 +66,12 @@ pub(crate) struct Running {
 
     /// Load the application once and fork the workers from it: they start at once and share its memory. A reload loads
     /// it anew
-    #[arg(long)]
+    #[arg(long, alias = "preload_app")]
     pub(crate) preload: bool,
 
     /// With --fork or --preload: a path, such as /, that the application answers once before the first fork. What it
     /// imports and caches then, every process has from its start
-    #[arg(long, value_name = "PATH", requires = "forking")]
+    #[arg(long, value_name = "PATH")]
     pub(crate) fork_warmup: Option<String>,
 
     /// How long the application may work on a request, or on one piece of its answer; 0 is for ever. Past it the client is
@@ -90,6 +99,10 @@ pub(crate) struct Running {
     /// How long running requests may take to finish once their worker is told to end
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) graceful_timeout: Duration,
+
+    /// Read files that the application answers with instead of having the system send them. $SENDFILE=no says the same
+    #[arg(long)]
+    no_sendfile: bool,
 }
 
 impl Running {
@@ -97,6 +110,12 @@ impl Running {
         let least = if self.timeout.is_zero() { Duration::ZERO } else { Duration::from_secs(60) };
         let given = self.boot_timeout.unwrap_or(self.timeout.max(least));
         Some(given).filter(|patience| !patience.is_zero())
+    }
+
+    /// Whether the system may send files by itself.
+    pub(crate) fn sendfile(&self) -> bool {
+        let wanted = |word: String| matches!(&*word.to_ascii_lowercase(), "y" | "1" | "yes" | "true");
+        !self.no_sendfile && std::env::var("SENDFILE").map_or(true, wanted)
     }
 
     /// With its jitter, which is another one in another process.
