@@ -148,10 +148,10 @@ class Command:
 
 
 class Server(Command):
-    """`mlws APP OPTIONS` on a free port of 127.0.0.1, unless the options bind something else; made when ready."""
+    """`mlws APP OPTIONS` on a free port of 127.0.0.1, unless the options or a file bind something else; made when ready."""
 
-    def __init__(self, app, *options, command=(MLWS,), **settings):
-        bind = () if "--bind" in options else ("--bind", "127.0.0.1:0")
+    def __init__(self, app, *options, command=(MLWS,), binds=False, **settings):
+        bind = () if binds or "--bind" in options else ("--bind", "127.0.0.1:0")
         super().__init__(*command, app, *bind, *options, **settings)
         try:
             told = self.log.wait_for(r"serving .+ on (.+)").group(1)

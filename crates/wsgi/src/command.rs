@@ -105,7 +105,7 @@ fn keywords(app: String, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<(
     let mut keywords = vec![("app".to_owned(), vec![app])];
     for (keyword, value) in settings.into_iter().flatten() {
         let keyword: String = keyword.extract()?;
-        if !settings::keywords().contains(&keyword) {
+        if !settings::keywords().iter().any(|(name, _)| *name == keyword) {
             let text = format!("serve() got an unexpected keyword argument '{keyword}'");
             return Err(PyTypeError::new_err(text));
         }
@@ -142,23 +142,24 @@ pub(crate) fn tell(refusal: &Refusal) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use pyo3::types::PyBool;
+
     use super::*;
 
     #[test]
-    fn serve_takes_what_the_command_takes() {
+    fn serve_takes_what_the_command_takes_with_the_same_defaults() {
         Python::initialize();
         Python::attach(|py| {
             let function = wrap_pyfunction!(serve, py).unwrap();
             let signature = py.import("inspect").unwrap().call_method1("signature", (function,)).unwrap();
-            let keywords: Vec<String> = signature
-                .getattr("parameters")
-                .unwrap()
-                .try_iter()
-                .unwrap()
-                .skip(1)
-                .map(|name| name.unwrap().extract().unwrap())
-                .collect();
-            assert_eq!(keywords, settings::keywords());
+            let parameters = signature.getattr("parameters").unwrap().call_method0("items").unwrap();
+            let parameters = parameters.try_iter().unwrap().skip(1).map(|item| {
+                let (name, parameter): (String, Bound<'_, PyAny>) = item.unwrap().extract().unwrap();
+                let default = parameter.getattr("default").unwrap();
+                let is_unsaid = default.is_none() || default.is(PyBool::new(py, false));
+                (name, if is_unsaid { String::new() } else { default.to_string() })
+            });
+            assert_eq!(parameters.collect::<Vec<_>>(), settings::keywords());
         });
     }
 }

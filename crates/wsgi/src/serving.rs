@@ -66,7 +66,7 @@ pub(crate) fn run(
     logging::start(flags.logs.level());
     let application = match given {
         Some(app) => Application::Given(app),
-        None => Application::Named(Target::read(py, flags.app())?),
+        None => Application::Named(target(py, &flags)?),
     };
     if flags.development.reload {
         if matches!(application, Application::Given(_)) {
@@ -98,11 +98,20 @@ pub(crate) fn check(py: Python<'_>, flags: &Flags) -> Result<i32, Refusal> {
     }
     logging::start(flags.logs.level());
     warn(flags);
-    let target = Target::read(py, flags.app())?;
+    let target = target(py, flags)?;
     Identity::of(&flags.process)?;
     target.load(py, &enter_folder(flags, None)?)?;
     log::info!("{} can be served with these settings", flags.app());
     Ok(0)
+}
+
+fn target(py: Python<'_>, flags: &Flags) -> Result<Target, Refusal> {
+    match &flags.app {
+        Some(app) => Target::read(py, app),
+        None => Err(Refusal::Usage(
+            "there is no application to serve: say APP as module:attribute, or wsgi_app in a config file; see --help".into(),
+        )),
+    }
 }
 
 /// What was said of the settings while they were read.
@@ -212,7 +221,7 @@ impl<'a> House<'a> {
     /// Takes settings that were read again. What cannot be had leaves all as it was, as far as anybody serves by it.
     fn take_over(&mut self, py: Python<'_>, flags: Flags) -> Result<(), Refusal> {
         if let Application::Named(target) = &mut self.application {
-            *target = Target::read(py, flags.app())?;
+            *target = self::target(py, &flags)?;
         }
         let identity = Identity::of(&flags.process)?;
         self.folders = enter_folder(&flags, Some(&self.sources.folder))?;

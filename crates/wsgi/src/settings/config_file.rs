@@ -57,13 +57,12 @@ pub(super) fn named(py: Python<'_>, folder: &Path, name: &str) -> Read {
     if let Some(module) = name.strip_prefix("python:") {
         let imported = py.import("importlib").and_then(|importlib| {
             let path = py.import("sys")?.getattr("path")?;
-            path.call_method1("insert", (0, folder))?;
+            path.call_method1("insert", (0, folder.as_os_str()))?;
             let module = importlib.call_method1("import_module", (module,));
-            path.call_method1("remove", (folder,))?;
+            path.call_method1("remove", (folder.as_os_str(),))?;
             module
         });
-        let module =
-            imported.map_err(|error| Refusal::raised(py, &format!("{name} cannot be read"), &error))?;
+        let module = imported.map_err(|error| raised(py, name, &error))?;
         return of_module(py, name, &module);
     }
     let path = folder.join(name.strip_prefix("file:").unwrap_or(name));
@@ -133,15 +132,19 @@ fn of_toml(value: toml::Value) -> Option<Value> {
 }
 
 fn python(py: Python<'_>, path: &Path, name: &str) -> Read {
-    let module =
-        run(py, path).map_err(|error| Refusal::raised(py, &format!("{name} cannot be read"), &error))?;
+    let module = run(py, path).map_err(|error| raised(py, name, &error))?;
     of_module(py, name, &module)
+}
+
+/// A file that cannot be run is a setting that makes no sense.
+fn raised(py: Python<'_>, name: &str, error: &PyErr) -> Refusal {
+    Refusal::Usage(Refusal::raised(py, &format!("{name} cannot be read"), error).to_string())
 }
 
 /// Runs the file as the module `__config__`, as gunicorn does.
 fn run<'py>(py: Python<'py>, path: &Path) -> PyResult<Bound<'py, PyAny>> {
     let (util, machinery) = (py.import("importlib.util")?, py.import("importlib.machinery")?);
-    let loader = machinery.call_method1("SourceFileLoader", ("__config__", path))?;
+    let loader = machinery.call_method1("SourceFileLoader", ("__config__", path.as_os_str()))?;
     let spec = util.call_method1("spec_from_loader", ("__config__", &loader))?;
     let module = util.call_method1("module_from_spec", (spec,))?;
     py.import("sys")?.getattr("modules")?.set_item("__config__", &module)?;
@@ -181,8 +184,7 @@ fn of_module(py: Python<'_>, name: &str, module: &Bound<'_, PyAny>) -> Read {
         extras.hooks = (!hooks.is_empty()).then(|| hooks.unbind());
         PyResult::Ok((values, extras))
     };
-    let (values, extras) =
-        read().map_err(|error| Refusal::raised(py, &format!("{name} cannot be read"), &error))?;
+    let (values, extras) = read().map_err(|error| raised(py, name, &error))?;
     Ok((Layer::of_values(name, values)?, extras))
 }
 

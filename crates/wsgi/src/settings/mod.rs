@@ -161,12 +161,19 @@ impl Flags {
     }
 }
 
-/// The keywords of `serve()`, in the order of --help.
-pub(crate) fn keywords() -> Vec<String> {
+/// The keywords of `serve()`, in the order of --help, and their defaults as texts: none for a switch, and for what the environment
+/// may say.
+pub(crate) fn keywords() -> Vec<(String, String)> {
     let definition = Flags::definition();
     let shown = definition.get_arguments().filter(|argument| !argument.is_hide_set());
-    let names = shown.filter_map(|argument| Some(argument.get_long()?.replace('-', "_")));
-    names.filter(|name| !OF_COMMAND_ONLY.contains(&name.as_str())).collect()
+    let keywords = shown.filter_map(|argument| {
+        let is_fixed =
+            argument.get_action().takes_values() && !matches!(argument.get_id().as_str(), "bind" | "workers");
+        let default = argument.get_default_values().first().filter(|_| is_fixed);
+        let default = default.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+        Some((argument.get_long()?.replace('-', "_"), default))
+    });
+    keywords.filter(|(name, _)| !OF_COMMAND_ONLY.contains(&name.as_str())).collect()
 }
 
 #[cfg(test)]

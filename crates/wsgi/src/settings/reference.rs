@@ -31,7 +31,8 @@ fn page() -> String {
         };
         if section != heading {
             heading.clone_into(&mut section);
-            let _ = writeln!(page, "## {heading}\n\n| setting | default | |\n|---|---|---|");
+            let gap = if page.ends_with("\n\n") { "" } else { "\n" };
+            let _ = writeln!(page, "{gap}## {heading}\n\n| setting | default | |\n|---|---|---|");
         }
         let short = argument.get_short().map(|short| format!("`-{short}`, ")).unwrap_or_default();
         let value = argument.get_value_names().filter(|_| argument.get_action().takes_values());

@@ -1,0 +1,227 @@
+"""The functions of a Python config file that are called when something happens, as gunicorn calls them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import textwrap
+
+import pytest
+from conftest import CONCURRENCY
+from harness import APPS, MLWS, Command, Server, eventually
+
+NOTING = """
+import os
+
+def note(*words):
+    with open({record!r}, "a") as record:
+        record.write(" ".join(map(str, words)) + "\\n")
+
+"""
+
+
+@pytest.fixture
+def configured(tmp_path, record):
+    """Starts a server with a config file that can `note(...)` what it is called with."""
+
+    def start(text, *options, app="whoami:application", cwd=APPS):
+        path = tmp_path / "hooks.conf.py"
+        path.write_text(NOTING.format(record=str(record)) + textwrap.dedent(text))
+        return Server(app, *options, command=(MLWS, "-c", str(path)), cwd=cwd)
+
+    return start
+
+
+def notes(record):
+    return [tuple(line.split()) for line in record.read_text().splitlines()]
+
+
+def noted(record, name, count=1):
+    """The notes of this name, once there are so many."""
+
+    def found():
+        notes_of = [note[1:] for note in notes(record) if note[0] == name]
+        return notes_of if len(notes_of) >= count else None
+
+    return eventually(found, f"{count} times {name}")
+
+
+ALL = """
+def on_starting(server): note("on_starting", server.pid, os.getpid())
+def when_ready(server): note("when_ready", os.getpid(), len(server.WORKERS), server.address[0][0])
+def nworkers_changed(server, new, old): note("nworkers_changed", new, old)
+def pre_fork(server, worker): note("pre_fork", os.getpid(), worker.age, worker.pid)
+def post_fork(server, worker): note("post_fork", os.getpid(), worker.pid, worker.age)
+def post_worker_init(worker): note("post_worker_init", os.getpid(), worker.wsgi.__name__)
+def worker_exit(server, worker): note("worker_exit", os.getpid(), worker.pid)
+def child_exit(server, worker): note("child_exit", os.getpid(), worker.pid, worker.age)
+def on_reload(server): note("on_reload", os.getpid(), server.cfg.workers)
+def worker_int(worker): note("worker_int", worker.pid)
+def on_exit(server): note("on_exit", os.getpid())
+"""
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preload"])
+@pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY.keys())
+def test_a_life_is_told_in_order(configured, record, options, preload):
+    with configured(ALL, "--workers", "2", *options, *preload) as server:
+        master = str(server.pid)
+        assert server.get("/").status == 200
+        server.stop()
+    told = notes(record)
+    order = [note[0] for note in told]
+    assert order[:3] == ["on_starting", "nworkers_changed", "when_ready"]
+    assert order[-1] == "on_exit"
+    assert told[0] == ("on_starting", master, master)
+    assert ("nworkers_changed", "2", "None") in told
+    assert ("when_ready", master, "0", "127.0.0.1") in told
+    workers = {note[1] for note in told if note[0] == "post_fork"}
+    assert len(workers) == 2
+    assert {note[2] for note in told if note[0] == "post_fork"} == workers, (
+        "worker.pid is that of the process"
+    )
+    ages = [("1", "[booting]"), ("2", "[booting]")]
+    assert sorted(note[2:] for note in told if note[0] == "pre_fork") == ages
+    for name in ("post_worker_init", "worker_exit"):
+        assert {note[1] for note in told if note[0] == name} == workers, name
+    assert {note[2] for note in told if note[0] == "child_exit"} == workers
+    # With --preload there is a process for the generation, which forks the workers.
+    forker = {note[1] for note in told if note[0] in ("pre_fork", "child_exit")}
+    assert len(forker) == 1
+    assert (forker == {master}) == (not preload)
+    for worker in workers:
+        own = [note[0] for note in told if worker in note[1:]]
+        assert own == ["post_fork", "post_worker_init", "worker_exit", "child_exit"]
+
+
+def test_a_reload_is_told_with_new_functions_and_settings(configured, record, tmp_path):
+    with configured(ALL, "--workers", "1") as server:
+        path = tmp_path / "hooks.conf.py"
+        path.write_text(path.read_text().replace('note("on_reload"', 'note("on_reload", "anew"'))
+        server.process.send_signal(signal.SIGHUP)
+        assert noted(record, "on_reload") == [("anew", str(server.pid), "1")]
+        noted(record, "child_exit")
+        assert [note[2] for note in noted(record, "post_fork", 2)] == ["1", "2"]
+
+
+def test_the_number_of_workers_is_told(configured, record):
+    with configured(ALL, "--workers", "1") as server:
+        server.process.send_signal(signal.SIGTTIN)
+        assert noted(record, "nworkers_changed", 2)[1] == ("2", "1")
+        noted(record, "post_worker_init", 2)
+        server.process.send_signal(signal.SIGTTOU)
+        assert noted(record, "nworkers_changed", 3)[2] == ("1", "2")
+        noted(record, "child_exit")
+
+
+def test_a_worker_that_is_interrupted_is_told_and_one_that_is_killed_is_mourned(configured, record):
+    with configured(ALL, "--workers", "1") as server:
+        (first,) = server.workers()
+        server.get("/")
+        os.kill(first, signal.SIGKILL)
+        assert noted(record, "child_exit") == [(str(server.pid), str(first), "1")]
+        assert ("worker_exit", str(first), str(first)) not in notes(record)
+        noted(record, "post_worker_init", 2)
+        (second,) = eventually(server.workers, "a worker")
+        os.kill(second, signal.SIGINT)
+        assert noted(record, "worker_int") == [(str(second),)]
+        noted(record, "child_exit", 2)
+
+
+def test_a_worker_that_hangs_is_told(configured, record):
+    abort = 'def worker_abort(worker): note("worker_abort", worker.pid, worker.aborted)\n'
+    options = ("--timeout", "0.3", "--threads", "2", "--workers", "1")
+    with configured(abort, *options, app="raw") as server:
+        (worker,) = server.workers()
+        answer = server.get("/hangs/blocks")
+        assert answer.status == 504
+        assert noted(record, "worker_abort") == [(str(worker), "True")]
+
+
+REQUESTS = """
+def pre_request(worker, req):
+    note("pre_request", worker.pid, req.method, req.path, req.query, req.version[1], dict(req.headers)["X-ONE"])
+    req.headers.append(("X-Added", "by the hook"))
+
+def post_request(worker, req, environ, resp):
+    note("post_request", req.uri, environ["PATH_INFO"], resp.status_code, dict(resp.headers).get("Content-Type"))
+"""
+
+
+@pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY.keys())
+def test_requests_are_told_before_and_after(configured, record, options):
+    with configured(REQUESTS, *options, app="hooked:application") as server:
+        answer = server.get("/a%20b?c=d", headers={"X-One": "1"})
+        assert answer.status == 200
+        assert answer.text == "by the hook"
+        (before,) = noted(record, "pre_request")
+        assert before[1:] == ("GET", "/a%20b", "c=d", "1", "1")
+        (after,) = noted(record, "post_request")
+        assert after[:4] == ("/a%20b?c=d", "/a", "b", "200")
+
+
+def test_a_failing_application_is_told_after_its_request_too(configured, record):
+    with configured(REQUESTS, app="raw") as server:
+        assert server.get("/failures/raises", headers={"X-One": "1"}).status == 500
+        assert noted(record, "post_request")[0][2] == "500"
+
+
+def test_a_function_that_fails_before_a_request_is_that_requests_failure(configured, record):
+    failing = "def pre_request(worker, req): 1 / 0\ndef post_request(worker, req): note('post_request', 'two arguments')\n"
+    with configured(failing) as server:
+        assert server.get("/").status == 500
+        server.log.wait_for("ZeroDivisionError")
+        assert server.get("/").status == 500
+
+
+def test_a_function_that_fails_in_the_master_is_logged_and_all_goes_on(configured):
+    with configured("def pre_fork(server, worker): 1 / 0\ndef on_starting(server): 2 / 0\n") as server:
+        assert server.get("/").status == 200
+        assert server.log.text.count("ZeroDivisionError") == 2
+
+
+@pytest.mark.parametrize("name", ["post_fork(server, worker)", "post_worker_init(worker)"])
+def test_a_function_that_fails_in_a_worker_that_starts_ends_the_start(tmp_path, name):
+    path = tmp_path / "hooks.conf.py"
+    path.write_text(f"def {name}: 1 / 0\n")
+    with Command(MLWS, "whoami:application", "-c", path, "--bind", "127.0.0.1:0") as command:
+        assert command.wait() == 3
+        assert "ZeroDivisionError" in command.log.wait_for_end()
+
+
+def test_the_log_is_theirs_to_write_to(configured):
+    text = """
+    def when_ready(server):
+        server.log.info("ready with %s workers and %s threads", server.num_workers, server.cfg.threads)
+        server.log.debug("not seen")
+
+    def post_fork(server, worker):
+        worker.log.warning("forked %(what)s", {"what": worker.age})
+        try:
+            1 / 0
+        except ZeroDivisionError:
+            worker.log.exception("it failed")
+    """
+    with configured(text, "--threads", "3") as server:
+        server.log.wait_for(r"\[INFO\] ready with 1 workers and 3 threads")
+        server.log.wait_for(r"\[WARNING\] forked 1")
+        server.log.wait_for(r"\[ERROR\] it failed\nTraceback")
+        assert "not seen" not in server.log.text
+
+
+def test_a_thread_that_a_function_starts_in_the_master_runs(configured, record):
+    """As exporters of metrics do in `when_ready`."""
+    text = """
+    import threading, time
+
+    def when_ready(server):
+        def serve():
+            while True:
+                note("tick")
+                time.sleep(0.01)
+        threading.Thread(target=serve, daemon=True).start()
+    """
+    with configured(text) as server:
+        count = len(noted(record, "tick"))
+        noted(record, "tick", count + 5)
+        assert server.get("/").status == 200

@@ -1,0 +1,309 @@
+"""Where settings come from: files in Python and TOML, the environment, the command line, and which of them counts."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from harness import DEADLINE, MLWS, Server, eventually
+
+APP = """
+import os
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [f"{environ['wsgi.multithread']} {os.getcwd()}".encode()]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A project with an app."""
+    (tmp_path / "shop.py").write_text(APP)
+    return tmp_path
+
+
+def write(folder, name, text):
+    (folder / name).write_text(textwrap.dedent(text))
+    return name
+
+
+def ask(folder, *arguments, **environment):
+    """Runs a command that ends by itself."""
+    return subprocess.run(
+        [MLWS, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, **environment},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+
+
+def shown(folder, *arguments, **environment):
+    """The settings as --print-config has them: name to value and origin."""
+    asked = ask(folder, "shop:app", "--print-config", *arguments, **environment)
+    assert asked.returncode == 0, asked.stderr
+    lines = re.findall(r"^(\w+) = (.*?) +# (.+)$", asked.stdout, re.M)
+    return {name: (value, origin) for name, value, origin in lines}
+
+
+def test_a_config_file_in_python_is_found_by_its_name(folder):
+    write(folder, "gunicorn.conf.py", "import os\nworkers = 1 + 2\nkeepalive = 7\nloglevel = 'warning'\n")
+    settings = shown(folder)
+    assert settings["workers"] == ("3", "gunicorn.conf.py")
+    assert settings["keep_alive"] == ("7", "gunicorn.conf.py")
+    assert settings["log_level"] == ('"warning"', "gunicorn.conf.py")
+    assert settings["threads"] == ("4", "default")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mlws.toml", 'workers = 3\nbind = ["127.0.0.1:0", "[::1]:0"]\npreload = true\nkeep-alive = 7\n'),
+        (
+            "pyproject.toml",
+            '[project]\nname = "shop"\n[tool.mylittlewebserver]\nworkers = 3\nbind = "127.0.0.1:0,[::1]:0"\n'
+            "preload = true\nkeep_alive = 7\n",
+        ),
+        (
+            "gunicorn.conf.py",
+            "workers = 3\nbind = ['127.0.0.1:0', '[::1]:0']\npreload_app = True\nkeepalive = 7\n",
+        ),
+    ],
+)
+def test_each_kind_of_file_says_the_same(folder, name, text):
+    write(folder, name, text)
+    settings = shown(folder)
+    assert settings["bind"] == ('["127.0.0.1:0", "[::1]:0"]', name)
+    assert [settings[key][0] for key in ("workers", "preload", "keep_alive")] == ["3", "true", "7"]
+
+
+def test_of_several_files_our_own_counts_alone(folder):
+    write(folder, "gunicorn.conf.py", "workers = 3\nthreads = 2\n")
+    write(folder, "pyproject.toml", "[tool.mylittlewebserver]\nworkers = 5\n")
+    write(folder, "mlws.toml", "workers = 4\n")
+    settings = shown(folder)
+    assert settings["workers"] == ("4", "mlws.toml")
+    assert settings["threads"] == ("4", "default")
+
+
+def test_a_pyproject_without_our_table_is_left_alone(folder):
+    write(folder, "pyproject.toml", "[tool.other]\nworkers = 'x'\n")
+    assert shown(folder)["workers"] == ("1", "default")
+
+
+def test_the_command_line_counts_more_than_the_environment_and_that_more_than_the_file(folder):
+    write(folder, "gunicorn.conf.py", "workers = 3\nthreads = 2\nbind = ['127.0.0.1:1', '127.0.0.1:2']\n")
+    words = "--threads 5 --backlog 9 --pid 'a b'"
+    settings = shown(folder, "--backlog", 10, "-b", "127.0.0.1:3", GUNICORN_CMD_ARGS=words)
+    assert settings["workers"] == ("3", "gunicorn.conf.py")
+    assert settings["threads"] == ("5", "GUNICORN_CMD_ARGS")
+    assert settings["backlog"] == ("10", "the command line")
+    assert settings["pid"] == ('"a b"', "GUNICORN_CMD_ARGS")
+    assert settings["bind"] == ('["127.0.0.1:3"]', "the command line"), "a list is replaced, not made longer"
+
+
+def test_the_file_counts_more_than_the_variables_that_only_change_a_default(folder):
+    environment = {"WEB_CONCURRENCY": "6", "PORT": "1234"}
+    settings = shown(folder, **environment)
+    assert settings["workers"] == ("6", "the environment")
+    assert settings["bind"][0] == '["0.0.0.0:1234"]'
+    write(folder, "gunicorn.conf.py", "workers = 3\nbind = 'localhost'\n")
+    settings = shown(folder, **environment)
+    assert settings["workers"][0] == "3"
+    assert settings["bind"][0] == '["localhost"]'
+
+
+def test_a_switch_can_be_turned_off_above_the_file_that_turned_it_on(folder):
+    write(folder, "mlws.toml", "preload = true\n")
+    assert shown(folder)["preload"][0] == "true"
+    write(folder, "mlws.toml", "preload = false\n")
+    assert shown(folder)["preload"][0] == "false"
+
+
+@pytest.mark.parametrize("how", ["{path}", "file:{path}", "python:settings.web"])
+def test_a_config_file_can_be_named(folder, how):
+    (folder / "settings").mkdir()
+    (folder / "settings" / "__init__.py").touch()
+    path = write(folder, "settings/web.py", "workers = 3\nwsgi_app = 'shop:app'\n")
+    asked = ask(folder, "--print-config", "-c", how.format(path=path))
+    assert asked.returncode == 0, asked.stderr
+    assert re.search(r"^workers = 3 +# ", asked.stdout, re.M)
+    assert re.search(r'^app = "shop:app" +# ', asked.stdout, re.M)
+
+
+def test_what_is_shown_can_be_used_as_a_file(folder):
+    before = ask(
+        folder, "shop:app", "--print-config", "--workers", 3, "--timeout", 0.5, "--umask", "022"
+    ).stdout
+    write(folder, "mlws.toml", before)
+    after = ask(folder, "--print-config")
+    assert after.returncode == 0, after.stderr
+    assert [line.split("#")[0] for line in before.splitlines()] == [
+        line.split("#")[0] for line in after.stdout.splitlines()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("mlws.toml", "wokers = 3", "mlws.toml: there is no setting 'wokers'; did you mean workers?"),
+        ("mlws.toml", "zzz = 3", "mlws.toml: there is no setting 'zzz'; mlws --help and docs/settings.md"),
+        ("mlws.toml", "workers = 'many'", "mlws.toml: invalid value 'many' for '--workers <N>'"),
+        ("mlws.toml", "workers = [", "mlws.toml: TOML parse error at line 1"),
+        ("mlws.toml", "workers = 1979-05-27", "mlws.toml: workers must be a text, a number"),
+        ("mlws.toml", "preload = 'maybe'", "mlws.toml: preload is a switch, true or false, not 'maybe'"),
+        (
+            "pyproject.toml",
+            "[tool.mylittlewebserver]\nwokers = 1",
+            "pyproject.toml: there is no setting 'wokers'",
+        ),
+        ("gunicorn.conf.py", "workers = 'many'", "gunicorn.conf.py: invalid value 'many'"),
+        (
+            "gunicorn.conf.py",
+            "1 / 0",
+            "gunicorn.conf.py cannot be read: it raised the ZeroDivisionError above",
+        ),
+        ("gunicorn.conf.py", "def (", "it raised the SyntaxError above"),
+        ("gunicorn.conf.py", "worker_class = 'gevent'", "there are no green threads here; use --threads"),
+        (
+            "gunicorn.conf.py",
+            "worker_class = 'uvicorn.workers.UvicornWorker'",
+            "only WSGI applications are served",
+        ),
+        ("gunicorn.conf.py", "certfile = 'x.pem'", "--certfile: TLS is not spoken yet"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told_with_its_name(folder, name, text, complaint):
+    write(folder, name, text)
+    asked = ask(folder, "shop:app")
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert complaint in asked.stderr
+    assert "panicked" not in asked.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--wokers 3", "GUNICORN_CMD_ARGS: unexpected argument '--wokers' found"),
+        ("--workers 'x", "GUNICORN_CMD_ARGS has a quote that does not end"),
+        ("--help", "GUNICORN_CMD_ARGS: --help and --version are for the command line"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_told_as_such(folder, words, complaint):
+    asked = ask(folder, "shop:app", GUNICORN_CMD_ARGS=words)
+    assert asked.returncode == 2
+    assert complaint in asked.stderr
+
+
+def test_a_file_that_is_not_there_is_an_error(folder):
+    asked = ask(folder, "shop:app", "-c", "nowhere.py")
+    assert asked.returncode == 2
+    assert "--config nowhere.py: there is no such file" in asked.stderr
+
+
+def test_what_goes_together_is_looked_at_once_all_is_read(folder):
+    write(folder, "mlws.toml", "fork_warmup = '/'\n")
+    assert shown(folder, "--fork")["fork_warmup"] == ('"/"', "mlws.toml")
+    assert "--fork" in ask(folder, "shop:app").stderr
+    write(folder, "mlws.toml", "threads = 8\n")
+    assert "cannot be used with" in ask(folder, "shop:app", "--fork").stderr
+
+
+def test_names_of_a_python_file_that_are_no_settings_are_its_own_business(folder):
+    write(folder, "gunicorn.conf.py", "import os\nnumber = 2\nworkers = number\n\ndef helper():\n    pass\n")
+    asked = ask(folder, "shop:app", "--check-config")
+    assert (asked.returncode, asked.stdout) == (0, "")
+    assert "number" not in asked.stderr
+    write(folder, "gunicorn.conf.py", "wokers = 2\n")
+    assert "wokers is no setting; did you mean workers?" in ask(folder, "shop:app", "--check-config").stderr
+
+
+def test_what_gunicorn_has_and_we_have_not_is_told_once(folder):
+    write(folder, "gunicorn.conf.py", "worker_tmp_dir = '/dev/shm'\nworker_class = 'gthread'\n")
+    asked = ask(folder, "shop:app", "--check-config", "--no-control-socket")
+    assert asked.returncode == 0
+    assert asked.stderr.count("--worker-tmp-dir is ignored: workers need no file") == 1
+    assert asked.stderr.count("--no-control-socket is ignored") == 1
+
+
+def test_a_config_is_checked_with_the_application(folder):
+    assert "shop:app can be served with these settings" in ask(folder, "shop:app", "--check-config").stderr
+    broken = ask(folder, "shop:nothing", "--check-config")
+    assert broken.returncode == 2
+    assert "shop has no attribute 'nothing'" in broken.stderr.replace("module ", "")
+    (folder / "shop.py").write_text("1 / 0")
+    assert ask(folder, "shop:app", "--check-config").returncode == 3
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
+def test_a_shell_can_complete_the_options(folder, shell):
+    asked = ask(folder, "--completions", shell)
+    assert asked.returncode == 0
+    assert "worker-connections" in asked.stdout
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=asked.stdout, text=True, check=True)
+
+
+def test_no_application_at_all_is_an_error_that_says_how_to_name_one(folder):
+    asked = ask(folder)
+    assert asked.returncode == 2
+    assert "module:attribute" in asked.stderr
+    assert "wsgi_app" in asked.stderr
+
+
+def test_a_reload_reads_the_file_again(folder):
+    write(folder, "gunicorn.conf.py", "bind = '127.0.0.1:0'\nworkers = 1\nthreads = 1\n")
+    with Server("shop:app", "--bind", "127.0.0.1:0", cwd=folder) as server:
+        assert server.get("/").text.startswith("False")
+        write(folder, "gunicorn.conf.py", "workers = 3\nthreads = 2\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.log.wait_for("the new workers serve")
+        eventually(lambda: len(server.workers()) == 3, "three workers")
+        assert server.get("/").text.startswith("True")
+
+
+def test_a_reload_with_a_broken_file_leaves_all_as_it_is(folder):
+    write(folder, "gunicorn.conf.py", "workers = 2\n")
+    with Server("shop:app", cwd=folder) as server:
+        before = server.workers()
+        write(folder, "gunicorn.conf.py", "workers = 'many'\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.log.wait_for("cannot reload, so all goes on as before: gunicorn.conf.py: invalid value 'many'")
+        assert server.workers() == before
+        write(folder, "gunicorn.conf.py", "workers = 1\n")
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: len(server.workers()) == 1, "one worker")
+        assert server.get("/").status == 200
+
+
+def test_a_reload_moves_to_the_addresses_of_the_file(folder):
+    old, new = folder / "old.sock", folder / "new.sock"
+    write(folder, "gunicorn.conf.py", f"bind = ['127.0.0.1:0', 'unix:{old}']\n")
+    with Server("shop:app", binds=True, cwd=folder) as server:
+        assert old.exists()
+        write(folder, "gunicorn.conf.py", f"bind = ['unix:{new}', '127.0.0.1:0']\n")
+        server.process.send_signal(signal.SIGHUP)
+        told = server.log.wait_for("the addresses have changed: (.+)").group(1)
+        assert set(told.split(", ")) == {server.urls[0], f"unix:{new}"}, "what stays keeps its port"
+        server.log.wait_for("the new workers serve")
+        assert server.get("/").status == 200
+        assert new.exists() and not old.exists()
+    assert not new.exists()
+
+
+def test_serve_reads_a_file_that_it_is_given_and_no_other(folder):
+    write(folder, "gunicorn.conf.py", "workers = 3\n")
+    write(folder, "own.toml", "workers = 2\nthreads = 1\n")
+    program = "from mylittlewebserver import serve; serve('shop:app', bind='127.0.0.1:0'{})"
+    for more, workers in [("", 1), (", config='own.toml'", 2), (", config='own.toml', workers=1", 1)]:
+        write(folder, "main.py", program.format(more))
+        with Server("main.py", command=(sys.executable,), cwd=folder) as server:
+            assert len(server.workers()) == workers
