@@ -458,3 +458,32 @@ print(os.getpid(), file=open({str(record)!r}, "a"))
         os.kill(init, signal.SIGTERM)
         assert command.wait() == 0
     assert record.read_text() == "1\n"
+
+
+# Names and addresses
+
+
+def test_processes_have_names_where_there_is_the_package_for_it(tmp_path):
+    pytest.importorskip("setproctitle")
+    with Server("raw", "--preload", "--name", "shop", "--workers", "1") as server:
+        titles = {process.pid: title_of(process.pid) for process in server.family()}
+        assert titles[server.pid] == "mlws: master [shop]"
+        assert sorted(titles.values()) == [
+            "mlws: master [shop]",
+            "mlws: master of a generation [shop]",
+            "mlws: worker [shop]",
+        ]
+
+
+def title_of(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
+
+
+def test_two_servers_can_share_an_address_if_both_say_so():
+    with Server("raw", "--reuse-port") as one:
+        address = f"{one.host}:{one.port}"
+        with Server("raw", "--bind", address, "--reuse-port") as two:
+            assert two.urls == one.urls
+        refused = Command(MLWS, "raw", "--bind", address)
+        assert refused.wait() == 1
+        assert "cannot listen" in refused.log.wait_for_end()

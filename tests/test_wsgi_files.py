@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from harness import Server
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,14 @@ def test_a_file_that_fails_half_way_cuts_the_connection(server):
         answer = wire.request("/files/broken")
     assert answer.status == 500 or (answer.body, answer.complete) == (b"good\n", False)
     server.log.wait_for("OSError: the disk is gone", since=before)
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"), [(("--no-sendfile",), {}), ((), {"SENDFILE": "no"})], ids=["option", "variable"]
+)
+def test_without_sendfile_a_file_is_read_by_its_own_read(file, options, environment):
+    """What only the system can tell, the length, is not told then."""
+    with Server("raw", *options, env=environment) as server:
+        answer = answer_to(server, f"/files/whole?path={file}")
+        assert answer.body == file.read_bytes()
+        assert answer.header("Transfer-Encoding") == "chunked"
