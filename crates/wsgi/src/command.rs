@@ -63,8 +63,9 @@ pub(crate) fn write_log(level: u32, text: &str) {
 ///
 /// The application is a callable or a text that the command would take. The keywords are the command's options with
 /// underscores; one that is not given, None or False means the option is not given. The calling process becomes the
-/// master of the worker processes and keeps its other Python threads waiting; a worker never returns to its caller.
-/// Raises `ValueError` or `TypeError` for a setting that makes no sense, and `SystemExit` if serving ends in failure.
+/// master of the worker processes; its other Python threads run on, but the workers do not have them. A worker never
+/// returns to its caller. Raises `ValueError` or `TypeError` for a setting that makes no sense, and `SystemExit` if
+/// serving ends in failure.
 #[pyfunction]
 #[pyo3(
     signature = (app, **settings),
