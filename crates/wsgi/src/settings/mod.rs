@@ -57,7 +57,7 @@ pub(crate) struct Flags {
     #[command(flatten)]
     patience: Patience,
     #[command(flatten)]
-    proxies: Proxies,
+    pub(crate) proxies: Proxies,
     #[command(flatten)]
     pub(crate) process: Process,
     #[command(flatten)]
@@ -99,6 +99,8 @@ impl Flags {
             timeout: Some(self.running.timeout).filter(|timeout| !timeout.is_zero()),
             max_requests: self.running.max_requests(),
             max_rss: Some(self.running.max_rss).filter(|size| *size > 0),
+            trusted: self.proxies.forwarded_allow_ips.clone(),
+            proxy_protocol: self.proxies.protocol(),
             keep_alive: self.patience.keep_alive,
             connections: self.sockets.worker_connections as usize,
             queue: self.running.max_queue as usize,
