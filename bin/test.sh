@@ -63,8 +63,7 @@ without_services() {
     else
         (
             trap 'rm -f "$policy"' EXIT
-            printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
-            "$@"
+            printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && "$@"
         ) || status=$?
     fi
     for service in nginx haproxy; do
