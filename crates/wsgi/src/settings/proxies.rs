@@ -118,3 +118,47 @@ fn forwarded_field() -> impl TypedValueParser<Value = ForwardedField> {
     let names = PossibleValuesParser::new(ForwardedField::ALL.map(|(_, name)| name));
     names.try_map(|name| ForwardedField::named(name.as_bytes()).ok_or("no such field"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use mlws_http1::ProxyVersions;
+
+    use crate::settings::Flags;
+
+    fn read(words: &str) -> Flags {
+        Flags::read(words.split_whitespace().map(OsString::from)).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn the_proxy_protocol_is_asked_for_in_gunicorns_words() {
+        let versions = |words| read(words).server().proxy_protocol.map(|protocol| protocol.versions);
+        for words in
+            ["app", "app --proxy-protocol off", "app --proxy-protocol=False", "app --proxy-protocol none"]
+        {
+            assert_eq!(versions(words), None, "{words}");
+        }
+        for words in [
+            "app --proxy-protocol",
+            "--proxy-protocol -- app",
+            "app --proxy-protocol=True",
+            "app --proxy-protocol 1",
+        ] {
+            assert_eq!(versions(words), Some(ProxyVersions::Both), "{words}");
+        }
+        assert_eq!(versions("app --proxy-protocol V1"), Some(ProxyVersions::One));
+        let protocol =
+            read("app --proxy-protocol v2 --proxy_allow_ips=10.0.0.0/8").server().proxy_protocol.unwrap();
+        assert_eq!((protocol.versions, protocol.from), (ProxyVersions::Two, "10.0.0.0/8".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_fields_of_a_scheme_are_pairs() {
+        let fields = |words| read(words).proxies.rules().scheme_fields;
+        assert_eq!(fields("app").len(), 3);
+        let said = fields("app --secure_scheme_headers=X-A=b=c --secure-scheme-header X-D=");
+        assert_eq!(said, [("X-A".into(), "b=c".into()), ("X-D".into(), String::new())]);
+        assert!(fields("app --secure-scheme-header=").is_empty());
+    }
+}
