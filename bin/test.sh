@@ -23,6 +23,7 @@ main() {
     stage "stubtest" "$venv/bin/stubtest" mylittlewebserver._native
     stage "cargo clippy" cargo clippy --workspace --all-targets -- -D warnings
     stage "cargo test" env LD_LIBRARY_PATH="$python_library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" cargo test --workspace
+    stage "proxies" install_proxies
     stage "pytest" "$venv/bin/python" -m pytest "$@"
     say "==> all passed in $SECONDS s"
 }
@@ -33,6 +34,44 @@ use_python_of_venv() {
     PYO3_PYTHON=$("$venv/bin/python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
     export PYO3_PYTHON
     python_library=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')
+}
+
+# nginx and HAProxy, which tests/test_proxies.py starts and ends itself, from Debian's packages. Where they cannot be
+# installed those tests are skipped, and say so.
+install_proxies() {
+    local wanted=()
+    [ -x /usr/sbin/nginx ] || wanted+=(nginx-light)
+    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || wanted+=(libnginx-mod-stream)
+    [ -x /usr/sbin/haproxy ] || wanted+=(haproxy)
+    if [ "${#wanted[@]}" -eq 0 ] || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        return
+    fi
+    say "==> installing ${wanted[*]}"
+    without_services install_packages "${wanted[@]}" || say "    ${wanted[*]} could not be installed"
+}
+
+install_packages() {
+    apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 "$@"
+} >&2
+
+# Runs a command with Debian's own switch set by which a package that is installed does not start its service
+# (/usr/share/doc/init-system-helpers/README.policy-rc.d.gz), and sees that no later start of the machine does either.
+without_services() {
+    local policy=/usr/sbin/policy-rc.d status=0 service
+    if [ -e "$policy" ]; then
+        "$@" || status=$?
+    else
+        (
+            trap 'rm -f "$policy"' EXIT
+            printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && "$@"
+        ) || status=$?
+    fi
+    for service in nginx haproxy; do
+        case " $* " in
+            *" $service"*) ! command -v systemctl >/dev/null || systemctl disable --quiet "$service" 2>/dev/null || true ;;
+        esac
+    done
+    return "$status"
 }
 
 # stage NAME COMMAND...

@@ -37,12 +37,14 @@ class Answer:
 class Wire:
     """One connection, byte by byte. It reads answers strictly by RFC 9112 and forgives the server nothing."""
 
-    def __init__(self, address, family=None, receive_buffer=None):
+    def __init__(self, address, family=None, receive_buffer=None, source=None):
         family = family or (socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(DEADLINE)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.connect(address)
         if family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

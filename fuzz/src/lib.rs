@@ -5,7 +5,7 @@
 //!
 //! - [`reading`]: reads segments as a server does, and checks each event on the way.
 //! - [`spoiled`]: reads byte by byte with all that was looked at spoiled, so that a second look shows.
-//! - [`head`], [`chunked`], [`machine`], [`target`], [`response`]: one module for each target.
+//! - [`head`], [`chunked`], [`machine`], [`target`], [`response`], [`proxy`]: one module for each target.
 //! - [`client`]: a small reader of responses.
 
 pub mod chunked;
@@ -13,6 +13,7 @@ pub mod client;
 pub mod dice;
 pub mod head;
 pub mod machine;
+pub mod proxy;
 pub mod reading;
 pub mod response;
 pub mod spoiled;

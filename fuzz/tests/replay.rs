@@ -9,12 +9,13 @@ type Check = fn(&[u8]);
 
 #[test]
 fn every_seed_and_every_old_crash_passes() {
-    let targets: [(&str, Check); 5] = [
+    let targets: [(&str, Check); 6] = [
         ("head", mlws_fuzz::head::check),
         ("chunked", mlws_fuzz::chunked::check),
         ("machine", mlws_fuzz::machine::check),
         ("target", mlws_fuzz::target::check),
         ("response", mlws_fuzz::response::check),
+        ("proxy", mlws_fuzz::proxy::check),
     ];
     for (name, check) in targets {
         let seeds = run(&format!("corpus/{name}"), check);

@@ -13,6 +13,7 @@
 //!   - `chunked`: the chunked coding, one byte at a time.
 //! - [`head`]: [`Head`], what a parsed head is: spans into the caller's bytes.
 //! - [`error`]: [`Error`], why a request is refused, and with which status.
+//! - [`proxy`]: what a proxy says before the first request; [`forwarded`]: what it says in each.
 //! - [`response`]: [`ResponseHead`] writes a head and decides how the body is framed.
 //! - [`framing`]: [`Framing`] then frames the body, piece by piece.
 //! - `status`: the reason phrases.
@@ -20,10 +21,12 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod forwarded;
 pub mod framing;
 pub mod head;
 pub mod limits;
 pub mod parser;
+pub mod proxy;
 pub mod response;
 
 mod chunked;
@@ -34,10 +37,12 @@ mod status;
 mod target;
 
 pub use error::Error;
+pub use forwarded::{Forwarded, ForwardedError, ForwardedField, Node};
 pub use framing::{Framing, Piece, Prefix, Short};
 pub use head::{Field, Head, Length, Span, Version};
 pub use limits::{Limits, Tolerance};
 pub use parser::{Event, Parser};
+pub use proxy::{ProxyError, ProxyHeader, ProxyVersions};
 pub use response::{Asked, CONTINUE, Finished, ResponseError, ResponseHead};
 pub use status::reason;
 pub use target::percent_decode;

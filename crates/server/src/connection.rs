@@ -23,7 +23,7 @@ const KEPT: usize = 32 * 1024;
 /// How many of them are kept.
 const SPARE: usize = 256;
 
-#[expect(clippy::struct_excessive_bools, reason = "five facts about a socket, not one state")]
+#[expect(clippy::struct_excessive_bools, reason = "six facts about a socket, not one state")]
 pub(crate) struct Connection {
     pub(crate) token: usize,
     pub(crate) request: Request,
@@ -45,6 +45,8 @@ pub(crate) struct Connection {
     pub(crate) readable: bool,
     /// The socket may have room again.
     pub(crate) writable: bool,
+    /// A PROXY header is to come first.
+    pub(crate) awaits_proxy: bool,
     /// The peer has ended its side: a short read no longer means that there is nothing more to read.
     pub(crate) peer_done: bool,
 }
@@ -88,6 +90,7 @@ pub(crate) enum Next {
 impl Connection {
     pub(crate) fn new(token: usize, wire: Wire, now: Instant) -> Self {
         let limits = Arc::clone(&wire.house.limits);
+        let awaits_proxy = wire.house.settings.proxy_protocol.is_some();
         let request = Request::new(Arc::new(wire), now);
         Self {
             token,
@@ -103,6 +106,7 @@ impl Connection {
             received: 0,
             readable: true,
             writable: false,
+            awaits_proxy,
             peer_done: false,
         }
     }

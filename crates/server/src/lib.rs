@@ -9,7 +9,7 @@
 //!    (the [`watchdog`] minds how long that takes);
 //! 5. the connection goes back to the loop, which minds its [`deadlines`].
 //!
-//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`]; a process is [`wear`]ing out;
+//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`]; [`networks`] of proxies are believed; a process is [`wear`]ing out;
 //! the house is [`closing`] when nobody can run the loop any more; and a request is a [`rehearsal`] before the first fork.
 
 mod answer;
@@ -25,6 +25,7 @@ mod event_loop;
 mod fork;
 mod line;
 mod listener;
+mod networks;
 mod note;
 mod output;
 mod payload;
@@ -46,10 +47,11 @@ pub use app::App;
 pub use body::RequestBody;
 pub use closing::leave_stuck;
 pub use listener::{Address, AddressError, Listener};
+pub use networks::{NetworkError, Networks};
 pub use payload::{Aborted, Body, Bytes, Stream};
 pub use request::{Client, Request};
 pub use response::{Record, Response};
 pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
-pub use settings::{Concurrency, Limits, Settings};
+pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use shares::Shares;
 pub use writer::Writer;

@@ -188,9 +188,7 @@ impl Listener {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, address) = rustix::net::acceptfrom_with(&self.socket, flags)?;
         let peer = match address.map(SocketAddr::try_from) {
-            Some(Ok(address)) => {
-                Peer { address: address.ip().to_canonical().to_string(), port: address.port() }
-            }
+            Some(Ok(address)) => Peer::new(Some(address.ip()), address.port()),
             _ => Peer::default(),
         };
         Ok((socket, peer))

@@ -2,11 +2,12 @@
 
 use std::{io, sync::Arc, time::Instant};
 
-use mlws_http1::{Event, Length};
+use mlws_http1::{Event, Length, ProxyError, ProxyHeader};
 
 use crate::{
     Response,
     connection::{Connection, Next, Phase},
+    wire::Peer,
 };
 
 /// How many bytes are read and forgotten before the connection is closed under a client that goes on sending.
@@ -97,6 +98,7 @@ impl Connection {
         self.wire().reopen();
         self.request.body.bytes.drain(..self.parsed);
         self.request.body.clear();
+        self.request.told_client = None;
         self.parsed = 0;
         let begun = !self.request.body.bytes.is_empty();
         self.request.began = now;
@@ -107,6 +109,9 @@ impl Connection {
 
     /// Parses what is there. True: the request is complete. False: more bytes are needed.
     fn parse(&mut self, now: Instant) -> Result<bool, Refusal> {
+        if self.awaits_proxy && !self.hear_proxy()? {
+            return Ok(false);
+        }
         loop {
             let request = &mut self.request;
             let Some(event) = self.parser.next(&request.body.bytes[self.parsed..], &mut request.head)? else {
@@ -135,6 +140,47 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Takes the PROXY header off the front: from here on the peer is the one that it tells. False: more bytes are needed.
+    fn hear_proxy(&mut self) -> Result<bool, Refusal> {
+        let wire = &self.request.wire;
+        let Some(protocol) = &wire.house.settings.proxy_protocol else { return Ok(true) };
+        let (may, found) = (
+            protocol.from.include(wire.peer.ip),
+            ProxyHeader::read(&self.request.body.bytes, protocol.versions),
+        );
+        let (header, length) = match found {
+            Ok(None) => return Ok(false),
+            Ok(Some(found)) if may => found,
+            Err(ProxyError::Missing) if !may => (ProxyHeader::Local, 0),
+            Err(error) if may => return Err(self.no_proxy(400, &error.to_string())),
+            _ => return Err(self.no_proxy(403, "this peer may not send a PROXY header")),
+        };
+        self.awaits_proxy = false;
+        self.request.body.bytes.drain(..length);
+        let trusted = &wire.house.settings.trusted;
+        let peer = match header {
+            ProxyHeader::Local => return Ok(true),
+            // Whoever it is, it is not the proxy that speaks.
+            ProxyHeader::Unknown => Peer { is_trusted: false, ..wire.peer.clone() },
+            ProxyHeader::Tcp { source, destination } => {
+                let peer = Peer::new(Some(source.ip()), source.port());
+                Peer { is_trusted: trusted.include(peer.ip), destination: Some(destination), ..peer }
+            }
+        };
+        let wire = Arc::get_mut(&mut self.request.wire);
+        wire.map(|wire| wire.peer = peer)
+            .ok_or_else(|| Refusal { status: 500, why: "the connection is in use".into() })?;
+        Ok(true)
+    }
+
+    /// The operator hears of it: either the proxy is not set up as this server is, or somebody tries to pass for one.
+    fn no_proxy(&self, status: u16, why: &str) -> Refusal {
+        let peer = &self.wire().peer;
+        let client = if peer.address.is_empty() { "a Unix socket" } else { &peer.address };
+        log::warn!("refused a connection from {client}: {why}");
+        Refusal { status, why: why.to_owned() }
     }
 
     fn enter(&mut self, phase: Phase, now: Instant) {

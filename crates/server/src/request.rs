@@ -3,6 +3,7 @@
 //! The head's bytes and a body small enough for memory share the one buffer they were received in; nothing is copied.
 
 use std::{
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Weak, atomic::Ordering},
     time::Instant,
 };
@@ -11,7 +12,7 @@ use mlws_http1::{Asked, Head, ResponseHead, Version};
 
 use crate::{
     RequestBody, Writer,
-    wire::{OtherEnd, Wire},
+    wire::{OtherEnd, Peer, Wire},
 };
 
 /// One request. Field names and values are bytes as the client sent them.
@@ -23,6 +24,8 @@ pub struct Request {
     pub(crate) is_head: bool,
     /// A spare buffer for the head of the response.
     pub(crate) buffer: Vec<u8>,
+    /// Who the client is, if the app knows better than the connection.
+    pub(crate) told_client: Option<Box<Peer>>,
 }
 
 impl Request {
@@ -34,6 +37,7 @@ impl Request {
             began: now,
             is_head: false,
             buffer: Vec::new(),
+            told_client: None,
         }
     }
 
@@ -92,14 +96,34 @@ impl Request {
         self.body = body;
     }
 
-    /// The client's address, as text: an IP address, or nothing for a Unix socket.
+    /// The client's address, as text: an IP address, or nothing for a Unix socket or where it is not known.
     pub fn peer_address(&self) -> &str {
-        &self.wire.peer.address
+        &self.peer().address
     }
 
-    /// The client's port; 0 for a Unix socket.
+    /// The client's port; 0 where there is none, or it is not known.
     pub fn peer_port(&self) -> u16 {
-        self.wire.peer.port
+        self.peer().port
+    }
+
+    /// Whether this comes from one of [`Settings::trusted`](crate::Settings::trusted), whose word may be taken for who the client is.
+    pub fn is_from_trusted(&self) -> bool {
+        self.wire.peer.is_trusted
+    }
+
+    /// Where the client has connected to, if a PROXY header has told that and the client's address.
+    pub fn proxied_to(&self) -> Option<SocketAddr> {
+        self.wire.peer.destination
+    }
+
+    /// Says who the client of this request is, for all who ask from now on: the log, too.
+    pub fn tell_client(&mut self, address: Option<IpAddr>, port: u16) {
+        self.told_client = Some(Box::new(Peer::new(address, port)));
+    }
+
+    /// Closes the connection behind the answer.
+    pub fn make_last(&mut self) {
+        self.head.keep_alive = false;
     }
 
     /// A handle to ask whether the client is still there, also while the response is under way.
@@ -137,6 +161,10 @@ impl Request {
                 && !house.draining.load(Ordering::Relaxed)
                 && !house.settings.keep_alive.is_zero(),
         }
+    }
+
+    fn peer(&self) -> &Peer {
+        self.told_client.as_deref().unwrap_or(&self.wire.peer)
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

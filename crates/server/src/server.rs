@@ -74,7 +74,8 @@ impl Server {
     /// such as `200 OK`. For a server that forks: what the app does only once, no child has to do again. The access log hears nothing.
     pub fn rehearse(&self, target: &str) -> io::Result<String> {
         let (name, port) = self.listeners.first().map(Listener::server_name_and_port).unwrap_or_default();
-        let house = House::new(self.settings.clone(), false);
+        let settings = Settings { proxy_protocol: None, ..self.settings.clone() };
+        let house = House::new(settings, false);
         rehearse(&*self.app, Arc::new(house), target, &format!("{name}:{port}"))
     }
 

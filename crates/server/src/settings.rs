@@ -12,8 +12,9 @@ use std::{
 };
 
 pub use mlws_http1::Limits;
+use mlws_http1::ProxyVersions;
 
-use crate::Shares;
+use crate::{Networks, Shares};
 
 /// Settings of one server process.
 #[derive(Clone, Debug)]
@@ -33,6 +34,10 @@ pub struct Settings {
     /// How long the app may be inside one call: to answer a request, to give a piece of a stream, to clean up. Time that it spends
     /// waiting for a slow client does not count. Past it the client gets 504, or a reset in the middle of its response.
     pub timeout: Option<Duration>,
+    /// Whose word is taken for who the client is, which is up to the app: see [`Request::is_from_trusted`](crate::Request::is_from_trusted).
+    pub trusted: Networks,
+    /// Whether proxies begin their connections by saying whose they are.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// How many requests this process begins before it says [`Notice::Worn`](crate::Notice::Worn).
     pub max_requests: Option<u64>,
     /// The same for its memory, in bytes of resident set size. Children are not counted.
@@ -66,6 +71,8 @@ impl Default for Settings {
             body_rate: 512,
             write_timeout: Duration::from_secs(60),
             timeout: Some(Duration::from_secs(30)),
+            trusted: Networks::loopback(),
+            proxy_protocol: None,
             max_requests: None,
             max_rss: None,
             shares: None,
@@ -78,6 +85,15 @@ impl Default for Settings {
             server_name: "mylittlewebserver".into(),
         }
     }
+}
+
+/// The PROXY protocol, as this server takes it.
+#[derive(Clone, Debug)]
+pub struct ProxyProtocol {
+    /// In which versions.
+    pub versions: ProxyVersions,
+    /// From whom. These have to begin each connection with a header; nobody else may.
+    pub from: Networks,
 }
 
 /// How requests run: the three ways behind one interface.

@@ -4,6 +4,7 @@
 
 use std::{
     io::{self, IoSlice},
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc, OnceLock,
@@ -23,12 +24,25 @@ use crate::{
     settings::House,
 };
 
-/// Who is at the other end.
+/// Who is at the other end, or whom a proxy there speaks for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Peer {
-    /// An IP address as text, or nothing for a Unix socket.
+    pub(crate) ip: Option<IpAddr>,
+    /// The same as text; nothing for a Unix socket.
     pub(crate) address: String,
     pub(crate) port: u16,
+    /// Whether it is one of [`Settings::trusted`](crate::Settings::trusted).
+    pub(crate) is_trusted: bool,
+    /// Where the client has connected to, if a PROXY header has told this peer.
+    pub(crate) destination: Option<SocketAddr>,
+}
+
+impl Peer {
+    /// An IPv4 address that comes in the guise of an IPv6 one is shown without it.
+    pub(crate) fn new(ip: Option<IpAddr>, port: u16) -> Self {
+        let ip = ip.map(|ip| ip.to_canonical());
+        Self { ip, address: ip.map(|ip| ip.to_string()).unwrap_or_default(), port, ..Self::default() }
+    }
 }
 
 /// What the other end of a connection has done.
@@ -69,6 +83,7 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn new(socket: OwnedFd, peer: Peer, listener: usize, house: Arc<House>) -> Self {
+        let peer = Peer { is_trusted: house.settings.trusted.include(peer.ip), ..peer };
         Self {
             socket,
             peer,

@@ -7,6 +7,7 @@
 //! |--------------------|---|
 //! | [`environ`]        | the environ: a prepared dict, copied and completed for each request |
 //! | [`names`]          | from the name of a field to its key in the environ |
+//! | [`proxies`]        | what is believed of the fields, and of whom |
 //! | [`input`]          | `wsgi.input` |
 //! | [`start_response`] | `start_response` and `write` |
 //! | [`answer`]         | from the iterable that the application returned to a body |
@@ -21,6 +22,7 @@ mod failure;
 mod file_wrapper;
 mod input;
 mod names;
+mod proxies;
 mod start_response;
 
 use std::sync::{
@@ -31,9 +33,10 @@ use std::sync::{
 use mlws_server::{App, Record, Request, Response};
 use pyo3::{intern, prelude::*, types::PyString};
 
+pub(crate) use self::proxies::{HeaderMap, Proxies};
 use self::{
     answer::Answer,
-    environ::Environ,
+    environ::{Environ, Unprepared},
     failure::Label,
     start_response::{Stage, StartResponse},
 };
@@ -65,6 +68,8 @@ pub(crate) struct Facts {
     pub(crate) run_once: bool,
     /// `SERVER_NAME` and `SERVER_PORT` of each listener; at least one.
     pub(crate) listeners: Vec<(String, u16)>,
+    /// What proxies may say.
+    pub(crate) proxies: Arc<Proxies>,
     /// Where finished requests are logged.
     pub(crate) access: Option<Arc<AccessLog>>,
     /// Who wants to hear of requests.
@@ -105,7 +110,8 @@ impl Wsgi {
             self.environ.of(py, request, is_last).and_then(|environ| Ok((environ, self.start_response(py)?)));
         let ((environ, input), start_response) = match prepared {
             Ok(prepared) => prepared,
-            Err(error) => return failure::before_head(py, &Label::of(request), &error),
+            Err(Unprepared::Refused(refused)) => return failure::refuse(request, refused),
+            Err(Unprepared::Raised(error)) => return failure::before_head(py, &Label::of(request), &error),
         };
         if let Some(input) = &input {
             input.get().fill(request.take_body());

@@ -6,7 +6,9 @@
 //! A chunked body is complete when the application sees it, so it gets the `CONTENT_LENGTH` that many frameworks read by;
 //! `HTTP_TRANSFER_ENCODING` still tells how it was sent.
 
-use mlws_http1::Version;
+use std::sync::Arc;
+
+use mlws_http1::{Forwarded, Node, Version};
 use mlws_server::Request;
 use pyo3::{
     exceptions::PyValueError,
@@ -15,7 +17,14 @@ use pyo3::{
     types::{PyDict, PyString},
 };
 
-use super::{Facts, client_gone::ClientGone, file_wrapper::FileWrapper, input::Input, names::Names};
+use super::{
+    Facts,
+    client_gone::ClientGone,
+    file_wrapper::FileWrapper,
+    input::Input,
+    names::Names,
+    proxies::{Heard, Proxies, Refused, split_port},
+};
 use crate::ffi;
 
 /// The key of what an application can call to hear whether its client has gone.
@@ -26,10 +35,29 @@ pub(crate) struct Environ {
     /// One for each listener.
     prepared: Vec<Py<PyDict>>,
     names: Names,
+    proxies: Arc<Proxies>,
 }
 
 /// The environ of one request, and its `wsgi.input` if there is a body to fill it with.
 pub(crate) type Prepared<'py> = (Bound<'py, PyDict>, Option<Bound<'py, Input>>);
+
+/// Why there is none.
+pub(crate) enum Unprepared {
+    Raised(PyErr),
+    Refused(Refused),
+}
+
+impl From<PyErr> for Unprepared {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(error)
+    }
+}
+
+impl From<Refused> for Unprepared {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
 
 impl Environ {
     pub(crate) fn new(py: Python<'_>, facts: &Facts) -> PyResult<Self> {
@@ -41,7 +69,8 @@ impl Environ {
             .iter()
             .map(|(name, port)| prepare(py, facts, name, *port))
             .collect::<PyResult<_>>()?;
-        Ok(Self { prepared, names: Names::new(py)? })
+        let proxies = Arc::clone(&facts.proxies);
+        Ok(Self { prepared, names: Names::new(py, Arc::clone(&proxies))?, proxies })
     }
 
     /// The last environ of this process may be the prepared dict itself: a copy counts one more reference in every key and value, and
@@ -51,7 +80,7 @@ impl Environ {
         py: Python<'py>,
         request: &mut Request,
         is_last: bool,
-    ) -> PyResult<Prepared<'py>> {
+    ) -> Result<Prepared<'py>, Unprepared> {
         let prepared = self.prepared[request.listener().min(self.prepared.len() - 1)].bind(py);
         let environ = if is_last { prepared.clone() } else { prepared.copy()? };
         if let Some(method) = method(py, request.method()) {
@@ -60,13 +89,19 @@ impl Environ {
         if request.version() == Version::Http10 {
             environ.set_item(intern!(py, "SERVER_PROTOCOL"), intern!(py, "HTTP/1.0"))?;
         }
-        set_target(&environ, request)?;
-        if request.peer_port() != 0 {
-            environ
-                .set_item(intern!(py, "REMOTE_ADDR"), ffi::latin1(py, request.peer_address().as_bytes())?)?;
-            environ.set_item(intern!(py, "REMOTE_PORT"), decimal(py, request.peer_port())?)?;
+        let mut heard = self.set_fields(&environ, request)?;
+        let forwarded = heard.forwarded(&self.proxies)?;
+        if let Some(https) = heard.https {
+            let scheme = if https { intern!(py, "https") } else { intern!(py, "http") };
+            environ.set_item(intern!(py, "wsgi.url_scheme"), scheme)?;
         }
-        self.set_fields(&environ, request)?;
+        let prefix = forwarded.as_ref().and_then(|said| said.prefix);
+        self.set_target(&environ, request, &heard, prefix)?;
+        let client = forwarded.as_ref().and_then(|said| said.client);
+        if let Some(said) = forwarded {
+            set_host(&environ, request, &said, heard.https == Some(true))?;
+        }
+        set_client(&environ, request, client)?;
         environ.set_item(intern!(py, CLIENT_GONE), Bound::new(py, ClientGone::new(request.client()))?)?;
         let length = request.body().length();
         if length == 0 {
@@ -78,15 +113,26 @@ impl Environ {
         Ok((environ, Some(input)))
     }
 
-    fn set_fields(&self, environ: &Bound<'_, PyDict>, request: &Request) -> PyResult<()> {
+    /// What the fields say to the server itself is returned.
+    fn set_fields<'a>(
+        &self,
+        environ: &Bound<'_, PyDict>,
+        request: &'a Request,
+    ) -> Result<Heard<'a>, Unprepared> {
         let py = environ.py();
+        let mut heard = Heard::default();
         let host = intern!(py, "HTTP_HOST");
         // The target's authority, where it has one, stands for the Host field (RFC 9112, section 3.2.2).
         if let Some(value) = request.host() {
             environ.set_item(host, ffi::latin1(py, value)?)?;
         }
         for (name, value) in request.fields() {
-            let Some(key) = self.names.key(py, name)? else { continue };
+            let (key, rule) = self.names.key(py, name)?;
+            if let Some(rule) = rule
+                && !heard.hear(&self.proxies, rule, value, request.is_from_trusted())?
+            {
+                continue;
+            }
             if key.is(host) {
                 continue;
             }
@@ -97,35 +143,106 @@ impl Environ {
                 environ.set_item(key, before.add(separator)?.add(value)?)?;
             }
         }
+        Ok(heard)
+    }
+
+    /// `PATH_INFO` is decoded once, and `QUERY_STRING` not at all; `REQUEST_URI` and `RAW_URI` are the target as sent.
+    fn set_target(
+        &self,
+        environ: &Bound<'_, PyDict>,
+        request: &Request,
+        heard: &Heard<'_>,
+        prefix: Option<&[u8]>,
+    ) -> Result<(), Unprepared> {
+        let py = environ.py();
+        let (target, path, query) = (request.target().as_bytes(), request.path(), request.query());
+        let (script, path_info) = heard.cut(&self.proxies, path)?;
+        if script != self.proxies.root.as_bytes() || prefix.is_some() {
+            let script = [prefix.unwrap_or_default(), script].concat();
+            environ.set_item(intern!(py, "SCRIPT_NAME"), ffi::latin1(py, &script)?)?;
+        }
+        if target != b"/" {
+            let uri = ffi::latin1(py, target)?;
+            environ.set_item(intern!(py, "REQUEST_URI"), &uri)?;
+            environ.set_item(intern!(py, "RAW_URI"), &uri)?;
+            if !query.is_empty() {
+                environ.set_item(intern!(py, "QUERY_STRING"), ffi::latin1(py, query)?)?;
+            }
+            if !path.is_empty() {
+                let path_info = path_info_of(py, path_info, &uri, target)?;
+                environ.set_item(intern!(py, "PATH_INFO"), path_info)?;
+            }
+        }
         Ok(())
     }
 }
 
-/// `PATH_INFO` is decoded once, and `QUERY_STRING` not at all; `REQUEST_URI` and `RAW_URI` are the target as sent.
-fn set_target(environ: &Bound<'_, PyDict>, request: &Request) -> PyResult<()> {
-    let py = environ.py();
-    let (target, path, query) = (request.target().as_bytes(), request.path(), request.query());
-    if target == b"/" {
-        return Ok(());
-    }
-    let uri = ffi::latin1(py, target)?;
-    environ.set_item(intern!(py, "REQUEST_URI"), &uri)?;
-    environ.set_item(intern!(py, "RAW_URI"), &uri)?;
-    if !query.is_empty() {
-        environ.set_item(intern!(py, "QUERY_STRING"), ffi::latin1(py, query)?)?;
-    }
-    let path_info = if memchr::memchr(b'%', path).is_some() {
+fn path_info_of<'py>(
+    py: Python<'py>,
+    path: &[u8],
+    uri: &Bound<'py, PyString>,
+    target: &[u8],
+) -> PyResult<Bound<'py, PyString>> {
+    if memchr::memchr(b'%', path).is_some() {
         let mut decoded = Vec::new();
         mlws_http1::percent_decode(path, &mut decoded);
-        ffi::latin1(py, &decoded)?
+        ffi::latin1(py, &decoded)
     } else if path.len() == target.len() {
-        uri
-    } else if path.is_empty() {
-        return Ok(());
+        Ok(uri.clone())
     } else {
-        ffi::latin1(py, path)?
-    };
-    environ.set_item(intern!(py, "PATH_INFO"), path_info)
+        ffi::latin1(py, path)
+    }
+}
+
+/// Where the client has asked, as a proxy tells it. A port of its own replaces that of the host.
+fn set_host(
+    environ: &Bound<'_, PyDict>,
+    request: &Request,
+    said: &Forwarded<'_>,
+    https: bool,
+) -> PyResult<()> {
+    let py = environ.py();
+    let usual = if https { 443 } else { 80 };
+    let text = |bytes: &[u8]| ffi::latin1(py, bytes);
+    if let Some(authority) = &said.host {
+        let (name, port) = split_port(authority);
+        environ.set_item(intern!(py, "HTTP_HOST"), text(authority)?)?;
+        environ.set_item(intern!(py, "SERVER_NAME"), text(name)?)?;
+        let port = port.map_or_else(|| decimal(py, usual), text)?;
+        environ.set_item(intern!(py, "SERVER_PORT"), port)?;
+    }
+    if let Some(port) = said.port {
+        environ.set_item(intern!(py, "SERVER_PORT"), decimal(py, port)?)?;
+        if let Some(authority) = said.host.as_deref().or(request.host()) {
+            let mut authority = split_port(authority).0.to_vec();
+            if port != usual {
+                authority.extend(format!(":{port}").into_bytes());
+            }
+            environ.set_item(intern!(py, "HTTP_HOST"), text(&authority)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Who asks: the peer, whom a PROXY header may have told, or whom the fields name.
+fn set_client(environ: &Bound<'_, PyDict>, request: &mut Request, client: Option<Node>) -> PyResult<()> {
+    let py = environ.py();
+    if let Some(client) = client {
+        request.tell_client(client.address, client.port.unwrap_or(0));
+    }
+    if !request.peer_address().is_empty() {
+        environ.set_item(intern!(py, "REMOTE_ADDR"), ffi::latin1(py, request.peer_address().as_bytes())?)?;
+    }
+    if request.peer_port() != 0 {
+        environ.set_item(intern!(py, "REMOTE_PORT"), decimal(py, request.peer_port())?)?;
+    }
+    if let Some(destination) = request.proxied_to() {
+        let family = if destination.is_ipv4() { intern!(py, "TCP4") } else { intern!(py, "TCP6") };
+        environ.set_item(intern!(py, "PROXY_PROTOCOL"), family)?;
+        environ.set_item(intern!(py, "PROXY_ADDR"), PyString::new(py, &destination.ip().to_string()))?;
+        environ.set_item(intern!(py, "PROXY_PORT"), decimal(py, destination.port())?)?;
+    }
+    Ok(())
 }
 
 /// The method, unless it is the prepared one.
@@ -159,7 +276,7 @@ fn prepare(py: Python<'_>, facts: &Facts, name: &str, port: u16) -> PyResult<Py<
     let text =
         |key: &str, value: &str| environ.set_item(PyString::intern(py, key), PyString::intern(py, value));
     text("REQUEST_METHOD", "GET")?;
-    text("SCRIPT_NAME", "")?;
+    text("SCRIPT_NAME", &facts.proxies.root)?;
     text("PATH_INFO", "/")?;
     text("QUERY_STRING", "")?;
     text("REQUEST_URI", "/")?;

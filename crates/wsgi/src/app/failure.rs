@@ -7,6 +7,8 @@ use std::fmt;
 use mlws_server::{Aborted, Body, Bytes, Request, Response, Stream, Writer};
 use pyo3::{exceptions::PyOSError, prelude::*};
 
+use super::proxies::Refused;
+
 /// The request that a record of the log is about: its method and its target, as sent.
 pub(crate) struct Label(String);
 
@@ -52,6 +54,15 @@ fn quoted(text: &str) -> String {
 pub(crate) fn before_head(py: Python<'_>, label: &Label, error: &PyErr) -> Response {
     report(py, label, "the application failed", error);
     internal_server_error()
+}
+
+/// The request says something that may not be said; then what else is on its connection is not to be trusted either.
+pub(crate) fn refuse(request: &mut Request, Refused { status, why }: Refused) -> Response {
+    // What a client can do wrong is no news, what an operator can is.
+    let level = if status < 500 { log::Level::Debug } else { log::Level::Error };
+    log::log!(level, "{}: refused with {status}: {why}", Label::of(request));
+    request.make_last();
+    Response::plain(status, format!("{status} {}: {why}\n", mlws_http1::reason(status)))
 }
 
 /// The application returned, but never said with what status: 500.

@@ -3,10 +3,11 @@
 //! The one thing to know: each spelling is worked out once and then found in a table that is written once and read without a lock. It
 //! has room for so many spellings; those that a hostile client adds past it are worked out every time.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use pyo3::{prelude::*, types::PyString};
 
+use super::proxies::{Proxies, Rule};
 use crate::ffi;
 
 const SLOTS: usize = 512;
@@ -55,17 +56,20 @@ const COMMON: [&str; 36] = [
     "X-Requested-With",
 ];
 
-pub(crate) struct Names(Box<[OnceLock<Name>]>);
+pub(crate) struct Names {
+    slots: Box<[OnceLock<Name>]>,
+    proxies: Arc<Proxies>,
+}
 
 struct Name {
     sent: Box<[u8]>,
-    /// Nothing for a name that the application must not see.
-    key: Option<Py<PyString>>,
+    key: Py<PyString>,
+    rule: Option<Rule>,
 }
 
 impl Names {
-    pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
-        let names = Self((0..SLOTS).map(|_| OnceLock::new()).collect());
+    pub(crate) fn new(py: Python<'_>, proxies: Arc<Proxies>) -> PyResult<Self> {
+        let names = Self { slots: (0..SLOTS).map(|_| OnceLock::new()).collect(), proxies };
         for name in COMMON {
             names.key(py, name.as_bytes())?;
             names.key(py, name.to_ascii_lowercase().as_bytes())?;
@@ -73,40 +77,36 @@ impl Names {
         Ok(names)
     }
 
-    /// The key of a field, or nothing if it is to be dropped.
-    pub(crate) fn key<'py>(&self, py: Python<'py>, sent: &[u8]) -> PyResult<Option<Bound<'py, PyString>>> {
+    /// The key of a field, and the rule for it if it is not like all others.
+    pub(crate) fn key<'py>(
+        &self,
+        py: Python<'py>,
+        sent: &[u8],
+    ) -> PyResult<(Bound<'py, PyString>, Option<Rule>)> {
         let first = place(sent);
-        for slot in (first..first + PROBES).map(|place| &self.0[place % SLOTS]) {
+        for slot in (first..first + PROBES).map(|place| &self.slots[place % SLOTS]) {
             match slot.get() {
-                Some(name) if *name.sent == *sent => {
-                    return Ok(name.key.as_ref().map(|key| key.bind(py).clone()));
-                }
+                Some(name) if *name.sent == *sent => return Ok((name.key.bind(py).clone(), name.rule)),
                 Some(_) => {}
                 None if sent.len() > LONGEST => break,
                 None => {
-                    let key = key_of(sent).map(|key| PyString::intern(py, &key));
+                    let (key, rule) = (PyString::intern(py, &key_of(sent)), self.proxies.rule(sent));
                     // Another thread may have been faster; then this spelling is kept the next time.
-                    let _ = slot.set(Name { sent: sent.into(), key: key.clone().map(Bound::unbind) });
-                    return Ok(key);
+                    let _ = slot.set(Name { sent: sent.into(), key: key.clone().unbind(), rule });
+                    return Ok((key, rule));
                 }
             }
         }
-        key_of(sent).map(|key| ffi::latin1(py, key.as_bytes())).transpose()
+        Ok((ffi::latin1(py, key_of(sent).as_bytes())?, self.proxies.rule(sent)))
     }
 }
 
-/// PEP 3333's key. A name with an underscore could pass for another one with a dash; `Proxy` would become `HTTP_PROXY`, which programs
-/// obey as a setting.
-fn key_of(sent: &[u8]) -> Option<String> {
-    if sent.contains(&b'_') || sent.eq_ignore_ascii_case(b"proxy") {
-        return None;
-    }
+/// PEP 3333's key. A name with an underscore, where there is a rule that takes it, never becomes one without `HTTP_`.
+fn key_of(sent: &[u8]) -> String {
+    let is = |name: &[u8]| sent.eq_ignore_ascii_case(name);
     let upper = sent.iter().map(|byte| if *byte == b'-' { '_' } else { byte.to_ascii_uppercase().into() });
-    let key: String = "HTTP_".chars().chain(upper).collect();
-    Some(match &*key {
-        "HTTP_CONTENT_TYPE" | "HTTP_CONTENT_LENGTH" => key["HTTP_".len()..].into(),
-        _ => key,
-    })
+    let prefix = if is(b"content-type") || is(b"content-length") { "" } else { "HTTP_" };
+    prefix.chars().chain(upper).collect()
 }
 
 /// Where to look first: a mix of the name's length, its first eight bytes and its last eight.
@@ -124,18 +124,11 @@ mod tests {
 
     #[test]
     fn a_name_becomes_the_key_that_pep_3333_says() {
-        assert_eq!(key_of(b"User-Agent").as_deref(), Some("HTTP_USER_AGENT"));
-        assert_eq!(key_of(b"x!y").as_deref(), Some("HTTP_X!Y"));
-        assert_eq!(key_of(b"content-TYPE").as_deref(), Some("CONTENT_TYPE"));
-        assert_eq!(key_of(b"Content-Length").as_deref(), Some("CONTENT_LENGTH"));
-    }
-
-    #[test]
-    fn names_that_could_pass_for_others_have_no_key() {
-        assert_eq!(key_of(b"X_Forwarded-For"), None);
-        assert_eq!(key_of(b"Content_Length"), None);
-        assert_eq!(key_of(b"pRoXy"), None);
-        assert!(key_of(b"Proxy-Authorization").is_some());
+        assert_eq!(key_of(b"User-Agent"), "HTTP_USER_AGENT");
+        assert_eq!(key_of(b"x!y"), "HTTP_X!Y");
+        assert_eq!(key_of(b"content-TYPE"), "CONTENT_TYPE");
+        assert_eq!(key_of(b"Content-Length"), "CONTENT_LENGTH");
+        assert_eq!(key_of(b"Content_Length"), "HTTP_CONTENT_LENGTH");
     }
 
     #[test]

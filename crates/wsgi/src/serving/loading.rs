@@ -26,6 +26,7 @@ impl House<'_> {
             multiprocess: running.fork || running.workers > 1,
             run_once: running.fork,
             listeners: self.sockets.listeners.iter().map(Listener::server_name_and_port).collect(),
+            proxies: Arc::new(self.flags.proxies.rules()),
             access: self.access.clone(),
             hooks: self.hooks.clone(),
             sendfile: running.sendfile(),

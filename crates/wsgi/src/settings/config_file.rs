@@ -193,7 +193,7 @@ fn is_plain(value: &Bound<'_, PyAny>) -> bool {
     value.extract::<String>().is_ok() || value.extract::<f64>().is_ok() || value.is_instance_of::<PyList>()
 }
 
-/// Text is what all values are made of; a dict is a list of `key=value`.
+/// Text is what all values are made of; a dict is a list of `key=value`, and an empty one an empty text.
 pub(crate) fn of_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     if value.is_none() {
         return Ok(Value::Nothing);
@@ -202,6 +202,9 @@ pub(crate) fn of_python(value: &Bound<'_, PyAny>) -> PyResult<Value> {
         return Ok(Value::Switch(switch.is_true()));
     }
     if let Ok(dict) = value.cast::<PyDict>() {
+        if dict.is_empty() {
+            return Ok(Value::Texts(vec![String::new()]));
+        }
         let pairs = dict.iter().map(|(key, value)| Ok(format!("{}={}", key.str()?, value.str()?)));
         return Ok(Value::Texts(pairs.collect::<PyResult<_>>()?));
     }

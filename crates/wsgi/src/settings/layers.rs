@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString};
 
-use clap::{Arg, ArgMatches, Command, FromArgMatches, error::ErrorKind, parser::ValueSource};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, error::ErrorKind, parser::ValueSource};
 
 use super::Flags;
 use crate::refusal::Refusal;
@@ -78,7 +78,11 @@ impl Layer {
                     let bare = argument.get_num_args().is_some_and(|count| count.min_values() == 0);
                     Said::Values(if bare { Vec::new() } else { vec!["true".into()] })
                 }
-                (Value::Texts(texts), true) => Said::Values(texts.into_iter().map(OsString::from).collect()),
+                (Value::Texts(texts), true) if texts.is_empty() => Said::Off,
+                (Value::Texts(texts), true) if matches!(argument.get_action(), ArgAction::Append) => {
+                    Said::Values(texts.into_iter().map(OsString::from).collect())
+                }
+                (Value::Texts(texts), true) => Said::Values(vec![texts.join(",").into()]),
                 (Value::Texts(texts), false) => match texts.join(",").to_ascii_lowercase().as_str() {
                     "1" | "true" => Said::Values(vec!["true".into()]),
                     "0" | "false" => Said::Off,

@@ -79,7 +79,7 @@ pub(crate) struct Flags {
     #[command(flatten)]
     patience: Patience,
     #[command(flatten)]
-    proxies: Proxies,
+    pub(crate) proxies: Proxies,
     #[command(flatten)]
     pub(crate) process: Process,
     #[command(flatten)]
@@ -150,6 +150,8 @@ impl Flags {
             timeout: Some(self.running.timeout).filter(|timeout| !timeout.is_zero()),
             max_requests: self.running.max_requests(),
             max_rss: Some(self.running.max_rss).filter(|size| *size > 0),
+            trusted: self.proxies.forwarded_allow_ips.clone(),
+            proxy_protocol: self.proxies.protocol(),
             keep_alive: self.patience.keep_alive,
             connections: self.sockets.worker_connections as usize,
             queue: self.running.max_queue as usize,
@@ -177,21 +179,24 @@ pub(crate) fn keywords() -> Vec<(String, String)> {
 }
 
 #[cfg(test)]
+impl Flags {
+    /// What a command line says, where nothing else does.
+    fn of_words(words: &str) -> Result<Self, String> {
+        let layer = layers::Layer::of_words("words", words.split_whitespace().map(Into::into));
+        let pile = layer.and_then(|layer| Pile::of([layer])).map_err(|error| error.to_string())?;
+        Flags::settled(pile, Extras::default()).map_err(|refusal| refusal.to_string())
+    }
+}
+
+#[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
 
     use mlws_http1::Tolerance;
 
     use super::{
-        layers::{Layer, argument, nearest},
+        layers::{argument, nearest},
         *,
     };
-
-    fn read(words: &str) -> Result<Flags, String> {
-        let layer = Layer::of_words("words", words.split_whitespace().map(OsString::from));
-        let pile = layer.and_then(|layer| Pile::of([layer])).map_err(|error| error.to_string())?;
-        Flags::settled(pile, Extras::default()).map_err(|refusal| refusal.to_string())
-    }
 
     #[test]
     fn the_definition_is_sound() {
@@ -201,44 +206,49 @@ mod tests {
 
     #[test]
     fn nothing_said_is_what_the_server_does_by_itself() {
-        let (said, own) = (read("app").unwrap().server(), Settings::default());
+        let (said, own) = (Flags::of_words("app").unwrap().server(), Settings::default());
         let own = Settings { concurrency: said.concurrency, ..own };
         assert_eq!(format!("{said:?}"), format!("{own:?}"));
     }
 
     #[test]
     fn one_thread_is_inline_and_fork_excludes_threads() {
-        assert_eq!(read("app").unwrap().concurrency(), Concurrency::Threads(4));
-        assert_eq!(read("app --threads 1").unwrap().concurrency(), Concurrency::Inline);
-        assert_eq!(read("app --fork").unwrap().concurrency(), Concurrency::Fork { children: 64 });
-        assert_eq!(read("app --timeout 0").unwrap().server().timeout, None);
-        assert!(read("app --fork --threads 4").err().unwrap().contains("cannot be used with"));
-        assert!(read("app --fork-warmup /").err().unwrap().contains("required"));
-        assert!(read("app --preload --fork-warmup /").is_ok() && read("app --fork --fork-warmup /").is_ok());
+        assert_eq!(Flags::of_words("app").unwrap().concurrency(), Concurrency::Threads(4));
+        assert_eq!(Flags::of_words("app --threads 1").unwrap().concurrency(), Concurrency::Inline);
+        assert_eq!(Flags::of_words("app --fork").unwrap().concurrency(), Concurrency::Fork { children: 64 });
+        assert_eq!(Flags::of_words("app --timeout 0").unwrap().server().timeout, None);
+        assert!(Flags::of_words("app --fork --threads 4").err().unwrap().contains("cannot be used with"));
+        assert!(Flags::of_words("app --fork-warmup /").err().unwrap().contains("required"));
+        assert!(
+            Flags::of_words("app --preload --fork-warmup /").is_ok()
+                && Flags::of_words("app --fork --fork-warmup /").is_ok()
+        );
     }
 
     #[test]
     fn zero_lifts_a_limit_up_to_the_next_one() {
-        let limits = read("app --limit-request-line 0 --limit-request-body 0").unwrap().server().limits;
+        let limits =
+            Flags::of_words("app --limit-request-line 0 --limit-request-body 0").unwrap().server().limits;
         assert_eq!((limits.request_line, limits.head, limits.body), (65536, 65536, u64::MAX));
-        let limits = read("app --limit-request-field_size 100000").unwrap().server().limits;
+        let limits = Flags::of_words("app --limit-request-field_size 100000").unwrap().server().limits;
         assert!(limits.field_size == 100_000 && limits.head > 100_000);
-        let limits = read("app --limit-request-line 0 --limit-request-head 1000").unwrap().server().limits;
+        let limits =
+            Flags::of_words("app --limit-request-line 0 --limit-request-head 1000").unwrap().server().limits;
         assert_eq!((limits.request_line, limits.head), (1000, 1000));
     }
 
     #[test]
     fn requests_are_strict_unless_gunicorns_are_asked_for() {
-        let tolerance = |words| read(words).unwrap().server().limits.tolerance;
+        let tolerance = |words| Flags::of_words(words).unwrap().server().limits.tolerance;
         assert_eq!(tolerance("app"), Tolerance::Strict);
         assert_eq!(tolerance("app --http-compat gunicorn"), Tolerance::Gunicorn);
     }
 
     #[test]
     fn jitter_adds_up_to_so_many_requests_where_there_is_a_bound() {
-        assert_eq!(read("app --max-requests-jitter 2").unwrap().server().max_requests, None);
+        assert_eq!(Flags::of_words("app --max-requests-jitter 2").unwrap().server().max_requests, None);
         for _ in 0..100 {
-            let flags = read("app --max-requests 10 --max-requests-jitter 2").unwrap();
+            let flags = Flags::of_words("app --max-requests 10 --max-requests-jitter 2").unwrap();
             assert!((10..=12).contains(&flags.server().max_requests.unwrap()));
         }
     }
@@ -255,16 +265,20 @@ mod tests {
 
     #[test]
     fn sync_workers_run_one_request_at_a_time_and_green_ones_are_refused() {
-        assert_eq!(read("app -k sync").unwrap().concurrency(), Concurrency::Inline);
-        assert_eq!(read("app -k sync --threads 2").unwrap().concurrency(), Concurrency::Threads(2));
-        assert_eq!(read("app -k gthread").unwrap().concurrency(), Concurrency::Threads(4));
-        assert!(read("app -k gevent").err().unwrap().contains("--threads"));
+        assert_eq!(Flags::of_words("app -k sync").unwrap().concurrency(), Concurrency::Inline);
+        assert_eq!(
+            Flags::of_words("app -k sync --threads 2").unwrap().concurrency(),
+            Concurrency::Threads(2)
+        );
+        assert_eq!(Flags::of_words("app -k gthread").unwrap().concurrency(), Concurrency::Threads(4));
+        assert!(Flags::of_words("app -k gevent").err().unwrap().contains("--threads"));
     }
 
     #[test]
     fn what_gunicorn_has_and_we_have_not_is_told() {
-        let warnings = read("app --worker-tmp-dir /dev/shm --ssl-version 2").unwrap().extras.warnings;
+        let warnings =
+            Flags::of_words("app --worker-tmp-dir /dev/shm --ssl-version 2").unwrap().extras.warnings;
         assert_eq!(warnings.len(), 2);
-        assert!(read("app --certfile cert.pem").err().unwrap().contains("TLS"));
+        assert!(Flags::of_words("app --certfile cert.pem").err().unwrap().contains("TLS"));
     }
 }

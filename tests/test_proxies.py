@@ -1,0 +1,828 @@
+"""Behind a proxy: what a trusted one says is believed, nothing that a client can forge is (docs/proxies.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+
+import pytest
+from conftest import CONCURRENCY
+from harness import DEADLINE, MLWS, ROOT, Command, Wire, eventually, free_port
+
+DOC = (ROOT / "docs/proxies.md").read_text()
+INLINE = ("--threads", "1")
+STRANGER = "127.0.0.2"
+"""Another address of this machine, which nobody trusts."""
+ALL = "x-forwarded-for,x-forwarded-proto,x-forwarded-host,x-forwarded-port,x-forwarded-prefix,forwarded"
+FORWARDED = ("--forwarded-fields", ALL)
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+
+
+def request(*lines, target="/environs/show", host="test"):
+    head = (f"GET {target} HTTP/1.1", f"Host: {host}", *lines)
+    return "".join(f"{line}\r\n" for line in head).encode("latin-1") + b"\r\n"
+
+
+def answer_to(server, *lines, source=None, target="/environs/show"):
+    with Wire((server.host, server.port), source=source) as wire:
+        wire.send(request(*lines, target=target))
+        answer = wire.answer()
+        assert answer.status == 200 or wire.closed()
+        return answer
+
+
+def environ_of(server, *lines, **settings):
+    answer = answer_to(server, *lines, **settings)
+    assert answer.status == 200, answer.text
+    return json.loads(answer.text)["environ"]
+
+
+def seen(environ, *keys):
+    return tuple(environ.get(key) for key in keys)
+
+
+# Fields, as gunicorn takes them
+
+
+@pytest.mark.parametrize(
+    ("lines", "scheme"),
+    [
+        ((), "http"),
+        (("X-Forwarded-Proto: https",), "https"),
+        (("x-FORWARDED-proto: \t https ",), "https"),
+        (("X-Forwarded-Ssl: on",), "https"),
+        (("X-Forwarded-Protocol: ssl", "X-Forwarded-Ssl: on"), "https"),
+        (("X-Forwarded-Proto: https", "X-Forwarded-Proto: https"), "https"),
+        (("X-Forwarded-Proto: HTTPS",), "http"),
+        (("X-Forwarded-Proto: https, https",), "http"),
+        (("X-Forwarded-Proto: http",), "http"),
+        (("X_Forwarded_Proto: https",), "http"),
+        (("X-Forwarded-Proto2: https",), "http"),
+    ],
+)
+def test_the_scheme_is_what_a_trusted_proxy_says(shared, lines, scheme):
+    server = shared("raw", *INLINE)
+    assert environ_of(server, *lines)["wsgi.url_scheme"] == scheme
+    assert environ_of(server, *lines, source=STRANGER)["wsgi.url_scheme"] == "http"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("X-Forwarded-Proto: https", "X-Forwarded-Ssl: off"),
+        ("X-Forwarded-Proto: https", "X-Forwarded-Proto: http"),
+        ("X-Forwarded-Protocol: tls", "X-Forwarded-Proto: https"),
+    ],
+)
+def test_a_proxy_that_contradicts_itself_is_refused_and_a_stranger_ignored(server, lines):
+    assert answer_to(server, *lines).status == 400
+    assert answer_to(server, *lines, source=STRANGER).status == 200
+
+
+def test_the_fields_that_tell_the_scheme_can_be_others(shared):
+    server = shared("raw", *INLINE, "--secure-scheme-header", "X-Scheme=tls")
+    assert environ_of(server, "X-Scheme: tls")["wsgi.url_scheme"] == "https"
+    assert environ_of(server, "X-Forwarded-Proto: https")["wsgi.url_scheme"] == "http"
+    server = shared("raw", *INLINE, "--secure-scheme-header", "")
+    assert environ_of(server, "X-Forwarded-Proto: https")["wsgi.url_scheme"] == "http"
+
+
+@pytest.mark.parametrize(
+    ("networks", "home", "stranger"),
+    [
+        ("", "http", "http"),
+        ("127.0.0.0/8", "https", "https"),
+        ("127.0.0.2, 10.0.0.0/8,::1", "http", "https"),
+        ("*", "https", "https"),
+        ("::/0", "http", "http"),
+    ],
+)
+def test_who_is_trusted_is_a_list_of_networks(shared, networks, home, stranger):
+    server = shared("raw", *INLINE, "--forwarded-allow-ips", networks)
+    line = "X-Forwarded-Proto: https"
+    assert environ_of(server, line)["wsgi.url_scheme"] == home
+    assert environ_of(server, line, source=STRANGER)["wsgi.url_scheme"] == stranger
+
+
+def test_who_is_trusted_can_be_said_in_the_environment(start):
+    server = start("raw", *INLINE, env={"FORWARDED_ALLOW_IPS": STRANGER})
+    line = "X-Forwarded-Proto: https"
+    assert environ_of(server, line)["wsgi.url_scheme"] == "http"
+    assert environ_of(server, line, source=STRANGER)["wsgi.url_scheme"] == "https"
+
+
+def test_who_connects_by_a_unix_socket_is_trusted(start, tmp_path):
+    path = str(tmp_path / "socket")
+    start("raw", *INLINE, "--bind", f"unix:{path}", "--forwarded-allow-ips", "")
+    with Wire(path, family=socket.AF_UNIX) as wire:
+        answer = wire.request("/environs/show", headers="X-Forwarded-Proto: https\r\n")
+    assert json.loads(answer.text)["environ"]["wsgi.url_scheme"] == "https"
+
+
+SHOP = "/shop/environs/show"
+
+
+@pytest.mark.parametrize(
+    ("script", "target", "name", "path"),
+    [
+        ("/shop", SHOP, "/shop", "/environs/show"),
+        ("/shop/", SHOP, "/shop", "/environs/show"),
+        ("/", "/environs/show", "", "/environs/show"),
+        ("", "/environs/show", "", "/environs/show"),
+        ("/shop", "/shop/environs/show/a%20b?q=/shop", "/shop", "/environs/show/a b"),
+        ("/a/b", "http://test/a/b/environs/show", "/a/b", "/environs/show"),
+    ],
+)
+def test_script_name_of_a_trusted_proxy_is_cut_off_the_path(server, script, target, name, path):
+    environ = environ_of(server, f"SCRIPT_NAME: {script}", target=target)
+    assert seen(environ, "SCRIPT_NAME", "PATH_INFO", "HTTP_SCRIPT_NAME") == (name, path, script)
+    assert environ["REQUEST_URI"] == target
+
+
+@pytest.mark.parametrize("target", ["/", "/sho", "/shopping/environs/show", "/Shop/environs/show", "*"])
+def test_a_path_outside_of_script_name_is_an_error_of_the_operator(server, target):
+    before = len(server.log.text)
+    with server.wire() as wire:
+        wire.send(f"OPTIONS {target} HTTP/1.1\r\nHost: a\r\nScript_Name: /shop\r\n\r\n".encode())
+        assert wire.answer().status == 500
+        assert wire.closed()
+    server.log.wait_for("does not begin with SCRIPT_NAME", since=before)
+
+
+def test_only_a_trusted_proxy_can_send_fields_with_underscores(server):
+    lines = ("SCRIPT_NAME: /environs", "PATH_INFO: /x", "REMOTE_USER: admin", "X_Other: y")
+    keys = (
+        "SCRIPT_NAME",
+        "PATH_INFO",
+        "HTTP_SCRIPT_NAME",
+        "HTTP_PATH_INFO",
+        "HTTP_REMOTE_USER",
+        "HTTP_X_OTHER",
+    )
+    assert seen(environ_of(server, *lines, source=STRANGER), *keys) == (
+        "",
+        "/environs/show",
+        None,
+        None,
+        None,
+        None,
+    )
+    assert seen(environ_of(server, *lines[1:]), *keys) == ("", "/environs/show", None, "/x", None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "trusted", "stranger"),
+    [
+        (("--forwarder-headers", "REMOTE_USER"), "me", None),
+        (("--forwarder-headers", "*"), "me", None),
+        (("--forwarder-headers", ""), None, None),
+        (("--forwarder-headers", "SCRIPT_NAME, remote_user", "--header-map", "refuse"), "me", 400),
+        (("--header-map", "refuse"), 400, 400),
+        (("--header-map", "dangerous"), "me", "me"),
+    ],
+    ids=str,
+)
+def test_the_header_map_says_what_becomes_of_other_underscores(shared, options, trusted, stranger):
+    server = shared("raw", *INLINE, *options)
+    for source, expected in ((None, trusted), (STRANGER, stranger)):
+        answer = answer_to(server, "Remote_User: me", source=source)
+        status = expected if expected == 400 else 200
+        assert answer.status == status
+        if status == 200:
+            assert json.loads(answer.text)["environ"].get("HTTP_REMOTE_USER") == expected
+
+
+def test_even_where_names_may_collide_no_stranger_sets_what_the_server_itself_tells(shared):
+    server = shared("raw", *INLINE, "--header-map", "dangerous")
+    lines = (
+        "SCRIPT_NAME: /environs",
+        "Content_Length: 5",
+        "REMOTE_ADDR: 6.6.6.6",
+        "X-A: 1",
+        "X_A: 2",
+        "Proxy: evil",
+    )
+    environ = environ_of(server, *lines, source=STRANGER)
+    assert seen(environ, "SCRIPT_NAME", "REMOTE_ADDR", "HTTP_X_A", "HTTP_PROXY") == (
+        "",
+        STRANGER,
+        "1,2",
+        None,
+    )
+    assert environ.get("CONTENT_LENGTH", "") == ""
+
+
+def test_root_path_is_where_the_app_is_mounted(start):
+    server = start("raw", *INLINE, "--root-path", "/shop/")
+    assert seen(environ_of(server, target=SHOP), "SCRIPT_NAME", "PATH_INFO") == ("/shop", "/environs/show")
+    assert answer_to(server, target="/environs/show").status == 500
+    told = environ_of(server, "SCRIPT_NAME: /other", target="/other/environs/show")
+    assert seen(told, "SCRIPT_NAME", "PATH_INFO") == ("/other", "/environs/show")
+    server = start("raw", *INLINE, env={"SCRIPT_NAME": "/shop"})
+    assert environ_of(server, target=SHOP)["SCRIPT_NAME"] == "/shop"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--forwarded-allow-ips", "localhost"), "localhost"),
+        (("--forwarded-allow-ips", "10.0.0.1/8"), "10.0.0.1/8"),
+        (("--proxy-allow-from", "1.2.3"), "1.2.3"),
+        (("--secure-scheme-header", "X-Proto"), "X-FORWARDED-PROTO=https"),
+        (("--header-map", "ignore"), "dangerous"),
+        (("--proxy-protocol", "v3"), "auto"),
+        (("--forwarded-fields", "x-real-ip"), "x-forwarded-for"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_what_would(words, told):
+    result = subprocess.run(
+        [MLWS, "raw", *words], check=False, capture_output=True, text=True, timeout=DEADLINE
+    )
+    assert result.returncode == 2
+    assert told in result.stderr
+
+
+# The PROXY protocol
+
+
+def line(source="192.0.2.1", port=4711, family="TCP4", destination="192.0.2.80"):
+    return f"PROXY {family} {source} {destination} {port} 443\r\n".encode()
+
+
+def block(source="192.0.2.1", port=4711, command=0x21, family=0x11, destination="192.0.2.80", extensions=b""):
+    of = socket.AF_INET6 if ":" in source else socket.AF_INET
+    addresses = socket.inet_pton(of, source) + socket.inet_pton(of, destination)
+    body = addresses + struct.pack(">HH", port, 443) + extensions
+    return SIGNATURE + struct.pack(">BBH", command, family, len(body)) + body
+
+
+def bare(command, family, body=b""):
+    return SIGNATURE + struct.pack(">BBH", command, family, len(body)) + body
+
+
+@pytest.fixture(params=["v1", "v2"])
+def header(request):
+    """What makes the header of each version."""
+    return line if request.param == "v1" else block
+
+
+@pytest.fixture
+def proxied(shared, concurrency):
+    return shared("raw", *CONCURRENCY[concurrency], "--proxy-protocol")
+
+
+def environs(server, data, count=1, step=None, **settings):
+    with Wire((server.host, server.port), **settings) as wire:
+        wire.send(data, step)
+        answers = [wire.answer() for _ in range(count)]
+    assert [answer.status for answer in answers] == [200] * count, answers[-1].text
+    return [json.loads(answer.text)["environ"] for answer in answers]
+
+
+def test_a_proxy_header_tells_the_client_of_all_requests_of_its_connection(proxied, header):
+    told = environs(proxied, header() + request() + request("X: y"), count=2)
+    for environ in told:
+        assert seen(environ, "REMOTE_ADDR", "REMOTE_PORT", "PROXY_PROTOCOL", "PROXY_ADDR", "PROXY_PORT") == (
+            "192.0.2.1",
+            "4711",
+            "TCP4",
+            "192.0.2.80",
+            "443",
+        )
+        assert seen(environ, "SERVER_PORT", "wsgi.url_scheme") == (str(proxied.port), "http")
+
+
+def test_a_proxy_header_may_come_byte_by_byte(proxied, header):
+    [environ] = environs(proxied, header() + request(), step=1)
+    assert environ["REMOTE_ADDR"] == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("data", "client"),
+    [
+        (line("2001:db8::1", family="TCP6", destination="::1"), ("2001:db8::1", "4711", "TCP6")),
+        (line("::ffff:192.0.2.9", family="TCP6", destination="::1"), ("192.0.2.9", "4711", "TCP6")),
+        (block("2001:db8::1", family=0x21, destination="::1"), ("2001:db8::1", "4711", "TCP6")),
+        (block(extensions=b"\x04\0\x01x" + b"\x20\0\x05" + b"\0" * 5), ("192.0.2.1", "4711", "TCP4")),
+        (block(extensions=b"\0" * 4068), ("192.0.2.1", "4711", "TCP4")),
+        (line(port=0), ("192.0.2.1", "", "TCP4")),
+    ],
+)
+def test_addresses_of_both_families_are_told_and_extensions_skipped(shared, data, client):
+    [environ] = environs(shared("raw", *INLINE, "--proxy-protocol", "auto"), data + request())
+    assert seen(environ, "REMOTE_ADDR", "REMOTE_PORT", "PROXY_PROTOCOL") == client
+
+
+@pytest.mark.parametrize(
+    ("data", "scheme"),
+    [
+        (bare(0x20, 0x00), "https"),
+        (bare(0x20, 0x11, b"\x06" * 12), "https"),
+        (b"PROXY UNKNOWN\r\n", "http"),
+        (b"PROXY UNKNOWN ffff::1 6.6.6.6 1 2\r\n", "http"),
+        (bare(0x21, 0x00), "http"),
+        (bare(0x21, 0x31, b"/" * 216), "http"),
+    ],
+)
+def test_a_header_without_an_address_leaves_the_peer_and_only_the_proxys_own_is_trusted(shared, data, scheme):
+    server = shared("raw", *INLINE, "--proxy-protocol")
+    [environ] = environs(server, data + request("X-Forwarded-Proto: https"))
+    assert seen(environ, "REMOTE_ADDR", "PROXY_PROTOCOL", "wsgi.url_scheme") == ("127.0.0.1", None, scheme)
+    assert environ["REMOTE_PORT"].isdigit()
+
+
+def test_a_client_behind_a_proxy_that_forwards_bytes_is_not_trusted_for_it(shared, header):
+    server = shared("raw", *INLINE, "--proxy-protocol", *FORWARDED)
+    forged = request("X-Forwarded-Proto: https", "X-Forwarded-For: 6.6.6.6", "SCRIPT_NAME: /environs")
+    [environ] = environs(server, header() + forged)
+    keys = ("REMOTE_ADDR", "wsgi.url_scheme", "SCRIPT_NAME", "HTTP_X_FORWARDED_FOR")
+    assert seen(environ, *keys) == ("192.0.2.1", "http", "", None)
+    [environ] = environs(server, header("127.0.0.1") + request("X-Forwarded-For: 192.0.2.7"))
+    assert environ["REMOTE_ADDR"] == "192.0.2.7"
+
+
+def refused(server, data, status, source=None, step=None):
+    """Whether this is refused with a line in the log, and nothing behind it is answered."""
+    before = len(server.log.text)
+    with Wire((server.host, server.port), source=source) as wire:
+        wire.send(data, step)
+        assert wire.answer().status == status
+        assert wire.closed()
+    server.log.wait_for(r"refused a connection from 127\.0\.0\.\d: .*PROXY", since=before)
+
+
+MALFORMED = [
+    request(),
+    b"PROXY",
+    b"PROXY \r\n",
+    b"PROXY TCP4 1.1.1.1 2.2.2.2 1\r\n",
+    b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2 3\r\n",
+    b"PROXY TCP4 1.1.1.1 2.2.2.2 1 65536\r\n",
+    b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\n",
+    b"PROXY TCP4  1.1.1.1 2.2.2.2 1 2\r\n",
+    b"PROXY TCP4 ::1 ::1 1 2\r\n",
+    b"PROXY TCP4 1.1.1.01 2.2.2.2 1 2\r\n",
+    b"PROXY UDP4 1.1.1.1 2.2.2.2 1 2\r\n",
+    b"proxy TCP4 1.1.1.1 2.2.2.2 1 2\r\n",
+    b" " + line(),
+    b"\r\n" + line(),
+    b"PROXY UNKNOWN " + b"x" * 100 + b"\r\n",
+    bare(0x11, 0x11, b"\0" * 12),
+    bare(0x22, 0x11, b"\0" * 12),
+    bare(0x21, 0x11, b"\0" * 11),
+    bare(0x21, 0x21, b"\0" * 12),
+    bare(0x21, 0x44, b"\0" * 12),
+    block(extensions=b"\0" * 4069),
+    SIGNATURE[:11] + b"\r" + block()[12:],
+]
+
+
+@pytest.mark.parametrize("data", MALFORMED, ids=[repr(data[:40]) for data in MALFORMED])
+def test_a_malformed_header_closes_the_connection_and_is_logged(shared, data):
+    server = shared("raw", *INLINE, "--proxy-protocol")
+    refused(server, data + request(), 400)
+    refused(server, data + request(), 400, step=1)
+
+
+def test_only_the_version_that_is_asked_for_is_taken(shared):
+    for mode, good, bad in (("v1", line(), block()), ("v2", block(), line())):
+        server = shared("raw", *INLINE, "--proxy-protocol", mode)
+        assert environs(server, good + request())[0]["REMOTE_ADDR"] == "192.0.2.1"
+        refused(server, bad + request(), 400)
+
+
+def test_who_may_not_send_a_header_is_refused_with_it_and_served_without(proxied, header):
+    refused(proxied, header() + request(), 403, source=STRANGER)
+    refused(proxied, header() + request(), 403, source=STRANGER, step=1)
+    refused(proxied, b"PROXY rubbish\r\n" + request(), 403, source=STRANGER)
+    [environ] = environs(proxied, b"\r\n" + request("X-Forwarded-Proto: https"), source=STRANGER)
+    assert seen(environ, "REMOTE_ADDR", "wsgi.url_scheme") == (STRANGER, "http")
+
+
+def test_who_may_send_a_header_is_a_list_of_networks(shared, header):
+    server = shared("raw", *INLINE, "--proxy-protocol", "--proxy-allow-from", "10.0.0.0/8,127.0.0.2/31")
+    assert environs(server, header() + request(), source=STRANGER)[0]["REMOTE_ADDR"] == "192.0.2.1"
+    refused(server, header() + request(), 403)
+    server = shared("raw", *INLINE, "--proxy-protocol", "--proxy-allow-from", "*")
+    assert environs(server, header() + request(), source=STRANGER)[0]["REMOTE_ADDR"] == "192.0.2.1"
+
+
+@pytest.mark.parametrize("second", [line("6.6.6.6"), block("6.6.6.6")], ids=["v1", "v2"])
+def test_a_second_header_is_no_header(proxied, header, second):
+    for before in (header(), header() + request()):
+        with Wire((proxied.host, proxied.port)) as wire:
+            wire.send(before + second + request())
+            statuses = [wire.answer().status for _ in range(1 + before.count(b"GET"))]
+            assert statuses[-1] == 400
+            assert wire.closed()
+
+
+def test_a_header_inside_a_request_is_nothing_but_its_body(proxied, header):
+    inside = line("6.6.6.6") + block("6.6.6.6")
+    post = b"POST /environs/show HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(inside)
+    told = environs(proxied, header() + post + inside + request(), count=2)
+    assert [environ["REMOTE_ADDR"] for environ in told] == ["192.0.2.1"] * 2
+
+
+def test_without_the_option_a_header_is_a_bad_request(server, header):
+    with server.wire() as wire:
+        wire.send(header() + request())
+        assert wire.answer().status == 400
+        assert wire.closed()
+
+
+def test_a_header_that_does_not_come_in_time_is_given_up(start):
+    server = start("raw", *INLINE, "--proxy-protocol", "--head-timeout", "0.3")
+    for begun, status in ((b"", None), (b"PROX", 408), (block()[:20], 408), (line(), None)):
+        with server.wire() as wire:
+            wire.send(begun)
+            assert status is None or wire.answer().status == status
+            assert wire.closed()
+
+
+def test_a_health_check_that_says_nothing_is_no_news(start):
+    server = start("raw", *INLINE, "--proxy-protocol", "--access-logfile", "-")
+    for data in (b"", bare(0x20, 0), b"PROXY UNKNOWN\r\n"):
+        with server.wire() as wire:
+            wire.send(data)
+            wire.finish()
+            assert wire.closed()
+    assert environs(server, line() + request())
+    server.out.wait_for("192.0.2.1 - - ")
+    assert server.out.text.count("\n") == 1
+    assert "refused" not in server.log.text
+
+
+def test_a_header_over_a_unix_socket_tells_the_client(start, tmp_path, header):
+    path = str(tmp_path / "socket")
+    start("raw", *INLINE, "--bind", f"unix:{path}", "--proxy-protocol")
+    with Wire(path, family=socket.AF_UNIX) as wire:
+        wire.send(header() + request("X-Forwarded-Proto: https"))
+        environ = json.loads(wire.answer().text)["environ"]
+    assert seen(environ, "REMOTE_ADDR", "REMOTE_PORT", "wsgi.url_scheme") == ("192.0.2.1", "4711", "http")
+
+
+def test_a_rehearsal_before_the_first_fork_needs_no_header(start):
+    server = start("raw", "--fork", "--fork-warmup", "/environs/show", "--proxy-protocol")
+    server.log.wait_for("warmed up with /environs/show: 200")
+
+
+# Forwarded fields
+
+
+@pytest.fixture
+def forwarded(shared, concurrency):
+    return shared("raw", *CONCURRENCY[concurrency], *FORWARDED)
+
+
+def test_forwarded_fields_of_a_trusted_proxy_become_what_the_app_sees(forwarded):
+    environ = environ_of(
+        forwarded,
+        "X-Forwarded-For: 6.6.6.6, 192.0.2.1, 127.0.0.1",
+        "X-Forwarded-Proto: HTTPS",
+        "X-Forwarded-Host: shop.example",
+        "X-Forwarded-Port: 8443",
+        "X-Forwarded-Prefix: /shop/",
+    )
+    keys = ("REMOTE_ADDR", "REMOTE_PORT", "wsgi.url_scheme", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT")
+    expected = ("192.0.2.1", "", "https", "shop.example:8443", "shop.example", "8443")
+    assert seen(environ, *keys) == expected
+    assert seen(environ, "SCRIPT_NAME", "PATH_INFO") == ("/shop", "/environs/show")
+    environ = environ_of(forwarded, "X-Forwarded-Prefix: /a", "SCRIPT_NAME: /shop", target=SHOP)
+    assert seen(environ, "SCRIPT_NAME", "PATH_INFO") == ("/a/shop", "/environs/show")
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (("X-Forwarded-Host: a.example:81",), {"HTTP_HOST": "a.example:81", "SERVER_NAME": "a.example", "SERVER_PORT": "81"}),
+        (("X-Forwarded-Host: [::1]:81",), {"HTTP_HOST": "[::1]:81", "SERVER_NAME": "[::1]", "SERVER_PORT": "81"}),
+        (("X-Forwarded-Host: a.example", "X-Forwarded-Proto: https"), {"HTTP_HOST": "a.example", "SERVER_PORT": "443"}),
+        (("X-Forwarded-Host: a:1", "X-Forwarded-Port: 80"), {"HTTP_HOST": "a", "SERVER_PORT": "80"}),
+        (("X-Forwarded-Port: 81",), {"HTTP_HOST": "test:81", "SERVER_PORT": "81"}),
+        (("X-Forwarded-Host: evil, a.example",), {"HTTP_HOST": "a.example", "SERVER_PORT": "80"}),
+        (("X-Forwarded-Host: evil", "X-Forwarded-Host: a.example"), {"HTTP_HOST": "a.example"}),
+        (("X-Forwarded-For: 192.0.2.1:80",), {"REMOTE_ADDR": "192.0.2.1", "REMOTE_PORT": "80"}),
+        (("X-Forwarded-For: 2001:db8::1",), {"REMOTE_ADDR": "2001:db8::1", "REMOTE_PORT": ""}),
+        (("X-Forwarded-For: 6.6.6.6", "X-Forwarded-For: 192.0.2.1"), {"REMOTE_ADDR": "192.0.2.1"}),
+        (("X-Forwarded-For: ::1, 127.0.0.1",), {"REMOTE_ADDR": "::1"}),
+        (("X-Forwarded-For: rubbish'\"; , 192.0.2.1",), {"REMOTE_ADDR": "192.0.2.1"}),
+        (("X-Forwarded-For: 6.6.6.6, unknown",), {"REMOTE_ADDR": "", "REMOTE_PORT": ""}),
+        (("Forwarded: for=6.6.6.6;proto=https;host=evil, for=192.0.2.1",), {"REMOTE_ADDR": "192.0.2.1", "wsgi.url_scheme": "http", "HTTP_HOST": "test"}),
+        (('forwarded: For="[2001:db8::1]:81";Proto=https;Host="a:82", for=127.0.0.1;proto=http',), {"REMOTE_ADDR": "2001:db8::1", "REMOTE_PORT": "81", "wsgi.url_scheme": "https", "HTTP_HOST": "a:82"}),
+        (("Forwarded: for=_hidden;proto=https",), {"REMOTE_ADDR": "", "wsgi.url_scheme": "https"}),
+        (("Forwarded: for=192.0.2.1", "X-Forwarded-For: 192.0.2.1"), {"REMOTE_ADDR": "192.0.2.1"}),
+        ((), {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "test", "SCRIPT_NAME": ""}),
+    ],
+    ids=lambda value: " | ".join(value) if isinstance(value, tuple) else "",
+)  # fmt: skip
+def test_each_field_says_what_it_says_and_what_is_left_of_it_is_a_tale(shared, lines, expected):
+    environ = environ_of(shared("raw", *INLINE, *FORWARDED), *lines)
+    assert {key: environ.get(key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("X-Forwarded-For: ",),
+        ("X-Forwarded-For: localhost",),
+        ("X-Forwarded-For: 192.0.2.1, rubbish",),
+        ("X-Forwarded-For: 192.0.2.1,",),
+        ("X-Forwarded-For: 192.0.2.256",),
+        ("X-Forwarded-Proto: ftp",),
+        ("X-Forwarded-Proto: https", "X-Forwarded-Ssl: off"),
+        ("X-Forwarded-Host: a/b",),
+        ("X-Forwarded-Host: user@a",),
+        ("X-Forwarded-Host: a b",),
+        ("X-Forwarded-Port: 65536",),
+        ("X-Forwarded-Port: https",),
+        ("X-Forwarded-Prefix: //evil.example",),
+        ("X-Forwarded-Prefix: shop",),
+        ("X-Forwarded-Prefix: /\xe9",),
+        ("Forwarded: 192.0.2.1",),
+        ("Forwarded: for=192.0.2.1:80",),
+        ("Forwarded: for=192.0.2.1;for=6.6.6.6",),
+        ('Forwarded: for="192.0.2.1',),
+        ('Forwarded: for="6.6.6.6, for=192.0.2.1',),
+        ("Forwarded: for=6.6.6.6", "X-Forwarded-For: 192.0.2.1"),
+        ("Forwarded: proto=https", "X-Forwarded-Proto: http"),
+    ],
+)
+def test_a_malformed_value_of_a_trusted_proxy_is_refused_and_of_a_stranger_not_seen(shared, lines):
+    server = shared("raw", *INLINE, *FORWARDED)
+    assert answer_to(server, *lines).status == 400
+    environ = environ_of(server, *lines, source=STRANGER)
+    assert environ["REMOTE_ADDR"] == STRANGER
+    assert not {key for key in environ if "FORWARDED" in key} - {"HTTP_X_FORWARDED_SSL"}
+
+
+FORGED = (
+    "X-Forwarded-For: 6.6.6.6",
+    "x-forwarded-FOR: 127.0.0.1",
+    "X_Forwarded_For: 6.6.6.6",
+    "X-Forwarded_For: 6.6.6.6",
+    "X-Forwarded-Proto: https",
+    "X_FORWARDED_PROTO: https",
+    "X-Forwarded-Host: evil.example",
+    "X-Forwarded-Port: 666",
+    "X-Forwarded-Prefix: /evil",
+    "Forwarded: for=6.6.6.6;proto=https;host=evil.example",
+)
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--forwarder-headers", "*"), ("--header-map", "dangerous")], ids=str
+)
+def test_no_stranger_forges_anything(shared, options):
+    environ = environ_of(shared("raw", *INLINE, *FORWARDED, *options), *FORGED, source=STRANGER)
+    keys = ("REMOTE_ADDR", "wsgi.url_scheme", "HTTP_HOST", "SCRIPT_NAME")
+    assert seen(environ, *keys) == (STRANGER, "http", "test", "")
+    assert not [key for key in environ if "FORWARDED" in key]
+    assert "6.6.6.6" not in str(environ)
+    assert "evil" not in str(environ)
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--forwarder-headers", "*"), ("--header-map", "dangerous")], ids=str
+)
+def test_of_a_trusted_proxy_only_the_listed_fields_are_seen(shared, options):
+    server = shared("raw", *INLINE, "--forwarded-fields", "X-Forwarded-For", *options)
+    environ = environ_of(server, *FORGED, "X-Forwarded-For: 192.0.2.1")
+    keys = ("REMOTE_ADDR", "wsgi.url_scheme", "HTTP_HOST", "SCRIPT_NAME")
+    assert seen(environ, *keys) == ("192.0.2.1", "http", "test", "")
+    assert {key for key in environ if "FORWARDED" in key} == {"HTTP_X_FORWARDED_FOR"}
+    assert environ["HTTP_X_FORWARDED_FOR"] == "6.6.6.6,127.0.0.1,192.0.2.1"
+
+
+def test_where_everyone_is_trusted_the_client_is_still_the_last_address(shared):
+    server = shared("raw", *INLINE, *FORWARDED, "--forwarded-allow-ips", "*,10.0.0.0/8")
+    environ = environ_of(server, "X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.0.0.1", source=STRANGER)
+    assert environ["REMOTE_ADDR"] == "192.0.2.1"
+
+
+def test_what_one_request_was_told_the_next_has_forgotten(forwarded):
+    with forwarded.wire() as wire:
+        port = wire.socket.getsockname()[1]
+        lines = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Prefix: /a\r\n"
+        told = wire.request("/environs/show", headers=lines)
+        silent = wire.request("/environs/show")
+    keys = ("REMOTE_ADDR", "REMOTE_PORT", "wsgi.url_scheme", "SCRIPT_NAME")
+    told, silent = (json.loads(answer.text)["environ"] for answer in (told, silent))
+    assert seen(told, *keys) == ("192.0.2.1", "", "https", "/a")
+    assert seen(silent, *keys) == ("127.0.0.1", str(port), "http", "")
+
+
+def test_the_access_log_shows_whom_the_proxy_tells(start, concurrency):
+    server = start("raw", *CONCURRENCY[concurrency], *FORWARDED, "--access-logfile", "-")
+    for lines, shown in (
+        (("X-Forwarded-For: 192.0.2.1",), "192.0.2.1"),
+        (("Forwarded: for=unknown",), "-"),
+        ((), "127.0.0.1"),
+    ):
+        before = len(server.out.text)
+        assert answer_to(server, *lines).status == 200
+        server.out.wait_for(rf'(?m)^{re.escape(shown)} - - \[.*"GET /environs/show', since=before)  # fmt: skip
+
+
+# Real proxies, in the configurations of the doc
+
+
+def program(name):
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def needs(name, package):
+    reason = f"{name} is missing; Debian: sudo apt install {package}, or bin/test.sh as root"
+    return pytest.mark.skipif(program(name) is None, reason=reason)
+
+
+STREAM = "/usr/lib/nginx/modules/ngx_stream_module.so"
+needs_nginx = needs("nginx", "nginx-light")
+needs_haproxy = needs("haproxy", "haproxy")
+needs_stream = pytest.mark.skipif(
+    not os.path.exists(STREAM),
+    reason="nginx has no stream module; Debian: sudo apt install libnginx-mod-stream",
+)
+
+
+def configuration(name, port, backend):
+    """The text of the doc with our addresses in place of its own."""
+    [text] = re.findall(rf"(?s)<!-- {name} -->\n```\w+\n(.+?)```", DOC)
+    text = text.replace("listen 80;", f"listen 127.0.0.1:{port};").replace(
+        "bind :80", f"bind 127.0.0.1:{port}"
+    )
+    of = {"http://unix:/run/shop.sock": "http://", " unix:/run/shop.sock": " ", "unix@/run/shop.sock": ""}
+    if backend.startswith("unix:"):
+        return text.replace("/run/shop.sock", backend.removeprefix("unix:"))
+    for written, before in of.items():
+        text = text.replace(written, before + backend)
+    return text
+
+
+@pytest.fixture
+def behind(tmp_path):
+    """Starts one of the doc's proxies before a backend; the port it listens on. It is ended with the test."""
+    started = []
+
+    def behind(name, backend, change=lambda text: text):
+        port = free_port()
+        kind, _, way = name.partition(" ")
+        text = change(configuration(name, port, backend))
+        path = tmp_path / f"{kind}.conf"
+        if kind == "nginx":
+            load = f"load_module {STREAM};\n" if way == "stream" else ""
+            user = "user root;\n" if os.getuid() == 0 else ""
+            kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi") if way == "http" else ()
+            paths = "".join(f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in kinds)
+            log = "access_log off;\n" if way == "http" else ""
+            path.write_text(
+                f"{load}{user}pid {tmp_path}/pid;\nevents {{ }}\n{way} {{\n{paths}{log}{text}}}\n"
+            )
+            words = ("-e", "stderr", "-p", tmp_path, "-c", path, "-g", "daemon off;")
+        else:
+            waits = "".join(f"    timeout {what} 30s\n" for what in ("connect", "client", "server"))
+            path.write_text(f"defaults\n{waits}{text}")
+            words = ("-db", "-f", path)
+        proxy = Command(program(kind), *words, cwd=tmp_path)
+        started.append(proxy)
+
+        def listens():
+            assert proxy.running(), proxy.log.text
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        eventually(listens, f"{kind} to listen")
+        return port
+
+    yield behind
+    try:
+        for proxy in started:
+            proxy.stop(statuses=(0, 143, -15))
+    finally:
+        for proxy in started:
+            proxy.end()
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def backend(request, start, tmp_path):
+    """Starts a server on a socket of each kind, and says how a proxy calls it."""
+
+    def backend(*options):
+        if request.param == "unix":
+            path = tmp_path / "shop.sock"
+            return start("raw", *options, "--bind", f"unix:{path}"), f"unix:{path}"
+        server = start("raw", *options)
+        return server, f"127.0.0.1:{server.port}"
+
+    return backend
+
+
+def through(port, *lines, target="/environs/show"):
+    """The environ of a request that a stranger sends through a proxy, and the stranger's port."""
+    with Wire(("127.0.0.1", port), source=STRANGER) as wire:
+        wire.send(request(*lines, target=target, host="shop.example:81"))
+        answer = wire.answer()
+        assert answer.status == 200, answer.text
+        return json.loads(answer.text)["environ"], str(wire.socket.getsockname()[1])
+
+
+DOC_FIELDS = ("--forwarded-fields", "x-forwarded-for,x-forwarded-proto,x-forwarded-host")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("nginx http", marks=needs_nginx), pytest.param("haproxy http", marks=needs_haproxy)]
+)
+def test_a_proxy_that_speaks_http_tells_its_client_and_lets_no_forgery_through(behind, backend, name):
+    assert f"mlws shop.wsgi --bind unix:/run/shop.sock {' '.join(DOC_FIELDS)}\n" in DOC
+    _, address = backend(*DOC_FIELDS)
+    port = behind(name, address)
+    for lines in ((), FORGED, ("SCRIPT_NAME: /environs", "X-Forwarded-Ssl: on", "X-Forwarded-Protocol: ssl")):
+        environ, _ = through(port, *lines)
+        keys = ("REMOTE_ADDR", "wsgi.url_scheme", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT", "SCRIPT_NAME")
+        assert seen(environ, *keys) == (STRANGER, "http", "shop.example:81", "shop.example", "81", "")
+
+
+@needs_nginx
+def test_nginx_mounts_an_app_below_its_root(behind, backend):
+    _, address = backend(*DOC_FIELDS)
+    environ, _ = through(
+        behind("nginx http", address), "SCRIPT_NAME: /evil", *FORGED, target="/shop/environs/show?a=b"
+    )
+    assert seen(environ, "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING") == ("/shop", "/environs/show", "a=b")
+    assert environ["REMOTE_ADDR"] == STRANGER
+
+
+def changed(old, new):
+    def change(text):
+        assert old in text
+        return text.replace(old, new)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "change"),
+    [
+        pytest.param("nginx stream", "v1", str, marks=[needs_nginx, needs_stream], id="nginx"),
+        pytest.param("haproxy tcp", "v2", str, marks=needs_haproxy, id="haproxy v2"),
+        pytest.param(
+            "haproxy tcp", "v1", changed("send-proxy-v2", "send-proxy"), marks=needs_haproxy, id="haproxy v1"
+        ),
+        pytest.param(
+            "haproxy tcp",
+            "auto",
+            changed("send-proxy-v2", "send-proxy-v2 proxy-v2-options unique-id,crc32c"),
+            marks=needs_haproxy,
+            id="haproxy v2 with extensions",
+        ),
+    ],
+)
+def test_a_proxy_that_forwards_bytes_tells_its_client_in_a_header(behind, backend, name, mode, change):
+    server, address = backend("--proxy-protocol", mode, *FORWARDED)
+    port = behind(name, address, change)
+    for lines in ((), FORGED):
+        environ, client_port = through(port, *lines)
+        keys = ("REMOTE_ADDR", "REMOTE_PORT", "PROXY_ADDR", "PROXY_PORT", "wsgi.url_scheme", "HTTP_HOST")
+        expected = (STRANGER, client_port, "127.0.0.1", str(port), "http", "shop.example:81")
+        assert seen(environ, *keys) == expected
+        assert not [key for key in environ if "FORWARDED" in key]
+    assert "refused" not in server.log.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("nginx stream", marks=[needs_nginx, needs_stream]),
+        pytest.param("haproxy tcp", marks=needs_haproxy),
+    ],
+)
+def test_a_client_cannot_put_a_header_of_its_own_behind_that_of_its_proxy(behind, backend, name):
+    _, address = backend("--proxy-protocol")
+    port = behind(name, address)
+    for forged in (line("6.6.6.6"), block("6.6.6.6")):
+        with Wire(("127.0.0.1", port), source=STRANGER) as wire:
+            wire.send(forged + request())
+            assert wire.answer().status == 400
+            assert wire.closed()
+
+
+# What the doc says
+
+
+def test_the_doc_tells_the_options_and_their_defaults():
+    said = subprocess.run([MLWS, "--help"], check=True, capture_output=True, text=True).stdout
+    section = " ".join(re.search(r"(?s)\nProxies:\n(.+?)\n\n\w", said).group(1).split())
+    rows = re.findall(r"(?m)^\| `(--[a-z-]+)` \| (`.+?`|none) \| .+ \|$", DOC)
+    assert {option for option, _ in rows} | {"--forwarded-fields"} == set(
+        re.findall(r"(--[a-z-]+) [<[]", section)
+    )
+    for option, default in rows:
+        told = re.search(rf"{option} .+?(?=--[a-z-]+ [<[]|$)", section).group()
+        told = re.search(r"\[default: (.+?)\]", told)
+        assert (told.group(1) if told else "none") == default.replace("`, `", " ").strip("`")
+    assert ",".join(re.findall(r"(?m)^\| `((?:x-)?forwarded[a-z-]*)` \|", DOC)) == ALL
