@@ -12,7 +12,7 @@ use pyo3::{
 };
 
 use crate::{
-    loader::Target,
+    loader::{Target, paste},
     refusal::Refusal,
     serving::{self, Application},
     settings::Flags,
@@ -22,7 +22,7 @@ use crate::{
 #[pyfunction]
 #[pyo3(signature = (args, /))]
 pub(crate) fn main(py: Python<'_>, args: Vec<OsString>) -> PyResult<i32> {
-    let flags = match Flags::read(args) {
+    let flags = match Flags::read(args.iter().cloned()) {
         Ok(flags) => flags,
         Err(told) => {
             // Help and the version are such an "error" too, for stdout and with status 0.
@@ -31,22 +31,24 @@ pub(crate) fn main(py: Python<'_>, args: Vec<OsString>) -> PyResult<i32> {
         }
     };
     end_on_interrupt(py)?;
-    let target = Target::read(py, &flags.app).map(Application::Named);
-    let status = target.and_then(|target| serving::run(py, &flags, &target));
+    let status = paste::with_settings(py, flags, args).and_then(|flags| {
+        let target = Target::of(py, &flags).map(Application::Named)?;
+        serving::run(py, &flags, &target)
+    });
     Ok(status.unwrap_or_else(|refusal| tell(&refusal)))
 }
 
 /// Serves a WSGI application until the process is told to end, as the command `mlws` does.
 ///
-/// The application is a callable or a text that the command would take. The keywords are the command's options with
-/// underscores; one that is not given, None or False means the option is not given. The calling process becomes the
+/// The application is a callable or a text that the command would take; with `paste` there is none. The keywords are the
+/// command's options with underscores; one that is not given, None or False means the option is not given. The calling process becomes the
 /// master of the worker processes and keeps its other Python threads waiting; a worker never returns to its caller.
 /// Raises `ValueError` or `TypeError` for a setting that makes no sense, and `SystemExit` if serving ends in failure.
 #[pyfunction]
 #[pyo3(
-    signature = (app, **settings),
-    text_signature = "(app, *, bind=None, backlog=2048, worker_connections=60000, workers=None, threads=4, fork=False, \
-        max_children=64, max_queue=8192, preload=False, fork_warmup=None, timeout=30, \
+    signature = (app=None, **settings),
+    text_signature = "(app=None, *, factory=False, paste=None, paste_global=None, env=None, env_file=None, bind=None, \
+        backlog=2048, worker_connections=60000, workers=None, threads=4, fork=False, max_children=64, max_queue=8192, preload=False, fork_warmup=None, timeout=30, \
         boot_timeout=None, max_requests=0, max_requests_jitter=0, max_rss=0, graceful_timeout=30, limit_request_line=8190, \
         limit_request_fields=100, limit_request_field_size=8190, limit_request_head=None, limit_request_body=0, \
         body_in_memory=524288, bodies_in_memory=67108864, tmp_dir=None, http_compat='strict', keep_alive=5, head_timeout=30, \
@@ -54,35 +56,43 @@ pub(crate) fn main(py: Python<'_>, args: Vec<OsString>) -> PyResult<i32> {
         user=None, group=None, umask=None, initgroups=False, log_level='info', error_logfile='-', access_logfile=None, \
         reload=False, reload_engine='auto', reload_extra_file=None)"
 )]
-pub(crate) fn serve(app: &Bound<'_, PyAny>, settings: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
-    let py = app.py();
-    let text = app.extract::<String>().ok();
-    let name = text.clone().map_or_else(|| name_of(app), Ok)?;
-    let flags = Flags::read(words(&name, settings)?).map_err(|told| {
-        let told = told.to_string();
-        let sentence = told.lines().next().unwrap_or_default();
-        PyValueError::new_err(sentence.trim_start_matches("error: ").to_owned())
-    })?;
-    let application = match text {
-        Some(text) => Target::read(py, &text).map(Application::Named),
-        None if app.is_callable() => Ok(Application::Given(app.clone().unbind())),
-        None => {
+pub(crate) fn serve(
+    py: Python<'_>,
+    app: Option<&Bound<'_, PyAny>>,
+    settings: Option<&Bound<'_, PyDict>>,
+) -> PyResult<()> {
+    let text = app.and_then(|app| app.extract::<String>().ok());
+    let name = match (app, &text) {
+        (Some(app), None) => Some(name_of(app)?),
+        _ => text.clone(),
+    };
+    let mut said: Vec<OsString> = words(settings)?.into_iter().flat_map(|(_, words)| words).collect();
+    said.extend(name.iter().flat_map(|name| ["--".into(), name.into()]));
+    let flags = Flags::read(said.iter().cloned()).map_err(|told| PyValueError::new_err(sentence(&told)))?;
+    let given = match app {
+        Some(app) if text.is_none() && !app.is_callable() => {
+            let name = flags.name();
             return Err(PyTypeError::new_err(format!(
                 "{name} cannot be called, and is no text that names an application"
             )));
         }
+        Some(app) if text.is_none() => Some(Application::Given(app.clone().unbind())),
+        _ => None,
     };
     py.check_signals()?;
-    let status = application.and_then(|application| serving::run(py, &flags, &application));
+    let status = paste::with_settings(py, flags, said).and_then(|flags| {
+        let application = given.map_or_else(|| Target::of(py, &flags).map(Application::Named), Ok)?;
+        serving::run(py, &flags, &application)
+    });
     match status.unwrap_or_else(|refusal| tell(&refusal)) {
         0 => Ok(()),
         status => Err(PySystemExit::new_err(status)),
     }
 }
 
-/// The command line that says the same as these keywords.
-fn words(app: &str, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<OsString>> {
-    let mut words = Vec::new();
+/// The words of a command line that say the same as these keywords, for each of them.
+pub(crate) fn words(settings: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<(String, Vec<OsString>)>> {
+    let mut all = Vec::new();
     for (keyword, value) in settings.into_iter().flatten() {
         let keyword: String = keyword.extract()?;
         let flag = Flags::of_keyword(&keyword).ok_or_else(|| {
@@ -91,6 +101,7 @@ fn words(app: &str, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<OsStri
         if value.is_none() {
             continue;
         }
+        let mut words = Vec::new();
         if let Ok(value) = value.cast::<PyBool>() {
             words.extend(value.is_true().then(|| format!("--{flag}").into()));
         } else if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
@@ -100,9 +111,15 @@ fn words(app: &str, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<OsStri
         } else {
             words.push(format!("--{flag}={}", value.str()?).into());
         }
+        all.push((flag.replace('-', "_"), words));
     }
-    words.extend(["--".into(), app.into()]);
-    Ok(words)
+    Ok(all)
+}
+
+/// What is wrong with the words, without how to use the command.
+pub(crate) fn sentence(told: &clap::Error) -> String {
+    let told = told.to_string();
+    told.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
 /// What a person would call this object: `shop:app` for a function, else what it says of itself.

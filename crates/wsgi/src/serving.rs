@@ -35,6 +35,7 @@ pub(crate) use self::sockets::is_second_master;
 use crate::{
     access::AccessLog,
     app::Wsgi,
+    environment::Environment,
     ffi,
     loader::Target,
     logfile::LogFile,
@@ -65,8 +66,11 @@ pub(crate) fn run(py: Python<'_>, flags: &Flags, application: &Application) -> R
         }
         log::warn!("--reload is for development: it shows failures to clients, and costs time");
     }
+    let again = start_again(py);
+    let environment = Environment::set(py, flags)?;
+    let again = again.map(|command| environment.restored(command));
     process::start(py, flags, &PythonFork, |surroundings| {
-        let mut house = House::new(py, flags, application, surroundings)?;
+        let mut house = House::new(py, flags, application, surroundings, again)?;
         flush_python(py);
         match supervise(house.settings(), &mut house) {
             Role::Master(status) => {
@@ -107,8 +111,8 @@ impl<'a> House<'a> {
         flags: &'a Flags,
         application: &'a Application,
         surroundings: &'a Surroundings,
+        again: PyResult<Command>,
     ) -> Result<Self, Refusal> {
-        let again = start_again(py);
         let identity = Identity::of(&flags.process)?;
         let folders = enter_folder(flags)?;
         if let Some(mask) = flags.process.umask {
@@ -206,7 +210,7 @@ impl Owner for House<'_> {
             }
             News::Ready { .. } => {
                 let on = format!("on {} ({})", self.urls, processes_and_threads(self.flags));
-                log::info!("serving {} {on}", self.flags.app);
+                log::info!("serving {} {on}", self.flags.name());
                 Python::attach(|py| self.surroundings.ready(py, &format!("serving {on}")));
             }
             News::Reopen => {
@@ -250,6 +254,12 @@ impl Owner for House<'_> {
         command.args(again.get_args());
         if let Some(folder) = again.get_current_dir() {
             command.current_dir(folder);
+        }
+        for (name, value) in again.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
         self.surroundings.systemd.pass_on(&mut command);
         let second = self.sockets.start_second(command)?;

@@ -4,13 +4,15 @@
 //!
 //! | module       | what it holds |
 //! |--------------|---|
+//! | [`application`] | where the application comes from |
 //! | [`running`]  | where to listen, and what runs there |
 //! | [`requests`] | what a client may ask for, and how long it may take |
 //! | [`proxies`]  | which proxies are believed, and what |
 //! | [`process`]  | the process among others, and what helps to develop |
 //! | [`logs`]     | what is logged, where, and in what form |
-//! | [`values`]   | how lengths of time, sizes and masks are written |
+//! | [`values`]   | how lengths of time, sizes, masks and pairs are written |
 
+mod application;
 mod logs;
 mod process;
 mod proxies;
@@ -20,9 +22,10 @@ mod values;
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser, parser::ValueSource};
 use mlws_server::{Concurrency, Settings};
 
+pub(crate) use self::application::Source;
 pub(crate) use self::process::{Development, Engine, Process};
 use self::{
     logs::Logs,
@@ -46,7 +49,11 @@ Examples:
 #[command(name = "mlws", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Flags {
     /// module:attribute, module (its `application`, else its `app`), or module:factory(literal arguments)
-    pub(crate) app: String,
+    #[arg(required_unless_present = "paste")]
+    pub(crate) app: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) source: Source,
 
     #[command(flatten)]
     pub(crate) sockets: Sockets,
@@ -77,6 +84,27 @@ impl Flags {
     /// Reads the words that follow the command's own name.
     pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         Self::try_parse_from(std::iter::once("mlws".into()).chain(words))
+    }
+
+    /// Reads them with settings from elsewhere below: each is its keyword and the words that say it, and holds where
+    /// the command line is silent.
+    pub(crate) fn read_over(
+        below: Vec<(String, Vec<OsString>)>,
+        words: Vec<OsString>,
+    ) -> Result<Self, clap::Error> {
+        let all = |words: &[OsString]| {
+            Self::command().try_get_matches_from(std::iter::once(&"mlws".into()).chain(words))
+        };
+        let said = all(&words)?;
+        let is_silent = |id: &str| said.value_source(id) != Some(ValueSource::CommandLine);
+        let below = below.into_iter().filter(|(keyword, _)| is_silent(keyword));
+        let words: Vec<_> = below.flat_map(|(_, words)| words).chain(words).collect();
+        Self::from_arg_matches(&all(&words)?)
+    }
+
+    /// What a person calls the application.
+    pub(crate) fn name(&self) -> &str {
+        self.app.as_deref().or(self.source.paste.as_deref()).unwrap_or_default()
     }
 
     pub(crate) fn concurrency(&self) -> Concurrency {
@@ -167,6 +195,32 @@ mod tests {
             let flags = read("app --max-requests 10 --max-requests-jitter 2").unwrap();
             assert!((10..=12).contains(&flags.server().max_requests.unwrap()));
         }
+    }
+
+    #[test]
+    fn what_the_command_line_says_holds_over_what_lies_below() {
+        let below = || {
+            let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+            vec![
+                ("workers".into(), words("--workers=3")),
+                ("bind".into(), words("--bind=[::1]:1 --bind=[::1]:2")),
+            ]
+        };
+        let read = |words: &[&str]| {
+            let words: Vec<_> = words.iter().map(OsString::from).collect();
+            let flags = Flags::read_over(below(), words).unwrap();
+            (flags.running.workers, flags.sockets.bind.len())
+        };
+        assert_eq!(read(&["app"]), (3, 2));
+        assert_eq!(read(&["app", "-w5", "--bind", "[::1]:3"]), (5, 1));
+    }
+
+    #[test]
+    fn an_application_is_named_once() {
+        assert!(read("").err().unwrap().contains("required"));
+        assert!(read("--paste x.ini app").err().unwrap().contains("cannot be used with"));
+        assert!(read("app --paste-global a=b").is_err());
+        assert_eq!(read("--paster x.ini").unwrap().name(), "x.ini");
     }
 
     #[test]
