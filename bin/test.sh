@@ -20,7 +20,7 @@ main() {
     stage "ruff format" "$venv/bin/ruff" format --check
     stage "ruff check" "$venv/bin/ruff" check
     stage "mypy" "$venv/bin/mypy"
-    stage "stubtest" "$venv/bin/stubtest" mylittlewebserver._native
+    stage "stubtest" "$venv/bin/stubtest" --mypy-config-file pyproject.toml mylittlewebserver
     stage "cargo clippy" cargo clippy --workspace --all-targets -- -D warnings
     stage "cargo test" env LD_LIBRARY_PATH="$python_library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" cargo test --workspace
     stage "proxies" install_proxies

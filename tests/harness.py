@@ -148,11 +148,14 @@ class Command:
 
 
 class Server(Command):
-    """`mlws APP OPTIONS` on a free port of 127.0.0.1, unless the options or a file bind something else; made when ready."""
+    """`mlws APP OPTIONS` on a free port of 127.0.0.1, unless the options bind something else; made when ready.
 
-    def __init__(self, app, *options, command=(MLWS,), binds=False, **settings):
-        bind = () if binds or "--bind" in options else ("--bind", "127.0.0.1:0")
-        super().__init__(*command, app, *bind, *options, **settings)
+    With `bind=None` nothing is added to the words: the command knows by itself where to listen.
+    """
+
+    def __init__(self, app, *options, command=(MLWS,), bind="127.0.0.1:0", **settings):
+        words = () if bind is None or "--bind" in options else ("--bind", bind)
+        super().__init__(*command, app, *words, *options, **settings)
         try:
             told = self.log.wait_for(r"serving .+ on (.+)").group(1)
             self.urls = re.findall(r"(?:http://|unix:)[^\s,]+", told)

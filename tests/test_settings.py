@@ -287,7 +287,7 @@ def test_a_reload_with_a_broken_file_leaves_all_as_it_is(folder):
 def test_a_reload_moves_to_the_addresses_of_the_file(folder):
     old, new = folder / "old.sock", folder / "new.sock"
     write(folder, "gunicorn.conf.py", f"bind = ['127.0.0.1:0', 'unix:{old}']\n")
-    with Server("shop:app", binds=True, cwd=folder) as server:
+    with Server("shop:app", bind=None, cwd=folder) as server:
         assert old.exists()
         write(folder, "gunicorn.conf.py", f"bind = ['unix:{new}', '127.0.0.1:0']\n")
         server.process.send_signal(signal.SIGHUP)

@@ -1,7 +1,7 @@
 """The Rust side: see ``crates/wsgi``."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from _typeshed.wsgi import WSGIApplication
@@ -13,8 +13,13 @@ __version__: str
 def log(level: int, text: str, /) -> None: ...
 def main(args: Sequence[str], /) -> int: ...
 def serve(
-    app: WSGIApplication | str,
+    app: WSGIApplication | Callable[[], WSGIApplication] | str | None = None,
     *,
+    factory: bool = False,
+    paste: str | None = None,
+    paste_global: str | list[str] | tuple[str, ...] | None = None,
+    env: str | list[str] | tuple[str, ...] | None = None,
+    env_file: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | None = None,
     bind: str | list[str] | tuple[str, ...] | None = None,
     backlog: int = 2048,

@@ -61,15 +61,15 @@ pub(crate) fn write_log(level: u32, text: &str) {
 
 /// Serves a WSGI application until the process is told to end, as the command `mlws` does.
 ///
-/// The application is a callable or a text that the command would take. The keywords are the command's options with
+/// The application is a callable or a text that the command would take; with `paste` there is none. The keywords are the command's options with
 /// underscores; one that is not given, None or False means the option is not given. The calling process becomes the
 /// master of the worker processes; its other Python threads run on, but the workers do not have them. A worker never
 /// returns to its caller. Raises `ValueError` or `TypeError` for a setting that makes no sense, and `SystemExit` if
 /// serving ends in failure.
 #[pyfunction]
 #[pyo3(
-    signature = (app, **settings),
-    text_signature = "(app, *, config=None, bind=None, backlog=2048, reuse_port=False, worker_connections=60000, workers=None, threads=4, worker_class=None, fork=False, \
+    signature = (app=None, **settings),
+    text_signature = "(app=None, *, factory=False, paste=None, paste_global=None, env=None, env_file=None, config=None, bind=None, backlog=2048, reuse_port=False, worker_connections=60000, workers=None, threads=4, worker_class=None, fork=False, \
         max_children=64, max_queue=8192, preload=False, fork_warmup=None, timeout=30, \
         boot_timeout=None, max_requests=0, max_requests_jitter=0, max_rss=0, graceful_timeout=30, no_sendfile=False, limit_request_line=8190, \
         limit_request_fields=100, limit_request_field_size=8190, limit_request_head=None, limit_request_body=0, \
@@ -80,16 +80,24 @@ pub(crate) fn write_log(level: u32, text: &str) {
         user=None, group=None, umask=None, initgroups=False, name=None, log_level='info', error_logfile='-', access_logfile=None, \
         reload=False, reload_engine='auto', reload_extra_file=None)"
 )]
-pub(crate) fn serve(app: &Bound<'_, PyAny>, settings: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
-    let py = app.py();
-    let text = app.extract::<String>().ok();
-    let name = text.clone().map_or_else(|| name_of(app), Ok)?;
-    let sources = Sources::program(keywords(name.clone(), settings)?);
+pub(crate) fn serve(
+    py: Python<'_>,
+    app: Option<&Bound<'_, PyAny>>,
+    settings: Option<&Bound<'_, PyDict>>,
+) -> PyResult<()> {
+    let text = app.and_then(|app| app.extract::<String>().ok());
+    let name = match (app, &text) {
+        (Some(app), None) => Some(name_of(app)?),
+        _ => text.clone(),
+    };
+    let sources = Sources::program(keywords(name, settings)?);
     let flags = sources.read(py).map_err(|unread| PyValueError::new_err(unread.to_string()))?;
-    let given = match text {
-        Some(_) => None,
-        None if app.is_callable() => Some(app.clone().unbind()),
-        None => {
+    let given = match app {
+        Some(app) if text.is_none() && app.is_callable() => Some(app.clone().unbind()),
+        Some(_) if text.is_some() => None,
+        None => None,
+        Some(_) => {
+            let name = flags.name();
             return Err(PyTypeError::new_err(format!(
                 "{name} cannot be called, and is no text that names an application"
             )));
@@ -104,8 +112,11 @@ pub(crate) fn serve(app: &Bound<'_, PyAny>, settings: Option<&Bound<'_, PyDict>>
 }
 
 /// What the keywords say, as texts.
-fn keywords(app: String, settings: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<(String, Vec<String>)>> {
-    let mut keywords = vec![("app".to_owned(), vec![app])];
+fn keywords(
+    app: Option<String>,
+    settings: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Vec<(String, Vec<String>)>> {
+    let mut keywords: Vec<_> = app.into_iter().map(|app| ("app".to_owned(), vec![app])).collect();
     for (keyword, value) in settings.into_iter().flatten() {
         let keyword: String = keyword.extract()?;
         if !settings::keywords().iter().any(|(name, _)| *name == keyword) {

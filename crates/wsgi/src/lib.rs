@@ -8,6 +8,7 @@
 //! | [`hooks`]         | the functions of a config file that are called when something happens |
 //! | [`settings`]      | every setting, its help, and what it means to the server |
 //! | [`loader`]        | from `module:attribute` to a callable |
+//! | [`environment`]   | `--env` and `--env-file` |
 //! | [`serving`]       | the master and its workers: what is bound, loaded, served and passed on |
 //! | [`app`]           | the bridge: a request becomes an environ, what the application answers a response |
 //! | [`reload`]        | `--reload`: watches the application's files |
@@ -22,6 +23,7 @@
 mod access;
 mod app;
 mod command;
+mod environment;
 mod ffi;
 mod hooks;
 mod loader;

@@ -1,7 +1,9 @@
 //! Finds the application: `module:attribute`, `module` alone, or `module:factory(arguments)`.
 //!
 //! The text is read in the master, so that a slip of the pen ends the command at once. The module is imported in the
-//! worker, so that each worker has code of its own and a reload sees what changed.
+//! worker, so that each worker has code of its own and a reload sees what changed. [`paste`] is for `--paste`.
+
+pub(crate) mod paste;
 
 use std::path::PathBuf;
 
@@ -11,7 +13,7 @@ use pyo3::{
     types::{PyDict, PyString, PyTuple},
 };
 
-use crate::refusal::Refusal;
+use crate::{refusal::Refusal, settings::Flags};
 
 /// What APP names. Nothing is imported yet.
 pub(crate) struct Target {
@@ -30,11 +32,35 @@ enum Object {
 }
 
 impl Target {
-    pub(crate) fn read(py: Python<'_>, text: &str) -> Result<Self, Refusal> {
+    pub(crate) fn of(py: Python<'_>, flags: &Flags) -> Result<Self, Refusal> {
+        match &flags.source.paste {
+            Some(file) => paste::target(py, file, &flags.source.paste_global),
+            None if flags.app.is_none() => Err(Refusal::Usage(
+                "there is no application to serve: say APP as module:attribute, or wsgi_app in a config file; \
+                 see --help"
+                    .into(),
+            )),
+            None => Self::read(py, flags.name(), flags.source.factory),
+        }
+    }
+
+    fn read(py: Python<'_>, text: &str, is_factory: bool) -> Result<Self, Refusal> {
         let (module, object) = match text.split_once(':') {
             None => (text, Some(Object::Usual)),
             // Whatever Python dislikes about the expression, the sentence below says what it likes.
             Some((module, expression)) => (module, Object::read(py, expression).unwrap_or_default()),
+        };
+        let object = match object {
+            Some(Object::Attribute(path)) if is_factory => {
+                let (arguments, keywords) = (PyTuple::empty(py).unbind(), PyDict::new(py).unbind());
+                Some(Object::Factory { path, arguments, keywords })
+            }
+            Some(_) if is_factory => {
+                return Err(Refusal::Usage(format!(
+                    "--factory calls what APP names, as in module:create_app; '{text}' names no function"
+                )));
+            }
+            object => object,
         };
         match object {
             Some(object) if !module.is_empty() => {

@@ -35,6 +35,7 @@ pub(crate) use self::sockets::is_second_master;
 use crate::{
     access::AccessLog,
     app::Wsgi,
+    environment::Environment,
     ffi,
     hooks::Hooks,
     loader::Target,
@@ -66,7 +67,7 @@ pub(crate) fn run(
     logging::start(flags.logs.level());
     let application = match given {
         Some(app) => Application::Given(app),
-        None => Application::Named(target(py, &flags)?),
+        None => Application::Named(Target::of(py, &flags)?),
     };
     if flags.development.reload {
         if matches!(application, Application::Given(_)) {
@@ -75,9 +76,13 @@ pub(crate) fn run(
         }
         log::warn!("--reload is for development: it shows failures to clients, and costs time");
     }
+    let again = start_again(py);
+    let environment = Environment::set(py, &flags)?;
+    let again = again.map(|command| environment.restored(command));
     let flags = Arc::new(flags);
     process::start(py, &Arc::clone(&flags), &PythonFork, |surroundings| {
-        let mut house = House::new(py, flags, sources, application, surroundings)?;
+        let mut house = House::new(py, flags, sources, application, surroundings, again)?;
+        house.environment = environment;
         flush_python(py);
         match supervise(house.settings(), &mut house) {
             Role::Master(status) => {
@@ -98,20 +103,12 @@ pub(crate) fn check(py: Python<'_>, flags: &Flags) -> Result<i32, Refusal> {
     }
     logging::start(flags.logs.level());
     warn(flags);
-    let target = target(py, flags)?;
+    let target = Target::of(py, flags)?;
     Identity::of(&flags.process)?;
+    Environment::set(py, flags)?;
     target.load(py, &enter_folder(flags, None)?)?;
-    log::info!("{} can be served with these settings", flags.app());
+    log::info!("{} can be served with these settings", flags.name());
     Ok(0)
-}
-
-fn target(py: Python<'_>, flags: &Flags) -> Result<Target, Refusal> {
-    match &flags.app {
-        Some(app) => Target::read(py, app),
-        None => Err(Refusal::Usage(
-            "there is no application to serve: say APP as module:attribute, or wsgi_app in a config file; see --help".into(),
-        )),
-    }
 }
 
 /// What was said of the settings while they were read.
@@ -127,6 +124,8 @@ pub(crate) struct House<'a> {
     /// To read the settings again.
     sources: &'a Sources,
     application: Application,
+    /// What it has set for the application.
+    environment: Environment,
     pub(crate) hooks: Option<Arc<Hooks>>,
     pub(crate) surroundings: &'a Surroundings,
     /// Whom the workers run as.
@@ -154,8 +153,8 @@ impl<'a> House<'a> {
         sources: &'a Sources,
         application: Application,
         surroundings: &'a Surroundings,
+        again: PyResult<Command>,
     ) -> Result<Self, Refusal> {
-        let again = start_again(py);
         let identity = Identity::of(&flags.process)?;
         let folders = enter_folder(&flags, None)?;
         if let Some(mask) = flags.process.umask {
@@ -181,6 +180,7 @@ impl<'a> House<'a> {
             flags,
             sources,
             application,
+            environment: Environment::default(),
             hooks,
             surroundings,
             identity,
@@ -221,9 +221,14 @@ impl<'a> House<'a> {
     /// Takes settings that were read again. What cannot be had leaves all as it was, as far as anybody serves by it.
     fn take_over(&mut self, py: Python<'_>, flags: Flags) -> Result<(), Refusal> {
         if let Application::Named(target) = &mut self.application {
-            *target = self::target(py, &flags)?;
+            *target = Target::of(py, &flags)?;
         }
         let identity = Identity::of(&flags.process)?;
+        self.environment.undo(py);
+        self.environment = Environment::set(py, &flags).or_else(|refusal| {
+            self.environment = Environment::set(py, &self.flags)?;
+            Err(refusal)
+        })?;
         self.folders = enter_folder(&flags, Some(&self.sources.folder))?;
         let hooks = hooks(py, &flags)?;
         self.sockets.follow(&flags, &self.surroundings.systemd, identity.as_ref())?;
@@ -320,7 +325,7 @@ impl Owner for House<'_> {
             }
             News::Ready { .. } => {
                 let on = format!("on {} ({})", self.urls, processes_and_threads(&self.flags));
-                log::info!("serving {} {on}", self.flags.app());
+                log::info!("serving {} {on}", self.flags.name());
                 Python::attach(|py| self.surroundings.ready(py, &format!("serving {on}")));
             }
             News::Reopen => {
@@ -385,6 +390,12 @@ impl Owner for House<'_> {
         command.args(again.get_args());
         if let Some(folder) = again.get_current_dir() {
             command.current_dir(folder);
+        }
+        for (name, value) in again.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
         self.surroundings.systemd.pass_on(&mut command);
         let second = self.sockets.start_second(command)?;

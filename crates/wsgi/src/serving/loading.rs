@@ -69,6 +69,9 @@ impl House<'_> {
     fn load(&self, py: Python<'_>) -> Result<Py<PyAny>, Refusal> {
         match &self.application {
             Application::Named(target) => target.load(py, &self.folders),
+            Application::Given(factory) if self.flags.source.factory => factory.call0(py).map_err(|error| {
+                Refusal::raised(py, &format!("{} makes no application", self.flags.name()), &error)
+            }),
             Application::Given(app) => Ok(app.clone_ref(py)),
         }
     }

@@ -12,7 +12,7 @@ use crate::refusal::Refusal;
 
 /// What one source says.
 #[derive(Default)]
-pub(super) struct Layer {
+pub(crate) struct Layer {
     /// What an error calls it.
     origin: String,
     /// The values of each setting, by its id: none for a switch that is on.
@@ -62,7 +62,7 @@ impl Layer {
     }
 
     /// Takes named values, from a file or a program. `name` is the flag with underscores, or what gunicorn calls it.
-    pub(super) fn of_values(
+    pub(crate) fn of_values(
         origin: &str,
         values: impl IntoIterator<Item = (String, Value)>,
     ) -> Result<Self, Refusal> {
@@ -105,6 +105,13 @@ impl Layer {
             Said::Values(values) => values.first(),
             Said::Off => None,
         }
+    }
+
+    /// The values of a setting that are `KEY=VALUE`, if it is named here.
+    pub(super) fn pairs(&self, id: &str) -> Option<Vec<(String, String)>> {
+        let Said::Values(values) = self.said.get(id)? else { return None };
+        let pairs = values.iter().filter_map(|text| text.to_str()?.split_once('='));
+        Some(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
     }
 
     fn words(&self, definition: &Command) -> Vec<OsString> {

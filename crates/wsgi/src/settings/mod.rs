@@ -9,13 +9,15 @@
 //! | [`config_file`] | Python and TOML |
 //! | [`gunicorn`]    | gunicorn's settings that mean nothing here |
 //! | [`show`]        | `--print-config` |
+//! | [`application`] | where the application comes from |
 //! | [`running`]  | where to listen, and what runs there |
 //! | [`requests`] | what a client may ask for, and how long it may take |
 //! | [`proxies`]  | which proxies are believed, and what |
 //! | [`process`]  | the process among others, and what helps to develop |
 //! | [`logs`]     | what is logged, where, and in what form |
-//! | [`values`]   | how lengths of time, sizes and masks are written |
+//! | [`values`]   | how lengths of time, sizes, masks and pairs are written |
 
+mod application;
 mod config_file;
 mod gunicorn;
 mod layers;
@@ -34,6 +36,13 @@ use clap::{Command, CommandFactory, Parser, parser::ValueSource};
 use mlws_server::{Concurrency, Settings};
 use pyo3::{Py, types::PyDict};
 
+pub(crate) use self::{
+    application::Source,
+    config_file::of_python,
+    layers::{Layer, Value},
+    process::{Development, Engine, Process},
+    sources::{Sources, Unread, show_completions},
+};
 use self::{
     config_file::Extras,
     layers::Pile,
@@ -43,13 +52,7 @@ use self::{
     running::{Running, Sockets},
     sources::{Configuration, OF_COMMAND_ONLY},
 };
-pub(crate) use self::{
-    config_file::of_python,
-    layers::Value,
-    process::{Development, Engine, Process},
-    sources::{Sources, Unread, show_completions},
-};
-use crate::refusal::Refusal;
+use crate::{loader::paste, refusal::Refusal};
 
 const ABOUT: &str = "Serves a Python WSGI application over HTTP.";
 
@@ -68,6 +71,8 @@ pub(crate) struct Flags {
     /// module:attribute, module (its `application`, else its `app`), or module:factory(literal arguments)
     pub(crate) app: Option<String>,
 
+    #[command(flatten)]
+    pub(crate) source: Source,
     #[command(flatten)]
     pub(crate) configuration: Configuration,
     #[command(flatten)]
@@ -110,6 +115,8 @@ impl Flags {
             .mut_arg("threads", |threads| threads.conflicts_with("fork"))
             .mut_arg("max_children", |children| children.requires("fork"))
             .mut_arg("fork_warmup", |warmup| warmup.requires("forking"))
+            .mut_arg("paste", |paste| paste.conflicts_with_all(["app", "factory"]))
+            .mut_arg("paste_global", |variables| variables.requires("paste"))
     }
 
     /// The settings of all sources.
@@ -122,12 +129,13 @@ impl Flags {
         if is_sync && pile.matches.value_source("threads") == Some(ValueSource::DefaultValue) {
             flags.running.threads = 1;
         }
+        flags.development.reload_extra_file.extend(flags.source.paste.as_deref().and_then(paste::file));
         Ok(flags)
     }
 
-    /// What is served, as it was said.
-    pub(crate) fn app(&self) -> &str {
-        self.app.as_deref().unwrap_or_default()
+    /// What a person calls the application.
+    pub(crate) fn name(&self) -> &str {
+        self.app.as_deref().or(self.source.paste.as_deref()).unwrap_or_default()
     }
 
     pub(crate) fn concurrency(&self) -> Concurrency {
@@ -197,6 +205,13 @@ mod tests {
         layers::{argument, nearest},
         *,
     };
+
+    #[test]
+    fn an_application_is_named_once() {
+        assert!(Flags::of_words("--paste Cargo.toml app").err().unwrap().contains("cannot be used with"));
+        assert!(Flags::of_words("app --paste-global a=b").is_err());
+        assert_eq!(Flags::of_words("--paster Cargo.toml").unwrap().name(), "Cargo.toml");
+    }
 
     #[test]
     fn the_definition_is_sound() {

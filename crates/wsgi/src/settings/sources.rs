@@ -19,7 +19,7 @@ use super::{
     layers::{self, Layer, Pile, Value},
     show,
 };
-use crate::refusal::Refusal;
+use crate::{loader::paste, refusal::Refusal};
 
 /// Words that stand between the config file and the command line, as gunicorn has them.
 const ENVIRONMENT: &str = "GUNICORN_CMD_ARGS";
@@ -100,6 +100,11 @@ impl Sources {
         let found = found.or_else(|| is_command.then(|| config_file::usual(py, &self.folder)));
         let (layer, extras) = found.transpose()?.unwrap_or_default();
         upper.insert(0, layer);
+        if let Some(text) = upper.iter().rev().find_map(|layer| layer.value("paste")) {
+            let variables =
+                upper.iter().rev().find_map(|layer| layer.pairs("paste_global")).unwrap_or_default();
+            upper.insert(0, paste::settings(py, &text.to_string_lossy(), &variables)?);
+        }
         let pile = Pile::of(upper)?;
         let seen = extras.hooks.is_some().then(|| show::python(py, &pile)).transpose();
         let seen =

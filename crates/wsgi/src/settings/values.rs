@@ -1,4 +1,4 @@
-//! How values are written: lengths of time, sizes, masks.
+//! How values are written: lengths of time, sizes, masks, pairs.
 
 use std::time::Duration;
 
@@ -20,6 +20,15 @@ pub(super) fn file_mask(text: &str) -> Result<u32, String> {
     };
     let mask = u32::from_str_radix(digits, radix).ok().filter(|mask| *mask <= 0o777);
     mask.ok_or_else(|| "not a mask from 0 to 0o777".to_owned())
+}
+
+/// `KEY=VALUE`, where the value may be empty and the key may not.
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("not KEY=VALUE")?;
+    if key.is_empty() || text.contains('\0') {
+        return Err("not KEY=VALUE".to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
@@ -55,6 +64,13 @@ mod tests {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
         assert!(some_seconds("0").is_err() && some_seconds("0.1").is_ok());
+    }
+
+    #[test]
+    fn a_pair_is_divided_at_its_first_sign() {
+        assert_eq!(pair("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert_eq!(pair("A="), Ok(("A".into(), String::new())));
+        assert!(pair("A").is_err() && pair("=b").is_err() && pair("").is_err());
     }
 
     #[test]

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# bin/wheels.sh [PYTHON...]
+#
+# Builds a wheel for each CPython it finds, 3.9 or newer, into dist/, and tells what it found and what it left out.
+# It looks for python3.9 and its successors (and python3.13t, the free-threaded ones) on PATH and among the versions
+# of pyenv, if that is there; of those that need the same wheel it takes the first. What is given here is taken instead.
+#
+#   --list    only tell what would be built
+#   --help    this text
+#
+# A wheel runs where the C library is as old as here, or newer; its name says which. What maturin and the compilers need,
+# bin/build.sh brings or names.
+
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+main() {
+    local list=no
+    case ${1-} in
+        -h | --help) help ;;
+        --list) list=yes && shift ;;
+        -*) fail 2 "unknown argument '$1', see --help" ;;
+    esac
+    if [ $# -gt 0 ]; then
+        candidates=("$@")
+    else
+        look_for_candidates
+    fi
+    choose
+    [ "${#chosen[@]}" -gt 0 ] || fail 1 "no CPython 3.9 or newer, with its headers"
+    [ "$list" = no ] || exit 0
+    local maturin=$venv/bin/maturin python failed=()
+    [ -x "$maturin" ] || fail 1 "missing: maturin; bin/build.sh installs it into .venv"
+    cd "$root"
+    for python in "${chosen[@]}"; do
+        say "==> building with $python"
+        "$maturin" build --release --interpreter "$python" --out dist >&2 || failed+=("$python")
+    done
+    [ "${#failed[@]}" -eq 0 ] || fail 1 "no wheel was built with: ${failed[*]}"
+    say "==> ${#chosen[@]} wheels in $root/dist"
+}
+
+look_for_candidates() {
+    local name path versions
+    candidates=()
+    for name in python3.{9..30}{,t}; do
+        while IFS= read -r path; do candidates+=("$path"); done < <(type -ap "$name")
+    done
+    versions=${PYENV_ROOT:-$HOME/.pyenv}/versions
+    ! command -v pyenv >/dev/null || versions=$(pyenv root)/versions
+    for path in "$versions"/*/bin/python3; do
+        if [ -x "$path" ]; then candidates+=("$path"); fi
+    done
+}
+
+# The first that works of those that need the same wheel.
+choose() {
+    local python facts abi version header seen=' '
+    chosen=()
+    for python in "${candidates[@]}"; do
+        # A shim of pyenv's for a version that is not active does not run; the version itself is found elsewhere.
+        facts=$(facts "$python") || { skip "$python" "it does not run" && continue; }
+        read -r abi version header <<<"$facts"
+        if [[ $abi != cpython* ]]; then
+            skip "$python" "it is no CPython: $abi"
+        elif ! at_least "$version" 3.9; then
+            skip "$python" "Python $version is too old"
+        elif [ ! -e "$header" ]; then
+            skip "$python" "it has no headers ($header)"
+        elif [[ $seen == *" $abi "* ]]; then
+            skip "$python" "another needs the same wheel"
+        else
+            seen+="$abi "
+            chosen+=("$python")
+            say "found   $python: $version ($abi)"
+        fi
+    done
+}
+
+skip() {
+    say "skipped $1: $2"
+}
+
+# What decides which wheel a Python needs, its version, and where its headers are.
+facts() {
+    "$1" 2>/dev/null -c '
+import sys, sysconfig
+print(sys.implementation.cache_tag + getattr(sys, "abiflags", ""), sys.version.split()[0],
+      sysconfig.get_path("include") + "/Python.h")'
+}
+
+main "$@"

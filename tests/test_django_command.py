@@ -1,0 +1,245 @@
+"""`manage.py runmlws`: a Django project served as `runserver` would, by mlws."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from harness import DEADLINE, Server, eventually
+
+MANAGE = """
+import os
+import sys
+
+from django.core.management import execute_from_command_line
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "site_of_ours.settings")
+execute_from_command_line(sys.argv)
+"""
+SETTINGS = """
+import os
+from pathlib import Path
+
+BASE_DIR = Path(__file__).parent.parent
+SECRET_KEY = "for tests only"
+DEBUG = "NO_DEBUG" not in os.environ
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = ["django.contrib.staticfiles", "mylittlewebserver", "pages"]
+ROOT_URLCONF = "site_of_ours.urls"
+WSGI_APPLICATION = "site_of_ours.wsgi.application"
+STATIC_URL = "static/"
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}}
+"""
+URLS = """
+from django.urls import path
+
+from pages import views
+
+urlpatterns = [path("", views.hello)]
+"""
+WSGI = """
+from django.core.wsgi import get_wsgi_application
+
+django = get_wsgi_application()
+
+def application(environ, start_response):
+    environ["site.wsgi"] = "by its own wsgi.py"
+    return django(environ, start_response)
+"""
+VIEWS = """
+from django.http import HttpResponse
+
+def hello(request):
+    return HttpResponse(f"first, {request.META['site.wsgi']}")
+"""
+MODEL = """
+from django.db import models
+
+class Page(models.Model):
+    text = models.TextField(default="")
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    files = {
+        "manage.py": MANAGE,
+        "site_of_ours/__init__.py": "",
+        "site_of_ours/settings.py": SETTINGS,
+        "site_of_ours/urls.py": URLS,
+        "site_of_ours/wsgi.py": WSGI,
+        "pages/__init__.py": "",
+        "pages/views.py": VIEWS,
+        "pages/static/style.css": "body { color: teal }",
+    }
+    folder = tmp_path / "project"
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def manage(project, *words, cwd=None, **environment):
+    """The server that `manage.py runmlws` becomes."""
+    command = (sys.executable, project / "manage.py", "runmlws")
+    return Server(
+        command[0], *command[1:], *words, command=(), bind=None, cwd=cwd or project, env=environment
+    )
+
+
+def run(project, *words, **environment):
+    """A command that ends by itself."""
+    command = [sys.executable, "manage.py", *words]
+    environment = {**os.environ, **environment}
+    return subprocess.run(
+        command, cwd=project, env=environment, check=False, capture_output=True, text=True, timeout=DEADLINE
+    )
+
+
+def test_it_serves_pages_by_the_projects_own_wsgi_application(project):
+    with manage(project, "127.0.0.1:0", "--workers", "2", "--threads=3") as server:
+        assert server.get("/").text == "first, by its own wsgi.py"
+        assert "2 workers, 3 threads each" in server.log.text
+
+
+def test_static_files_are_served_while_debug_is_on(project):
+    with manage(project, "127.0.0.1:0") as server:
+        answer = server.get("/static/style.css")
+        assert (answer.status, answer.text) == (200, "body { color: teal }")
+        assert server.get("/static/none.css").status == 404
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "status"),
+    [
+        ((), {"NO_DEBUG": "1"}, 404),
+        (("--insecure",), {"NO_DEBUG": "1"}, 200),
+        (("--nostatic",), {}, 404),
+        (("--nostatic", "--insecure"), {"NO_DEBUG": "1"}, 404),
+    ],
+)
+def test_static_files_are_served_only_where_runserver_would(project, words, environment, status):
+    with manage(project, "127.0.0.1:0", *words, **environment) as server:
+        assert server.get("/static/style.css").status == status
+
+
+def test_a_change_is_served_a_moment_later(project):
+    with manage(project, "127.0.0.1:0") as server:
+        assert server.get("/").text.startswith("first")
+        views = project / "pages/views.py"
+        views.write_text(VIEWS.replace("first", "second"))
+        server.log.wait_for(r"pages/views\.py has changed: reloading")
+        eventually(lambda: answer(server).startswith("second"), "the change to be served")
+        settings = project / "site_of_ours/settings.py"
+        settings.write_text(SETTINGS.replace('"static/"', '"other/"'))
+        eventually(lambda: answer(server, "/other/style.css").startswith("body"), "new settings to be used")
+
+
+def answer(server, path="/"):
+    try:
+        return server.get(path).text
+    except OSError:  # its worker is just replaced
+        return ""
+
+
+@pytest.mark.parametrize(("words", "environment"), [(("--noreload",), {}), ((), {"NO_DEBUG": "1"})])
+def test_it_reloads_only_in_debug_and_unless_told_otherwise(project, words, environment):
+    with manage(project, "127.0.0.1:0", *words, **environment) as server:
+        assert "--reload is for development" not in server.log.text
+
+
+def test_a_hangup_loads_the_project_again(project):
+    with manage(project, "127.0.0.1:0", NO_DEBUG="1") as server:
+        (project / "pages/views.py").write_text(VIEWS.replace("first", "second"))
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: answer(server).startswith("second"), "the change to be served")
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("0", r"http://127\.0\.0\.1:\d+"),
+        ("127.0.0.1:0", r"http://127\.0\.0\.1:\d+"),
+        ("0:0", r"http://0\.0\.0\.0:\d+"),
+        ("[::1]:0", r"http://\[::1\]:\d+"),
+        ("localhost:0", r"http://127\.0\.0\.1:\d+|http://\[::1\]:\d+"),
+    ],
+)
+def test_an_address_is_written_as_for_runserver(project, address, url):
+    with manage(project, address) as server:
+        server.log.wait_for(f"on ({url})")
+
+
+def test_unless_told_it_listens_where_runserver_does(project):
+    code = textwrap.dedent("""
+        import os, sys
+        sys.argv = ["manage.py", "runmlws"]
+        os.execv = lambda program, words: print(*words)
+        exec(open("manage.py").read())
+    """)
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert "--bind" not in result.stdout  # so that mlws's own default holds, 127.0.0.1:8000
+
+
+@pytest.mark.parametrize("address", ["x", "1.2.3.4", "localhost:http"])
+def test_what_is_no_address_is_told(project, address):
+    result = run(project, "runmlws", address)
+    assert result.returncode == 1
+    assert result.stderr == f'CommandError: "{address}" is not a valid port number or address:port pair.\n'
+
+
+def test_what_mlws_does_not_know_is_told_by_mlws(project):
+    result = run(project, "runmlws", "--wrokers", "2")
+    assert result.returncode == 2
+    assert "unexpected argument '--wrokers'" in result.stderr
+
+
+def test_it_runs_from_any_folder_and_with_settings_of_another_name(project, tmp_path):
+    (project / "site_of_ours" / "other.py").write_text("from .settings import *\nSTATIC_URL = 'files/'\n")
+    with manage(project, "0", "--settings", "site_of_ours.other", cwd=tmp_path) as server:
+        assert server.get("/files/style.css").status == 200
+
+
+def test_the_checks_of_the_project_come_first(project):
+    settings = project / "site_of_ours/settings.py"
+    settings.write_text(SETTINGS + "STATICFILES_DIRS = 'no list'\n")
+    result = run(project, "runmlws", "0")
+    assert result.returncode == 1
+    assert "staticfiles.E001" in result.stderr
+    assert "serving" not in result.stderr
+
+
+def test_migrations_that_wait_are_told(project):
+    (project / "pages/models.py").write_text(MODEL)
+    assert run(project, "makemigrations", "pages").returncode == 0
+    with manage(project, "0") as server:
+        server.out.wait_for(r"1 unapplied migration")
+
+
+def test_help_shows_the_options_of_both(project):
+    for words in (("runmlws", "--help"), ("help", "runmlws")):
+        result = run(project, *words)
+        assert result.returncode == 0
+        for option in ("ADDRESS", "--nostatic", "--settings", "--workers", "--max-requests"):
+            assert option in result.stdout
+
+
+def test_another_command_may_call_it(project):
+    words = "from django.core.management import call_command as c; c('runmlws', '0', '--threads', '2')"
+    with Server(
+        sys.executable, "manage.py", "shell", "-c", words, command=(), bind=None, cwd=project
+    ) as server:
+        assert server.get("/").status == 200
+        assert "2 threads each" in server.log.text

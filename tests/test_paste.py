@@ -1,0 +1,262 @@
+"""PasteDeploy: `pserve` with `use = egg:mylittlewebserver`, and `mlws --paste FILE`."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from harness import Command, Server, eventually
+from test_command import run
+
+PSERVE = str(Path(sys.executable).with_name("pserve"))
+SHOP = """
+import logging
+
+from pyramid.config import Configurator
+from pyramid.response import Response
+
+
+def main(global_config, **settings):
+    def hello(request):
+        logging.getLogger("shop").info("somebody said hello")
+        return Response(f"Hello from {settings['place']} with {global_config.get('colour')}!")
+
+    config = Configurator(settings=settings)
+    config.add_route("hello", "/")
+    config.add_view(hello, route_name="hello")
+    return config.make_wsgi_app()
+"""
+INI = """
+[app:main]
+use = call:shop:main
+place = %(here)s
+
+[app:admin]
+use = call:shop:main
+place = the admin's office
+
+[server:main]
+use = {use}
+{settings}
+"""
+LOGGING = """
+[loggers]
+keys = root, shop
+
+[handlers]
+keys = console
+
+[formatters]
+keys = plain
+
+[logger_root]
+level = WARNING
+handlers = console
+
+[logger_shop]
+level = INFO
+handlers =
+qualname = shop
+
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = plain
+
+[formatter_plain]
+format = THE SHOP: %(message)s
+"""
+FREE = "bind = 127.0.0.1:0"
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes the shop and its file, which says this to the server."""
+
+    def write(settings=FREE, use="egg:mylittlewebserver", more=""):
+        (tmp_path / "shop.py").write_text(SHOP)
+        (tmp_path / "production.ini").write_text(
+            INI.format(use=use, settings=textwrap.dedent(settings)) + more
+        )
+        return tmp_path
+
+    return write
+
+
+def pserve(folder, *arguments):
+    """The server that pserve runs."""
+    command = (PSERVE, "production.ini", *arguments)
+    return Server(
+        command[0], *command[1:], command=(), bind=None, cwd=folder, env={"PYTHONPATH": str(folder)}
+    )
+
+
+def paste(folder, *options, name="production.ini", **settings):
+    """The server of `mlws --paste`."""
+    return Server("--paste", name, *options, bind=None, cwd=folder, **settings)
+
+
+def test_pserve_serves_with_the_settings_of_the_section(write):
+    folder = write(
+        """\
+        bind = 127.0.0.1:0 127.0.0.1:0
+        workers = 2
+        threads = 3
+        preload = true
+        daemon = false
+        access_logfile = %(here)s/access.log
+        """
+    )
+    with pserve(folder) as server:
+        assert server.get("/").text == f"Hello from {folder} with None!"
+        assert len(server.urls) == 2
+        assert "2 workers, 3 threads each" in server.log.text
+        server.stop()
+    assert '"GET / HTTP/1.1" 200' in (folder / "access.log").read_text()
+
+
+def test_pserve_serves_the_app_it_is_told_with_its_variables(write):
+    folder = write("port = 0\nhost = 127.0.0.1", use="egg:mylittlewebserver#main")
+    with pserve(folder, "colour=red", "--app-name", "admin") as server:
+        assert server.host == "127.0.0.1"
+        assert server.get("/").text == "Hello from the admin's office with red!"
+
+
+@pytest.mark.parametrize(
+    ("settings", "hosts"),
+    [
+        ("host = ::1\nport = 0", ["[::1]"]),
+        ("host = 127.0.0.1, [::1]\nport = 0", ["127.0.0.1", "[::1]"]),
+        ("port = 0", ["127.0.0.1"]),
+    ],
+)
+def test_host_and_port_are_as_people_have_them(write, settings, hosts):
+    with pserve(write(settings)) as server:
+        assert [re.sub(r"http://(.+):\d+/?", r"\1", url) for url in server.urls] == hosts
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("wrokers = 2", "'wrokers'"),
+        ("fork = maybe", "unexpected value 'maybe' for '--fork'"),
+        ("workers = many", "'--workers <N>'"),
+        ("bind = 127.0.0.1:0\nport = 80", "leave out `host` and `port`"),
+        ("reload = true", "of `pserve --reload`, use `mlws --paste "),
+    ],
+)
+def test_pserve_tells_what_makes_no_sense(write, settings, told):
+    folder = write(settings)
+    result = run(
+        "-c", "import sys, pyramid.scripts.pserve as p; sys.exit(p.main())", "production.ini",
+        cwd=folder, command=(sys.executable,),
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert told in result.stderr.splitlines()[-1]
+
+
+def test_pserve_that_is_to_reload_tells_how_it_is_done(write):
+    with Command(PSERVE, "production.ini", "--reload", cwd=write(), env={"PYTHONPATH": "."}) as command:
+        command.log.wait_for(r"ValueError: .*use `mlws --paste \S+production\.ini --reload`")
+        command.stop(signal.SIGINT, statuses=(0, 1, -signal.SIGINT))
+
+
+def test_pserve_logs_as_the_file_says(write):
+    with pserve(write(more=LOGGING)) as server:
+        server.get("/")
+        server.log.wait_for("THE SHOP: somebody said hello")
+
+
+# mlws --paste
+
+
+def test_paste_loads_the_app_and_takes_the_settings_below_the_command_line(write):
+    folder = write("bind = 127.0.0.1:0\nworkers = 2\nthreads = 3")
+    with paste(folder, "--threads", "5") as server:
+        assert server.get("/").text == f"Hello from {folder} with None!"
+        assert "serving production.ini on" in server.log.text
+        assert "2 workers, 5 threads each" in server.log.text
+
+
+def test_paste_takes_a_section_and_variables(write):
+    folder = write()
+    words = ("--paster", "production.ini#admin", "--paste-global", "colour=blue")
+    with Server(*words, bind=None, cwd=folder) as server:
+        assert server.get("/").text == "Hello from the admin's office with blue!"
+
+
+def test_paste_leaves_alone_what_is_said_to_another_server(write):
+    with paste(write("listen = *:80", use="egg:waitress"), "--bind", "127.0.0.1:0") as server:
+        assert server.get("/").status == 200
+
+
+def test_paste_logs_as_the_file_says(write):
+    with paste(write(more=LOGGING)) as server:
+        server.get("/")
+        server.log.wait_for("THE SHOP: somebody said hello")
+
+
+def test_paste_finds_the_file_where_the_command_is_given_and_modules_where_chdir_leads(write):
+    folder = write()
+    (folder / "deploy").mkdir()
+    (folder / "production.ini").rename(folder / "deploy" / "our own.ini")
+    with paste(folder / "deploy", "--chdir", "..", name="our own.ini") as server:
+        assert server.get("/").text == f"Hello from {folder / 'deploy'} with None!"
+
+
+def test_paste_reloads_when_the_file_changes(write):
+    folder = write()
+    with paste(folder, "--reload") as server:
+        file = folder / "production.ini"
+        file.write_text(file.read_text().replace("%(here)s", "elsewhere"))
+        server.log.wait_for(r"production\.ini has changed: reloading")
+        eventually(lambda: "elsewhere" in answer(server), "the new file to be served")
+
+
+def answer(server):
+    try:
+        return server.get("/").text
+    except OSError:  # its worker is just replaced
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "status", "told"),
+    [
+        ("no.ini", FREE, 2, "error: --paste: there is no file 'no.ini'"),
+        (
+            "production.ini",
+            "wrokers = 2",
+            2,
+            "production.ini: serve() got an unexpected keyword argument 'wrokers'",
+        ),
+        ("production.ini", "workers = many", 2, "production.ini: invalid value 'many'"),
+        ("production.ini#gone", FREE, 3, "production.ini#gone makes no application"),
+    ],
+)
+def test_paste_tells_what_makes_no_sense(write, name, settings, status, told):
+    result = run("--paste", name, cwd=write(settings))
+    assert result.returncode == status
+    assert told in result.stderr
+
+
+def test_paste_tells_what_to_install(write):
+    folder = write()
+    (folder / "shop.py").write_text("import sys\nsys.modules['paste.deploy'] = None\n")
+    without = (
+        "import shop, sys, mylittlewebserver.__main__ as m; sys.exit(m.main(['--paste', 'production.ini']))"
+    )
+    result = run("-c", without, cwd=folder, command=(sys.executable,))
+    assert result.returncode == 3
+    assert "--paste needs PasteDeploy: pip install PasteDeploy" in result.stderr
+
+
+def test_serve_takes_the_app_of_a_file(write):
+    folder = write()
+    (folder / "script.py").write_text("import mylittlewebserver as m\nm.serve(paste='production.ini')\n")
+    with Server(sys.executable, "script.py", command=(), bind=None, cwd=folder) as server:
+        assert server.get("/").status == 200

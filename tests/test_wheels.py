@@ -1,0 +1,104 @@
+"""The wheel: what is in it, what it needs, and that it serves where there is nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from email.parser import BytesParser
+
+import pytest
+from harness import DEADLINE, ROOT, Server
+
+APP = """
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"from a wheel"]
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel():
+    """The wheel that bin/build.sh has made."""
+    (wheel,) = (ROOT / ".venv/wheel").glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """A new environment with nothing but pip."""
+    folder = tmp_path_factory.mktemp("empty")
+    venv.create(folder, with_pip=True)
+    return folder / "bin"
+
+
+def test_it_holds_all_that_there_is_and_nothing_else(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    package = {name.split("/", 1)[1] for name in names if name.startswith("mylittlewebserver/")}
+    sources = ROOT / "python/mylittlewebserver"
+    ours = {
+        str(path.relative_to(sources))
+        for path in sources.rglob("*")
+        if path.suffix in (".py", ".pyi") or path.name == "py.typed"
+    }
+    (library,) = package - ours
+    assert library.startswith("_native.")
+    assert library.endswith(".so")
+    assert ours <= package
+    assert {"_native.pyi", "py.typed", "management/commands/runmlws.py"} <= package
+
+
+def test_it_brings_its_license_and_no_dependency(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    fields = BytesParser().parsebytes(archive.read(metadata))
+    assert fields["Name"] == "mylittlewebserver"
+    assert fields.get_all("Requires-Dist") is None
+    assert (fields["License-Expression"], fields["License-File"]) == ("MIT", "LICENSE")
+    license_file = metadata.replace("METADATA", "licenses/LICENSE")
+    assert archive.read(license_file) == (ROOT / "LICENSE").read_bytes()
+
+
+def test_it_serves_in_an_environment_with_nothing_else(wheel, empty, tmp_path):
+    install = [empty / "python", "-m", "pip", "install", "--quiet", "--no-index", wheel]
+    subprocess.run(install, check=True, timeout=10 * DEADLINE)
+    listed = subprocess.run(
+        [empty / "python", "-m", "pip", "list", "--format=freeze"], check=True, capture_output=True, text=True
+    )
+    names = {line.split("==")[0] for line in listed.stdout.splitlines()}
+    assert names - {"pip", "setuptools"} == {"mylittlewebserver"}
+    (tmp_path / "app.py").write_text(APP)
+    with Server("app", command=(empty / "mlws",), cwd=tmp_path) as server:
+        assert server.get("/").text == "from a wheel"
+
+
+def test_wheels_tells_what_it_found_and_what_it_left_out(tmp_path):
+    old = tmp_path / "python3.8"
+    old.write_text("#!/bin/sh\necho cpython-38 3.8.18 /none\n")
+    other = tmp_path / "pypy3"
+    other.write_text("#!/bin/sh\necho pypy311 3.11.0 /none\n")
+    bare = tmp_path / "python3.99"
+    bare.write_text("#!/bin/sh\necho cpython-399 3.99.0 /none\n")
+    for script in (old, other, bare):
+        script.chmod(0o755)
+    words = [
+        ROOT / "bin/wheels.sh",
+        "--list",
+        old,
+        other,
+        bare,
+        tmp_path / "gone",
+        sys.executable,
+        sys.executable,
+    ]
+    result = subprocess.run(words, check=True, capture_output=True, text=True, timeout=DEADLINE)
+    told = [line.partition(": ")[2] or line for line in result.stderr.splitlines()]
+    assert told[:4] == [
+        "Python 3.8.18 is too old",
+        "it is no CPython: pypy311",
+        "it has no headers (/none)",
+        "it does not run",
+    ]
+    assert "(cpython-" in told[4]
+    assert told[5:] == ["another needs the same wheel"]
