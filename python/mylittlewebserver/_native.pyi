@@ -56,7 +56,7 @@ def serve(
     write_timeout: float = 60,
     forwarded_allow_ips: str = "127.0.0.1,::1",
     secure_scheme_header: str | list[str] | tuple[str, ...] | None = None,
-    forwarder_headers: str | list[str] | tuple[str, ...] = "SCRIPT_NAME,PATH_INFO",
+    forwarder_headers: str | list[str] | tuple[str, ...] | None = None,
     header_map: Literal["drop", "refuse", "dangerous"] = "drop",
     root_path: str | None = None,
     proxy_protocol: bool | Literal["off", "v1", "v2", "auto"] = "off",

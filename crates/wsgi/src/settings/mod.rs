@@ -32,7 +32,7 @@ mod show;
 mod sources;
 mod values;
 
-use clap::{Command, CommandFactory, Parser, parser::ValueSource};
+use clap::{ArgAction, Command, CommandFactory, Parser, parser::ValueSource};
 use mlws_server::{Concurrency, Settings};
 use pyo3::{Py, types::PyDict};
 
@@ -116,7 +116,7 @@ impl Flags {
             .mut_arg("max_children", |children| children.requires("fork"))
             .mut_arg("fork_warmup", |warmup| warmup.requires("forking"))
             .mut_arg("paste", |paste| paste.conflicts_with_all(["app", "factory"]))
-            .mut_arg("paste_global", |variables| variables.requires("paste"))
+            .mut_arg("paste_global", |variables| variables.requires("paste").conflicts_with("app"))
     }
 
     /// The settings of all sources.
@@ -171,14 +171,13 @@ impl Flags {
     }
 }
 
-/// The keywords of `serve()`, in the order of --help, and their defaults as texts: none for a switch, and for what the environment
-/// may say.
+/// The keywords of `serve()`, in the order of --help, and their defaults as texts: none for a switch, a list, and what the
+/// environment may say.
 pub(crate) fn keywords() -> Vec<(String, String)> {
     let definition = Flags::definition();
     let shown = definition.get_arguments().filter(|argument| !argument.is_hide_set());
     let keywords = shown.filter_map(|argument| {
-        let is_fixed =
-            argument.get_action().takes_values() && !matches!(argument.get_id().as_str(), "bind" | "workers");
+        let is_fixed = matches!(argument.get_action(), ArgAction::Set) && argument.get_id() != "workers";
         let default = argument.get_default_values().first().filter(|_| is_fixed);
         let default = default.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
         Some((argument.get_long()?.replace('-', "_"), default))
