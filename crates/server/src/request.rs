@@ -3,6 +3,7 @@
 //! The head's bytes and a body small enough for memory share the one buffer they were received in; nothing is copied.
 
 use std::{
+    any::Any,
     sync::{Arc, Weak, atomic::Ordering},
     time::Instant,
 };
@@ -23,6 +24,7 @@ pub struct Request {
     pub(crate) is_head: bool,
     /// A spare buffer for the head of the response.
     pub(crate) buffer: Vec<u8>,
+    pub(crate) kept: Option<Box<dyn Any + Send>>,
 }
 
 impl Request {
@@ -34,6 +36,7 @@ impl Request {
             began: now,
             is_head: false,
             buffer: Vec::new(),
+            kept: None,
         }
     }
 
@@ -126,6 +129,16 @@ impl Request {
     /// A buffer of the connection to write the response's head into, for [`ResponseHead::reuse`].
     pub fn take_buffer(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
+    }
+
+    /// Keeps something of the app's with the request until it is logged.
+    pub fn keep(&mut self, kept: Box<dyn Any + Send>) {
+        self.kept = Some(kept);
+    }
+
+    /// What was kept last.
+    pub fn kept(&self) -> Option<&(dyn Any + Send)> {
+        self.kept.as_deref()
     }
 
     pub(crate) fn asked(&self) -> Asked {
