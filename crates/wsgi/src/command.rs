@@ -51,7 +51,12 @@ pub(crate) fn main(py: Python<'_>, args: Vec<OsString>) -> PyResult<i32> {
         limit_request_fields=100, limit_request_field_size=8190, limit_request_head=None, limit_request_body=0, \
         body_in_memory=524288, bodies_in_memory=67108864, tmp_dir=None, http_compat='strict', keep_alive=5, head_timeout=30, \
         body_timeout=30, body_rate=512, write_timeout=60, chdir=None, pythonpath=None, pid=None, daemon=False, \
-        user=None, group=None, umask=None, initgroups=False, log_level='info', error_logfile='-', access_logfile=None, \
+        user=None, group=None, umask=None, initgroups=False, log_level='info', error_logfile='-', \
+        error_logformat='text', access_logfile=None, \
+        access_logformat='%(h)s %(l)s %(u)s %(t)s \"%(r)s\" %(s)s %(b)s \"%(f)s\" \"%(a)s\"', capture_output=False, \
+        enable_stdio_inheritance=False, log_config=None, log_config_json=None, log_syslog=False, \
+        log_syslog_to='udp://localhost:514', log_syslog_prefix=None, log_syslog_facility='user', \
+        disable_redirect_access_to_syslog=False, statsd_host=None, statsd_prefix='', dogstatsd_tags='', \
         reload=False, reload_engine='auto', reload_extra_file=None)"
 )]
 pub(crate) fn serve(app: &Bound<'_, PyAny>, settings: Option<&Bound<'_, PyDict>>) -> PyResult<()> {

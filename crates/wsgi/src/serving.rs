@@ -36,14 +36,16 @@ use crate::{
     access::AccessLog,
     app::Wsgi,
     ffi,
-    loader::Target,
+    loader::{Target, extend_path},
     logfile::LogFile,
     logging,
     process::{self, Identity, Pidfile, Surroundings},
+    python_logging,
     refusal::Refusal,
     reload::Watch,
-    settings::Flags,
+    settings::{ErrorFormat, Flags},
     stacks,
+    statsd::Statsd,
 };
 
 /// For so many workers there is room to tell each other how many connections they have, even if they were fewer at first.
@@ -57,7 +59,7 @@ pub(crate) enum Application {
 
 /// Serves until told to end. The exit status of the whole, in the master.
 pub(crate) fn run(py: Python<'_>, flags: &Flags, application: &Application) -> Result<i32, Refusal> {
-    logging::start(flags.logs.level());
+    logging::start(flags.logs.level(), flags.logs.error_logformat == ErrorFormat::Json);
     if flags.development.reload {
         if matches!(application, Application::Given(_)) {
             let text = "to reload, the application has to be given by its name, such as 'module:app'";
@@ -90,6 +92,10 @@ pub(crate) struct House<'a> {
     urls: String,
     pub(crate) sockets: Sockets,
     pub(crate) access: Option<Arc<AccessLog>>,
+    /// Where the workers, their number, are told.
+    statsd: Option<Arc<Statsd>>,
+    /// Python's logging is to be configured anew in each new worker: it may have been changed since the master did.
+    reconfigures: bool,
     /// How many connections each worker has.
     pub(crate) shares: Arc<Shares>,
     /// In the process of a generation, and in its workers: the application as it was loaded for all of them.
@@ -114,7 +120,7 @@ impl<'a> House<'a> {
         if let Some(mask) = flags.process.umask {
             umask(Mode::from_raw_mode(mask));
         }
-        let access = open_logs(flags, identity.as_ref())?;
+        let access = open_logs(py, flags, &folders, identity.as_ref())?;
         let sockets = Sockets::open(py, flags, &surroundings.systemd, identity.as_ref())?;
         let pidfile = flags.process.pid.as_ref().map(|path| match sockets.first {
             None => Pidfile::create(path),
@@ -134,6 +140,8 @@ impl<'a> House<'a> {
             urls: sockets.urls(),
             sockets,
             access: access.map(Arc::new),
+            statsd: logging::change().statsd.clone(),
+            reconfigures: false,
             shares: Arc::new(shares),
             preloaded: None,
             watch: None,
@@ -146,6 +154,25 @@ impl<'a> House<'a> {
     fn clear_away(&self) {
         if self.sockets.first.is_none() && self.second.is_none() {
             self.sockets.remove_files();
+        }
+    }
+
+    /// In a new worker, before anything of the application runs, and with the rights of the master.
+    fn prepare_logs(&mut self, py: Python<'_>) -> Result<(), Refusal> {
+        if std::mem::take(&mut self.reconfigures) {
+            configure_python(py, self.flags, &self.folders)?;
+        }
+        if self.flags.logs.captures() {
+            logging::capture();
+        }
+        Ok(())
+    }
+
+    /// All is well: errors stand in the log, and a daemon has no terminal. Runs in the master and in each worker.
+    pub(crate) fn settle(&self, py: Python<'_>) {
+        self.surroundings.settle(py);
+        if let Some(access) = &self.access {
+            access.follow_stdout();
         }
     }
 
@@ -176,6 +203,10 @@ impl<'a> House<'a> {
 impl Owner for House<'_> {
     fn work(&mut self, worker: Worker) -> i32 {
         Python::attach(|py| {
+            if let Err(refusal) = self.prepare_logs(py) {
+                logging::critical(&refusal.to_string());
+                return refusal.exit_status();
+            }
             let identity = self.identity.take(); // the workers of a preloaded application have it already
             if let Err(refusal) = identity.map_or(Ok(()), |identity| identity.assume()) {
                 logging::critical(&refusal.to_string());
@@ -202,12 +233,15 @@ impl Owner for House<'_> {
     fn hear(&mut self, news: News) {
         match news {
             News::Ready { .. } if self.preloaded.is_some() => {
-                Python::attach(|py| self.surroundings.settle(py));
+                Python::attach(|py| self.settle(py));
             }
             News::Ready { .. } => {
                 let on = format!("on {} ({})", self.urls, processes_and_threads(self.flags));
                 log::info!("serving {} {on}", self.flags.app);
-                Python::attach(|py| self.surroundings.ready(py, &format!("serving {on}")));
+                Python::attach(|py| {
+                    self.settle(py);
+                    self.surroundings.ready(&format!("serving {on}"));
+                });
             }
             News::Reopen => {
                 reopen_logs(self.access.as_deref());
@@ -220,8 +254,14 @@ impl Owner for House<'_> {
                 // A socket that the master kept open would let clients wait for nobody.
                 self.sockets.listeners.clear();
             }
+            News::Workers { serving } => {
+                if let Some(statsd) = &self.statsd {
+                    statsd.workers(serving);
+                }
+            }
             News::Reloading => self.surroundings.systemd.reloading(),
             News::ReloadFailed => {
+                self.reconfigures = false; // what the others need may be what has failed
                 self.surroundings.systemd.ready("the last reload has failed; serving as before");
             }
             News::Tick => self.surroundings.systemd.alive(),
@@ -241,6 +281,7 @@ impl Owner for House<'_> {
     }
 
     fn reload(&mut self) -> Result<Settings, String> {
+        self.reconfigures = true;
         Ok(self.settings())
     }
 
@@ -297,20 +338,43 @@ fn enter_folder(flags: &Flags) -> Result<Vec<PathBuf>, Refusal> {
         .collect()
 }
 
-/// The log goes to its file from here on. The access log, if there is to be one.
-fn open_logs(flags: &Flags, identity: Option<&Identity>) -> Result<Option<AccessLog>, Refusal> {
+/// The logs go where they are to go from here on. The access log, if there is to be one.
+fn open_logs(
+    py: Python<'_>,
+    flags: &Flags,
+    folders: &[PathBuf],
+    identity: Option<&Identity>,
+) -> Result<Option<AccessLog>, Refusal> {
     let cannot =
         |path: &Path, error| Refusal::System(format!("cannot open the log {}: {error}", path.display()));
-    let path = &flags.logs.error_logfile;
+    let logs = &flags.logs;
+    let path = &logs.error_logfile;
     if path.as_os_str() != "-" {
-        logging::write_to(LogFile::open(path, identity).map_err(|error| cannot(path, error))?);
-    } else if flags.process.daemon {
+        logging::change().file = Some(LogFile::open(path, identity).map_err(|error| cannot(path, error))?);
+    } else if flags.process.daemon && !logs.goes_elsewhere() {
         log::warn!(
             "a daemon has no stderr: its log is lost from when it is ready, unless --error-logfile names a file"
         );
     }
-    let open = |path: &PathBuf| AccessLog::open(path, identity).map_err(|error| cannot(path, error));
-    flags.logs.access_logfile.as_ref().map(open).transpose()
+    let unknown =
+        |error: io::Error| Refusal::System(format!("a collector of logs cannot be reached: {error}"));
+    let syslog = logs.syslog(&flags.app).transpose().map_err(unknown)?.map(Arc::new);
+    let statsd = logs.statsd().transpose().map_err(unknown)?.map(Arc::new);
+    let mut outlets = logging::change();
+    (outlets.syslog, outlets.statsd) = (syslog.clone(), statsd.clone());
+    drop(outlets);
+    configure_python(py, flags, folders)?;
+    let syslog = syslog.filter(|_| !logs.disable_redirect_access_to_syslog);
+    let path = logs.access_logfile.as_deref();
+    AccessLog::open(path, &logs.access_logformat, identity, syslog, statsd)
+        .map_err(|error| cannot(path.unwrap_or(Path::new("-")), error))
+}
+
+/// Sets up Python's logging, if there is a configuration of it, which may name classes of the application's folders.
+fn configure_python(py: Python<'_>, flags: &Flags, folders: &[PathBuf]) -> Result<(), Refusal> {
+    let Some(config) = flags.logs.config(py) else { return Ok(()) };
+    extend_path(py, folders).map_err(|error| Refusal::System(error.to_string()))?;
+    python_logging::configure(py, &config, flags.logs.level()).map_err(Refusal::Usage)
 }
 
 /// The command line that started this process, in the folder it was started in.
@@ -330,6 +394,7 @@ fn start_again(py: Python<'_>) -> PyResult<Command> {
 /// Something has moved the files away.
 fn reopen_logs(access: Option<&AccessLog>) {
     logging::reopen();
+    python_logging::reopen();
     if let Some(access) = access {
         access.reopen();
     }

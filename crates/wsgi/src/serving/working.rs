@@ -21,7 +21,7 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     let wsgi = house.wsgi(py)?;
     let cannot = |error| Refusal::System(format!("this worker cannot serve: {error}"));
     let voice = worker.voice().map_err(cannot)?;
-    house.surroundings.settle(py);
+    house.settle(py);
     worker.ready();
     let watch = house.watch.take().filter(|_| worker.number == 0);
     let watcher =

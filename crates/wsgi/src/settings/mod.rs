@@ -23,6 +23,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser};
 use mlws_server::{Concurrency, Settings};
 
+pub(crate) use self::logs::ErrorFormat;
 pub(crate) use self::process::{Development, Engine, Process};
 use self::{
     logs::Logs,
