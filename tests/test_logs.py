@@ -224,11 +224,11 @@ def a_terminal():
 class Unread(Command):
     """A server whose stdout and stderr lead to something that is not read until the test does."""
 
-    def __init__(self, make, *options):
+    def __init__(self, make, *options, app="raw"):
         self.port = free_port()
         (self.stdout, out), (self.stderr, error) = make(), make()
         self.process = subprocess.Popen(
-            [MLWS, "raw", "--bind", f"127.0.0.1:{self.port}", "--access-logfile", "-", *options],
+            [MLWS, app, "--bind", f"127.0.0.1:{self.port}", "--access-logfile", "-", *options],
             cwd=APPS,
             stdout=out,
             stderr=error,
@@ -297,6 +297,30 @@ def test_logs_that_nobody_reads_hold_up_nobody(concurrency, make, at_length):
 
         eventually(told, "what was lost to be told")
         assert os.get_blocking(server.stdout) is False  # by this test, and for its own end alone
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run workers as somebody else")
+def test_a_pipe_of_the_masters_is_no_hindrance_for_a_worker_with_fewer_rights():
+    """Two write to it, so that to ask for room before each write would not do."""
+    with Unread(a_pipe, "--user", "nobody", "--workers", "2", app="whoami") as server:
+        for _ in range(2):
+            with server.wire() as wire:
+                for _ in range(500):
+                    assert wire.request("/", headers=f"User-Agent: {'x' * 300}\r\n").status == 200
+            os.kill(server.pid, signal.SIGUSR1)
+        assert DEFAULT.match(read_all(server.stdout))
+        for worker in server.workers():
+            flags = [
+                int(
+                    re.search(
+                        r"flags:\s+(\d+)", Path(f"/proc/{worker}/fdinfo/{entry.name}").read_text()
+                    ).group(1),
+                    8,
+                )
+                for entry in Path(f"/proc/{worker}/fd").iterdir()
+                if os.readlink(entry) == os.readlink(f"/proc/{worker}/fd/1")
+            ]
+            assert sorted(bool(flag & os.O_NONBLOCK) for flag in flags) == [False, True]
 
 
 def test_the_lookout_and_the_master_do_not_wait_for_readers(tmp_path):

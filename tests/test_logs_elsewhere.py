@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 from conftest import CONCURRENCY
-from harness import APPS, DEADLINE, MLWS, Command, Server, Wire, eventually, free_port
+from harness import APPS, DEADLINE, MLWS, ROOT, Command, Server, Wire, eventually, free_port
 
 # As found in the wild.
 INI = """
@@ -210,6 +210,17 @@ def test_a_log_that_the_config_does_not_name_stays_what_it_is(folder):
         server.out.wait_for("the shop is asked")
         eventually(lambda: '"GET / HTTP/1.1" 200' in access.read_text())
     assert re.search(r"^\[.+\] \[\d+\] \[INFO\] serving", server.log.text, re.MULTILINE)
+
+
+def test_the_example_of_the_documentation_works(folder):
+    text = (ROOT / "docs" / "logs.md").read_text()
+    (folder / "log.json").write_text(text.partition("```json\n")[2].partition("```")[0])
+    with serving("--log-config-json", "log.json", folder=folder) as server:
+        get(server)
+        server.log.wait_for(r"\] \[\d+\] \[INFO\] serving forms:app")
+        eventually(
+            lambda: re.match(r'127\.0\.0\.1 - - .*"GET / HTTP/1\.1" 200', (folder / "access.log").read_text())
+        )
 
 
 def test_the_access_log_of_a_config_may_be_json(folder):

@@ -50,23 +50,26 @@ impl LogFile {
         Ok(Self { sink: RwLock::new(place.open()?), place, lost: Tally::new() })
     }
 
-    /// Opens the path anew, or follows where stdout or stderr leads now. Where that fails, lines go on to the old file, and the log
-    /// tells.
+    /// Opens the path anew, if it is one. Where that fails, lines go on to the old file, and the log tells.
     pub(crate) fn reopen(&self) {
-        let reopened = self
-            .place
-            .open()
-            .and_then(|sink| self.sink.write().unwrap_or_else(PoisonError::into_inner).become_another(&sink));
-        if let (Err(error), Place::File(path, _)) = (reopened, &self.place) {
+        if let Place::File(path, _) = &self.place
+            && let Err(error) = self.open_place_again()
+        {
             log::error!("{} cannot be opened anew ({error}); the old file goes on", path.display());
         }
     }
 
-    /// Follows where stdout or stderr leads now, if it is one of them.
+    /// Follows where stdout or stderr leads now, if it is one of them. Not to be done in vain: a worker that has given up its rights
+    /// may not open a pipe that its master could.
     pub(crate) fn follow(&self) {
         if !matches!(self.place, Place::File(..)) {
-            self.reopen();
+            let _ = self.open_place_again(); // there is nowhere left to tell
         }
+    }
+
+    fn open_place_again(&self) -> io::Result<()> {
+        let sink = self.place.open()?;
+        self.sink.write().unwrap_or_else(PoisonError::into_inner).become_another(&sink)
     }
 
     pub(crate) fn descriptor(&self) -> RawFd {

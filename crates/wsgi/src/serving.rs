@@ -171,7 +171,7 @@ impl<'a> House<'a> {
     /// All is well: errors stand in the log, and a daemon has no terminal. Runs in the master and in each worker.
     pub(crate) fn settle(&self, py: Python<'_>) {
         self.surroundings.settle(py);
-        if let Some(access) = &self.access {
+        if let Some(access) = self.access.as_ref().filter(|_| self.surroundings.moves_streams()) {
             access.follow_stdout();
         }
     }

@@ -55,6 +55,11 @@ impl Surroundings {
         }
     }
 
+    /// Whether stdout and stderr lead elsewhere once all is well.
+    pub(crate) fn moves_streams(&self) -> bool {
+        self.is_daemon || self.streams == Streams::Captured
+    }
+
     /// From now on the log is where errors stand, and a daemon has no terminal. Runs in the master and in each worker.
     pub(crate) fn settle(&self, py: Python<'_>) {
         logging::settle();
