@@ -26,6 +26,7 @@ APP = """
 def app(environ, start_response):
     environ["REMOTE_USER"] = "me \\u00e9"
     environ["shop.number"] = 7
+    environ["shopOf"] = "mine"
     headers = [("Content-Type", "text/plain"), ("Content-Length", "3"), ("X-Odd", 'a "b"')]
     start_response("200 OK", headers)
     if environ["PATH_INFO"] == "/fails":
@@ -86,6 +87,8 @@ ATOMS = {
     "{REMOTE_USER}e": r"me \\xc3\\xa9",
     "{http_referer}e": "http://there/",
     "{shop.number}e": "7",
+    "{SHOP.NUMBER}e": "7",
+    "{shopOf}e": "mine",
     "{none}e": "-",
     "nothing": "-",
 }

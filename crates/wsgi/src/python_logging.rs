@@ -162,6 +162,9 @@ pub(crate) fn tell_access(
     format: &str,
     atoms: impl for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyAny>>,
 ) {
+    if !ffi::is_attached() {
+        return;
+    }
     let told = Python::try_attach(|py| {
         let Some(logger) = logger(py, |loggers| &loggers.access) else { return Ok(()) };
         if logger.call_method1("isEnabledFor", (Level::Info as u8,))?.is_truthy()? {
@@ -176,7 +179,7 @@ pub(crate) fn tell_access(
 
 /// Opens the files of all handlers anew, as gunicorn does.
 pub(crate) fn reopen() {
-    if !is_configured(|loggers| &loggers.error) && !takes_access() {
+    if (!is_configured(|loggers| &loggers.error) && !takes_access()) || !ffi::is_attached() {
         return;
     }
     let reopened = Python::attach(|py| {

@@ -32,7 +32,7 @@ pub(super) enum Atom {
     RequestField(String),
     ResponseField(String),
     /// By its place among those that the format names.
-    Environ(usize, String),
+    Environ(usize),
 }
 
 impl Atom {
@@ -98,7 +98,7 @@ impl Atom {
                 let found = fields(record.head).filter(|field| field.0.eq_ignore_ascii_case(name.as_bytes()));
                 return escape(line, found.last().map_or(b"-", |field| field.1));
             }
-            Self::Environ(place, _) => {
+            Self::Environ(place) => {
                 let values = match Kept::of(record) {
                     Some(Kept::Values(values)) => &values[..],
                     _ => &[],

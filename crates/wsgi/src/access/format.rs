@@ -16,7 +16,7 @@ pub(crate) struct Format {
     /// Nothing for JSON.
     pieces: Option<Vec<Piece>>,
     pub(super) unknown: Vec<String>,
-    /// The variables of the environ that it wants.
+    /// The variables of the environ that it wants, as they are written there.
     pub(super) environ: Vec<String>,
     pub(super) wants_head: bool,
 }
@@ -43,7 +43,7 @@ impl Format {
     /// Reads `json`, or a format.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
         let mut format = Self { text: text.to_owned(), ..Self::default() };
-        if text == "json" {
+        if text.eq_ignore_ascii_case("json") {
             return Ok(format);
         }
         let (mut pieces, mut rest) = (Vec::new(), text);
@@ -60,6 +60,10 @@ impl Format {
         push(&mut pieces, rest);
         format.pieces = Some(pieces);
         Ok(format)
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.pieces.is_none()
     }
 
     /// Reads what follows a `%`; returns what follows that.
@@ -109,9 +113,8 @@ impl Format {
 
     /// The atom of this name; nothing where it is always `-`.
     fn atom(&mut self, name: &str) -> Option<Atom> {
-        let lower = name.to_lowercase();
-        if let Some((name, kind)) = lower.strip_prefix('{').and_then(|name| name.rsplit_once('}')) {
-            match kind {
+        if let Some((name, kind)) = name.strip_prefix('{').and_then(|name| name.rsplit_once('}')) {
+            match &*kind.to_lowercase() {
                 "i" => return Some(Atom::RequestField(name.into())),
                 "o" => {
                     self.wants_head = true;
@@ -119,7 +122,7 @@ impl Format {
                 }
                 "e" => {
                     self.environ.push(name.into());
-                    return Some(Atom::Environ(self.environ.len() - 1, name.into()));
+                    return Some(Atom::Environ(self.environ.len() - 1));
                 }
                 _ => {}
             }
@@ -213,11 +216,11 @@ mod tests {
         assert_eq!(pieces[0], Piece::Text("- ".into()));
         assert_eq!(pieces[1], Piece::Atom(Atom::Client, Shape::default()));
         assert_eq!(pieces[2], Piece::Text(" 100% -  |".into()));
-        assert_eq!(pieces[3], Piece::Atom(Atom::RequestField("x-id".into()), Shape::default()));
+        assert_eq!(pieces[3], Piece::Atom(Atom::RequestField("X-Id".into()), Shape::default()));
         let shape = Shape { width: 10, longest: Some(5), ..Shape::default() };
         assert_eq!(pieces[5], Piece::Atom(Atom::ResponseField("date".into()), shape));
         assert_eq!(shape.apply(b"1234567".to_vec()), b"     12345");
-        assert_eq!((format.unknown, format.environ), (vec!["X".into()], vec!["remote_user".into()]));
+        assert_eq!((format.unknown, format.environ), (vec!["X".into()], vec!["REMOTE_USER".into()]));
         assert!(format.wants_head);
     }
 

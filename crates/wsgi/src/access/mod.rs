@@ -128,7 +128,7 @@ impl AccessLog {
     }
 
     fn tell_python(&self, record: &Record<'_>) {
-        if self.format.text == "json" {
+        if self.format.is_json() {
             let mut line = Vec::new();
             self.format.write(&mut line, record, &self.zone);
             let line = String::from_utf8_lossy(&line).replace('%', "%%");
@@ -179,9 +179,10 @@ impl Kept {
     }
 }
 
-/// A variable of the environ as text. Its name is in lower case here, and usually not there.
+/// A variable of the environ as text. Those who write formats for gunicorn write its name in lower case.
 fn variable(environ: &Bound<'_, PyDict>, name: &str) -> Option<String> {
     let found = |name: &str| environ.get_item(name).ok().flatten();
-    let value = found(&name.to_uppercase()).or_else(|| found(name))?;
+    let value =
+        found(name).or_else(|| found(&name.to_uppercase())).or_else(|| found(&name.to_lowercase()))?;
     value.str().ok().map(|text| text.to_string_lossy().into_owned())
 }
