@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(pieces[2], Piece::Text(" 100% -  |".into()));
         assert_eq!(pieces[3], Piece::Atom(Atom::RequestField("X-Id".into()), Shape::default()));
         let shape = Shape { width: 10, longest: Some(5), ..Shape::default() };
-        assert_eq!(pieces[5], Piece::Atom(Atom::ResponseField("date".into()), shape));
+        assert_eq!(pieces[5], Piece::Atom(Atom::ResponseField("Date".into()), shape));
         assert_eq!(shape.apply(b"1234567".to_vec()), b"     12345");
         assert_eq!((format.unknown, format.environ), (vec!["X".into()], vec!["REMOTE_USER".into()]));
         assert!(format.wants_head);
