@@ -60,8 +60,7 @@ impl Connection {
         let length = response.body.length().filter(|length| !asked.is_head || *length > 0);
         match response.head {
             Start::Head(head) => {
-                let house = &self.request.wire.house;
-                self.output.begin(head, asked, length, &house.settings.server_name);
+                self.output.begin(head, asked, length, &self.request.wire.house);
             }
             Start::Sent(writer) => self.output = writer.output,
         }
@@ -202,10 +201,12 @@ impl Connection {
             app.log(&Record {
                 request: &self.request,
                 status: if self.wire().is_forfeited() { 504 } else { self.output.status },
+                head: &self.output.head,
                 sent: self.output.sent,
                 took: now.saturating_duration_since(self.request.began),
                 at: SystemTime::now(),
             });
+            self.request.kept = None; // here, for what it does when it is dropped is none of the loop's business
         }
     }
 

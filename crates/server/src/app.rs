@@ -31,6 +31,11 @@ pub trait App: Send + Sync {
         false
     }
 
+    /// Whether [`Record::head`] is wanted, which costs a copy of each response's head.
+    fn wants_head(&self) -> bool {
+        false
+    }
+
     /// Writes where every thread is inside the app to the log. Called by the lookout, which holds no lock of the app and must not wait
     /// for one: a thread that is stuck may have it.
     fn show_stacks(&self) {}

@@ -54,4 +54,5 @@ pub use response::{Record, Response};
 pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use shares::Shares;
+pub use sys::{Atomic, SharedPage};
 pub use writer::Writer;

@@ -12,7 +12,10 @@ use std::{
 
 use mlws_http1::{Asked, Framing, ResponseHead};
 
-use crate::{Aborted, Body, Bytes, Response, Stream, clock, response::Start, unsent::Lender, wire::Wire};
+use crate::{
+    Aborted, Body, Bytes, Response, Stream, clock, response::Start, settings::House, unsent::Lender,
+    wire::Wire,
+};
 
 /// Pieces up to this many bytes are copied behind the head rather than sent from where they lie.
 const COPIED: usize = 16 * 1024;
@@ -28,6 +31,8 @@ pub(crate) struct Output {
     file: Option<Range>,
     stream: Option<Box<dyn Stream>>,
     framing: Option<Framing>,
+    /// A copy of the head, where the log wants one.
+    pub(crate) head: Vec<u8>,
     pub(crate) status: u16,
     pub(crate) keep_alive: bool,
     /// Body bytes framed so far.
@@ -60,9 +65,12 @@ pub(crate) enum Progress {
 
 impl Output {
     /// Starts a response: its head is ready to be sent.
-    pub(crate) fn begin(&mut self, head: ResponseHead, asked: Asked, length: Option<u64>, server_name: &str) {
+    pub(crate) fn begin(&mut self, head: ResponseHead, asked: Asked, length: Option<u64>, house: &House) {
         self.status = head.status();
-        let finished = head.finish(&asked, length, &clock::date(), server_name);
+        let finished = head.finish(&asked, length, &clock::date(), &house.settings.server_name);
+        if house.wants_head {
+            self.head.clone_from(&finished.bytes);
+        }
         (self.buffer, self.at, self.sent, self.overlong) = (finished.bytes, 0, 0, false);
         self.keep_alive = finished.keep_alive;
         self.framing = Some(finished.framing);
@@ -86,10 +94,10 @@ impl Output {
     }
 
     /// The bytes of a small response of the server's own.
-    pub(crate) fn framed(response: Response, asked: Asked, server_name: &str) -> Vec<u8> {
+    pub(crate) fn framed(response: Response, asked: Asked, house: &House) -> Vec<u8> {
         let mut output = Self::default();
         if let Start::Head(head) = response.head {
-            output.begin(head, asked, response.body.length(), server_name);
+            output.begin(head, asked, response.body.length(), house);
             output.take(response.body);
         }
         output.buffer

@@ -3,6 +3,7 @@
 //! The head's bytes and a body small enough for memory share the one buffer they were received in; nothing is copied.
 
 use std::{
+    any::Any,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Weak, atomic::Ordering},
     time::Instant,
@@ -26,6 +27,7 @@ pub struct Request {
     pub(crate) buffer: Vec<u8>,
     /// Who the client is, if the app knows better than the connection.
     pub(crate) told_client: Option<Box<Peer>>,
+    pub(crate) kept: Option<Box<dyn Any + Send>>,
 }
 
 impl Request {
@@ -38,6 +40,7 @@ impl Request {
             is_head: false,
             buffer: Vec::new(),
             told_client: None,
+            kept: None,
         }
     }
 
@@ -150,6 +153,16 @@ impl Request {
     /// A buffer of the connection to write the response's head into, for [`ResponseHead::reuse`].
     pub fn take_buffer(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
+    }
+
+    /// Keeps something of the app's with the request until it is logged.
+    pub fn keep(&mut self, kept: Box<dyn Any + Send>) {
+        self.kept = Some(kept);
+    }
+
+    /// What was kept last.
+    pub fn kept(&self) -> Option<&(dyn Any + Send)> {
+        self.kept.as_deref()
     }
 
     pub(crate) fn asked(&self) -> Asked {

@@ -81,6 +81,8 @@ pub struct Record<'a> {
     pub request: &'a Request,
     /// The status sent.
     pub status: u16,
+    /// The head of the response as it was framed, where [`App::wants_head`](crate::App::wants_head); else nothing.
+    pub head: &'a [u8],
     /// Body bytes sent, framing not counted.
     pub sent: u64,
     /// From the first byte of the request to the last of the response.

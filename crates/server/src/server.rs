@@ -75,13 +75,13 @@ impl Server {
     pub fn rehearse(&self, target: &str) -> io::Result<String> {
         let (name, port) = self.listeners.first().map(Listener::server_name_and_port).unwrap_or_default();
         let settings = Settings { proxy_protocol: None, ..self.settings.clone() };
-        let house = House::new(settings, false);
+        let house = House::new(settings, false, false);
         rehearse(&*self.app, Arc::new(house), target, &format!("{name}:{port}"))
     }
 
     /// Serves until ordered to end. Errors only where the system refuses a poll set, a thread or a shared page.
     pub fn run(self) -> io::Result<Ended> {
-        let house = Arc::new(House::new(self.settings, self.app.wants_log()));
+        let house = Arc::new(House::new(self.settings, self.app.wants_log(), self.app.wants_head()));
         let the_loop = Loop::new(self.listeners, self.watches, Arc::clone(&house))?;
         Arc::new(Crew::new(the_loop, self.app, self.notice, &house.settings)?).run()
     }

@@ -123,6 +123,7 @@ pub(crate) struct House {
     pub(crate) settings: Settings,
     pub(crate) limits: Arc<Limits>,
     pub(crate) wants_log: bool,
+    pub(crate) wants_head: bool,
     /// Set once the server is told to end: every response from then on closes its connection.
     pub(crate) draining: AtomicBool,
     /// What is left of [`Settings::bodies_in_memory`].
@@ -130,9 +131,9 @@ pub(crate) struct House {
 }
 
 impl House {
-    pub(crate) fn new(settings: Settings, wants_log: bool) -> Self {
+    pub(crate) fn new(settings: Settings, wants_log: bool, wants_head: bool) -> Self {
         let limits = Arc::new(settings.limits.clone());
         let room = AtomicUsize::new(settings.bodies_in_memory);
-        Self { settings, limits, wants_log, draining: AtomicBool::new(false), room }
+        Self { settings, limits, wants_log, wants_head, draining: AtomicBool::new(false), room }
     }
 }

@@ -113,7 +113,7 @@ pub(crate) fn use_large_pages(memory: &mut [MaybeUninit<u8>]) {
 ///
 /// # Safety
 /// Any thread of any process may use it at any time, and zero bytes are a valid one.
-pub(crate) unsafe trait Atomic: Sync {}
+pub unsafe trait Atomic: Sync {}
 
 // SAFETY: so says its documentation.
 unsafe impl Atomic for AtomicU8 {}
@@ -121,7 +121,7 @@ unsafe impl Atomic for AtomicU8 {}
 unsafe impl Atomic for AtomicU64 {}
 
 /// Numbers that parent and children see alike.
-pub(crate) struct SharedPage<T> {
+pub struct SharedPage<T> {
     start: *const T,
     count: usize,
 }
@@ -132,7 +132,8 @@ unsafe impl<T: Atomic> Send for SharedPage<T> {}
 unsafe impl<T: Atomic> Sync for SharedPage<T> {}
 
 impl<T: Atomic> SharedPage<T> {
-    pub(crate) fn new(count: usize) -> io::Result<Self> {
+    /// So many of them, all zero. One at least.
+    pub fn new(count: usize) -> io::Result<Self> {
         let count = count.max(1);
         // SAFETY: a fresh anonymous mapping, zeroed by the system; zero is valid for an Atomic.
         let start = unsafe {
@@ -146,7 +147,8 @@ impl<T: Atomic> SharedPage<T> {
         Ok(Self { start: start.cast(), count })
     }
 
-    pub(crate) fn get(&self, index: usize) -> &T {
+    /// The number at an index, which starts again from the first past the last.
+    pub fn get(&self, index: usize) -> &T {
         // SAFETY: the mapping holds `count` of them, aligned as a page is, and lives as long as `self`; the modulo keeps any index inside.
         unsafe { &*self.start.add(index % self.count) }
     }

@@ -169,8 +169,7 @@ impl Call {
             return;
         }
         let text = format!("504 {}: {TOO_LONG}\n", mlws_http1::reason(504));
-        let server_name = &self.wire.house.settings.server_name;
-        self.wire.forfeit(&Output::framed(Response::plain(504, text), self.asked, server_name));
+        self.wire.forfeit(&Output::framed(Response::plain(504, text), self.asked, &self.wire.house));
     }
 }
 

@@ -16,7 +16,7 @@ impl Writer {
     /// An error leaves the connection ended: a part of the head may have been sent.
     pub(crate) fn start(wire: Arc<Wire>, head: ResponseHead, asked: Asked) -> io::Result<Self> {
         let mut output = Output::default();
-        output.begin(head, asked, None, &wire.house.settings.server_name);
+        output.begin(head, asked, None, &wire.house);
         output.write_blocking(&wire).inspect_err(|_| wire.hang_up())?;
         Ok(Self { wire, output })
     }

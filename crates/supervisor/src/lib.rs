@@ -120,6 +120,11 @@ pub enum News {
         /// How many there are.
         workers: usize,
     },
+    /// There are now so many workers that serve. A master above masters does not know.
+    Workers {
+        /// Their number.
+        serving: usize,
+    },
     /// A new generation starts, with the settings that [`Owner::reload`] gave.
     Reloading,
     /// It could not start; the one before serves on.

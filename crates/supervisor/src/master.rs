@@ -52,6 +52,8 @@ pub(crate) struct Master<'a> {
     reload_again: bool,
     /// The present generation was announced as ready.
     announced: bool,
+    /// How many workers the owner was last told of.
+    serving: usize,
     forks: u64,
     /// A second master that this one has started, on USR2.
     second: Option<Pid>,
@@ -104,6 +106,7 @@ impl<'a> Master<'a> {
             leaving: Vec::new(),
             reload_again: false,
             announced: false,
+            serving: 0,
             forks: 0,
             second: None,
         })
@@ -119,6 +122,7 @@ impl<'a> Master<'a> {
             self.listen();
             self.reap();
             self.hand_over();
+            self.count();
             self.lose_patience();
             if let Some(Newborn { number, line }) = self.top_up() {
                 return End::Forked(Worker::new(number, self.forks, OwnedFd::from(line), self.signals));
@@ -275,6 +279,15 @@ impl<'a> Master<'a> {
         }
         if self.coming.is_none() && std::mem::take(&mut self.reload_again) {
             self.reload();
+        }
+    }
+
+    /// Tells the owner how many workers serve, if that has changed.
+    fn count(&mut self) {
+        let serving = self.processes().filter(|process| process.is_ready()).count();
+        if serving != self.serving && !self.settings.is_above_masters {
+            self.serving = serving;
+            self.owner.hear(News::Workers { serving });
         }
     }
 

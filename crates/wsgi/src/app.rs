@@ -49,6 +49,8 @@ pub(crate) struct Wsgi {
     access: Option<Arc<AccessLog>>,
     hooks: Option<Arc<Hooks>>,
     sendfile: bool,
+    /// The same, if it wants something of the environ.
+    keeper: Option<Arc<AccessLog>>,
     sys: Py<PyModule>,
     has_gil: bool,
     /// Set in a child that was forked for one request.
@@ -89,6 +91,7 @@ impl Wsgi {
         Ok(Self {
             application,
             environ,
+            keeper: facts.access.clone().filter(|access| access.wants_environ()),
             access: facts.access,
             hooks: facts.hooks,
             sendfile: facts.sendfile,
@@ -121,11 +124,15 @@ impl Wsgi {
             Ok(told) => told.flatten(),
             Err(error) => return failure::before_head(py, &Label::of(request), &error),
         };
+        let kept = self.keeper.as_ref().map(|keeper| (keeper, environ.clone()));
         let (outcome, stage) = start_response.get().lend(py, request, || {
             let returned = self.application.bind(py).call1((environ, &start_response))?;
             Answer::of(&returned, self.sendfile)
         });
         self.keep(py, start_response);
+        if let Some((keeper, environ)) = kept {
+            keeper.keep(&environ, request);
+        }
         if let Some(input) = input {
             let goes_on = outcome.as_ref().is_ok_and(|answer| answer.goes_on(&stage));
             let is_ours = self.has_gil && ffi::is_sole_reference(py, input.as_unbound());
@@ -191,6 +198,10 @@ impl App for Wsgi {
 
     fn wants_log(&self) -> bool {
         self.access.is_some()
+    }
+
+    fn wants_head(&self) -> bool {
+        self.access.as_ref().is_some_and(|access| access.wants_head())
     }
 
     fn log(&self, record: &Record<'_>) {

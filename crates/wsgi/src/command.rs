@@ -77,7 +77,12 @@ pub(crate) fn write_log(level: u32, text: &str) {
         body_timeout=30, body_rate=512, write_timeout=60, forwarded_allow_ips='127.0.0.1,::1', secure_scheme_header=None, \
         forwarder_headers=None, header_map='drop', root_path=None, proxy_protocol='off', \
         proxy_allow_from='127.0.0.1,::1', forwarded_fields=None, chdir=None, pythonpath=None, pid=None, daemon=False, \
-        user=None, group=None, umask=None, initgroups=False, name=None, log_level='info', error_logfile='-', access_logfile=None, \
+        user=None, group=None, umask=None, initgroups=False, name=None, log_level='info', error_logfile='-', \
+        error_logformat='text', access_logfile=None, \
+        access_logformat='%(h)s %(l)s %(u)s %(t)s \"%(r)s\" %(s)s %(b)s \"%(f)s\" \"%(a)s\"', capture_output=False, \
+        enable_stdio_inheritance=False, log_config=None, log_config_json=None, log_syslog=False, \
+        log_syslog_to='udp://localhost:514', log_syslog_prefix=None, log_syslog_facility='user', \
+        disable_redirect_access_to_syslog=False, statsd_host=None, statsd_prefix='', dogstatsd_tags='', \
         reload=False, reload_engine='auto', reload_extra_file=None)"
 )]
 pub(crate) fn serve(

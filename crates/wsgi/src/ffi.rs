@@ -85,6 +85,12 @@ pub(crate) fn is_sole_reference<T>(py: Python<'_>, object: &Py<T>) -> bool {
     unsafe { ffi::Py_REFCNT(object.bind(py).as_ptr()) == 1 }
 }
 
+/// Whether this thread is attached to the interpreter, so that it can use it without waiting.
+pub(crate) fn is_attached() -> bool {
+    // SAFETY: it only looks at the state of the calling thread, and works in any, also where there is no interpreter.
+    unsafe { ffi::PyGILState_Check() == 1 }
+}
+
 /// A descriptor of our own for the file behind one that Python code holds.
 pub(crate) fn duplicate(_py: Python<'_>, descriptor: RawFd) -> io::Result<OwnedFd> {
     if descriptor < 0 {

@@ -15,8 +15,14 @@
 //! | [`process`]       | service managers, daemons, containers, pidfiles, users |
 //! | [`logging`]       | the log, on stderr or in a file |
 //! | [`access`]        | a line for each request |
+//! | [`python_logging`] | either in Python's own logging |
+//! | [`syslog`]        | both also to syslog |
+//! | [`statsd`]        | counts and durations for a collector |
+//! | [`remote`]        | a socket to one of these |
 //! | [`stacks`]        | where a process crashed, or where a request hangs |
 //! | [`logfile`]       | a file that can be opened anew |
+//! | [`sink`]          | writing without waiting for a reader |
+//! | [`json`]          | strings of JSON |
 //! | [`refusal`]       | why nothing is served |
 //! | [`ffi`]           | all the unsafe code |
 
@@ -26,15 +32,21 @@ mod command;
 mod environment;
 mod ffi;
 mod hooks;
+mod json;
 mod loader;
 mod logfile;
 mod logging;
 mod process;
+mod python_logging;
 mod refusal;
 mod reload;
+mod remote;
 mod serving;
 mod settings;
+mod sink;
 mod stacks;
+mod statsd;
+mod syslog;
 
 /// What Python sees.
 #[pyo3::pymodule(gil_used = false)]

@@ -218,7 +218,7 @@ fn is_a(node: &Bound<'_, PyAny>, kind: &str) -> PyResult<bool> {
     Ok(node.get_type().name()? == kind)
 }
 
-fn extend_path(py: Python<'_>, folders: &[PathBuf]) -> PyResult<()> {
+pub(crate) fn extend_path(py: Python<'_>, folders: &[PathBuf]) -> PyResult<()> {
     let path = py.import("sys")?.getattr("path")?;
     for folder in folders {
         let folder = folder.as_os_str();

@@ -1,70 +1,117 @@
-//! A file that lines are appended to, and that can be opened anew once something has moved it away.
+//! A file that lines are appended to, and that can be opened anew once something has moved it away; or stdout, or stderr.
 //!
-//! The one thing to know: it has the same descriptor for ever, for Python's `faulthandler` writes to that. The master opens it, with the rights that it has; the owner is set so that a worker that has given up its
-//! rights can open it again.
+//! The one thing to know: it has the same descriptor for ever, for Python's `faulthandler` writes to that. The master opens it, with
+//! the rights that it has; the owner is set so that a worker that has given up its rights can open it again.
 
 use std::{
-    fs::OpenOptions,
     io,
-    os::{
-        fd::{AsRawFd, OwnedFd, RawFd},
-        unix::fs::fchown,
-    },
+    os::{fd::RawFd, unix::fs::fchown},
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock},
+    sync::{PoisonError, RwLock, RwLockReadGuard},
 };
 
-use rustix::io::{DupFlags, retry_on_intr};
+use rustix::{
+    fs::{FileType, fstat},
+    stdio::{dup2_stderr, dup2_stdout, stderr, stdout},
+};
 
-use crate::process::Identity;
+use crate::{
+    process::Identity,
+    sink::{Sink, Tally},
+};
 
 pub(crate) struct LogFile {
-    path: PathBuf,
-    owner: Option<(u32, u32)>,
-    file: RwLock<OwnedFd>,
+    place: Place,
+    sink: RwLock<Sink>,
+    lost: Tally,
+}
+
+enum Place {
+    File(PathBuf, Option<(u32, u32)>),
+    Stdout,
+    Stderr,
 }
 
 impl LogFile {
     /// Opens a file to append to it. It is given to `identity`, if there is one.
     pub(crate) fn open(path: &Path, identity: Option<&Identity>) -> io::Result<Self> {
-        let path = std::path::absolute(path)?;
-        let owner = identity.map(Identity::ids);
-        Ok(Self { file: RwLock::new(open(&path, owner)?), path, owner })
+        Self::at(Place::File(std::path::absolute(path)?, identity.map(Identity::ids)))
     }
 
-    /// Opens the path anew. Where that fails, lines go on to the old file, and the log tells.
+    pub(crate) fn stdout() -> io::Result<Self> {
+        Self::at(Place::Stdout)
+    }
+
+    pub(crate) fn stderr() -> io::Result<Self> {
+        Self::at(Place::Stderr)
+    }
+
+    fn at(place: Place) -> io::Result<Self> {
+        Ok(Self { sink: RwLock::new(place.open()?), place, lost: Tally::new() })
+    }
+
+    /// Opens the path anew, if it is one. Where that fails, lines go on to the old file, and the log tells.
     pub(crate) fn reopen(&self) {
-        let reopened = open(&self.path, self.owner).and_then(|file| {
-            let place = &mut *self.file.write().unwrap_or_else(PoisonError::into_inner);
-            Ok(rustix::io::dup3(file, place, DupFlags::CLOEXEC)?)
-        });
-        if let Err(error) = reopened {
-            log::error!("{} cannot be opened anew ({error}); the old file goes on", self.path.display());
+        if let Place::File(path, _) = &self.place
+            && let Err(error) = self.open_place_again()
+        {
+            log::error!("{} cannot be opened anew ({error}); the old file goes on", path.display());
         }
+    }
+
+    /// Follows where stdout or stderr leads now, if it is one of them. Not to be done in vain: a worker that has given up its rights
+    /// may not open a pipe that its master could.
+    pub(crate) fn follow(&self) {
+        if !matches!(self.place, Place::File(..)) {
+            let _ = self.open_place_again(); // there is nowhere left to tell
+        }
+    }
+
+    fn open_place_again(&self) -> io::Result<()> {
+        let sink = self.place.open()?;
+        self.sink.write().unwrap_or_else(PoisonError::into_inner).become_another(&sink)
     }
 
     pub(crate) fn descriptor(&self) -> RawFd {
-        self.file.read().unwrap_or_else(PoisonError::into_inner).as_raw_fd()
+        self.sink().descriptor()
     }
 
-    /// Writes in one piece. A full disk loses the line and nothing else.
-    pub(crate) fn write(&self, mut line: &[u8]) {
-        let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
-        while let Ok(written @ 1..) = retry_on_intr(|| rustix::io::write(&*file, line)) {
-            line = &line[written..];
-        }
+    /// Writes in one piece, without waiting for a reader. A full disk loses the line and nothing else. How many were lost before it,
+    /// if it is time to tell.
+    pub(crate) fn write(&self, line: &[u8]) -> Option<u64> {
+        let outcome = self.sink().write(line);
+        self.lost.count(outcome)
+    }
+
+    /// From now on this process writes here what it means for stdout and stderr.
+    pub(crate) fn capture(&self) -> io::Result<()> {
+        let file = self.sink().for_programs()?;
+        dup2_stdout(&file)?;
+        Ok(dup2_stderr(&file)?)
+    }
+
+    fn sink(&self) -> RwLockReadGuard<'_, Sink> {
+        self.sink.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<OwnedFd> {
-    let file = OpenOptions::new().append(true).create(true).open(path)?;
-    if let Some((user, group)) = owner
-        && file.metadata()?.is_file()
-    {
-        // Only root can, and only where the owner is another is it needed.
-        let _ = fchown(&file, Some(user), Some(group));
+impl Place {
+    fn open(&self) -> io::Result<Sink> {
+        match self {
+            Self::Stdout => Sink::beside(stdout()),
+            Self::Stderr => Sink::beside(stderr()),
+            Self::File(path, owner) => {
+                let sink = Sink::open(path)?;
+                if let Some((user, group)) = owner
+                    && FileType::from_raw_mode(fstat(&sink)?.st_mode) == FileType::RegularFile
+                {
+                    // Only root can, and only where the owner is another is it needed.
+                    let _ = fchown(&sink, Some(*user), Some(*group));
+                }
+                Ok(sink)
+            }
+        }
     }
-    Ok(file.into())
 }
 
 #[cfg(test)]

@@ -38,14 +38,16 @@ use crate::{
     environment::Environment,
     ffi,
     hooks::Hooks,
-    loader::Target,
+    loader::{Target, extend_path},
     logfile::LogFile,
     logging,
     process::{self, Identity, Pidfile, Surroundings},
+    python_logging,
     refusal::Refusal,
     reload::Watch,
-    settings::{Flags, Sources},
+    settings::{ErrorFormat, Flags, Sources},
     stacks,
+    statsd::Statsd,
 };
 
 /// For so many workers there is room to tell each other how many connections they have, even if they were fewer at first.
@@ -64,7 +66,7 @@ pub(crate) fn run(
     sources: &Sources,
     given: Option<Py<PyAny>>,
 ) -> Result<i32, Refusal> {
-    logging::start(flags.logs.level());
+    logging::start(flags.logs.level(), flags.logs.error_logformat == ErrorFormat::Json);
     let application = match given {
         Some(app) => Application::Given(app),
         None => Application::Named(Target::of(py, &flags)?),
@@ -101,7 +103,7 @@ pub(crate) fn check(py: Python<'_>, flags: &Flags) -> Result<i32, Refusal> {
         // Who does not read it has the status.
         let _ = io::stdout().write_all(shown.as_bytes()).and_then(|()| io::stdout().flush());
     }
-    logging::start(flags.logs.level());
+    logging::start(flags.logs.level(), flags.logs.error_logformat == ErrorFormat::Json);
     warn(flags);
     let target = Target::of(py, flags)?;
     Identity::of(&flags.process)?;
@@ -135,6 +137,8 @@ pub(crate) struct House<'a> {
     urls: String,
     pub(crate) sockets: Sockets,
     pub(crate) access: Option<Arc<AccessLog>>,
+    /// Where the workers, their number, are told.
+    statsd: Option<Arc<Statsd>>,
     /// How many connections each worker has.
     pub(crate) shares: Arc<Shares>,
     /// In the process of a generation, and in its workers: the application as it was loaded for all of them.
@@ -160,7 +164,7 @@ impl<'a> House<'a> {
         if let Some(mask) = flags.process.umask {
             umask(Mode::from_raw_mode(mask));
         }
-        let access = open_logs(&flags, identity.as_ref())?;
+        let access = open_logs(py, &flags, &folders, identity.as_ref())?;
         warn(&flags);
         process::name(py, &flags.process, "master");
         let hooks = hooks(py, &flags)?;
@@ -189,6 +193,7 @@ impl<'a> House<'a> {
             urls: sockets.urls(),
             sockets,
             access: access.map(Arc::new),
+            statsd: logging::change().statsd.clone(),
             shares: Arc::new(shares),
             preloaded: None,
             watch: None,
@@ -235,8 +240,9 @@ impl<'a> House<'a> {
         if let Some(mask) = flags.process.umask {
             umask(Mode::from_raw_mode(mask));
         }
-        logging::set_level(flags.logs.level());
-        self.access = open_logs(&flags, identity.as_ref())?.map(Arc::new);
+        logging::follow(flags.logs.level(), flags.logs.error_logformat == ErrorFormat::Json);
+        self.access = open_logs(py, &flags, &self.folders, identity.as_ref())?.map(Arc::new);
+        self.statsd.clone_from(&logging::change().statsd);
         warn(&flags);
         if let Some(hooks) = &hooks {
             hooks.follow(py, self.hooks.as_ref());
@@ -256,6 +262,14 @@ impl<'a> House<'a> {
     fn clear_away(&self) {
         if self.sockets.first.is_none() && self.second.is_none() {
             self.sockets.remove_files();
+        }
+    }
+
+    /// All is well: errors stand in the log, and a daemon has no terminal. Runs in the master and in each worker.
+    pub(crate) fn settle(&self, py: Python<'_>) {
+        self.surroundings.settle(py);
+        if let Some(access) = self.access.as_ref().filter(|_| self.surroundings.moves_streams()) {
+            access.follow_stdout();
         }
     }
 
@@ -293,6 +307,9 @@ impl Owner for House<'_> {
                 &self.flags.process,
                 if is_worker { "worker" } else { "master of a generation" },
             );
+            if self.flags.logs.captures() {
+                logging::capture();
+            }
             let identity = self.identity.take(); // the workers of a preloaded application have it already
             if let Err(refusal) = identity.map_or(Ok(()), |identity| identity.assume()) {
                 logging::critical(&refusal.to_string());
@@ -321,12 +338,15 @@ impl Owner for House<'_> {
     fn hear(&mut self, news: News) {
         match news {
             News::Ready { .. } if self.preloaded.is_some() => {
-                Python::attach(|py| self.surroundings.settle(py));
+                Python::attach(|py| self.settle(py));
             }
             News::Ready { .. } => {
                 let on = format!("on {} ({})", self.urls, processes_and_threads(&self.flags));
                 log::info!("serving {} {on}", self.flags.name());
-                Python::attach(|py| self.surroundings.ready(py, &format!("serving {on}")));
+                Python::attach(|py| {
+                    self.settle(py);
+                    self.surroundings.ready(&format!("serving {on}"));
+                });
             }
             News::Reopen => {
                 reopen_logs(self.access.as_deref());
@@ -349,6 +369,11 @@ impl Owner for House<'_> {
                 }
                 // A socket that the master kept open would let clients wait for nobody.
                 self.sockets.listeners.clear();
+            }
+            News::Workers { serving } => {
+                if let Some(statsd) = &self.statsd {
+                    statsd.workers(serving);
+                }
             }
             News::Reloading => self.surroundings.systemd.reloading(),
             News::ReloadFailed => {
@@ -444,20 +469,45 @@ fn enter_folder(flags: &Flags, started: Option<&Path>) -> Result<Vec<PathBuf>, R
         .collect()
 }
 
-/// The log goes to its file from here on. The access log, if there is to be one.
-fn open_logs(flags: &Flags, identity: Option<&Identity>) -> Result<Option<AccessLog>, Refusal> {
+/// The logs go where they are to go from here on. The access log, if there is to be one.
+fn open_logs(
+    py: Python<'_>,
+    flags: &Flags,
+    folders: &[PathBuf],
+    identity: Option<&Identity>,
+) -> Result<Option<AccessLog>, Refusal> {
     let cannot =
         |path: &Path, error| Refusal::System(format!("cannot open the log {}: {error}", path.display()));
-    let path = &flags.logs.error_logfile;
-    if path.as_os_str() != "-" {
-        logging::write_to(LogFile::open(path, identity).map_err(|error| cannot(path, error))?);
-    } else if flags.process.daemon {
+    let logs = &flags.logs;
+    let path = &logs.error_logfile;
+    let file = (path.as_os_str() != "-").then(|| LogFile::open(path, identity)).transpose();
+    let file = file.map_err(|error| cannot(path, error))?;
+    if file.is_none() && flags.process.daemon && !logs.goes_elsewhere() {
         log::warn!(
             "a daemon has no stderr: its log is lost from when it is ready, unless --error-logfile names a file"
         );
     }
-    let open = |path: &PathBuf| AccessLog::open(path, identity).map_err(|error| cannot(path, error));
-    flags.logs.access_logfile.as_ref().map(open).transpose()
+    logging::change().file = file;
+    let unknown =
+        |error: io::Error| Refusal::System(format!("a collector of logs cannot be reached: {error}"));
+    let syslog = logs.syslog(flags.name()).transpose().map_err(unknown)?.map(Arc::new);
+    let statsd = logs.statsd().transpose().map_err(unknown)?.map(Arc::new);
+    let mut outlets = logging::change();
+    (outlets.syslog, outlets.statsd) = (syslog.clone(), statsd.clone());
+    drop(outlets);
+    configure_python(py, flags, folders)?;
+    let syslog = syslog.filter(|_| !logs.disable_redirect_access_to_syslog);
+    let path = logs.access_logfile.as_deref();
+    AccessLog::open(path, &logs.access_logformat, identity, syslog, statsd)
+        .map_err(|error| cannot(path.unwrap_or(Path::new("-")), error))
+}
+
+/// Sets up Python's logging, if there is a configuration of it, which may name classes of the application's folders.
+fn configure_python(py: Python<'_>, flags: &Flags, folders: &[PathBuf]) -> Result<(), Refusal> {
+    python_logging::forget();
+    let Some(config) = flags.logs.config(py) else { return Ok(()) };
+    extend_path(py, folders).map_err(|error| Refusal::System(error.to_string()))?;
+    python_logging::configure(py, &config, flags.logs.level()).map_err(Refusal::Usage)
 }
 
 fn hooks(py: Python<'_>, flags: &Flags) -> Result<Option<Arc<Hooks>>, Refusal> {
@@ -482,6 +532,7 @@ fn start_again(py: Python<'_>) -> PyResult<Command> {
 /// Something has moved the files away.
 fn reopen_logs(access: Option<&AccessLog>) {
     logging::reopen();
+    python_logging::reopen();
     if let Some(access) = access {
         access.reopen();
     }

@@ -4,22 +4,42 @@
 //! The one thing to know: each process has its own descriptors, so each worker lets go of the terminal by itself, before it says that
 //! it is ready; and the master after the last of them.
 
-use std::{fs::File, io};
+use std::{fs::File, io, os::fd::BorrowedFd};
 
 use pyo3::prelude::*;
-use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdout};
 
-/// Turns stdin, stdout and stderr to /dev/null.
-pub(super) fn leave_terminal(py: Python<'_>) {
+/// Turns stdin to /dev/null, and stdout and stderr too, unless they are captured or to be inherited.
+pub(super) fn leave_terminal(py: Python<'_>, streams: Streams) {
     crate::serving::flush_python(py);
-    if let Err(error) = to_null() {
+    if let Err(error) = to_null(streams) {
         log::warn!("the terminal is kept: {error}");
     }
 }
 
-fn to_null() -> io::Result<()> {
+/// What becomes of stdout and stderr.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Streams {
+    Null,
+    /// They lead into the log.
+    Captured,
+    /// They stay, but for a terminal.
+    Inherited,
+}
+
+fn to_null(streams: Streams) -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
-    Ok(dup2_stderr(&null)?)
+    let goes = |stream: BorrowedFd<'_>| match streams {
+        Streams::Null => true,
+        Streams::Captured => false,
+        Streams::Inherited => rustix::termios::isatty(stream),
+    };
+    if goes(stdout()) {
+        dup2_stdout(&null)?;
+    }
+    if goes(stderr()) {
+        dup2_stderr(&null)?;
+    }
+    Ok(())
 }

@@ -27,6 +27,7 @@ use crate::{
     serving::{end_process, flush_python, is_second_master},
     settings::{Flags, Process},
 };
+use daemon::Streams;
 pub(crate) use pidfile::Pidfile;
 pub(crate) use privileges::Identity;
 pub(crate) use systemd::Systemd;
@@ -38,26 +39,36 @@ pub(crate) struct Surroundings {
     launch: Cell<Option<Launch>>,
     is_daemon: bool,
     is_second: bool,
+    /// What becomes of stdout and stderr of a daemon.
+    streams: Streams,
 }
 
 impl Surroundings {
     /// Runs in the master once all workers are ready.
-    pub(crate) fn ready(&self, py: Python<'_>, status: &str) {
+    pub(crate) fn ready(&self, status: &str) {
         if self.is_daemon || self.is_second {
             self.systemd.main_pid();
         }
         self.systemd.ready(status);
-        self.settle(py);
         if let Some(launch) = self.launch.take() {
             launch.tell(0);
         }
     }
 
+    /// Whether stdout and stderr lead elsewhere once all is well.
+    pub(crate) fn moves_streams(&self) -> bool {
+        self.is_daemon || self.streams == Streams::Captured
+    }
+
     /// From now on the log is where errors stand, and a daemon has no terminal. Runs in the master and in each worker.
     pub(crate) fn settle(&self, py: Python<'_>) {
         logging::settle();
+        if self.streams == Streams::Captured {
+            logging::capture();
+        }
         if self.is_daemon {
-            daemon::leave_terminal(py);
+            daemon::leave_terminal(py, self.streams);
+            logging::follow_streams();
         }
     }
 }
@@ -72,8 +83,13 @@ pub(crate) fn start(
     let systemd = Systemd::from_environment(py)?;
     // A second master is in the background as its first one is.
     let is_daemon = flags.process.daemon && !is_second_master();
+    let streams = match &flags.logs {
+        logs if logs.captures() => Streams::Captured,
+        logs if logs.enable_stdio_inheritance => Streams::Inherited,
+        _ => Streams::Null,
+    };
     let surroundings =
-        Surroundings { systemd, launch: Cell::new(None), is_daemon, is_second: is_second_master() };
+        Surroundings { systemd, launch: Cell::new(None), is_daemon, is_second: is_second_master(), streams };
     let work =
         || if is_daemon { serve_as_daemon(py, hooks, &surroundings, serve) } else { serve(&surroundings) };
     flush_python(py);

@@ -27,7 +27,7 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     hooks.as_ref().map_or(Ok(()), loaded).map_err(failed)?;
     let cannot = |error| Refusal::System(format!("this worker cannot serve: {error}"));
     let voice = worker.voice().map_err(cannot)?;
-    house.surroundings.settle(py);
+    house.settle(py);
     worker.ready();
     let watch = house.watch.take().filter(|_| worker.number == 0);
     let watcher =

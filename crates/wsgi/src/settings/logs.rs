@@ -1,12 +1,24 @@
 //! What is logged, where, and in what form.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use log::LevelFilter;
+use pyo3::{prelude::*, types::PyDict};
+
+use crate::{
+    access::Format,
+    python_logging::LogConfig,
+    remote::Address,
+    statsd::{self, Statsd},
+    syslog::{self, Syslog},
+};
+
+const FORMAT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
 
 #[derive(Args)]
 #[command(next_help_heading = "Logs")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Logs {
     /// The least that is worth a line in the log
     #[arg(
@@ -20,12 +32,72 @@ pub(crate) struct Logs {
     log_level: Level,
 
     /// Where the log goes; `-` is stderr
-    #[arg(long, visible_alias = "log-file", alias = "errorlog", value_name = "FILE", default_value = "-")]
+    #[arg(long, alias = "errorlog", visible_alias = "log-file", value_name = "FILE", default_value = "-")]
     pub(crate) error_logfile: PathBuf,
 
-    /// Where each request gets a line, in the combined format; `-` is stdout
-    #[arg(long, value_name = "FILE", alias = "accesslog")]
+    /// How the log is written: as text, or each record as a JSON object on a line of its own
+    #[arg(long, value_name = "FORM", value_enum, default_value = "text", ignore_case = true)]
+    pub(crate) error_logformat: ErrorFormat,
+
+    /// Where each request gets a line; `-` is stdout
+    #[arg(long, alias = "accesslog", value_name = "FILE")]
     pub(crate) access_logfile: Option<PathBuf>,
+
+    /// What that line says, in gunicorn's atoms (docs/logs.md has all), or `json`
+    #[arg(long, alias = "access_log_format", value_name = "FORMAT", value_parser = Format::read, default_value = FORMAT)]
+    pub(crate) access_logformat: Format,
+
+    /// What the application writes to stdout and stderr goes to the file of --error-logfile
+    #[arg(long)]
+    capture_output: bool,
+
+    /// With --daemon: stdout and stderr stay what they are, unless they are a terminal
+    #[arg(short = 'R', long)]
+    pub(crate) enable_stdio_inheritance: bool,
+
+    /// Log through Python's logging, configured by this file (`logging.config.fileConfig`)
+    #[arg(long, alias = "logconfig", value_name = "FILE")]
+    log_config: Option<PathBuf>,
+
+    /// The same by a JSON file (`logging.config.dictConfig`), which comes before --log-config
+    #[arg(long, alias = "logconfig_json", value_name = "FILE")]
+    log_config_json: Option<PathBuf>,
+
+    /// The same by a dict, which only a program can give; it comes before both.
+    #[arg(skip)]
+    pub(crate) log_config_dict: Option<Py<PyDict>>,
+
+    /// Send both logs to syslog, too
+    #[arg(long, alias = "syslog")]
+    log_syslog: bool,
+
+    /// Where syslog is: `udp://HOST:PORT`, `tcp://HOST:PORT` or `unix://PATH`, which may be followed by #dgram or #stream
+    #[arg(long, alias = "syslog_addr", value_name = "ADDRESS", value_parser = syslog::address, default_value = "udp://localhost:514")]
+    log_syslog_to: Address,
+
+    /// The program in syslog is gunicorn.PREFIX.error, or .access; unless given it is the name of the application
+    #[arg(long, alias = "syslog_prefix", value_name = "PREFIX")]
+    log_syslog_prefix: Option<String>,
+
+    /// What the records are for syslog
+    #[arg(long, alias = "syslog_facility", value_name = "NAME", value_parser = syslog::facility, default_value = "user")]
+    log_syslog_facility: u8,
+
+    /// Keep the access log out of syslog
+    #[arg(long)]
+    pub(crate) disable_redirect_access_to_syslog: bool,
+
+    /// Send counts and durations to a statsd collector: `HOST:PORT` or `unix://PATH`
+    #[arg(long, value_name = "ADDRESS", value_parser = statsd::address)]
+    statsd_host: Option<Address>,
+
+    /// What the names of these metrics begin with, before a dot
+    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    statsd_prefix: String,
+
+    /// Tags to send with each metric, for collectors that know them (`a:1,b:2`)
+    #[arg(long, value_name = "TAGS", default_value = "", hide_default_value = true)]
+    dogstatsd_tags: String,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -35,6 +107,12 @@ enum Level {
     Warning,
     Error,
     Critical,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ErrorFormat {
+    Text,
+    Json,
 }
 
 impl Logs {
@@ -47,5 +125,37 @@ impl Logs {
             // `log` has no such level; what is critical here is written past it (`logging::critical`).
             Level::Critical => LevelFilter::Off,
         }
+    }
+
+    /// Whether stdout and stderr lead into the log's file.
+    pub(crate) fn captures(&self) -> bool {
+        self.capture_output && self.error_logfile.as_os_str() != "-"
+    }
+
+    /// Whether the log has another place than its file.
+    pub(crate) fn goes_elsewhere(&self) -> bool {
+        self.log_syslog
+            || self.log_config.is_some()
+            || self.log_config_json.is_some()
+            || self.log_config_dict.is_some()
+    }
+
+    /// The configuration of Python's logging, if there is one.
+    pub(crate) fn config(&self, py: Python<'_>) -> Option<LogConfig> {
+        let dict = self.log_config_dict.as_ref().map(|dict| LogConfig::Dict(dict.clone_ref(py)));
+        let json = || self.log_config_json.clone().map(LogConfig::Json);
+        dict.or_else(json).or_else(|| self.log_config.clone().map(LogConfig::Ini))
+    }
+
+    /// What goes to syslog from an application of this name, if anything does.
+    pub(crate) fn syslog(&self, app: &str) -> Option<io::Result<Syslog>> {
+        let prefix = self.log_syslog_prefix.clone().unwrap_or_else(|| app.replace(':', "."));
+        self.log_syslog.then(|| Syslog::new(&self.log_syslog_to, &prefix, self.log_syslog_facility))
+    }
+
+    pub(crate) fn statsd(&self) -> Option<io::Result<Statsd>> {
+        self.statsd_host
+            .as_ref()
+            .map(|address| Statsd::new(address, &self.statsd_prefix, &self.dogstatsd_tags))
     }
 }

@@ -40,6 +40,7 @@ pub(crate) use self::{
     application::Source,
     config_file::of_python,
     layers::{Layer, Value},
+    logs::ErrorFormat,
     process::{Development, Engine, Process},
     sources::{Sources, Unread, show_completions},
 };
@@ -129,6 +130,7 @@ impl Flags {
         if is_sync && pile.matches.value_source("threads") == Some(ValueSource::DefaultValue) {
             flags.running.threads = 1;
         }
+        flags.logs.log_config_dict = flags.extras.logconfig_dict.take();
         flags.development.reload_extra_file.extend(flags.source.paste.as_deref().and_then(paste::file));
         Ok(flags)
     }

@@ -1,0 +1,438 @@
+"""What the logs say, in which form, and what becomes of it where nobody reads it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from conftest import CONCURRENCY
+from harness import APPS, MLWS, Command, Lines, Server, Wire, eventually, free_port, processes
+
+DEFAULT = re.compile(
+    rb'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /\S* HTTP/1\.1" \d+ \d+ "-" "[-\w]+"'
+)
+
+APP = """
+def app(environ, start_response):
+    environ["REMOTE_USER"] = "me \\u00e9"
+    environ["shop.number"] = 7
+    environ["shopOf"] = "mine"
+    headers = [("Content-Type", "text/plain"), ("Content-Length", "3"), ("X-Odd", 'a "b"')]
+    start_response("200 OK", headers)
+    if environ["PATH_INFO"] == "/fails":
+        raise ValueError("on purpose")
+    return [b"hi\\n"]
+"""
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A folder with an application in it."""
+    (tmp_path / "shop.py").write_text(APP)
+    return tmp_path
+
+
+def run(*arguments, cwd=APPS):
+    words = [MLWS, *map(str, arguments)]
+    return subprocess.run(words, cwd=cwd, check=False, capture_output=True, text=True, timeout=30)
+
+
+def logged(shop, *options, requests=(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n",)):
+    """The lines of the access log after these requests."""
+    with Server("shop:app", *options, "--access-logfile", "-", cwd=shop) as server:
+        for request in requests:
+            server.talk(request)
+        server.stop()
+        return server.out.wait_for_end().splitlines()
+
+
+# The format of the access log
+
+ATOMS = {
+    "h": r"127\.0\.0\.1",
+    "l": "-",
+    "u": "aladdin",
+    "t": r"\[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]",
+    "r": r"POST /a%20b\?x=1 HTTP/1\.1",
+    "m": "POST",
+    "U": "/a b",
+    "q": "x=1",
+    "H": r"HTTP/1\.1",
+    "s": "200",
+    "B": "3",
+    "b": "3",
+    "f": "http://there/",
+    "a": "a tester",
+    "T": "0",
+    "M": r"\d+",
+    "D": r"\d+",
+    "L": r"0\.\d{6}",
+    "p": r"<\d+>",
+    "{X-Request-Id}i": "second",
+    "{x-none}i": "-",
+    "{x-odd}o": r"a \\x22b\\x22",
+    "{content-length}o": "3",
+    "{server}o": "mylittlewebserver",
+    "{x-none}o": "-",
+    "{REMOTE_USER}e": r"me \\xc3\\xa9",
+    "{http_referer}e": "http://there/",
+    "{shop.number}e": "7",
+    "{SHOP.NUMBER}e": "7",
+    "{shopOf}e": "mine",
+    "{none}e": "-",
+    "nothing": "-",
+}
+REQUEST = (
+    b"POST /a%20b?x=1 HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nReferer: http://there/\r\nUser-Agent: a tester\r\n"
+    b"X-Request-Id: first\r\nx-request-ID: second\r\nAuthorization: Basic "
+    + base64.b64encode(b"aladdin:sesame")
+    + b"\r\nConnection: close\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("concurrency", CONCURRENCY)
+def test_each_atom_of_gunicorn_says_what_it_says_there(shop, concurrency):
+    form = "|".join(f"%({atom})s" for atom in ATOMS)
+    options = ("--access-logformat", form, *CONCURRENCY[concurrency])
+    (line,) = logged(shop, *options, requests=[REQUEST])
+    values = line.split("|")
+    assert len(values) == len(ATOMS)
+    for (atom, expected), value in zip(ATOMS.items(), values):
+        assert re.fullmatch(expected, value), atom
+
+
+def test_an_atom_that_does_not_exist_is_told_of_at_the_start(start):
+    server = start("raw", "--access-logfile", "-", "--access-logformat", "%(h)s %(X)s")
+    server.log.wait_for(r"WARNING\] --access-logformat: there is no atom %\(X\)s")
+
+
+def test_width_precision_and_percent_are_as_in_python(shop):
+    form = "%(m)6s|%(m)-6s|%(m).2s|%(s)05d|100%%|%(D)d"
+    (line,) = logged(shop, "--access-logformat", form)
+    assert re.fullmatch(r"   GET\|GET   \|GE\|00200\|100%\|\d+", line)
+
+
+@pytest.mark.parametrize("form", ["%h %l", "%(h)", "%(h)d", "100%", "%(h"])
+def test_a_format_that_is_none_is_an_error_of_the_start(form):
+    ended = run("raw", "--bind", "127.0.0.1:0", "--access-logformat", form)
+    assert ended.returncode == 2
+    assert "--access-logformat" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("form", ['"%(U)s" "%(q)s" "%({x-evil}i)s" "%({http_x_evil}e)s" "%(u)s"', "json"])
+def test_no_client_can_forge_a_line_in_any_format(shop, form):
+    user = base64.b64encode(b'a"\n\x1b[31m:x')
+    evil = (
+        b'GET /%0d%0a%22%1b?"\x5c HTTP/1.1\r\nHost: test\r\nX-Evil: a" \\ \xe9\r\nAuthorization: Basic '
+        + user
+        + b"\r\nConnection: close\r\n\r\n"
+    )
+    (line,) = logged(shop, "--access-logformat", form, requests=[evil])
+    assert line.isascii() and line.isprintable()
+    if form == "json":
+        assert json.loads(line)["path"] == '/\r\n"\x1b'
+    else:
+        assert len(line.split('"')) == 11
+
+
+def test_a_line_of_json_has_the_keys_that_are_documented(shop):
+    requests = [REQUEST, b"GET /fails HTTP/1.0\r\nUser-Agent: \xc3\xa9 \xe2\x82\xac\r\n\r\n"]
+    lines = logged(shop, "--access-logformat", "json", requests=requests)
+    full, sparse = map(json.loads, lines)
+    text = (Path(__file__).parent.parent / "docs" / "logs.md").read_text()
+    documented = re.findall(r"^\| `(\w+)` \| (?:string|number)", text, re.MULTILINE)
+    assert list(full) == list(sparse) == documented
+    assert datetime.fromisoformat(full["time"]).tzinfo
+    assert (full["client"], full["user"], full["method"]) == ("127.0.0.1", "aladdin", "POST")
+    assert (full["target"], full["path"], full["query"]) == ("/a%20b?x=1", "/a b", "x=1")
+    assert (full["protocol"], full["host"], full["status"], full["bytes"]) == ("HTTP/1.1", "test", 200, 3)
+    assert (full["referer"], full["user_agent"]) == ("http://there/", "a tester")
+    assert 0 <= full["duration"] < 30
+    assert isinstance(full["pid"], int)
+    assert sparse["user"] is sparse["host"] is sparse["referer"] is None
+    assert (sparse["status"], sparse["user_agent"]) == (500, "\u00e9 \u20ac")
+
+
+# The form of the log
+
+
+def test_each_record_of_the_log_is_json_if_asked(start):
+    server = start("raw", "--error-logformat", "json", "--access-logfile", "-")
+    assert server.get("/failures/raises").status == 500
+    server.log.wait_for("on fire")
+    server.stop()
+    records = [json.loads(line) for line in server.log.wait_for_end().splitlines()]
+    assert all(list(record) == ["time", "level", "pid", "message"] for record in records)
+    (failure,) = [record for record in records if "on fire" in record["message"]]
+    assert failure["level"] == "ERROR"
+    assert failure["message"].count("\n") > 2
+    assert datetime.fromisoformat(failure["time"]).tzinfo
+    assert {record["pid"] for record in records} > {server.pid, failure["pid"]} - {failure["pid"]}
+
+
+@pytest.mark.parametrize(("environ", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_a_level_has_its_colour_on_a_terminal_that_wants_one(environ, coloured):
+    reader, writer = pty.openpty()
+    command = [MLWS, "no_such_module", "--bind", "127.0.0.1:0"]
+    ended = subprocess.run(
+        command, stderr=writer, stdout=subprocess.DEVNULL, env={**os.environ, **environ}, check=False
+    )
+    os.close(writer)
+    said = read_all(reader)
+    assert ended.returncode == 3
+    assert (b"[\x1b[31mCRITICAL\x1b[0m]" in said) == coloured
+    assert (b"[CRITICAL]" in said) != coloured
+
+
+# Nobody reads
+
+
+def read_all(descriptor):
+    """What is there, without waiting for more."""
+    os.set_blocking(descriptor, False)
+    said = b""
+    while True:
+        try:
+            piece = os.read(descriptor, 1 << 16)
+        except (BlockingIOError, OSError):
+            return said
+        if not piece:
+            return said
+        said += piece
+
+
+def a_pipe():
+    return os.pipe()
+
+
+def a_socket():
+    return [end.detach() for end in socket.socketpair()]
+
+
+def a_terminal():
+    return pty.openpty()
+
+
+class Unread(Command):
+    """A server whose stdout and stderr lead to something that is not read until the test does."""
+
+    def __init__(self, make, *options, app="raw"):
+        self.port = free_port()
+        (self.stdout, out), (self.stderr, error) = make(), make()
+        self.process = subprocess.Popen(
+            [MLWS, app, "--bind", f"127.0.0.1:{self.port}", "--access-logfile", "-", *options],
+            cwd=APPS,
+            stdout=out,
+            stderr=error,
+            start_new_session=True,
+        )
+        self.pid = self.process.pid
+        assert os.get_blocking(out) and os.get_blocking(error)
+        os.close(out)
+        os.close(error)
+        self.log = self.out = Lines(io.StringIO())
+        Command.alive.append(self)
+        eventually(self.listens, "the server")
+
+    def listens(self):
+        try:
+            self.wire().close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    def wire(self):
+        return Wire(("127.0.0.1", self.port))
+
+    def end(self):
+        super().end()
+        os.close(self.stdout)
+        os.close(self.stderr)
+
+    def workers(self):
+        return [process.pid for process in self.family() if process.parent == self.pid]
+
+    def answers(self, times, agent="tester"):
+        """So many answers to good requests, and one that is a 500 with a traceback for every ten of them."""
+        fields = f"User-Agent: {agent}\r\n"
+        with self.wire() as wire:
+            for number in range(times):
+                assert wire.request("/answers/hello", headers=fields).status == 200
+                if number % 10 == 0:
+                    # Its target is in the log, too.
+                    assert wire.request(f"/failures/raises?{agent * 10}", headers=fields).status == 500
+
+
+@pytest.mark.parametrize("make", [a_pipe, a_socket, a_terminal])
+@pytest.mark.parametrize("concurrency", CONCURRENCY)
+def test_logs_that_nobody_reads_hold_up_nobody(concurrency, make, at_length):
+    times = at_length(300 if concurrency == "fork" else 4000, 20_000)
+    with Unread(make, *CONCURRENCY[concurrency]) as server:
+        server.answers(times, agent="x" * 700)
+        lines = read_all(server.stdout).replace(b"\r\n", b"\n").split(b"\n")
+        assert 0 < len(lines) < times
+        # A terminal takes the beginning of a line where there is room for no more. Its end follows, unless the process is gone.
+        assert all(DEFAULT.fullmatch(line) for line in lines[:-1]) or (make, concurrency) == (
+            a_terminal,
+            "fork",
+        )
+        said = [read_all(server.stderr)]
+
+        def told():
+            server.answers(10)
+            read_all(server.stdout)
+            said.append(read_all(server.stderr))
+            text = b"".join(said)
+            return (
+                re.search(rb"(\d+) lines of the access log are lost", text) and b"records of this log" in text
+            )
+
+        eventually(told, "what was lost to be told")
+        assert os.get_blocking(server.stdout) is False  # by this test, and for its own end alone
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run workers as somebody else")
+def test_a_pipe_of_the_masters_is_no_hindrance_for_a_worker_with_fewer_rights():
+    """Two write to it, so that to ask for room before each write would not do."""
+    with Unread(a_pipe, "--user", "nobody", "--workers", "2", app="whoami") as server:
+        for _ in range(2):
+            with server.wire() as wire:
+                for _ in range(500):
+                    assert wire.request("/", headers=f"User-Agent: {'x' * 300}\r\n").status == 200
+            os.kill(server.pid, signal.SIGUSR1)
+        assert DEFAULT.match(read_all(server.stdout))
+        for worker in server.workers():
+            flags = [
+                int(
+                    re.search(
+                        r"flags:\s+(\d+)", Path(f"/proc/{worker}/fdinfo/{entry.name}").read_text()
+                    ).group(1),
+                    8,
+                )
+                for entry in Path(f"/proc/{worker}/fd").iterdir()
+                if os.readlink(entry) == os.readlink(f"/proc/{worker}/fd/1")
+            ]
+            assert sorted(bool(flag & os.O_NONBLOCK) for flag in flags) == [False, True]
+
+
+def test_the_lookout_and_the_master_do_not_wait_for_readers(tmp_path):
+    with Unread(a_pipe, "--timeout", "1", "--threads", "2") as server:
+        server.answers(1500, agent="x" * 300)
+        (worker,) = server.workers()
+        with server.wire() as wire:
+            assert wire.request("/hangs/keeps_the_gil").status == 504
+        eventually(lambda: worker not in server.workers(), "the worker to be replaced")
+        server.answers(10)
+        (worker,) = server.workers()
+        os.kill(server.pid, signal.SIGHUP)
+        eventually(lambda: server.workers() and worker not in server.workers(), "the reload")
+        server.answers(10)
+
+
+def test_a_fifo_as_a_log_needs_no_reader(start, tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    server = start("raw", "--access-logfile", fifo)
+    for _ in range(300):
+        server.get("/answers/hello", headers={"User-Agent": "x" * 1000})
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    lines = read_all(reader).splitlines()
+    assert 10 < len(lines) < 300
+    assert all(DEFAULT.fullmatch(line) for line in lines)
+    server.get("/answers/hello")
+    server.log.wait_for(rf"\b{300 - len(lines)} lines of the access log are lost")
+    os.kill(server.pid, signal.SIGUSR1)
+    server.get("/answers/hello")
+    eventually(lambda: read_all(reader), "lines after the fifo was opened anew")
+    os.close(reader)
+
+
+# What the application writes itself
+
+TALKER = """
+import os, sys
+print("while loading")
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    print("to stdout", environ["PATH_INFO"], flush=True)
+    sys.stderr.write("to stderr\\n")
+    os.system("echo by a child")
+    return [b""]
+"""
+
+
+@pytest.fixture
+def talker(tmp_path):
+    (tmp_path / "talker.py").write_text(TALKER)
+    return tmp_path
+
+
+@pytest.mark.parametrize("options", [("--threads", "1"), ("--fork",), ("--preload",)], ids=" ".join)
+def test_what_the_application_writes_goes_to_the_log_if_captured(talker, options):
+    log = talker / "log"
+    port = free_port()
+    words = ("--bind", f"127.0.0.1:{port}", "--error-logfile", log, "--capture-output", *options)
+    with Command(MLWS, "talker:app", *words, cwd=talker) as server:
+        eventually(lambda: log.exists() and "serving" in log.read_text())
+        with Wire(("127.0.0.1", port)) as wire:
+            assert wire.request("/").status == 200
+            eventually(lambda: "by a child" in log.read_text())
+            log.rename(talker / "log.1")
+            os.kill(server.pid, signal.SIGUSR1)
+            eventually(lambda: log.exists(), "the log to be opened anew")
+            eventually(
+                lambda: wire.request("/again").status == 200 and "to stdout /again" in log.read_text(),
+                pause=0.1,
+            )
+        server.stop()
+        assert server.log.wait_for_end() == server.out.wait_for_end() == ""
+    before = (talker / "log.1").read_text()
+    for text in ("while loading", "to stdout /", "to stderr", "by a child"):
+        assert before.count(text) >= 1
+    assert before.count("[INFO] serving") == 1
+
+
+def test_a_start_that_fails_is_still_told_on_stderr_where_output_is_captured(tmp_path):
+    options = ("--error-logfile", tmp_path / "log", "--capture-output")
+    ended = run("no_such_module", "--bind", "127.0.0.1:0", *options)
+    assert ended.returncode == 3
+    assert "there is no module 'no_such_module'" in ended.stderr
+
+
+def background(folder, *options):
+    """Starts a daemon; what its command said, and the pid of its master."""
+    words = [MLWS, "talker:app", "--daemon", "--pid", folder / "pid", *options]
+    with open(folder / "out", "wb") as out:
+        subprocess.run(
+            [str(word) for word in words], cwd=folder, check=True, stdout=out, stderr=out, timeout=30
+        )
+    return int((folder / "pid").read_text())
+
+
+@pytest.mark.parametrize("kept", [("--capture-output",), ("-R",)], ids=" ".join)
+def test_what_the_application_of_a_daemon_writes_is_kept_if_asked(talker, kept):
+    port = free_port()
+    pid = background(talker, "--bind", f"127.0.0.1:{port}", "--error-logfile", talker / "log", *kept)
+    try:
+        with Wire(("127.0.0.1", port)) as wire:
+            wire.request("/here")
+        file = talker / ("out" if kept == ("-R",) else "log")
+        eventually(lambda: "to stdout /here" in file.read_text())
+        assert "while loading" in file.read_text()
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        eventually(
+            lambda: not [process for process in processes() if process.pid == pid], "the daemon to end"
+        )

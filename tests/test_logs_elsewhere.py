@@ -1,0 +1,406 @@
+"""Logs that go to Python's logging, to syslog, and what is counted for statsd."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+
+import pytest
+from conftest import CONCURRENCY
+from harness import APPS, DEADLINE, MLWS, ROOT, Command, Server, Wire, eventually, free_port
+
+# As found in the wild.
+INI = """
+[loggers]
+keys=root, gunicorn.error, gunicorn.access
+
+[handlers]
+keys=console, error_file, access_file
+
+[formatters]
+keys=generic, access
+
+[logger_root]
+level=INFO
+handlers=console
+
+[logger_gunicorn.error]
+level=DEBUG
+handlers=error_file
+propagate=1
+qualname=gunicorn.error
+
+[logger_gunicorn.access]
+level=INFO
+handlers=access_file
+propagate=0
+qualname=gunicorn.access
+
+[handler_console]
+class=StreamHandler
+formatter=generic
+args=(sys.stderr, )
+
+[handler_error_file]
+class=logging.FileHandler
+formatter=generic
+args=('%(here)s/error.log',)
+
+[handler_access_file]
+class=logging.FileHandler
+formatter=access
+args=('%(here)s/access.log',)
+
+[formatter_generic]
+format=%(asctime)s|%(process)d|%(levelname)s|%(name)s|%(message)s
+class=logging.Formatter
+
+[formatter_access]
+format=%(message)s
+class=forms.Record
+"""
+
+FORMS = '''
+import json, logging
+
+
+class Record(logging.Formatter):
+    """As people do who want JSON of gunicorn."""
+
+    def format(self, record):
+        args = record.args
+        keys = ["h", "r", "s", "b", "B", "T", "D", "{user-agent}i", "{Content-Type}o", "{path_info}e", "nothing"]
+        return json.dumps({"message": record.getMessage(), **{key: args[key] for key in keys}})
+
+
+def app(environ, start_response):
+    logging.getLogger("shop").info("the shop is asked")
+    if environ["PATH_INFO"] == "/fails":
+        raise ValueError("on purpose")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hi"]
+'''
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "log.ini").write_text(INI)
+    (tmp_path / "forms.py").write_text(FORMS)
+    return tmp_path
+
+
+def serving(*options, folder=None, app="forms:app", **settings):
+    """A command that serves on a port which the log does not tell."""
+    port = free_port()
+    command = Command(MLWS, app, "--bind", f"127.0.0.1:{port}", *options, cwd=folder or APPS, **settings)
+    command.address = ("127.0.0.1", port)
+    eventually(lambda: not command.running() or listens(command.address), "the server")
+    return command
+
+
+def listens(address):
+    try:
+        Wire(address).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def get(command, path="/", headers=""):
+    with Wire(command.address) as wire:
+        return wire.request(path, headers=headers)
+
+
+# Python's logging
+
+
+@pytest.mark.parametrize("concurrency", CONCURRENCY)
+def test_a_log_config_has_both_logs(folder, concurrency):
+    options = ("--log-config", "log.ini", "--error-logfile", folder / "unused", *CONCURRENCY[concurrency])
+    with serving(*options, "--access-logfile", folder / "unused.too", folder=folder) as server:
+        assert get(server, "/a%20%25b", 'User-Agent: a "tester" \xe9\r\n').status == 200
+        assert get(server, "/fails").status == 500
+        access, error = folder / "access.log", folder / "error.log"
+        eventually(lambda: access.read_text().count("\n") == 2 and "on purpose" in error.read_text())
+        first = next(line for line in map(json.loads, access.read_text().splitlines()) if line["s"] == "200")
+        assert re.fullmatch(
+            r'127\.0\.0\.1 - - \[.*\] "GET /a%20%25b HTTP/1\.1" 200 2 "-" "a \\x22tester\\x22 \S+"',
+            first["message"],
+        )
+        assert (first["h"], first["b"], first["B"], first["T"]) == ("127.0.0.1", "2", 2, 0)
+        assert first["{Content-Type}o"] == "text/plain"
+        assert (first["{path_info}e"], first["nothing"]) == ("/a %b", "-")
+        assert first["{user-agent}i"].startswith(r"a \x22tester\x22")
+        assert re.search(r"\|INFO\|gunicorn\.error\|serving forms:app on", error.read_text())
+        assert re.search(r"\|ERROR\|gunicorn\.error\|GET /fails: the application failed\n", error.read_text())
+        server.log.wait_for(r"\|INFO\|shop\|the shop is asked")  # the root logger's handler
+        server.log.wait_for(r"\|INFO\|gunicorn\.error\|serving")  # by propagation
+    assert (folder / "unused").read_text() == ""
+    assert not (folder / "unused.too").exists()
+
+
+def test_usr1_opens_the_files_of_a_log_config_anew(folder):
+    with serving("--log-config", "log.ini", folder=folder) as server:
+        get(server)
+        eventually(lambda: (folder / "access.log").read_text())
+        for name in ("access.log", "error.log"):
+            (folder / name).rename(folder / f"{name}.1")
+        os.kill(server.pid, signal.SIGUSR1)
+        eventually(lambda: get(server).status == 200 and (folder / "access.log").exists(), pause=0.1)
+        eventually(lambda: (folder / "error.log").exists())
+
+
+def test_a_reload_configures_the_new_workers_anew(folder):
+    with serving("--log-config", "log.ini", folder=folder) as server:
+        (folder / "log.ini").write_text(INI.replace("/access.log", "/other.log"))
+        os.kill(server.pid, signal.SIGHUP)
+        eventually(lambda: get(server).status == 200 and (folder / "other.log").exists(), pause=0.1)
+        eventually(lambda: (folder / "other.log").read_text())
+        error = folder / "error.log"
+        (folder / "log.ini").write_text("[loggers]\n")
+        os.kill(server.pid, signal.SIGHUP)
+        eventually(lambda: "the reload has failed" in error.read_text())
+        server.log.wait_for(r"CRITICAL\] --log-config log\.ini: ")
+        assert get(server).status == 200
+
+
+def test_a_hanging_request_is_told_of_where_python_cannot_be_asked(folder):
+    """The thread that holds the interpreter never gives it back."""
+    options = ("--log-config", folder / "log.ini", "--timeout", "1", "--threads", "2", "--pythonpath", folder)
+    with serving(*options, app="raw") as server:
+        assert get(server, "/hangs/keeps_the_gil").status == 504
+        server.log.wait_for(
+            r"\[ERROR\] GET /hangs/keeps_the_gil from 127\.0\.0\.1 has been in the application"
+        )
+        server.log.wait_for(r"hangs\.py")
+        error = folder / "error.log"
+        eventually(lambda: "is followed by" in error.read_text())
+
+
+def test_a_json_config_is_merged_with_the_defaults(folder):
+    config = {"root": {"level": "WARNING", "handlers": ["console"]}, "handlers": None, "formatters": None}
+    config["handlers"] = {
+        "console": {"class": "logging.StreamHandler", "formatter": "mine", "stream": "ext://sys.stdout"},
+        "error_console": {
+            "class": "logging.StreamHandler",
+            "formatter": "mine",
+            "stream": "ext://sys.stderr",
+        },
+    }
+    config["formatters"] = {"mine": {"format": "mine %(name)s %(message)s"}}
+    (folder / "log.json").write_text(json.dumps(config))
+    with serving("--log-config-json", "log.json", folder=folder) as server:
+        get(server)
+        server.log.wait_for("mine gunicorn.error serving forms:app")
+        server.out.wait_for(r'mine gunicorn\.access 127\.0\.0\.1 - - .*"GET / HTTP/1\.1" 200')
+
+
+def test_a_log_that_the_config_does_not_name_stays_what_it_is(folder):
+    config = {"loggers": {"shop": {"level": "INFO", "handlers": ["console"]}}}
+    (folder / "log.json").write_text(json.dumps(config))
+    access = folder / "access.log"
+    with Server(
+        "forms:app", "--log-config-json", "log.json", "--access-logfile", access, cwd=folder
+    ) as server:
+        server.get("/")
+        server.out.wait_for("the shop is asked")
+        eventually(lambda: '"GET / HTTP/1.1" 200' in access.read_text())
+    assert re.search(r"^\[.+\] \[\d+\] \[INFO\] serving", server.log.text, re.MULTILINE)
+
+
+def test_the_example_of_the_documentation_works(folder):
+    text = (ROOT / "docs" / "logs.md").read_text()
+    (folder / "log.json").write_text(text.partition("```json\n")[2].partition("```")[0])
+    with serving("--log-config-json", "log.json", folder=folder) as server:
+        get(server)
+        server.log.wait_for(r"\] \[\d+\] \[INFO\] serving forms:app")
+        eventually(
+            lambda: re.match(r'127\.0\.0\.1 - - .*"GET / HTTP/1\.1" 200', (folder / "access.log").read_text())
+        )
+
+
+def test_the_access_log_of_a_config_may_be_json(folder):
+    with serving("--log-config", "log.ini", "--access-logformat", "json", folder=folder) as server:
+        get(server, "/100%25?%s")
+        eventually(lambda: (folder / "access.log").read_text())
+        record = json.loads((folder / "access.log").read_text())
+        assert json.loads(record["message"])["target"] == "/100%25?%s"
+
+
+BAD_HANDLER = '{"handlers": {"a": {"class": "logging.FileHandler", "filename": "/no/such/folder"}}}'
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "why"),
+    [
+        ("--log-config", None, "No such file"),
+        ("--log-config", "nonsense", "no section headers|is invalid"),
+        ("--log-config", INI.replace("class=forms.Record", "class=forms.Nothing"), "Nothing"),
+        ("--log-config-json", None, "No such file"),
+        ("--log-config-json", "{", "JSONDecodeError"),
+        ("--log-config-json", "[1]", "TypeError"),
+        ("--log-config-json", BAD_HANDLER, "handler 'a': .*No such file"),
+    ],
+)
+def test_a_config_that_is_wrong_is_an_error_of_the_start(folder, option, text, why):
+    path = folder / "config"
+    if text is not None:
+        path.write_text(text)
+    words = [MLWS, "forms:app", "--bind", "127.0.0.1:0", option, path]
+    ended = subprocess.run(words, cwd=folder, check=False, capture_output=True, text=True, timeout=DEADLINE)
+    assert ended.returncode == 2
+    assert re.search(rf"{option} \S+/config: .*({why})", ended.stderr, re.DOTALL)
+    assert "Traceback" not in ended.stderr
+
+
+# Syslog
+
+
+@pytest.fixture
+def syslog():
+    """A collector of datagrams."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as collector:
+        collector.bind(("127.0.0.1", 0))
+        collector.settimeout(DEADLINE)
+        yield collector
+
+
+def datagrams(collector, pattern):
+    """Those that come, up to one that the pattern is found in."""
+    found = []
+    while not found or not re.search(pattern, found[-1]):
+        found.append(collector.recv(1 << 16).decode())
+    return found
+
+
+def address(collector):
+    return "udp://{}:{}".format(*collector.getsockname())
+
+
+def test_both_logs_go_to_syslog_in_gunicorns_form(start, syslog):
+    server = start(
+        "raw", "--log-syslog", "--log-syslog-to", address(syslog), "--log-syslog-facility", "local3"
+    )
+    server.get("/answers/hello")
+    (*records, last) = datagrams(syslog, "GET /answers/hello")
+    assert re.fullmatch(r'<158>gunicorn\.raw\.access: \[\d+\] 127\.0\.0\.1 - - .*" 200 6 .*\0', last)
+    assert any(
+        re.fullmatch(rf"<158>gunicorn\.raw\.error: \[{server.pid}\] serving .*\0", text) for text in records
+    )
+    server.get("/failures/raises")
+    assert any(text.startswith("<155>gunicorn.raw.error: ") for text in datagrams(syslog, "(?s)on fire"))
+
+
+def test_syslog_may_do_without_the_access_log(start, syslog):
+    options = ("--log-syslog", "--log-syslog-to", address(syslog), "--log-syslog-prefix", "shop")
+    server = start("raw", *options, "--disable-redirect-access-to-syslog")
+    server.get("/answers/hello")
+    server.stop()
+    records = datagrams(syslog, "stopping|has ended")
+    assert all(text.startswith("<14>gunicorn.shop.error: ") for text in records)
+
+
+@pytest.mark.parametrize("kind", ["dgram", "stream", None])
+def test_syslog_by_a_unix_socket_comes_back(start, tmp_path, kind):
+    path = tmp_path / "log"
+
+    def collect():
+        path.unlink(missing_ok=True)
+        collector = socket.socket(
+            socket.AF_UNIX, socket.SOCK_STREAM if kind == "stream" else socket.SOCK_DGRAM
+        )
+        collector.bind(str(path))
+        collector.settimeout(DEADLINE)
+        if kind != "stream":
+            return collector
+        collector.listen()
+        return collector
+
+    first = collect()
+    suffix = f"#{kind}" if kind else ""
+    server = start("raw", "--log-syslog", "--log-syslog-to", f"unix://{path}{suffix}")
+    wire = first.accept()[0] if kind == "stream" else first
+    wire.settimeout(DEADLINE)
+    assert datagrams(wire, "serving raw on")
+    wire.close()
+    first.close()
+    with collect() as second:
+        second.settimeout(0.1)
+
+        def comes_back():
+            assert server.get("/answers/hello").status == 200
+            try:
+                wire = second.accept()[0] if kind == "stream" else second
+                wire.settimeout(0.1)
+                return b"GET /answers/hello" in wire.recv(1 << 16)
+            except TimeoutError:
+                return False
+
+        eventually(comes_back, "syslog to be found again")
+
+
+def test_a_syslog_over_tcp_that_is_not_read_holds_up_nobody(start):
+    with socket.create_server(("127.0.0.1", 0)) as collector:
+        port = collector.getsockname()[1]
+        server = start("raw", "--log-syslog", "--log-syslog-to", f"tcp://127.0.0.1:{port}")
+        wire, _ = collector.accept()
+        assert "gunicorn.raw.error" in wire.recv(1 << 16).decode()
+        with server.wire() as client:
+            for _ in range(4000):
+                assert client.request("/answers/hello", headers=f"User-Agent: {'x' * 2000}\r\n").status == 200
+        wire.close()
+    assert server.get("/answers/hello").status == 200
+
+
+def test_a_syslog_that_is_not_there_is_told_of_and_no_more(start, tmp_path):
+    server = start("raw", "--log-syslog", "--log-syslog-to", f"unix://{tmp_path}/none")
+    server.log.wait_for("WARNING.*nobody listens")
+    assert server.get("/answers/hello").status == 200
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--log-syslog-to", "localhost"),
+        ("--log-syslog-to", "udp://localhost:x"),
+        ("--log-syslog-facility", "none"),
+        ("--statsd-host", "localhost"),
+    ],
+)
+def test_an_address_that_is_none_is_an_error_of_the_start(option, value):
+    words = [MLWS, "raw", "--bind", "127.0.0.1:0", option, value]
+    ended = subprocess.run(words, cwd=APPS, check=False, capture_output=True, text=True, timeout=DEADLINE)
+    assert ended.returncode == 2
+    assert option in ended.stderr
+
+
+# Statsd
+
+
+@pytest.mark.parametrize("concurrency", CONCURRENCY)
+def test_statsd_hears_of_requests_records_and_workers(start, syslog, concurrency):
+    host, port = syslog.getsockname()
+    tags = ("--statsd-prefix", "shop.", "--dogstatsd-tags", "a:1,b:2")
+    server = start("raw", "--statsd-host", f"{host}:{port}", *tags, *CONCURRENCY[concurrency])
+    assert "shop.gunicorn.workers:1|g|#a:1,b:2" in datagrams(syslog, "workers")[-1]
+    server.get("/answers/status?status=404%20Not%20Found")
+    metrics = datagrams(syslog, "requests")[-1].split("\n")
+    assert re.fullmatch(r"shop\.gunicorn\.request\.duration:\d+(\.\d+)?\|ms\|#a:1,b:2", metrics[0])
+    assert metrics[1:] == [
+        "shop.gunicorn.requests:1|c|@1.0|#a:1,b:2",
+        "shop.gunicorn.request.status.404:1|c|@1.0|#a:1,b:2",
+    ]
+    server.get("/failures/raises")
+    assert datagrams(syslog, "log")[-1] == "shop.gunicorn.log.exception:1|c|@1.0|#a:1,b:2"
+    assert "status.500:1" in datagrams(syslog, "requests")[-1]
+
+
+def test_statsd_counts_the_workers_of_a_preloaded_application_once(start, syslog):
+    host, port = syslog.getsockname()
+    start("raw", "--statsd-host", f"{host}:{port}", "--preload", "--workers", "2")
+    told = datagrams(syslog, "workers:2")
+    assert set(told) <= {"gunicorn.workers:1|g", "gunicorn.workers:2|g"}
