@@ -139,6 +139,8 @@ pub(crate) struct House<'a> {
     pub(crate) access: Option<Arc<AccessLog>>,
     /// Where the workers, their number, are told.
     statsd: Option<Arc<Statsd>>,
+    /// Python's logging is to be configured anew in each new worker. The master keeps what it has, for what is new may fail.
+    reconfigures: bool,
     /// How many connections each worker has.
     pub(crate) shares: Arc<Shares>,
     /// In the process of a generation, and in its workers: the application as it was loaded for all of them.
@@ -164,7 +166,8 @@ impl<'a> House<'a> {
         if let Some(mask) = flags.process.umask {
             umask(Mode::from_raw_mode(mask));
         }
-        let access = open_logs(py, &flags, &folders, identity.as_ref())?;
+        let access = open_logs(&flags, identity.as_ref())?;
+        configure_python(py, &flags, &folders)?;
         warn(&flags);
         process::name(py, &flags.process, "master");
         let hooks = hooks(py, &flags)?;
@@ -194,6 +197,7 @@ impl<'a> House<'a> {
             sockets,
             access: access.map(Arc::new),
             statsd: logging::change().statsd.clone(),
+            reconfigures: false,
             shares: Arc::new(shares),
             preloaded: None,
             watch: None,
@@ -241,7 +245,8 @@ impl<'a> House<'a> {
             umask(Mode::from_raw_mode(mask));
         }
         logging::follow(flags.logs.level(), flags.logs.error_logformat == ErrorFormat::Json);
-        self.access = open_logs(py, &flags, &self.folders, identity.as_ref())?.map(Arc::new);
+        self.access = open_logs(&flags, identity.as_ref())?.map(Arc::new);
+        self.reconfigures = true;
         self.statsd.clone_from(&logging::change().statsd);
         warn(&flags);
         if let Some(hooks) = &hooks {
@@ -263,6 +268,17 @@ impl<'a> House<'a> {
         if self.sockets.first.is_none() && self.second.is_none() {
             self.sockets.remove_files();
         }
+    }
+
+    /// In a new worker, before anything of the application runs, and with the rights of the master.
+    fn prepare_logs(&mut self, py: Python<'_>) -> Result<(), Refusal> {
+        if std::mem::take(&mut self.reconfigures) {
+            configure_python(py, &self.flags, &self.folders)?;
+        }
+        if self.flags.logs.captures() {
+            logging::capture();
+        }
+        Ok(())
     }
 
     /// All is well: errors stand in the log, and a daemon has no terminal. Runs in the master and in each worker.
@@ -307,8 +323,9 @@ impl Owner for House<'_> {
                 &self.flags.process,
                 if is_worker { "worker" } else { "master of a generation" },
             );
-            if self.flags.logs.captures() {
-                logging::capture();
+            if let Err(refusal) = self.prepare_logs(py) {
+                logging::critical(&refusal.to_string());
+                return refusal.exit_status();
             }
             let identity = self.identity.take(); // the workers of a preloaded application have it already
             if let Err(refusal) = identity.map_or(Ok(()), |identity| identity.assume()) {
@@ -377,6 +394,7 @@ impl Owner for House<'_> {
             }
             News::Reloading => self.surroundings.systemd.reloading(),
             News::ReloadFailed => {
+                self.reconfigures = false; // what the others need may be what has failed
                 self.surroundings.systemd.ready("the last reload has failed; serving as before");
             }
             News::Tick => self.surroundings.systemd.alive(),
@@ -470,12 +488,7 @@ fn enter_folder(flags: &Flags, started: Option<&Path>) -> Result<Vec<PathBuf>, R
 }
 
 /// The logs go where they are to go from here on. The access log, if there is to be one.
-fn open_logs(
-    py: Python<'_>,
-    flags: &Flags,
-    folders: &[PathBuf],
-    identity: Option<&Identity>,
-) -> Result<Option<AccessLog>, Refusal> {
+fn open_logs(flags: &Flags, identity: Option<&Identity>) -> Result<Option<AccessLog>, Refusal> {
     let cannot =
         |path: &Path, error| Refusal::System(format!("cannot open the log {}: {error}", path.display()));
     let logs = &flags.logs;
@@ -495,7 +508,6 @@ fn open_logs(
     let mut outlets = logging::change();
     (outlets.syslog, outlets.statsd) = (syslog.clone(), statsd.clone());
     drop(outlets);
-    configure_python(py, flags, folders)?;
     let syslog = syslog.filter(|_| !logs.disable_redirect_access_to_syslog);
     let path = logs.access_logfile.as_deref();
     AccessLog::open(path, &logs.access_logformat, identity, syslog, statsd)

@@ -197,6 +197,7 @@ pub(super) fn told(origin: &str, error: &clap::Error) -> Refusal {
 /// What is wrong, without how the command is used.
 pub(super) fn sentence(error: &clap::Error) -> String {
     let text = error.render().to_string();
-    let lines: Vec<_> = text.lines().take_while(|line| !line.starts_with("Usage:")).collect();
-    lines.join("\n").trim_start_matches("error: ").trim_end().to_owned()
+    let lines = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim);
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
+    lines.join("; ").trim_start_matches("error: ").to_owned()
 }
