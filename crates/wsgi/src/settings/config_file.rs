@@ -1,7 +1,8 @@
 //! Config files: Python as gunicorn's are, `mlws.toml`, and a table in `pyproject.toml`.
 //!
 //! The one thing to know: a Python config file is a program. What it binds to the name of a setting is that setting, what it
-//! binds to the name of a hook is called when its time comes, and all else is its own business.
+//! binds to the name of a hook is called when its time comes, and all else is its own business. Where gunicorn has another name
+//! for a setting than the flag, only gunicorn's counts there.
 
 use std::path::{Path, PathBuf};
 
@@ -57,9 +58,9 @@ pub(super) fn named(py: Python<'_>, folder: &Path, name: &str) -> Read {
     if let Some(module) = name.strip_prefix("python:") {
         let imported = py.import("importlib").and_then(|importlib| {
             let path = py.import("sys")?.getattr("path")?;
-            path.call_method1("insert", (0, folder))?;
+            path.call_method1("insert", (0, folder.as_os_str()))?;
             let module = importlib.call_method1("import_module", (module,));
-            path.call_method1("remove", (folder,))?;
+            path.call_method1("remove", (folder.as_os_str(),))?;
             module
         });
         let module =
@@ -141,7 +142,7 @@ fn python(py: Python<'_>, path: &Path, name: &str) -> Read {
 /// Runs the file as the module `__config__`, as gunicorn does.
 fn run<'py>(py: Python<'py>, path: &Path) -> PyResult<Bound<'py, PyAny>> {
     let (util, machinery) = (py.import("importlib.util")?, py.import("importlib.machinery")?);
-    let loader = machinery.call_method1("SourceFileLoader", ("__config__", path))?;
+    let loader = machinery.call_method1("SourceFileLoader", ("__config__", path.as_os_str()))?;
     let spec = util.call_method1("spec_from_loader", ("__config__", &loader))?;
     let module = util.call_method1("module_from_spec", (spec,))?;
     py.import("sys")?.getattr("modules")?.set_item("__config__", &module)?;
@@ -170,8 +171,15 @@ fn of_module(py: Python<'_>, name: &str, module: &Bound<'_, PyAny>) -> Read {
                 ));
             } else if key == "ssl_context" {
                 extras.warnings.push(format!("{name}: ssl_context is not called, for TLS is not spoken"));
-            } else if layers::argument(&definition, &key).is_some() {
-                values.push((key, of_python(&value)?));
+            } else if let Some(argument) = layers::argument(&definition, &key) {
+                // A file of gunicorn's may call something of its own `app`, `env`, `name` or `fork`.
+                match layers::gunicorns_name(argument) {
+                    _ if value.is_callable() && !key.ends_with("_class") => {}
+                    Some(theirs) if theirs != key => extras
+                        .warnings
+                        .push(format!("{name}: {key} is no setting in a Python file; {theirs} is")),
+                    _ => values.push((key, of_python(&value)?)),
+                }
             } else if is_plain(&value)
                 && let Some(known) = layers::nearest(&definition, &key)
             {
