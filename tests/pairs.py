@@ -39,7 +39,7 @@ REASONS = {
     "main thread": "With several threads a request may run in the main thread of its worker.",
     "umask": "`--umask` is for all files, those that the app makes as well; gunicorn minds its own only.",
     "commas": "An address list with commas is taken in a config file, too.",
-    "statuses": "Exit status 2 is for what was said wrongly, 3 for what fails while it is loaded (a config file, too), 1 for what the system refuses; gunicorn has 1 for the first two and 4 for an APP that is none.",
+    "statuses": "Exit status 2 is for what was said wrongly, where gunicorn has 1, or 4 for an APP that is none; 3 is for a config file that fails, and for an app that fails `--check-config`, where it has 1.",
     "fast end": "INT and QUIT cut requests that run; gunicorn answers them 500 while it interrupts them, if they let it.",
     "socket files": "A reload with other addresses removes the file of a Unix socket that is left.",
     "safe reload": "A reload that cannot work (the app fails, the config file fails, a setting is wrong) leaves the old workers serving, where gunicorn ends.",
@@ -48,6 +48,7 @@ REASONS = {
     "timeouts": "A call that takes too long is answered 504, and the log shows where it hangs; gunicorn interrupts it, which is a 500 if the app lets it.",
     "generation": "With `--preload` a process of each generation loads the app and forks the workers: `pre_fork` and `child_exit` are called in it, it is `server.pid`, `worker.ppid` is its pid, and `worker.age` begins with 1 again after a reload.",
     "youngest": "TTOU sends the youngest worker home, gunicorn the oldest.",
+    "stuck": "`worker_exit` is not called in a worker that is left because a call never came back; `child_exit` is.",
     "own length": "`response.headers` in `post_request` are without `Content-Length`, which the server sends itself.",
     "log handlers": "The loggers `gunicorn.error` and `gunicorn.access` have no handlers to borrow.",
 }

@@ -123,6 +123,25 @@ OF_CLIENT = {
 }
 
 
+# The same server, told in a file that gunicorn does not read to be as lenient.
+LESS_STRICT = {pattern: why for pattern, why in OF_CLIENT.items() if why != "strict"}
+
+BORROWER = """
+import logging
+from facts import application
+theirs, ours = logging.getLogger("gunicorn.error"), logging.getLogger("shop")
+ours.handlers, ours.level = theirs.handlers, theirs.level
+ours.info("shop: borrowed")
+"""
+
+
+def borrowed(server):
+    """What applications of Flask often do, to log where gunicorn does."""
+    seen = {"status": server.ready().get("/pid").status}
+    server.ends()
+    return {**seen, "told": "shop: borrowed" in server.told()}
+
+
 # ---------------------------------------------------------------------------- how it is started
 
 FOUND = "gunicorn.conf.py"
@@ -181,6 +200,7 @@ STARTS = {
     "workers and threads": start(
         "-w", "3", "--threads", "2", workers=3, differs={"process: main thread": "main thread"}
     ),
+    "an option twice": start("-w", "1", "--preload", "-w", "2", "--preload", workers=2),
     "gthread": start(
         "-k",
         "gthread",
@@ -209,6 +229,7 @@ STARTS = {
     "PORT": start(bind=(), env={"PORT": "PORT!"}),
     "PORT and --bind": start(bind=("-b", "127.0.0.1:PORT!"), env={"PORT": "1"}),
     "a host without a port": start(bind=("-b", "HOST!")),
+    "a port alone": start(bind=("-b", ":PORT!")),
     "addresses as a list": start(bind=(), files={FOUND: "bind = ['127.0.0.1:PORT!', 'unix:app.sock']"}),
     "addresses with commas": start(
         bind=(), files={FOUND: "bind = '127.0.0.1:PORT!,unix:app.sock'"}, differs={"*": "commas"}
@@ -298,6 +319,12 @@ STARTS = {
 CASES = {
     "what a client sees of threads": Case(("facts", *SOCKET, "--threads", "4"), client, OF_CLIENT),
     "what a client sees of sync": Case(("facts", *SOCKET, *SYNC), client, OF_CLIENT),
+    "what a client sees of --http-compat gunicorn": Case(
+        ("facts", *SOCKET, *SYNC), client, LESS_STRICT, files={"mlws.toml": "http_compat = 'gunicorn'"}
+    ),
+    "handlers that are borrowed": Case(
+        ("borrows", *SOCKET), borrowed, {"told": "log handlers"}, files={"borrows.py": BORROWER}
+    ),
     **STARTS,
 }
 

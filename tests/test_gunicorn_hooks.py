@@ -150,13 +150,15 @@ def overdue(server):
     with contextlib.suppress(ConnectionError, AssertionError):
         server.get("/hangs")
     wait_for(server, "worker_abort")
+    wait_for(server, "child_exit")
     wait_for(server, "post_worker_init", 2)
     status = server.ends()
-    told = noted(server)
+    stuck = next(pid for name, pid, _ in calls(server) if name == "worker_abort")
+    own = [name for name, pid, _ in calls(server) if pid == stuck]
     return {
         "status": status,
-        "called in the worker": "worker_abort"
-        in str([told[key] for key in told if re.fullmatch("worker .", key)]),
+        "its calls": [name for name in own if name != "worker_exit"],
+        "its exit": "worker_exit" in own,
     }
 
 
@@ -188,6 +190,7 @@ SCENES = {
 }
 LISTED = {
     "a life": {"worker 0: post_request": "own length"},
+    "a call takes too long": {"its *": "stuck"},
     "a life, preloaded": {"master*": "generation", "worker*": "generation"},
     "TTIN and TTOU": {"master 7: child_exit": "youngest", "master 8: child_exit": "youngest"},
 }
