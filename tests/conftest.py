@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness import Command, Gate, Server
@@ -104,6 +105,18 @@ def record(tmp_path):
     path = tmp_path / "record"
     path.touch()
     return path
+
+
+@pytest.fixture(scope="module")
+def seen(request):
+    """What is seen of the module's `CASES`. They wait more than they work, so that several are looked at ahead of their tests."""
+    items = [item for item in request.session.items if item.path == request.path]
+    names = [item.callspec.params["name"] for item in items if "seen" in item.fixturenames]
+    with ThreadPoolExecutor(3) as pool:
+        futures = {name: pool.submit(request.module.CASES[name].seen) for name in names}
+        yield lambda name: futures[name].result()
+        for future in futures.values():
+            future.cancel()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -58,17 +59,34 @@ class Log:
         self.log(logging.ERROR, message, *args, **{"exc_info": True, **how})
 
 
+class App:
+    """What is served."""
+
+    def __init__(self, load: Callable[[], Callable[..., Any]], name: str | None) -> None:
+        self._load = load
+        self.app_uri = name
+        self.callable: Callable[..., Any] | None = None
+        """None until it is loaded, which happens in the workers, or with ``--preload`` in the process that they are forked from."""
+
+    def wsgi(self) -> Callable[..., Any]:
+        """The application; whoever asks too early has it loaded there and then, and all processes that are forked from there have it."""
+        if self.callable is None:
+            self.callable = self._load()
+        return self.callable
+
+
 class Server:
     """The master; gunicorn calls it the arbiter."""
 
-    def __init__(self, cfg: Settings) -> None:
+    def __init__(self, cfg: Settings, app: App) -> None:
         self.cfg = cfg
+        self.app = app
         self.log = Log()
         self.pid = os.getpid()
-        self.address: list[str | tuple[str, int]] = []
+        self.address = [_place(text) for text in getattr(cfg, "bind", [])]
         self.num_workers: int = getattr(cfg, "workers", 1)
         self.timeout = getattr(cfg, "timeout", 30)
-        self.proc_name = getattr(cfg, "proc_name", None) or "mlws"
+        self.proc_name = getattr(cfg, "proc_name", None) or app.app_uri or "mlws"
         self.worker_age = 0
         self.WORKERS: dict[int, Worker] = {}
         self.version = __version__
@@ -85,27 +103,21 @@ class Worker:
         self.pid: int | str = "[booting]"
         self.ppid = server.pid
         self.cfg = server.cfg
+        self.app = server.app
         self.log = server.log
         self.timeout = server.timeout
         self.alive = True
         self.aborted = False
         self.booted = False
         self.nr = 0
-        self.app: App | None = None
+        self.max_requests = getattr(server.cfg, "max_requests", 0) or sys.maxsize
         self.wsgi: Callable[..., Any] | None = None
+
+    def notify(self) -> None:
+        """gunicorn's workers have to say that they live; these need not."""
 
     def __str__(self) -> str:
         return f"<Worker {self.pid}>"
-
-
-class App:
-    """What is served."""
-
-    def __init__(self, application: Callable[..., Any]) -> None:
-        self.callable = application
-
-    def wsgi(self) -> Callable[..., Any]:
-        return self.callable
 
 
 class Request:
@@ -147,9 +159,15 @@ class Response:
 class Hooks:
     """Calls the functions of a config file, those that are there, with what gunicorn gives them."""
 
-    def __init__(self, functions: dict[str, Callable[..., Any]], settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        functions: dict[str, Callable[..., Any]],
+        settings: dict[str, Any],
+        load: Callable[[], Callable[..., Any]],
+    ) -> None:
         self._functions = functions
-        self.server = Server(Settings(settings))
+        cfg = Settings(settings)
+        self.server = Server(cfg, App(load, getattr(cfg, "wsgi_app", None)))
         self.worker: Worker | None = None
 
     def has(self, name: str) -> bool:
@@ -172,8 +190,10 @@ class Hooks:
 
     def follows(self, other: Hooks) -> None:
         """After a reload: the settings and the functions are new, the server is the same."""
-        self.server.WORKERS, self.server.address = other.server.WORKERS, other.server.address
-        self.server.worker_age = other.server.worker_age
+        ours = vars(self.server)
+        same = {name: ours[name] for name in ("cfg", "app", "num_workers", "timeout", "proc_name")}
+        self.server = other.server  # with what the functions have hung on it
+        vars(self.server).update(same)
 
     def forking(self, age: int) -> None:
         self.worker = Worker(self.server, age)
@@ -188,25 +208,25 @@ class Hooks:
 
     def gone(self, pid: int) -> None:
         if worker := self.server.WORKERS.pop(pid, None):
-            worker.alive = False
             self._call("child_exit", self.server, worker)
 
     def born(self) -> None:
         """In the worker."""
         if worker := self.worker:
             worker.pid = os.getpid()
-            self.server.WORKERS.clear()
             self._call("post_fork", self.server, worker)
 
-    def leads(self) -> None:
+    def leads(self, application: Callable[..., Any]) -> None:
         """In a process that has the application for the workers it will fork."""
+        self.server.app.callable = application
         self.server.pid = os.getpid()
         self.server.WORKERS.clear()
 
     def loaded(self, application: Callable[..., Any]) -> None:
         if worker := self.worker:
-            worker.app, worker.wsgi, worker.booted = App(application), application, True
+            self.server.app.callable = worker.wsgi = application
             self._call("post_worker_init", worker)
+            worker.booted = True
 
     def interrupted(self) -> None:
         self._end("worker_int")
@@ -226,9 +246,9 @@ class Hooks:
 
     def before_request(self, environ: dict[str, Any]) -> Request:
         request = Request(environ)
+        self._call("pre_request", self.worker, request)
         if self.worker:
             self.worker.nr += 1
-        self._call("pre_request", self.worker, request)
         for name, value in request.added():
             environ["HTTP_" + name.upper().replace("-", "_")] = value
         return request
@@ -238,6 +258,12 @@ class Hooks:
             return
         arguments = (self.worker, request, environ, Response(head))
         function(*arguments[: _places(function)])
+
+
+def _place(text: str) -> str | tuple[str, int]:
+    """An address as Python has it. Once the server listens, the real ports are known."""
+    host, _, port = text.rpartition(":")
+    return (host.strip("[]"), int(port)) if port.isdigit() else text.removeprefix("unix:")
 
 
 def _places(function: Callable[..., Any]) -> int:

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use mlws_server::Response;
 use pyo3::{
+    exceptions::PyRuntimeError,
     prelude::*,
-    types::{PyBytes, PyDict, PyTuple},
+    types::{PyBytes, PyCFunction, PyDict, PyTuple},
 };
 
 use crate::{refusal, refusal::Refusal};
@@ -35,10 +36,15 @@ impl Hooks {
         py: Python<'_>,
         functions: &Py<PyDict>,
         settings: Option<&Py<PyDict>>,
+        load: impl Fn(Python<'_>) -> Result<Py<PyAny>, Refusal> + Send + Sync + 'static,
     ) -> Result<Arc<Self>, Refusal> {
+        let load = move |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+            load(arguments.py()).map_err(|refusal| PyRuntimeError::new_err(refusal.to_string()))
+        };
         let made = || {
-            let face =
-                py.import("mylittlewebserver._hooks")?.getattr("Hooks")?.call1((functions, settings))?;
+            let load = PyCFunction::new_closure(py, None, None, load)?;
+            let class = py.import("mylittlewebserver._hooks")?.getattr("Hooks")?;
+            let face = class.call1((functions, settings, load))?;
             let has = |name| face.call_method1("has", (name,))?.is_truthy();
             let has_requests = has("pre_request")? || has("post_request")?;
             PyResult::Ok(Self { face: face.unbind(), has_requests })
@@ -76,6 +82,16 @@ impl Hooks {
         if let Some(before) = before {
             self.tell(py, "follows", (&before.face,));
         }
+    }
+
+    /// The application, if a function has had it loaded before its time: `server.app.wsgi()`.
+    pub(crate) fn application(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let app = self
+            .face
+            .bind(py)
+            .getattr("server")
+            .and_then(|server| server.getattr("app")?.getattr("callable"));
+        app.ok().filter(|app| !app.is_none()).map(Bound::unbind)
     }
 
     /// Before a request, if anybody wants to hear of requests.

@@ -170,8 +170,9 @@ impl<'a> House<'a> {
         configure_python(py, &flags, &folders)?;
         warn(&flags);
         process::name(py, &flags.process, "master");
-        let hooks = hooks(py, &flags)?;
+        let hooks = hooks(py, &flags, &application, &folders)?;
         if let Some(hooks) = &hooks {
+            hooks.tell(py, "resized", (flags.running.workers, None::<u16>));
             hooks.tell(py, "whole", ("on_starting",));
         }
         let sockets = Sockets::open(py, &flags, &surroundings.systemd, identity.as_ref())?;
@@ -205,7 +206,6 @@ impl<'a> House<'a> {
             again,
         };
         house.tell(py, "listening", (house.sockets.places(),));
-        house.tell(py, "resized", (house.flags.running.workers, None::<u16>));
         house.tell(py, "whole", ("when_ready",));
         Ok(house)
     }
@@ -239,8 +239,11 @@ impl<'a> House<'a> {
             Err(refusal)
         })?;
         self.folders = enter_folder(&flags, Some(&self.sources.folder))?;
-        let hooks = hooks(py, &flags)?;
+        let hooks = hooks(py, &flags, &self.application, &self.folders)?;
         self.sockets.follow(&flags, &self.surroundings.systemd, identity.as_ref())?;
+        if self.sockets.first.is_none() && flags.process.pid != self.flags.process.pid {
+            self.pidfile = flags.process.pid.as_deref().map(Pidfile::create).transpose()?; // and the old one goes
+        }
         if let Some(mask) = flags.process.umask {
             umask(Mode::from_raw_mode(mask));
         }
@@ -256,9 +259,7 @@ impl<'a> House<'a> {
         let before = self.flags.running.workers;
         self.flags = Arc::new(flags);
         self.tell(py, "listening", (self.sockets.places(),));
-        if before != self.flags.running.workers {
-            self.tell(py, "resized", (self.flags.running.workers, before));
-        }
+        self.tell(py, "resized", (self.flags.running.workers, before)); // also where it is the same, as gunicorn does
         self.tell(py, "whole", ("on_reload",));
         Ok(())
     }
@@ -304,8 +305,9 @@ impl<'a> House<'a> {
 
     /// The life of a process that loads the application for the workers of one generation, and is their master.
     fn preload(&mut self, py: Python<'_>, worker: Worker) -> Result<i32, Refusal> {
-        self.tell(py, "leads", ());
-        self.preloaded = Some(self.wsgi(py)?);
+        let wsgi = self.wsgi(py)?;
+        self.tell(py, "leads", (wsgi.application(),));
+        self.preloaded = Some(wsgi);
         warn_of_threads();
         match supervise_under(worker, self.settings(), self) {
             Role::Master(status) => Ok(status),
@@ -474,17 +476,21 @@ impl ForkHooks for PythonFork {
 }
 
 /// Goes to `--chdir`, and before that to where this process was started, if it has gone elsewhere since. The folders to look for
-/// modules in, as whole paths; the last is the first to be looked into.
+/// modules in, as whole paths; the last is the first to be looked into, and the first is where this process was started.
 fn enter_folder(flags: &Flags, started: Option<&Path>) -> Result<Vec<PathBuf>, Refusal> {
     let cannot = |folder: &Path, error| Refusal::Usage(format!("cannot go to {}: {error}", folder.display()));
-    for folder in started.into_iter().chain(flags.process.chdir.as_deref()) {
-        std::env::set_current_dir(folder).map_err(|error| cannot(folder, error))?;
+    let enter = |folder: Option<&Path>| {
+        let folder = folder.unwrap_or(Path::new("."));
+        std::env::set_current_dir(folder)
+            .and_then(|()| std::path::absolute("."))
+            .map_err(|error| cannot(folder, error))
+    };
+    let mut folders = vec![enter(started)?];
+    folders.extend(flags.process.chdir.as_deref().map(|folder| enter(Some(folder))).transpose()?);
+    for folder in &flags.process.pythonpath {
+        folders.push(std::path::absolute(folder).map_err(|error| cannot(folder, error))?);
     }
-    let here = Path::new(".");
-    std::iter::once(here)
-        .chain(flags.process.pythonpath.iter().map(PathBuf::as_path))
-        .map(|folder| std::path::absolute(folder).map_err(|error| cannot(folder, error)))
-        .collect()
+    Ok(folders)
 }
 
 /// The logs go where they are to go from here on. The access log, if there is to be one.
@@ -522,9 +528,23 @@ fn configure_python(py: Python<'_>, flags: &Flags, folders: &[PathBuf]) -> Resul
     python_logging::configure(py, &config, flags.logs.level()).map_err(Refusal::Usage)
 }
 
-fn hooks(py: Python<'_>, flags: &Flags) -> Result<Option<Arc<Hooks>>, Refusal> {
-    let functions = flags.extras.hooks.as_ref();
-    functions.map(|functions| Hooks::new(py, functions, flags.seen.as_ref())).transpose()
+fn hooks(
+    py: Python<'_>,
+    flags: &Flags,
+    application: &Application,
+    folders: &[PathBuf],
+) -> Result<Option<Arc<Hooks>>, Refusal> {
+    let Some(functions) = &flags.extras.hooks else { return Ok(None) };
+    let folders = folders.to_vec();
+    let application = match application {
+        Application::Given(app) => Application::Given(app.clone_ref(py)),
+        Application::Named(_) => Application::Named(Target::of(py, flags)?),
+    };
+    let load = move |py: Python<'_>| match &application {
+        Application::Given(app) => Ok(app.clone_ref(py)),
+        Application::Named(target) => target.load(py, &folders),
+    };
+    Hooks::new(py, functions, flags.seen.as_ref(), load).map(Some)
 }
 
 /// The command line that started this process, in the folder it was started in.

@@ -67,6 +67,9 @@ impl House<'_> {
     }
 
     fn load(&self, py: Python<'_>) -> Result<Py<PyAny>, Refusal> {
+        if let Some(app) = self.hooks.as_ref().and_then(|hooks| hooks.application(py)) {
+            return Ok(app);
+        }
         match &self.application {
             Application::Named(target) => target.load(py, &self.folders),
             Application::Given(factory) if self.flags.source.factory => factory.call0(py).map_err(|error| {
@@ -87,7 +90,8 @@ impl House<'_> {
                 (reload::stand_in(py, &failure), Some(failure))
             }
         };
-        let watch = Watch::new(py, &self.flags.development, &self.folders[0], began, failure.as_deref());
+        let home = &self.folders[usize::from(self.flags.process.chdir.is_some())];
+        let watch = Watch::new(py, &self.flags.development, home, began, failure.as_deref());
         let both = app.and_then(|app| Ok((app, watch?)));
         let (app, watch) = both.map_err(|error| Refusal::raised(py, "--reload cannot work", &error))?;
         self.watch = Some(watch);

@@ -3,6 +3,7 @@
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use mlws_server::{Ended, Notice, Server, leave_stuck};
@@ -16,6 +17,9 @@ use crate::{
     refusal::Refusal,
     reload::{Ask, Watch, Watcher},
 };
+
+/// How long `worker_abort` may take before the worker may be left.
+const A_MOMENT: Duration = Duration::from_millis(500);
 
 /// Serves until ordered to end.
 pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) -> Result<(), Refusal> {
@@ -54,13 +58,18 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     }
 }
 
-/// Whoever hears of a call that takes too long must not wait for the lock that it may hold: the function runs in a thread of its own,
-/// and never if the lock is not given back.
+/// Whoever hears of a call that takes too long must not wait for ever for the lock that it may hold: the function runs in a thread of
+/// its own, and has a moment before the process may be left.
 fn tell_of_abort(hooks: &Arc<Hooks>) {
     let hooks = Arc::clone(hooks);
-    let told = std::thread::Builder::new().spawn(move || Python::attach(|py| hooks.tell(py, "overdue", ())));
-    if let Err(error) = told {
-        log::error!("worker_abort could not be called: {error}");
+    let (ends, ended) = std::sync::mpsc::channel::<()>();
+    let told = std::thread::Builder::new().spawn(move || {
+        Python::attach(|py| hooks.tell(py, "overdue", ()));
+        drop(ends);
+    });
+    match told {
+        Ok(_) => drop(ended.recv_timeout(A_MOMENT)),
+        Err(error) => log::error!("worker_abort could not be called: {error}"),
     }
 }
 

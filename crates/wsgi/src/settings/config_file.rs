@@ -1,7 +1,8 @@
 //! Config files: Python as gunicorn's are, `mlws.toml`, and a table in `pyproject.toml`.
 //!
 //! The one thing to know: a Python config file is a program. What it binds to the name of a setting is that setting, what it
-//! binds to the name of a hook is called when its time comes, and all else is its own business.
+//! binds to the name of a hook is called when its time comes, and all else is its own business. Where gunicorn has another name
+//! for a setting than the flag, only gunicorn's counts there.
 
 use std::path::{Path, PathBuf};
 
@@ -173,8 +174,15 @@ fn of_module(py: Python<'_>, name: &str, module: &Bound<'_, PyAny>) -> Read {
                 ));
             } else if key == "ssl_context" {
                 extras.warnings.push(format!("{name}: ssl_context is not called, for TLS is not spoken"));
-            } else if layers::argument(&definition, &key).is_some() {
-                values.push((key, of_python(&value)?));
+            } else if let Some(argument) = layers::argument(&definition, &key) {
+                // A file of gunicorn's may call something of its own `app`, `env`, `name` or `fork`.
+                match layers::gunicorns_name(argument) {
+                    _ if value.is_callable() && !key.ends_with("_class") => {}
+                    Some(theirs) if theirs != key => extras
+                        .warnings
+                        .push(format!("{name}: {key} is no setting in a Python file; {theirs} is")),
+                    _ => values.push((key, of_python(&value)?)),
+                }
             } else if is_plain(&value)
                 && let Some(known) = layers::nearest(&definition, &key)
             {

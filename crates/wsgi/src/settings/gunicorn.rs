@@ -18,6 +18,7 @@ const TLS: &str = "TLS is not spoken yet; let nginx or HAProxy speak it in front
 const HTTP2: &str = "HTTP/2 is not spoken; let nginx or HAProxy speak it in front";
 const DIRTY: &str = "there are no dirty workers; use a task queue, or a process of your own";
 const STRICT: &str = "such requests are refused in any case, as they can be read in two ways";
+const METHODS: &str = "a method is any token, and taken as it is written";
 const ASGI: &str = "only WSGI applications are served";
 
 /// The flag, whether a value follows it, and the answer.
@@ -26,7 +27,7 @@ const TAKEN: &[(&str, bool, Answer)] = &[
     ("asgi-lifespan", true, Ignored(ASGI)),
     ("asgi-loop", true, Ignored(ASGI)),
     ("ca-certs", true, Refused("", TLS)),
-    ("casefold-http-method", false, Ignored(STRICT)),
+    ("casefold-http-method", false, Ignored(METHODS)),
     ("cert-reqs", true, Refused("0", TLS)),
     ("certfile", true, Refused("", TLS)),
     ("ciphers", true, Refused("", TLS)),
@@ -54,7 +55,7 @@ const TAKEN: &[(&str, bool, Answer)] = &[
     ),
     ("no-control-socket", false, Ignored("there is none")),
     ("permit-obsolete-folding", false, Ignored(STRICT)),
-    ("permit-unconventional-http-method", false, Ignored(STRICT)),
+    ("permit-unconventional-http-method", false, Ignored(METHODS)),
     ("permit-unconventional-http-version", false, Ignored(STRICT)),
     ("protocol", true, Refused("http", "only HTTP is spoken")),
     ("spew", false, Ignored("use `python -m trace` to see each line that runs")),

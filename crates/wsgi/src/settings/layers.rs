@@ -163,6 +163,13 @@ pub(super) fn argument<'a>(definition: &'a Command, name: &str) -> Option<&'a Ar
     })
 }
 
+/// What gunicorn's config files call a setting, where it is not the flag with underscores.
+pub(super) fn gunicorns_name(argument: &Arg) -> Option<&str> {
+    let aliases = argument.get_all_aliases().unwrap_or_default();
+    let theirs = aliases.into_iter().find(|alias| !alias.contains('-'));
+    theirs.or(argument.is_positional().then_some("wsgi_app"))
+}
+
 /// APP is the one setting that is no flag.
 fn is_application(argument: &Arg, name: &str) -> bool {
     argument.is_positional() && matches!(name, "app" | "wsgi_app")

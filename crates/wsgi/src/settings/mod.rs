@@ -106,8 +106,9 @@ pub(crate) struct Flags {
 
 impl Flags {
     /// What one source may say: what goes together with what is not looked at, for another source may say the other.
+    /// What is said twice counts as it was said last, as argparse has it: scripts put their own options before `"$@"`.
     fn definition() -> Command {
-        Self::command().args(gunicorn::arguments())
+        Self::command().args_override_self(true).args(gunicorn::arguments())
     }
 
     /// What all sources together may say.

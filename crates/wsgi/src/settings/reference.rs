@@ -17,7 +17,7 @@ Each setting can be said on the command line (`--workers 4`), in a config file (
 
 The config file is the one that `--config` names, else the first of these that is there: `mlws.toml`, `gunicorn.conf.py`, and
 `pyproject.toml` if it has a table `[tool.mylittlewebserver]`. In a file a name has underscores, and gunicorn's own names are understood,
-too. `mlws --print-config` shows all settings and where each comes from, as an `mlws.toml`. [gunicorn.md](gunicorn.md) is about moving from
+too; in Python they are the only ones where the two differ (`pidfile`, not `pid`). `mlws --print-config` shows all settings and where each comes from, as an `mlws.toml`. [gunicorn.md](gunicorn.md) is about moving from
 gunicorn, and lists what is ignored or refused. A reload (HUP) reads the config file again.
 
 ";

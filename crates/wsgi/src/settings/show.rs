@@ -51,9 +51,10 @@ fn quoted(text: &str) -> String {
 pub(super) fn python(py: Python<'_>, pile: &Pile) -> PyResult<Py<PyDict>> {
     let (definition, seen) = (Flags::definition(), PyDict::new(py));
     for argument in definition.get_arguments() {
-        let Some(flag) = argument.get_long().filter(|flag| !matches!(*flag, "help" | "version")) else {
+        let flag = argument.get_long().unwrap_or("wsgi_app");
+        if matches!(flag, "help" | "version") {
             continue;
-        };
+        }
         let value = object(py, pile, argument)?;
         for name in argument.get_all_aliases().unwrap_or_default().into_iter().chain([flag]) {
             seen.set_item(name.replace('-', "_"), &value)?;

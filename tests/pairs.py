@@ -1,0 +1,215 @@
+"""gunicorn and mlws, started with the same words in folders with the same files, and asked the same things.
+
+What differs is either a fault or listed with its reason: `compare` fails for both a difference that is not listed, and one that
+is listed and is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from harness import APPS, Command, eventually, free_port, gone, processes
+from wire import Wire
+
+MAKES = ("gunicorn", "mlws")
+REASONS = {
+    "names itself": "`SERVER_SOFTWARE` and the header `Server` name mylittlewebserver.",
+    "extras": "`REQUEST_URI` and `mylittlewebserver.client_gone` are there; `gunicorn.socket` and `wsgi.early_hints` are not.",
+    "cookies": "Several `Cookie` lines are joined by `; `, as a cookie parser wants them, and not by a comma.",
+    "absolute": "The authority of an absolute target replaces `Host`, as RFC 9112 has it.",
+    "chunked length": "A body that came in chunks is complete before the app is called, so `CONTENT_LENGTH` is known.",
+    "known length": "An answer whose length is known says so, where gunicorn sends chunks.",
+    "connections": "Connections are kept for the next request, also where `sync` is said; `Connection: keep-alive` is not sent, as HTTP/1.1 implies it.",
+    "error pages": "The text of a refusal is plain, not HTML.",
+    "strict": "A request that could be read in two ways is refused: `--http-compat gunicorn` takes a request without `Host` and CONNECT.",
+    "methods": "A method is any token: `get` is another one than `GET`, and the app's to refuse.",
+    "versions": "HTTP/2.0 in a request line is answered 505, not 400.",
+    "main thread": "With several threads a request may run in the main thread of its worker.",
+    "umask": "`--umask` is for all files, those that the app makes as well; gunicorn minds its own only.",
+    "commas": "An address list with commas is taken in a config file, too.",
+    "statuses": "Exit status 2 is for what was said wrongly, where gunicorn has 1, or 4 for an APP that is none; 3 is for a config file that fails, and for an app that fails `--check-config`, where it has 1.",
+    "fast end": "INT and QUIT cut requests that run; gunicorn answers them 500 while it interrupts them, if they let it.",
+    "socket files": "A reload with other addresses removes the file of a Unix socket that is left.",
+    "safe reload": "A reload that cannot work (the app fails, the config file fails, a setting is wrong) leaves the old workers serving, where gunicorn ends.",
+    "preload reload": "A reload loads a preloaded app anew.",
+    "winch": "WINCH sends the workers home wherever it does not come from a terminal, not for daemons only.",
+    "timeouts": "A call that takes too long is answered 504, and the log shows where it hangs; gunicorn interrupts it, which is a 500 if the app lets it.",
+    "generation": "With `--preload` a process of each generation loads the app and forks the workers: `pre_fork` and `child_exit` are called in it, it is `server.pid`, `worker.ppid` is its pid, and `worker.age` begins with 1 again after a reload.",
+    "youngest": "TTOU sends the youngest worker home, gunicorn the oldest.",
+    "stuck": "`worker_exit` is not called in a worker that is left because a call never came back; `child_exit` is.",
+    "own length": "`response.headers` in `post_request` are without `Content-Length`, which the server sends itself.",
+    "log handlers": "The loggers `gunicorn.error` and `gunicorn.access` have no handlers to borrow.",
+}
+"""Why something differs. The guide has each sentence."""
+
+PATIENCE = 20
+"""Seconds that either make may take for what it may never do: then that is the difference."""
+
+
+class Either(Command):
+    """A server of either make in a folder of its own, with the app `facts` in it."""
+
+    def __init__(self, make, words, folder, files=None, env=None, launcher=()):
+        self.make, self.folder, self.master = make, folder, None
+        self.addresses, self.port = [], None
+        port = free_port()
+
+        def filled(text):
+            return text.replace("PORT!", str(port)).replace("HOST!", f"127.0.0.{2 + MAKES.index(make)}")
+
+        (folder.parent / "runtime").mkdir(parents=True)  # for gunicorn's control socket
+        for place, content in {"facts.py": (APPS / "facts.py").read_text(), **(files or {})}.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).write_text(filled(content))
+        self.given = set(folder.rglob("*"))
+        own = {"XDG_RUNTIME_DIR": str(folder.parent / "runtime"), "PWD": str(folder), "LC_ALL": "C.UTF-8"}
+        super().__init__(
+            *(launcher or ()),
+            Path(sys.executable).with_name(make),
+            *map(filled, words),
+            cwd=folder,
+            env={**own, **{key: filled(value) for key, value in (env or {}).items()}},
+        )
+        self.master = self.pid
+
+    def ready(self, since=0):
+        """Waits until it says where it listens; the port of the first address is known from then on."""
+        self.addresses = eventually(
+            lambda: self._addresses(since) or (not self.running() and ["gone"]),
+            "an address",
+            deadline=PATIENCE,
+        )
+        if self.addresses[0].startswith("http"):
+            self.port = urlsplit(self.addresses[0]).port
+        return self
+
+    def _addresses(self, since):
+        pattern = (
+            r"Listening at: (.+?)(?: \(\d+\))?\n" if self.make == "gunicorn" else r"serving .+ on (.+) \("
+        )
+        told = re.findall(pattern, self.told()[since:])
+        return re.findall(r"(?:http://|unix:)[^\s,]+", told[-1]) if told else []
+
+    def told(self):
+        """All that it wrote: on its streams, and in files that are named as logs."""
+        files = "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
+        return self.log.text + files
+
+    def workers(self):
+        """The pids of the processes that serve: all below the master that have no processes below them."""
+        return [process.pid for process in self.below() if not self.below(process.pid)]
+
+    def below(self, pid=None):
+        alive = [process for process in processes() if process.state not in "ZX"]
+        found = [process for process in alive if process.parent == (pid or self.master)]
+        return found + [grandchild for child in found for grandchild in self.below(child.pid)]
+
+    def number(self, expected):
+        """How many workers there are: the expected number as soon as there are so many, else the number at the end."""
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: len(self.workers()) == expected, deadline=PATIENCE)
+            return expected
+        return len(self.workers())
+
+    def wire(self, address=None):
+        address = address or self.addresses[0]
+        if address.startswith("unix:"):
+            return Wire(str(self.folder / address.removeprefix("unix:")), family=socket.AF_UNIX)
+        host = urlsplit(address).hostname.replace("0.0.0.0", "127.0.0.1")
+        return Wire((host, urlsplit(address).port))
+
+    def get(self, path, **how):
+        with self.wire(how.pop("address", None)) as wire:
+            return wire.request(path, **how)
+
+    def facts(self, path="/process"):
+        return json.loads(self.get(path).body)
+
+    def eventually_answers(self, path, text, deadline=PATIENCE, **how):
+        """Whether the answer comes to be this one."""
+
+        def same():
+            with contextlib.suppress(OSError, AssertionError):
+                return self.get(path, **how).text == text
+            return False
+
+        with contextlib.suppress(AssertionError):
+            return eventually(same, deadline=deadline, pause=0.05)
+        return False
+
+    def ended_by_itself(self):
+        """The exit status if it ends, or None if it is still there when it would have ended."""
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: not self.running(), deadline=2)
+        return self.process.poll()
+
+    def kill(self, signum, pid=None):
+        os.kill(pid or self.master or self.pid, signum)
+
+    def ends(self, signum=signal.SIGTERM):
+        """The exit status after this signal."""
+        if self.running():
+            self.process.send_signal(signum)
+        return self.wait()
+
+    def files(self):
+        """The files that it has made, and what they are."""
+        made = sorted(set(self.folder.rglob("*")) - self.given)
+        made = [path for path in made if "__pycache__" not in path.parts]
+        return {str(path.relative_to(self.folder)): stat.filemode(path.lstat().st_mode) for path in made}
+
+    def end(self):
+        if self.master not in (None, self.pid) and not gone(self.master):
+            os.kill(self.master, signal.SIGKILL)  # a daemon is of no group of ours
+        super().end()
+
+
+class Case:
+    """What is said to both, what is looked at, and the names of the reasons for what differs, by the patterns of what that is."""
+
+    def __init__(self, words, look, differs=None, **how):
+        self.words, self.look, self.differs, self.how = list(words), look, differs or {}, how
+
+    def seen(self):
+        """By the names of the makes."""
+        # Names of Unix sockets are short; and everybody may look in.
+        with tempfile.TemporaryDirectory(prefix="mlws") as folder:
+            os.chmod(folder, 0o755)
+            return both(Path(folder), self.words, self.look, **self.how)
+
+
+def both(folder, words, look, **how):
+    """What `look` sees of a server of either make, by the names of the makes. Both run at once."""
+
+    def seen(make):
+        with contextlib.ExitStack() as ends:
+            server = Either(make, words, folder / make / "here", **how)
+            ends.callback(server.end)
+            return look(server)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(MAKES, pool.map(seen, MAKES)))
+
+
+def compare(seen, listed):
+    """`listed` has patterns of what differs, each with the name of its reason."""
+    assert set(listed.values()) <= set(REASONS)
+    theirs, ours = seen["gunicorn"], seen["mlws"]
+    differ = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
+    unlisted = [key for key in differ if not any(fnmatch.fnmatchcase(key, pattern) for pattern in listed)]
+    text = "\n".join(f"{key}\n  gunicorn: {theirs.get(key)}\n  mlws:     {ours.get(key)}" for key in unlisted)
+    assert not unlisted, f"differences that are not listed:\n{text}"
+    idle = [pattern for pattern in listed if not fnmatch.filter(differ, pattern)]
+    assert not idle, f"listed, but no difference any more: {idle}"

@@ -1,0 +1,275 @@
+"""The guide for those who come from gunicorn says what is so: each setting, each sentence, each command in it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import test_gunicorn
+import test_gunicorn_ends
+import test_gunicorn_hooks
+import test_gunicorn_signals
+from gunicorn.config import KNOWN_SETTINGS
+from harness import MLWS, ROOT
+from pairs import REASONS
+
+GUIDE = (ROOT / "docs" / "gunicorn.md").read_text()
+ROWS = {
+    name: (flags, here)
+    for name, flags, here in re.findall(
+        r"^\| `([a-z0-9_]+)` \| (.*?) \| (.*) \|$", GUIDE.partition("## All settings")[2], re.M
+    )
+}
+# Named by a file only, and never wrong: told of, or not looked at.
+SILENT = {"default_proc_name", "ssl_context", "logconfig_dict", "config", "wsgi_app"}
+SOURCE = (ROOT / "crates/wsgi/src/settings/gunicorn.rs").read_text()
+
+
+def flags(setting):
+    return [flag for flag in setting.cli or [] if flag.startswith("--")]
+
+
+def is_hook(setting):
+    return "Hooks" in setting.section and setting.name != "ssl_context"
+
+
+def answers():
+    """What `settings/gunicorn.rs` has: flag to (kind, harmless value, sentence)."""
+    texts = dict(re.findall(r'const ([A-Z0-9]+): &str =\s*"(.*)";', SOURCE))
+    table = SOURCE.partition("const TAKEN")[2].partition("];")[0]
+    entry = r'\(\s*"([a-z0-9-]+)",\s*(?:true|false),\s*(Ignored|Refused)\((.*?)\),?\s*\)'
+    found = {}
+    for flag, kind, words in re.findall(entry, table, re.S):
+        values = [texts[name] if name else text for text, name in re.findall(r'"([^"]*)"|([A-Z0-9]+)', words)]
+        found[flag] = (kind, values[0] if kind == "Refused" else None, values[-1])
+    return found
+
+
+ANSWERS = answers()
+# Values that are good, where what stands here by default is none.
+VALUES = {
+    "bind": "127.0.0.1:0",
+    "worker_class": "sync",
+    "chdir": ".",
+    "pidfile": "app.pid",
+    "user": "root",
+    "group": "0",
+    "umask": "0o22",
+    "tmp_upload_dir": ".",
+    "accesslog": "access.log",
+    "errorlog": "error.log",
+    "proc_name": "shop",
+    "pythonpath": ".",
+    "reload_extra_files": "*.txt",
+    "worker_tmp_dir": ".",
+    "cert_reqs": "0",
+    "ssl_version": "2",
+    "uwsgi_allow_ips": "127.0.0.1",
+    "control_socket": "gunicorn.ctl",
+    "root_path": "/shop",
+    "logger_class": "gunicorn.glogging.Logger",
+}
+# What a refused setting is said with, to be refused.
+REFUSED = {
+    "protocol": "uwsgi",
+    "cert_reqs": "1",
+    "http_protocols": "h2",
+    "http2_cleartext": "upgrade",
+    "dirty_workers": "1",
+}
+
+
+def answer(setting):
+    return next((ANSWERS[flag[2:]] for flag in flags(setting) if flag[2:] in ANSWERS), (None, None, None))
+
+
+def value(setting):
+    return VALUES.get(
+        setting.name, str(setting.default if setting.default not in (None, [], {}, "") else "1")
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "wsgi.py").write_text("def application(environ, start_response): ...\n")
+    return tmp_path
+
+
+def mlws(folder, *words):
+    command = [MLWS, *map(str, words)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+def taken():
+    """The settings that gunicorn has on the command line, that are taken now, and that are not refused."""
+    for setting in KNOWN_SETTINGS:
+        kind, harmless, _ = answer(setting)
+        if (
+            flags(setting)
+            and setting.name != "config"
+            and (kind != "Refused" or harmless)
+        ):
+            yield setting
+
+
+def test_the_guide_names_each_setting_and_its_flags():
+    assert list(ROWS) == [setting.name for setting in KNOWN_SETTINGS]
+    for setting in KNOWN_SETTINGS:
+        assert ROWS[setting.name][0] == ", ".join(f"`{flag}`" for flag in setting.cli or []), setting.name
+
+
+def test_each_setting_is_taken_on_the_command_line(folder):
+    words, warnings = [], []
+    for setting in taken():
+        kind, _, sentence = answer(setting)
+        flag = flags(setting)[0]
+        words += [flag] if setting.action in ("store_true", "store_const") else [f"{flag}={value(setting)}"]
+        if kind == "Ignored":
+            warnings.append(f"[WARNING] {flag} is ignored: {sentence}")
+    run = mlws(folder, "shop.wsgi", *words, "--check-config")
+    assert run.returncode == 0, run.stderr
+    assert [warning for warning in warnings if warning not in run.stderr] == []
+
+
+def test_each_setting_is_taken_in_a_config_file(folder):
+    lines, warnings = [], []
+    for setting in taken():
+        is_switch = setting.action in ("store_true", "store_const")
+        if setting.name in ("check_config", "print_config"):
+            continue
+        lines.append(f"{setting.name} = {True if is_switch else value(setting)!r}")
+        if answer(setting)[0] == "Ignored":
+            warnings.append(f"{flags(setting)[0]} is ignored: {answer(setting)[2]}")
+    lines += ["tmp_upload_dir = '.'", "wsgi_app = 'shop.wsgi'"]
+    (folder / "gunicorn.conf.py").write_text("\n".join(lines))
+    run = mlws(folder, "--print-config")
+    assert run.returncode == 0, run.stderr
+    assert [warning for warning in warnings if warning not in run.stderr] == []
+    shown = set(re.findall(r"^([a-z_]+) = .*# gunicorn.conf.py$", run.stdout, re.M))
+    ours = {
+        flag[2:].replace("-", "_") for setting in taken() for flag in flags(setting) if not answer(setting)[0]
+    }
+    ours -= {"check_config", "print_config", "log_file"}
+    assert shown == {*ours, "tmp_dir", "app"}
+
+
+def test_hooks_and_what_a_file_alone_can_say_are_known():
+    called = re.findall(r"`([a-z_]+)\(", GUIDE.partition("\n## Hooks\n")[2].partition("\n## ")[0])
+    hooks = {setting.name for setting in KNOWN_SETTINGS if setting.section == "Server Hooks"} - {
+        "ssl_context"
+    }
+    assert hooks <= set(called)
+    for setting in KNOWN_SETTINGS:
+        if setting.section == "Server Hooks" and setting.name != "ssl_context":
+            assert ROWS[setting.name][1] == "called, see below".replace("below", "above")
+        if not setting.cli and not is_hook(setting) and setting.name not in SILENT:
+            assert setting.name == "tmp_upload_dir"
+
+
+def test_the_sentences_are_those_that_are_told(folder):
+    said = {setting.name: answer(setting) for setting in KNOWN_SETTINGS if answer(setting)[0]}
+    assert {flag for setting in KNOWN_SETTINGS for flag in flags(setting) if flag[2:] in ANSWERS} == {
+        f"--{flag}" for flag in ANSWERS
+    }
+    for name, (kind, harmless, sentence) in said.items():
+        unless = f" unless `{harmless}`" if harmless else ""
+        start = "ignored" if kind == "Ignored" else f"refused{unless}"
+        assert ROWS[name][1] == f"{start}: {sentence}"
+
+
+def test_what_is_refused_is_refused_with_its_sentence(folder):
+    def refused(setting):
+        flag = flags(setting)[0]
+        return (
+            flag,
+            answer(setting)[2],
+            mlws(folder, "shop.wsgi", f"{flag}={REFUSED.get(setting.name, 'x')}", "--check-config"),
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        for flag, sentence, run in pool.map(
+            refused, [s for s in KNOWN_SETTINGS if answer(s)[0] == "Refused"]
+        ):
+            assert (run.returncode, run.stderr) == (2, f"error: {flag}: {sentence}\n")
+
+
+def test_worker_classes_are_answered_as_the_guide_says(folder):
+    table = GUIDE.partition("\n## Worker classes\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.*?) \| (refused: )?(.*) \|$", table, re.M)[2:]
+    for names, is_refused, sentence in rows:
+        for name in re.findall("`(.*?)`", names) or ["shop.Worker"]:
+            run = mlws(folder, "shop.wsgi", "-k", name, "--check-config")
+            assert run.returncode == (2 if is_refused else 0), run.stderr
+            assert not is_refused or sentence in run.stderr
+
+
+def test_the_defaults_that_differ_are_those_of_the_guide(folder):
+    shown = mlws(folder, "shop.wsgi", "--print-config").stdout
+    differ = {}
+    for setting in taken():
+        name = flags(setting)[0][2:].replace("-", "_")
+        ours = re.search(rf'^{name} = "?(.*?)"? +# default$', shown, re.M)
+        if (
+            ours
+            and not isinstance(setting.default, (bool, list, type(None)))
+            and ours.group(1) != str(setting.default)
+        ):
+            differ[setting.name] = (str(setting.default), ours.group(1))
+    table = GUIDE.partition("### Defaults")[2].partition("###")[0]
+    told = re.findall(r"^\| `([a-z_]+)` \| ([0-9]+) \| ([0-9]+) \|", table, re.M)
+    assert differ == {name: (theirs, ours) for name, theirs, ours in told}
+
+
+def test_the_commands_of_the_guide_are_gunicorns_with_one_word_changed_and_can_be_run(folder):
+    diff = GUIDE.partition("```diff")[2].partition("```")[0]
+    removed, added = re.findall(r"^-(.*)$", diff, re.M), re.findall(r"^\+(.*)$", diff, re.M)
+    assert [re.sub(r"\bgunicorn(?!\.)", "mlws", line) for line in removed] == added
+    (folder / "gunicorn.conf.py").write_text("")
+    for line in added:
+        words = re.sub(r'[",\[\]]+', " ", line) if "CMD" in line else line
+        run = mlws(folder, *shlex.split(words.partition("mlws ")[2]), "--check-config")
+        assert run.returncode == 0, run.stderr
+    for command in re.findall(r"^mlws (--.*?)(?: +#.*)?$", GUIDE, re.M):
+        assert mlws(folder, *command.split()).returncode == 0
+
+
+def test_what_differs_is_in_the_guide_and_is_seen_by_a_test():
+    listed = set()
+    for module in (test_gunicorn, test_gunicorn_ends, test_gunicorn_hooks, test_gunicorn_signals):
+        for case in module.CASES.values():
+            listed |= set(case.differs.values())
+    assert listed == set(REASONS)
+    lines = GUIDE.splitlines()
+    assert [sentence for sentence in REASONS.values() if f"- {sentence}" not in lines] == []
+
+
+def test_the_links_of_the_guide_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)", GUIDE):
+        assert (ROOT / "docs" / target).exists(), target
+
+
+def test_what_hooks_are_given_has_the_attributes_that_the_guide_names():
+    from mylittlewebserver import _hooks
+
+    paragraph = GUIDE.partition("What they are given carries")[2].partition("\n\n")[0]
+    settings = _hooks.Settings({"workers": 1, "timeout": 30})
+    server = _hooks.Server(settings, _hooks.App(lambda: print, "shop.wsgi"))
+    worker = _hooks.Worker(server, 1)
+    environ = dict.fromkeys(
+        ["REQUEST_METHOD", "RAW_URI", "QUERY_STRING", "SERVER_PROTOCOL", "REMOTE_ADDR", "REMOTE_PORT"], ""
+    )
+    request = _hooks.Request({**environ, "wsgi.url_scheme": "http", "wsgi.input": None})
+    objects = {
+        "server": server,
+        "worker": worker,
+        "req": request,
+        "resp": _hooks.Response("HTTP/1.1 200 OK\r\n"),
+    }
+    for group in paragraph.split(";"):
+        name = re.search("`([a-z]+)\\.", group).group(1)
+        for attribute in re.findall(r"`[a-z]*\.([A-Za-z_]+)`", group):
+            assert hasattr(objects[name], attribute), f"{name}.{attribute}"
