@@ -70,9 +70,9 @@ def test_a_life_is_told_in_order(configured, record, options, preload):
         server.stop()
     told = notes(record)
     order = [note[0] for note in told]
-    assert order[:3] == ["on_starting", "nworkers_changed", "when_ready"]
+    assert order[:3] == ["nworkers_changed", "on_starting", "when_ready"]
     assert order[-1] == "on_exit"
-    assert told[0] == ("on_starting", master, master)
+    assert told[1] == ("on_starting", master, master)
     assert ("nworkers_changed", "2", "None") in told
     assert ("when_ready", master, "0", "127.0.0.1") in told
     workers = {note[1] for note in told if note[0] == "post_fork"}

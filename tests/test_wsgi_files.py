@@ -87,7 +87,9 @@ def test_a_file_that_fails_half_way_cuts_the_connection(server):
 
 
 @pytest.mark.parametrize(
-    ("options", "environment"), [(("--no-sendfile",), {}), ((), {"SENDFILE": "no"})], ids=["option", "variable"]
+    ("options", "environment"),
+    [(("--no-sendfile",), {}), ((), {"SENDFILE": "no"})],
+    ids=["option", "variable"],
 )
 def test_without_sendfile_a_file_is_read_by_its_own_read(file, options, environment):
     """What only the system can tell, the length, is not told then."""

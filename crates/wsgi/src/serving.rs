@@ -166,8 +166,7 @@ impl<'a> House<'a> {
         if let Some(mask) = flags.process.umask {
             umask(Mode::from_raw_mode(mask));
         }
-        let access = open_logs(&flags, identity.as_ref())?;
-        configure_python(py, &flags, &folders)?;
+        let access = open_logs(&flags, identity.as_ref(), || configure_python(py, &flags, &folders))?;
         warn(&flags);
         process::name(py, &flags.process, "master");
         let hooks = hooks(py, &flags, &application, &folders)?;
@@ -248,7 +247,7 @@ impl<'a> House<'a> {
             umask(Mode::from_raw_mode(mask));
         }
         logging::follow(flags.logs.level(), flags.logs.error_logformat == ErrorFormat::Json);
-        self.access = open_logs(&flags, identity.as_ref())?.map(Arc::new);
+        self.access = open_logs(&flags, identity.as_ref(), || Ok(()))?.map(Arc::new);
         self.reconfigures = true;
         self.statsd.clone_from(&logging::change().statsd);
         warn(&flags);
@@ -494,7 +493,11 @@ fn enter_folder(flags: &Flags, started: Option<&Path>) -> Result<Vec<PathBuf>, R
 }
 
 /// The logs go where they are to go from here on. The access log, if there is to be one.
-fn open_logs(flags: &Flags, identity: Option<&Identity>) -> Result<Option<AccessLog>, Refusal> {
+fn open_logs(
+    flags: &Flags,
+    identity: Option<&Identity>,
+    configure_python: impl FnOnce() -> Result<(), Refusal>,
+) -> Result<Option<AccessLog>, Refusal> {
     let cannot =
         |path: &Path, error| Refusal::System(format!("cannot open the log {}: {error}", path.display()));
     let logs = &flags.logs;
@@ -514,6 +517,7 @@ fn open_logs(flags: &Flags, identity: Option<&Identity>) -> Result<Option<Access
     let mut outlets = logging::change();
     (outlets.syslog, outlets.statsd) = (syslog.clone(), statsd.clone());
     drop(outlets);
+    configure_python()?;
     let syslog = syslog.filter(|_| !logs.disable_redirect_access_to_syslog);
     let path = logs.access_logfile.as_deref();
     AccessLog::open(path, &logs.access_logformat, identity, syslog, statsd)
