@@ -132,7 +132,13 @@ def test_a_log_file_that_cannot_be_opened_is_an_error():
 @pytest.fixture
 def daemon(tmp_path):
     """Runs a command that leaves a daemon behind; its pidfile is in `tmp_path`. The daemon ends with the test."""
-    yield lambda *arguments, **settings: run(*arguments, "--daemon", "--pid", tmp_path / "pid", **settings)
+
+    def start(*arguments, env=os.environ, **settings):
+        # Names of processes replace their command line, and leave their environment alone if they are told to.
+        environment = {**env, "MLWS_TEST": str(tmp_path), "SPT_NOENV": "1"}
+        return run(*arguments, "--daemon", "--pid", tmp_path / "pid", env=environment, **settings)
+
+    yield start
     for pid in running_with(tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -140,11 +146,12 @@ def daemon(tmp_path):
 
 
 def running_with(word):
-    """The processes that have this word in their command line."""
+    """The processes that have this word in their command line or their environment."""
     found = []
     for process in processes():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if str(word).encode() in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            texts = [Path(f"/proc/{process.pid}/{name}").read_bytes() for name in ("cmdline", "environ")]
+            if process.state not in "ZX" and any(str(word).encode() in text for text in texts):
                 found.append(process.pid)
     return found
 
