@@ -40,7 +40,7 @@ use self::{
     failure::Label,
     start_response::{Stage, StartResponse},
 };
-use crate::{access::AccessLog, ffi, hooks::Hooks};
+use crate::{ffi, hooks::Hooks, logs::access::AccessLog};
 
 /// A WSGI application, as the server calls it.
 pub(crate) struct Wsgi {

@@ -12,7 +12,7 @@ use pyo3::{
 };
 
 use crate::{
-    logging,
+    logs::logging,
     refusal::Refusal,
     serving,
     settings::{self, Sources, Unread, Value, of_python, show_completions},

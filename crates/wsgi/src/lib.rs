@@ -13,40 +13,24 @@
 //! | [`app`]           | the bridge: a request becomes an environ, what the application answers a response |
 //! | [`reload`]        | `--reload`: watches the application's files |
 //! | [`process`]       | service managers, daemons, containers, pidfiles, users |
-//! | [`logging`]       | the log, on stderr or in a file |
-//! | [`access`]        | a line for each request |
-//! | [`python_logging`] | either in Python's own logging |
-//! | [`syslog`]        | both also to syslog |
-//! | [`statsd`]        | counts and durations for a collector |
-//! | [`remote`]        | a socket to one of these |
+//! | [`logs`]          | the two logs, wherever they go |
 //! | [`stacks`]        | where a process crashed, or where a request hangs |
-//! | [`logfile`]       | a file that can be opened anew |
-//! | [`sink`]          | writing without waiting for a reader |
-//! | [`json`]          | strings of JSON |
 //! | [`refusal`]       | why nothing is served |
 //! | [`ffi`]           | all the unsafe code |
 
-mod access;
 mod app;
 mod command;
 mod environment;
 mod ffi;
 mod hooks;
-mod json;
 mod loader;
-mod logfile;
-mod logging;
+mod logs;
 mod process;
-mod python_logging;
 mod refusal;
 mod reload;
-mod remote;
 mod serving;
 mod settings;
-mod sink;
 mod stacks;
-mod statsd;
-mod syslog;
 
 /// What Python sees.
 #[pyo3::pymodule(gil_used = false)]

@@ -8,10 +8,12 @@
 //!
 //! | module      | what it holds |
 //! |-------------|---|
+//! | [`house`]   | what the master has, and does when it is told of something |
 //! | [`sockets`] | what it listens on, and hands to a second master |
 //! | [`loading`] | the application: imported, warmed up, watched |
 //! | [`working`] | a worker, from its orders to its end |
 
+mod house;
 mod loading;
 mod sockets;
 mod working;
@@ -23,35 +25,22 @@ use std::{
     sync::Arc,
 };
 
-use mlws_server::{Concurrency, Shares};
-use mlws_supervisor::{ForkHooks, News, Owner, Pid, Role, Settings, Worker, supervise, supervise_under};
+use mlws_server::Concurrency;
+use mlws_supervisor::{ForkHooks, Role, supervise};
 use pyo3::{exceptions::PySystemExit, prelude::*};
-#[cfg(target_os = "linux")]
-use rustix::process::{Signal, set_parent_process_death_signal};
-use rustix::{fs::Mode, process::umask};
 
-use self::sockets::Sockets;
+use self::house::House;
 pub(crate) use self::sockets::is_second_master;
 use crate::{
-    access::AccessLog,
-    app::Wsgi,
     environment::Environment,
     ffi,
     hooks::Hooks,
-    loader::{Target, extend_path},
-    logfile::LogFile,
-    logging,
-    process::{self, Identity, Pidfile, Surroundings},
-    python_logging,
+    loader::Target,
+    logs::logging,
+    process::{self, Identity},
     refusal::Refusal,
-    reload::Watch,
     settings::{ErrorFormat, Flags, Sources},
-    stacks,
-    statsd::Statsd,
 };
-
-/// For so many workers there is room to tell each other how many connections they have, even if they were fewer at first.
-const FEW: usize = 32;
 
 /// What is served: something to import in each worker, or an object that is there already.
 enum Application {
@@ -120,346 +109,6 @@ fn warn(flags: &Flags) {
     }
 }
 
-/// What the master has, and each worker a copy of.
-pub(crate) struct House<'a> {
-    pub(crate) flags: Arc<Flags>,
-    /// To read the settings again.
-    sources: &'a Sources,
-    application: Application,
-    /// What it has set for the application.
-    environment: Environment,
-    pub(crate) hooks: Option<Arc<Hooks>>,
-    pub(crate) surroundings: &'a Surroundings,
-    /// Whom the workers run as.
-    identity: Option<Identity>,
-    pidfile: Option<Pidfile>,
-    folders: Vec<PathBuf>,
-    urls: String,
-    pub(crate) sockets: Sockets,
-    pub(crate) access: Option<Arc<AccessLog>>,
-    /// Where the workers, their number, are told.
-    statsd: Option<Arc<Statsd>>,
-    /// Python's logging is to be configured anew in each new worker. The master keeps what it has, for what is new may fail.
-    reconfigures: bool,
-    /// How many connections each worker has.
-    pub(crate) shares: Arc<Shares>,
-    /// In the process of a generation, and in its workers: the application as it was loaded for all of them.
-    preloaded: Option<Arc<Wsgi>>,
-    /// With `--reload`: which files the application was loaded from.
-    pub(crate) watch: Option<Watch>,
-    second: Option<Pid>,
-    /// The command that starts what runs here once more.
-    again: PyResult<Command>,
-}
-
-impl<'a> House<'a> {
-    fn new(
-        py: Python<'_>,
-        flags: Arc<Flags>,
-        sources: &'a Sources,
-        application: Application,
-        surroundings: &'a Surroundings,
-        again: PyResult<Command>,
-    ) -> Result<Self, Refusal> {
-        let identity = Identity::of(&flags.process)?;
-        let folders = enter_folder(&flags, None)?;
-        if let Some(mask) = flags.process.umask {
-            umask(Mode::from_raw_mode(mask));
-        }
-        let access = open_logs(&flags, identity.as_ref(), || configure_python(py, &flags, &folders))?;
-        warn(&flags);
-        process::name(py, &flags.process, "master");
-        let hooks = hooks(py, &flags, &application, &folders)?;
-        if let Some(hooks) = &hooks {
-            hooks.tell(py, "resized", (flags.running.workers, None::<u16>));
-            hooks.tell(py, "whole", ("on_starting",));
-        }
-        let sockets = Sockets::open(py, &flags, &surroundings.systemd, identity.as_ref())?;
-        let pidfile = flags.process.pid.as_ref().map(|path| match sockets.first {
-            None => Pidfile::create(path),
-            Some(_) => Pidfile::create(&with_suffix(path, ".2")),
-        });
-        let pidfile = pidfile.transpose().inspect_err(|_| sockets.remove_files())?;
-        let shares = Shares::new(usize::from(flags.running.workers).max(FEW)).map_err(|error| {
-            Refusal::System(format!("no memory for what the workers tell each other: {error}"))
-        })?;
-        let house = Self {
-            flags,
-            sources,
-            application,
-            environment: Environment::default(),
-            hooks,
-            surroundings,
-            identity,
-            pidfile,
-            folders,
-            urls: sockets.urls(),
-            sockets,
-            access: access.map(Arc::new),
-            statsd: logging::change().statsd.clone(),
-            reconfigures: false,
-            shares: Arc::new(shares),
-            preloaded: None,
-            watch: None,
-            second: None,
-            again,
-        };
-        house.tell(py, "listening", (house.sockets.places(),));
-        house.tell(py, "whole", ("when_ready",));
-        Ok(house)
-    }
-
-    /// Tells the functions of the config file, if there are any.
-    pub(crate) fn tell<'py>(
-        &self,
-        py: Python<'py>,
-        method: &str,
-        arguments: impl pyo3::call::PyCallArgs<'py>,
-    ) {
-        if let Some(hooks) = &self.hooks {
-            hooks.tell(py, method, arguments);
-        }
-    }
-
-    /// Whether the processes that are forked here are workers, and not masters of workers.
-    fn forks_workers(&self) -> bool {
-        !self.flags.running.preload || self.preloaded.is_some()
-    }
-
-    /// Takes settings that were read again. What cannot be had leaves all as it was, as far as anybody serves by it.
-    fn take_over(&mut self, py: Python<'_>, flags: Flags) -> Result<(), Refusal> {
-        if let Application::Named(target) = &mut self.application {
-            *target = Target::of(py, &flags)?;
-        }
-        let identity = Identity::of(&flags.process)?;
-        self.environment.undo(py);
-        self.environment = Environment::set(py, &flags).or_else(|refusal| {
-            self.environment = Environment::set(py, &self.flags)?;
-            Err(refusal)
-        })?;
-        self.folders = enter_folder(&flags, Some(&self.sources.folder))?;
-        let hooks = hooks(py, &flags, &self.application, &self.folders)?;
-        self.sockets.follow(&flags, &self.surroundings.systemd, identity.as_ref())?;
-        if self.sockets.first.is_none() && flags.process.pid != self.flags.process.pid {
-            self.pidfile = flags.process.pid.as_deref().map(Pidfile::create).transpose()?; // and the old one goes
-        }
-        if let Some(mask) = flags.process.umask {
-            umask(Mode::from_raw_mode(mask));
-        }
-        logging::follow(flags.logs.level(), flags.logs.error_logformat == ErrorFormat::Json);
-        self.access = open_logs(&flags, identity.as_ref(), || Ok(()))?.map(Arc::new);
-        self.reconfigures = true;
-        self.statsd.clone_from(&logging::change().statsd);
-        warn(&flags);
-        if let Some(hooks) = &hooks {
-            hooks.follow(py, self.hooks.as_ref());
-        }
-        (self.hooks, self.identity, self.urls) = (hooks, identity, self.sockets.urls());
-        let before = self.flags.running.workers;
-        self.flags = Arc::new(flags);
-        self.tell(py, "listening", (self.sockets.places(),));
-        self.tell(py, "resized", (self.flags.running.workers, before)); // also where it is the same, as gunicorn does
-        self.tell(py, "whole", ("on_reload",));
-        Ok(())
-    }
-
-    /// At the end, unless another master goes on with it.
-    fn clear_away(&self) {
-        if self.sockets.first.is_none() && self.second.is_none() {
-            self.sockets.remove_files();
-        }
-    }
-
-    /// In a new worker, before anything of the application runs, and with the rights of the master.
-    fn prepare_logs(&mut self, py: Python<'_>) -> Result<(), Refusal> {
-        if std::mem::take(&mut self.reconfigures) {
-            configure_python(py, &self.flags, &self.folders)?;
-        }
-        if self.flags.logs.captures() {
-            logging::capture();
-        }
-        Ok(())
-    }
-
-    /// All is well: errors stand in the log, and a daemon has no terminal. Runs in the master and in each worker.
-    pub(crate) fn settle(&self, py: Python<'_>) {
-        self.surroundings.settle(py);
-        if let Some(access) = self.access.as_ref().filter(|_| self.surroundings.moves_streams()) {
-            access.follow_stdout();
-        }
-    }
-
-    fn settings(&self) -> Settings {
-        let running = &self.flags.running;
-        let preloads = running.preload && self.preloaded.is_none();
-        Settings {
-            workers: if preloads { 1 } else { running.workers.into() },
-            graceful_timeout: running.graceful_timeout,
-            boot_timeout: running.boot_timeout(),
-            tick: if self.preloaded.is_none() { self.surroundings.systemd.watchdog_interval() } else { None },
-            is_above_masters: preloads,
-            first: self.sockets.first,
-        }
-    }
-
-    /// The life of a process that loads the application for the workers of one generation, and is their master.
-    fn preload(&mut self, py: Python<'_>, worker: Worker) -> Result<i32, Refusal> {
-        let wsgi = self.wsgi(py)?;
-        self.tell(py, "leads", (wsgi.application(),));
-        self.preloaded = Some(wsgi);
-        warn_of_threads();
-        match supervise_under(worker, self.settings(), self) {
-            Role::Master(status) => Ok(status),
-            Role::Worker(status) => end_process(py, status),
-        }
-    }
-}
-
-impl Owner for House<'_> {
-    fn work(&mut self, worker: Worker) -> i32 {
-        Python::attach(|py| {
-            let is_worker = self.forks_workers();
-            process::name(
-                py,
-                &self.flags.process,
-                if is_worker { "worker" } else { "master of a generation" },
-            );
-            if let Err(refusal) = self.prepare_logs(py) {
-                logging::critical(&refusal.to_string());
-                return refusal.exit_status();
-            }
-            let identity = self.identity.take(); // the workers of a preloaded application have it already
-            if let Err(refusal) = identity.map_or(Ok(()), |identity| identity.assume()) {
-                logging::critical(&refusal.to_string());
-                return refusal.exit_status();
-            }
-            // Nobody would bound its time any more; and who is stuck in the application does not hear it otherwise.
-            #[cfg(target_os = "linux")]
-            let _ = set_parent_process_death_signal(Some(Signal::KILL)); // one that is gone already shows by the end of the line
-            if let Err(error) = stacks::listen(py) {
-                log::warn!("a worker that hangs or crashes will not show where: {error}");
-            }
-            let done = if is_worker {
-                let done = working::work(py, self, worker).map(|()| 0);
-                self.tell(py, "leaves", ());
-                done
-            } else {
-                self.preload(py, worker)
-            };
-            done.unwrap_or_else(|refusal| {
-                logging::critical(&refusal.to_string());
-                refusal.exit_status()
-            })
-        })
-    }
-
-    fn hear(&mut self, news: News) {
-        match news {
-            News::Ready { .. } if self.preloaded.is_some() => {
-                Python::attach(|py| self.settle(py));
-            }
-            News::Ready { .. } => {
-                let on = format!("on {} ({})", self.urls, processes_and_threads(&self.flags));
-                log::info!("serving {} {on}", self.flags.name());
-                Python::attach(|py| {
-                    self.settle(py);
-                    self.surroundings.ready(&format!("serving {on}"));
-                });
-            }
-            News::Reopen => {
-                reopen_logs(self.access.as_deref());
-            }
-            News::Resized { from, to } => Python::attach(|py| self.tell(py, "resized", (to, from))),
-            News::Forking { age } if self.forks_workers() => {
-                Python::attach(|py| self.tell(py, "forking", (age,)));
-            }
-            News::Forked { pid } if self.forks_workers() => {
-                Python::attach(|py| self.tell(py, "forked", (pid.as_raw_pid(),)));
-            }
-            News::Gone { pid } if self.forks_workers() => {
-                Python::attach(|py| self.tell(py, "gone", (pid.as_raw_pid(),)));
-            }
-            News::Forking { .. } | News::Forked { .. } | News::Gone { .. } => {}
-            News::Ended { number } => self.shares.clear(number),
-            News::Ending => {
-                if self.preloaded.is_none() {
-                    self.surroundings.systemd.stopping();
-                }
-                // A socket that the master kept open would let clients wait for nobody.
-                self.sockets.listeners.clear();
-            }
-            News::Workers { serving } => {
-                if let Some(statsd) = &self.statsd {
-                    statsd.workers(serving);
-                }
-            }
-            News::Reloading => self.surroundings.systemd.reloading(),
-            News::ReloadFailed => {
-                self.reconfigures = false; // what the others need may be what has failed
-                self.surroundings.systemd.ready("the last reload has failed; serving as before");
-            }
-            News::Tick => self.surroundings.systemd.alive(),
-            News::SecondIsGone => {
-                self.second = None;
-                self.surroundings.systemd.main_pid();
-            }
-            News::FirstIsGone => {
-                self.sockets.first = None;
-                if let (Some(pidfile), Some(path)) = (&mut self.pidfile, &self.flags.process.pid)
-                    && let Err(refusal) = pidfile.rename_to(path)
-                {
-                    log::error!("{refusal}");
-                }
-            }
-        }
-    }
-
-    fn reload(&mut self) -> Result<Settings, String> {
-        Python::attach(|py| {
-            let flags = self.sources.read(py).map_err(|unread| unread.to_string())?;
-            self.take_over(py, flags).map_err(|refusal| refusal.to_string())
-        })?;
-        Ok(self.settings())
-    }
-
-    /// A config file may have started threads, which want to run while the master waits.
-    fn idle(&mut self, wait: &mut (dyn FnMut() + Send)) {
-        Python::attach(|py| py.detach(wait));
-    }
-
-    fn start_second(&mut self) -> io::Result<Pid> {
-        Python::attach(|py| self.tell(py, "whole", ("pre_exec",)));
-        let again = self.again.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
-        let mut command = Command::new(again.get_program());
-        command.args(again.get_args());
-        if let Some(folder) = again.get_current_dir() {
-            command.current_dir(folder);
-        }
-        for (name, value) in again.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        self.surroundings.systemd.pass_on(&mut command);
-        let second = self.sockets.start_second(command)?;
-        self.second = Some(second);
-        Ok(second)
-    }
-}
-
-impl ForkHooks for House<'_> {
-    fn before(&self) {
-        PythonFork.before();
-    }
-    fn after_in_parent(&self) {
-        PythonFork.after_in_parent();
-    }
-    fn after_in_child(&self) {
-        PythonFork.after_in_child();
-    }
-}
-
 struct PythonFork;
 
 impl ForkHooks for PythonFork {
@@ -490,46 +139,6 @@ fn enter_folder(flags: &Flags, started: Option<&Path>) -> Result<Vec<PathBuf>, R
         folders.push(std::path::absolute(folder).map_err(|error| cannot(folder, error))?);
     }
     Ok(folders)
-}
-
-/// The logs go where they are to go from here on. The access log, if there is to be one.
-fn open_logs(
-    flags: &Flags,
-    identity: Option<&Identity>,
-    configure_python: impl FnOnce() -> Result<(), Refusal>,
-) -> Result<Option<AccessLog>, Refusal> {
-    let cannot =
-        |path: &Path, error| Refusal::System(format!("cannot open the log {}: {error}", path.display()));
-    let logs = &flags.logs;
-    let path = &logs.error_logfile;
-    let file = (path.as_os_str() != "-").then(|| LogFile::open(path, identity)).transpose();
-    let file = file.map_err(|error| cannot(path, error))?;
-    if file.is_none() && flags.process.daemon && !logs.goes_elsewhere() {
-        log::warn!(
-            "a daemon has no stderr: its log is lost from when it is ready, unless --error-logfile names a file"
-        );
-    }
-    logging::change().file = file;
-    let unknown =
-        |error: io::Error| Refusal::System(format!("a collector of logs cannot be reached: {error}"));
-    let syslog = logs.syslog(flags.name()).transpose().map_err(unknown)?.map(Arc::new);
-    let statsd = logs.statsd().transpose().map_err(unknown)?.map(Arc::new);
-    let mut outlets = logging::change();
-    (outlets.syslog, outlets.statsd) = (syslog.clone(), statsd.clone());
-    drop(outlets);
-    configure_python()?;
-    let syslog = syslog.filter(|_| !logs.disable_redirect_access_to_syslog);
-    let path = logs.access_logfile.as_deref();
-    AccessLog::open(path, &logs.access_logformat, identity, syslog, statsd)
-        .map_err(|error| cannot(path.unwrap_or(Path::new("-")), error))
-}
-
-/// Sets up Python's logging, if there is a configuration of it, which may name classes of the application's folders.
-fn configure_python(py: Python<'_>, flags: &Flags, folders: &[PathBuf]) -> Result<(), Refusal> {
-    python_logging::forget();
-    let Some(config) = flags.logs.config(py) else { return Ok(()) };
-    extend_path(py, folders).map_err(|error| Refusal::System(error.to_string()))?;
-    python_logging::configure(py, &config, flags.logs.level()).map_err(Refusal::Usage)
 }
 
 fn hooks(
@@ -563,15 +172,6 @@ fn start_again(py: Python<'_>) -> PyResult<Command> {
     };
     command.args(words.into_iter().skip(1)).current_dir(std::env::current_dir()?);
     Ok(command)
-}
-
-/// Something has moved the files away.
-fn reopen_logs(access: Option<&AccessLog>) {
-    logging::reopen();
-    python_logging::reopen();
-    if let Some(access) = access {
-        access.reopen();
-    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -5,7 +5,7 @@
 
 use pyo3::{intern, prelude::*, types::IntoPyDict};
 
-use crate::logging;
+use crate::logs::logging;
 
 /// For a worker, before anything of the application runs. What the application sets up later comes in place of this.
 pub(crate) fn listen(py: Python<'_>) -> PyResult<()> {

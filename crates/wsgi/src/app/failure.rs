@@ -27,7 +27,7 @@ impl fmt::Display for Label {
 /// Logs an exception, with `what` it put an end to.
 pub(crate) fn report(py: Python<'_>, label: &dyn fmt::Display, what: &str, error: &PyErr) {
     let traceback = crate::refusal::traceback(py, error);
-    log::error!(target: crate::logging::EXCEPTION, "{label}: {what}\n{}", quoted(&traceback));
+    log::error!(target: crate::logs::logging::EXCEPTION, "{label}: {what}\n{}", quoted(&traceback));
 }
 
 /// Text that a client may have had a hand in: indented, and its control characters escaped, so that none of it passes for a

@@ -22,7 +22,7 @@ use pyo3::prelude::*;
 
 use crate::{
     command::tell,
-    logging,
+    logs::logging,
     refusal::Refusal,
     serving::{end_process, flush_python, is_second_master},
     settings::{Flags, Process},

@@ -5,10 +5,10 @@ use std::{io, sync::Arc};
 use mlws_server::{App, Concurrency, Listener, Server};
 use pyo3::prelude::*;
 
-use super::{Application, House};
+use super::{Application, house::House};
 use crate::{
     app::{Facts, Wsgi},
-    logging,
+    logs::logging,
     refusal::Refusal,
     reload::{self, Watch},
 };

@@ -10,10 +10,10 @@ use mlws_server::{Ended, Notice, Server, leave_stuck};
 use mlws_supervisor::{Order, Worker};
 use pyo3::prelude::*;
 
-use super::{House, flush_python, reopen_logs};
+use super::{flush_python, house::House};
 use crate::{
-    access::AccessLog,
     hooks::Hooks,
+    logs::{self, access::AccessLog},
     refusal::Refusal,
     reload::{Ask, Watch, Watcher},
 };
@@ -95,7 +95,7 @@ impl Hearer {
         loop {
             let order = match self.worker.next_order()? {
                 Order::Reopen => {
-                    reopen_logs(self.access.as_deref());
+                    logs::reopen(self.access.as_deref());
                     continue;
                 }
                 Order::OneMore | Order::OneFewer => continue, // for a master

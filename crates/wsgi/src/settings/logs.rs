@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 use log::LevelFilter;
 use pyo3::{prelude::*, types::PyDict};
 
-use crate::{
+use crate::logs::{
     access::Format,
-    python_logging::LogConfig,
+    python::LogConfig,
     remote::Address,
     statsd::{self, Statsd},
     syslog::{self, Syslog},

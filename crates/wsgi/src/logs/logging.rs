@@ -20,7 +20,7 @@ use std::{
 use jiff::Zoned;
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::{json, logfile::LogFile, python_logging, statsd::Statsd, syslog::Syslog};
+use crate::logs::{json, logfile::LogFile, python, statsd::Statsd, syslog::Syslog};
 
 /// Records with this target tell of an exception.
 pub(crate) const EXCEPTION: &str = "exception";
@@ -93,7 +93,7 @@ pub(crate) fn start(level: LevelFilter, json: bool) {
     let _ = log::set_logger(&Logger);
     log::set_max_level(level);
     STARTING.store(true, Ordering::Relaxed);
-    python_logging::forget();
+    python::forget();
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = !json && !plain && stderr().is_terminal();
     *change() = Outlets { stderr: LogFile::stderr().ok(), json, colours, ..Outlets::NONE };
@@ -199,7 +199,7 @@ fn write(level: Level, text: Arguments<'_>, target: &str) {
     if let Some(statsd) = statsd {
         statsd.logged(level, target == EXCEPTION);
     }
-    if !python_logging::tell(level, &text) {
+    if !python::tell(level, &text) {
         put_down(level, &text);
     }
 }

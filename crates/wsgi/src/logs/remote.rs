@@ -17,7 +17,7 @@ use rustix::{
     net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
 
-use crate::sink::{Outcome, Sink};
+use crate::logs::sink::{Outcome, Sink};
 
 const PAUSE: Duration = Duration::from_secs(1);
 

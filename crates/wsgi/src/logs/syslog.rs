@@ -1,12 +1,12 @@
 //! `--log-syslog`: both logs also as records of syslog, in the form that gunicorn gives them.
 //!
-//! The one thing to know: what cannot be sent at once is dropped (see [`remote`](crate::remote)).
+//! The one thing to know: what cannot be sent at once is dropped (see [`remote`](crate::logs::remote)).
 
 use std::io;
 
 use rustix::net::SocketType;
 
-use crate::{
+use crate::logs::{
     logging::Level,
     remote::{Address, Remote},
 };

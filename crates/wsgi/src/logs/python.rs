@@ -16,7 +16,7 @@ use pyo3::{
     types::{IntoPyDict, PyDict, PyList, PyString},
 };
 
-use crate::{ffi, logging::Level};
+use crate::{ffi, logs::logging::Level};
 
 const ERROR: &str = "gunicorn.error";
 const ACCESS: &str = "gunicorn.access";

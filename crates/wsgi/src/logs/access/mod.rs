@@ -20,12 +20,14 @@ use pyo3::{
 use self::atoms::Atom;
 pub(crate) use self::format::Format;
 use crate::{
-    logfile::LogFile,
-    logging::Level,
+    logs::{
+        logfile::LogFile,
+        logging::Level,
+        python::{self, Atoms},
+        statsd::Statsd,
+        syslog::Syslog,
+    },
     process::Identity,
-    python_logging::{self, Atoms},
-    statsd::Statsd,
-    syslog::Syslog,
 };
 
 pub(crate) struct AccessLog {
@@ -56,7 +58,7 @@ impl AccessLog {
         syslog: Option<Arc<Syslog>>,
         statsd: Option<Arc<Statsd>>,
     ) -> io::Result<Option<Self>> {
-        let is_pythons = python_logging::takes_access();
+        let is_pythons = python::takes_access();
         let file = path.filter(|_| !is_pythons).map(|path| match path.as_os_str() {
             dash if dash == "-" => LogFile::stdout(),
             _ => LogFile::open(path, identity),
@@ -132,9 +134,9 @@ impl AccessLog {
             let mut line = Vec::new();
             self.format.write(&mut line, record, &self.zone);
             let line = String::from_utf8_lossy(&line).replace('%', "%%");
-            return python_logging::tell_access(&line, |py| Ok(self.atoms(py, record)?.into_any()));
+            return python::tell_access(&line, |py| Ok(self.atoms(py, record)?.into_any()));
         }
-        python_logging::tell_access(&self.format.text, |py| Ok(self.atoms(py, record)?.into_any()));
+        python::tell_access(&self.format.text, |py| Ok(self.atoms(py, record)?.into_any()));
     }
 
     /// All atoms there are, as gunicorn's logger has them.

@@ -6,7 +6,7 @@ use std::{io, time::Duration};
 
 use rustix::net::SocketType;
 
-use crate::{
+use crate::logs::{
     logging::Level,
     remote::{Address, Remote},
 };

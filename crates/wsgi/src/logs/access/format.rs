@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use mlws_server::Record;
 
 use super::atoms::{Atom, client, path, user};
-use crate::json;
+use crate::logs::json;
 
 /// How a line of the access log is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -16,8 +16,8 @@ use rustix::{
 };
 
 use crate::{
+    logs::sink::{Sink, Tally},
     process::Identity,
-    sink::{Sink, Tally},
 };
 
 pub(crate) struct LogFile {

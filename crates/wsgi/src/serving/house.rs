@@ -1,0 +1,372 @@
+//! What the master has, and each worker a copy of; and what it does when it is told of something.
+//!
+//! The one thing to know: it is the supervisor's owner, so its methods say in which process they run.
+
+use std::{io, path::PathBuf, process::Command, sync::Arc};
+
+use mlws_server::Shares;
+use mlws_supervisor::{ForkHooks, News, Owner, Pid, Role, Settings, Worker, supervise_under};
+use pyo3::prelude::*;
+#[cfg(target_os = "linux")]
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::{fs::Mode, process::umask};
+
+use super::{
+    Application, PythonFork, end_process, enter_folder, hooks, processes_and_threads, sockets::Sockets, warn,
+    warn_of_threads, with_suffix, working,
+};
+use crate::{
+    app::Wsgi,
+    environment::Environment,
+    hooks::Hooks,
+    loader::Target,
+    logs::{self, access::AccessLog, logging, statsd::Statsd},
+    process::{self, Identity, Pidfile, Surroundings},
+    refusal::Refusal,
+    reload::Watch,
+    settings::{ErrorFormat, Flags, Sources},
+    stacks,
+};
+
+/// For so many workers there is room to tell each other how many connections they have, even if they were fewer at first.
+const FEW: usize = 32;
+
+/// What the master has, and each worker a copy of.
+pub(super) struct House<'a> {
+    pub(crate) flags: Arc<Flags>,
+    /// To read the settings again.
+    pub(super) sources: &'a Sources,
+    pub(super) application: Application,
+    /// What it has set for the application.
+    pub(super) environment: Environment,
+    pub(crate) hooks: Option<Arc<Hooks>>,
+    pub(crate) surroundings: &'a Surroundings,
+    /// Whom the workers run as.
+    pub(super) identity: Option<Identity>,
+    pub(super) pidfile: Option<Pidfile>,
+    pub(super) folders: Vec<PathBuf>,
+    pub(super) urls: String,
+    pub(crate) sockets: Sockets,
+    pub(crate) access: Option<Arc<AccessLog>>,
+    /// Where the workers, their number, are told.
+    pub(super) statsd: Option<Arc<Statsd>>,
+    /// Python's logging is to be configured anew in each new worker. The master keeps what it has, for what is new may fail.
+    pub(super) reconfigures: bool,
+    /// How many connections each worker has.
+    pub(crate) shares: Arc<Shares>,
+    /// In the process of a generation, and in its workers: the application as it was loaded for all of them.
+    pub(super) preloaded: Option<Arc<Wsgi>>,
+    /// With `--reload`: which files the application was loaded from.
+    pub(crate) watch: Option<Watch>,
+    pub(super) second: Option<Pid>,
+    /// The command that starts what runs here once more.
+    pub(super) again: PyResult<Command>,
+}
+
+impl<'a> House<'a> {
+    pub(super) fn new(
+        py: Python<'_>,
+        flags: Arc<Flags>,
+        sources: &'a Sources,
+        application: Application,
+        surroundings: &'a Surroundings,
+        again: PyResult<Command>,
+    ) -> Result<Self, Refusal> {
+        let identity = Identity::of(&flags.process)?;
+        let folders = enter_folder(&flags, None)?;
+        if let Some(mask) = flags.process.umask {
+            umask(Mode::from_raw_mode(mask));
+        }
+        let access = logs::open(&flags, identity.as_ref(), || logs::configure_python(py, &flags, &folders))?;
+        warn(&flags);
+        process::name(py, &flags.process, "master");
+        let hooks = hooks(py, &flags, &application, &folders)?;
+        if let Some(hooks) = &hooks {
+            hooks.tell(py, "resized", (flags.running.workers, None::<u16>));
+            hooks.tell(py, "whole", ("on_starting",));
+        }
+        let sockets = Sockets::open(py, &flags, &surroundings.systemd, identity.as_ref())?;
+        let pidfile = flags.process.pid.as_ref().map(|path| match sockets.first {
+            None => Pidfile::create(path),
+            Some(_) => Pidfile::create(&with_suffix(path, ".2")),
+        });
+        let pidfile = pidfile.transpose().inspect_err(|_| sockets.remove_files())?;
+        let shares = Shares::new(usize::from(flags.running.workers).max(FEW)).map_err(|error| {
+            Refusal::System(format!("no memory for what the workers tell each other: {error}"))
+        })?;
+        let house = Self {
+            flags,
+            sources,
+            application,
+            environment: Environment::default(),
+            hooks,
+            surroundings,
+            identity,
+            pidfile,
+            folders,
+            urls: sockets.urls(),
+            sockets,
+            access: access.map(Arc::new),
+            statsd: logging::change().statsd.clone(),
+            reconfigures: false,
+            shares: Arc::new(shares),
+            preloaded: None,
+            watch: None,
+            second: None,
+            again,
+        };
+        house.tell(py, "listening", (house.sockets.places(),));
+        house.tell(py, "whole", ("when_ready",));
+        Ok(house)
+    }
+
+    /// Tells the functions of the config file, if there are any.
+    pub(crate) fn tell<'py>(
+        &self,
+        py: Python<'py>,
+        method: &str,
+        arguments: impl pyo3::call::PyCallArgs<'py>,
+    ) {
+        if let Some(hooks) = &self.hooks {
+            hooks.tell(py, method, arguments);
+        }
+    }
+
+    /// Whether the processes that are forked here are workers, and not masters of workers.
+    fn forks_workers(&self) -> bool {
+        !self.flags.running.preload || self.preloaded.is_some()
+    }
+
+    /// Takes settings that were read again. What cannot be had leaves all as it was, as far as anybody serves by it.
+    fn take_over(&mut self, py: Python<'_>, flags: Flags) -> Result<(), Refusal> {
+        if let Application::Named(target) = &mut self.application {
+            *target = Target::of(py, &flags)?;
+        }
+        let identity = Identity::of(&flags.process)?;
+        self.environment.undo(py);
+        self.environment = Environment::set(py, &flags).or_else(|refusal| {
+            self.environment = Environment::set(py, &self.flags)?;
+            Err(refusal)
+        })?;
+        self.folders = enter_folder(&flags, Some(&self.sources.folder))?;
+        let hooks = hooks(py, &flags, &self.application, &self.folders)?;
+        self.sockets.follow(&flags, &self.surroundings.systemd, identity.as_ref())?;
+        if self.sockets.first.is_none() && flags.process.pid != self.flags.process.pid {
+            self.pidfile = flags.process.pid.as_deref().map(Pidfile::create).transpose()?; // and the old one goes
+        }
+        if let Some(mask) = flags.process.umask {
+            umask(Mode::from_raw_mode(mask));
+        }
+        logging::follow(flags.logs.level(), flags.logs.error_logformat == ErrorFormat::Json);
+        self.access = logs::open(&flags, identity.as_ref(), || Ok(()))?.map(Arc::new);
+        self.reconfigures = true;
+        self.statsd.clone_from(&logging::change().statsd);
+        warn(&flags);
+        if let Some(hooks) = &hooks {
+            hooks.follow(py, self.hooks.as_ref());
+        }
+        (self.hooks, self.identity, self.urls) = (hooks, identity, self.sockets.urls());
+        let before = self.flags.running.workers;
+        self.flags = Arc::new(flags);
+        self.tell(py, "listening", (self.sockets.places(),));
+        self.tell(py, "resized", (self.flags.running.workers, before)); // also where it is the same, as gunicorn does
+        self.tell(py, "whole", ("on_reload",));
+        Ok(())
+    }
+
+    /// At the end, unless another master goes on with it.
+    pub(super) fn clear_away(&self) {
+        if self.sockets.first.is_none() && self.second.is_none() {
+            self.sockets.remove_files();
+        }
+    }
+
+    /// In a new worker, before anything of the application runs, and with the rights of the master.
+    fn prepare_logs(&mut self, py: Python<'_>) -> Result<(), Refusal> {
+        if std::mem::take(&mut self.reconfigures) {
+            logs::configure_python(py, &self.flags, &self.folders)?;
+        }
+        if self.flags.logs.captures() {
+            logging::capture();
+        }
+        Ok(())
+    }
+
+    /// All is well: errors stand in the log, and a daemon has no terminal. Runs in the master and in each worker.
+    pub(crate) fn settle(&self, py: Python<'_>) {
+        self.surroundings.settle(py);
+        if let Some(access) = self.access.as_ref().filter(|_| self.surroundings.moves_streams()) {
+            access.follow_stdout();
+        }
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        let running = &self.flags.running;
+        let preloads = running.preload && self.preloaded.is_none();
+        Settings {
+            workers: if preloads { 1 } else { running.workers.into() },
+            graceful_timeout: running.graceful_timeout,
+            boot_timeout: running.boot_timeout(),
+            tick: if self.preloaded.is_none() { self.surroundings.systemd.watchdog_interval() } else { None },
+            is_above_masters: preloads,
+            first: self.sockets.first,
+        }
+    }
+
+    /// The life of a process that loads the application for the workers of one generation, and is their master.
+    fn preload(&mut self, py: Python<'_>, worker: Worker) -> Result<i32, Refusal> {
+        let wsgi = self.wsgi(py)?;
+        self.tell(py, "leads", (wsgi.application(),));
+        self.preloaded = Some(wsgi);
+        warn_of_threads();
+        match supervise_under(worker, self.settings(), self) {
+            Role::Master(status) => Ok(status),
+            Role::Worker(status) => end_process(py, status),
+        }
+    }
+}
+
+impl Owner for House<'_> {
+    fn work(&mut self, worker: Worker) -> i32 {
+        Python::attach(|py| {
+            let is_worker = self.forks_workers();
+            process::name(
+                py,
+                &self.flags.process,
+                if is_worker { "worker" } else { "master of a generation" },
+            );
+            if let Err(refusal) = self.prepare_logs(py) {
+                logging::critical(&refusal.to_string());
+                return refusal.exit_status();
+            }
+            let identity = self.identity.take(); // the workers of a preloaded application have it already
+            if let Err(refusal) = identity.map_or(Ok(()), |identity| identity.assume()) {
+                logging::critical(&refusal.to_string());
+                return refusal.exit_status();
+            }
+            // Nobody would bound its time any more; and who is stuck in the application does not hear it otherwise.
+            #[cfg(target_os = "linux")]
+            let _ = set_parent_process_death_signal(Some(Signal::KILL)); // one that is gone already shows by the end of the line
+            if let Err(error) = stacks::listen(py) {
+                log::warn!("a worker that hangs or crashes will not show where: {error}");
+            }
+            let done = if is_worker {
+                let done = working::work(py, self, worker).map(|()| 0);
+                self.tell(py, "leaves", ());
+                done
+            } else {
+                self.preload(py, worker)
+            };
+            done.unwrap_or_else(|refusal| {
+                logging::critical(&refusal.to_string());
+                refusal.exit_status()
+            })
+        })
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Ready { .. } if self.preloaded.is_some() => {
+                Python::attach(|py| self.settle(py));
+            }
+            News::Ready { .. } => {
+                let on = format!("on {} ({})", self.urls, processes_and_threads(&self.flags));
+                log::info!("serving {} {on}", self.flags.name());
+                Python::attach(|py| {
+                    self.settle(py);
+                    self.surroundings.ready(&format!("serving {on}"));
+                });
+            }
+            News::Reopen => {
+                logs::reopen(self.access.as_deref());
+            }
+            News::Resized { from, to } => Python::attach(|py| self.tell(py, "resized", (to, from))),
+            News::Forking { age } if self.forks_workers() => {
+                Python::attach(|py| self.tell(py, "forking", (age,)));
+            }
+            News::Forked { pid } if self.forks_workers() => {
+                Python::attach(|py| self.tell(py, "forked", (pid.as_raw_pid(),)));
+            }
+            News::Gone { pid } if self.forks_workers() => {
+                Python::attach(|py| self.tell(py, "gone", (pid.as_raw_pid(),)));
+            }
+            News::Forking { .. } | News::Forked { .. } | News::Gone { .. } => {}
+            News::Ended { number } => self.shares.clear(number),
+            News::Ending => {
+                if self.preloaded.is_none() {
+                    self.surroundings.systemd.stopping();
+                }
+                // A socket that the master kept open would let clients wait for nobody.
+                self.sockets.listeners.clear();
+            }
+            News::Workers { serving } => {
+                if let Some(statsd) = &self.statsd {
+                    statsd.workers(serving);
+                }
+            }
+            News::Reloading => self.surroundings.systemd.reloading(),
+            News::ReloadFailed => {
+                self.reconfigures = false; // what the others need may be what has failed
+                self.surroundings.systemd.ready("the last reload has failed; serving as before");
+            }
+            News::Tick => self.surroundings.systemd.alive(),
+            News::SecondIsGone => {
+                self.second = None;
+                self.surroundings.systemd.main_pid();
+            }
+            News::FirstIsGone => {
+                self.sockets.first = None;
+                if let (Some(pidfile), Some(path)) = (&mut self.pidfile, &self.flags.process.pid)
+                    && let Err(refusal) = pidfile.rename_to(path)
+                {
+                    log::error!("{refusal}");
+                }
+            }
+        }
+    }
+
+    fn reload(&mut self) -> Result<Settings, String> {
+        Python::attach(|py| {
+            let flags = self.sources.read(py).map_err(|unread| unread.to_string())?;
+            self.take_over(py, flags).map_err(|refusal| refusal.to_string())
+        })?;
+        Ok(self.settings())
+    }
+
+    /// A config file may have started threads, which want to run while the master waits.
+    fn idle(&mut self, wait: &mut (dyn FnMut() + Send)) {
+        Python::attach(|py| py.detach(wait));
+    }
+
+    fn start_second(&mut self) -> io::Result<Pid> {
+        Python::attach(|py| self.tell(py, "whole", ("pre_exec",)));
+        let again = self.again.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
+        let mut command = Command::new(again.get_program());
+        command.args(again.get_args());
+        if let Some(folder) = again.get_current_dir() {
+            command.current_dir(folder);
+        }
+        for (name, value) in again.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        self.surroundings.systemd.pass_on(&mut command);
+        let second = self.sockets.start_second(command)?;
+        self.second = Some(second);
+        Ok(second)
+    }
+}
+
+impl ForkHooks for House<'_> {
+    fn before(&self) {
+        PythonFork.before();
+    }
+    fn after_in_parent(&self) {
+        PythonFork.after_in_parent();
+    }
+    fn after_in_child(&self) {
+        PythonFork.after_in_child();
+    }
+}
