@@ -50,7 +50,6 @@ REASONS = {
     "youngest": "TTOU sends the youngest worker home, gunicorn the oldest.",
     "stuck": "`worker_exit` is not called in a worker that is left because a call never came back; `child_exit` is.",
     "own length": "`response.headers` in `post_request` are without `Content-Length`, which the server sends itself.",
-    "log handlers": "The loggers `gunicorn.error` and `gunicorn.access` have no handlers to borrow.",
 }
 """Why something differs. The guide has each sentence."""
 

@@ -322,9 +322,7 @@ CASES = {
     "what a client sees of --http-compat gunicorn": Case(
         ("facts", *SOCKET, *SYNC), client, LESS_STRICT, files={"mlws.toml": "http_compat = 'gunicorn'"}
     ),
-    "handlers that are borrowed": Case(
-        ("borrows", *SOCKET), borrowed, {"told": "log handlers"}, files={"borrows.py": BORROWER}
-    ),
+    "handlers that are borrowed": Case(("borrows", *SOCKET), borrowed, files={"borrows.py": BORROWER}),
     **STARTS,
 }
 

@@ -140,6 +140,26 @@ pub(crate) fn forget() {
     *change() = Loggers { error: None, access: None };
 }
 
+/// Without a configuration, lets the application borrow gunicorn's logger all the same, as many do; it writes to the log.
+pub(crate) fn lend(py: Python<'_>, level: LevelFilter) {
+    if is_configured(|loggers| &loggers.error) {
+        return;
+    }
+    let level = match level {
+        LevelFilter::Off => Level::Critical,
+        LevelFilter::Error => Level::Error,
+        LevelFilter::Warn => Level::Warning,
+        LevelFilter::Info => Level::Info,
+        LevelFilter::Debug | LevelFilter::Trace => Level::Debug,
+    };
+    let lent = py
+        .import("mylittlewebserver._loggers")
+        .and_then(|module| module.call_method1("lend", (level as u8,)));
+    if let Err(error) = lent {
+        log::warn!("the application cannot borrow the logger {ERROR}: {error}");
+    }
+}
+
 /// Gives a record to the configured logger. False if there is none, or this thread would have to wait for the interpreter.
 pub(crate) fn tell(level: Level, text: &str) -> bool {
     if !is_configured(|loggers| &loggers.error) || !ffi::is_attached() {

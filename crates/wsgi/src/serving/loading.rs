@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use super::{Application, house::House};
 use crate::{
     app::{Facts, Wsgi},
-    logs::logging,
+    logs::{self, logging},
     refusal::Refusal,
     reload::{self, Watch},
 };
@@ -70,6 +70,7 @@ impl House<'_> {
         if let Some(app) = self.hooks.as_ref().and_then(|hooks| hooks.application(py)) {
             return Ok(app);
         }
+        logs::python::lend(py, self.flags.logs.level());
         match &self.application {
             Application::Named(target) => target.load(py, &self.folders),
             Application::Given(factory) if self.flags.source.factory => factory.call0(py).map_err(|error| {
