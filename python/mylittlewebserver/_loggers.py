@@ -6,11 +6,14 @@ Nothing is done, and nothing imported, until the application imports ``logging``
 from __future__ import annotations
 
 import sys
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
-from typing import Any
 
 from mylittlewebserver._native import log
+
+TYPE_CHECKING = False  # as in `typing`, which would cost each worker a megabyte
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
 
 
 def lend(level: int) -> None:
@@ -22,7 +25,7 @@ def lend(level: int) -> None:
 
 
 class Finder:
-    """Finds ``logging`` once, as everybody else would, and equips it when it has been run."""
+    """Finds ``logging`` once, as the others would, and equips it when it has been run."""
 
     def __init__(self, level: int) -> None:
         self.level = level
@@ -31,7 +34,8 @@ class Finder:
         if name != "logging":
             return None
         sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(name)
+        specs = (finder.find_spec(name, None) for finder in sys.meta_path)
+        spec = next(filter(None, specs), None)
         if spec is not None and spec.loader is not None:
             loader, run = spec.loader, spec.loader.exec_module
 
@@ -44,15 +48,14 @@ class Finder:
 
 
 def equip(logging: Any, level: int) -> None:
-    class Handler(logging.Handler):  # type: ignore[misc]
-        def emit(self, record: Any) -> None:
-            try:
-                log(record.levelno, self.format(record))
-            except Exception:
-                self.handleError(record)
+    def emit(handler: Any, record: Any) -> None:
+        try:
+            log(record.levelno, handler.format(record))
+        except Exception:
+            handler.handleError(record)
 
     logger = logging.getLogger("gunicorn.error")
     logger.propagate = False
     logger.setLevel(level)
     if not logger.handlers:
-        logger.addHandler(Handler())
+        logger.addHandler(type("Handler", (logging.Handler,), {"emit": emit})())

@@ -118,12 +118,15 @@ fn serve_as_daemon(
     end_process(py, status)
 }
 
-/// Calls this process `mlws: WHAT [NAME]` in lists of processes, if there is the package for it.
+/// Calls this process `mlws: WHAT [NAME]` in lists of processes, where there is a name and the package for it, which imports a
+/// good deal.
 pub(crate) fn name(py: Python<'_>, flags: &Process, what: &str) {
-    let Ok(package) = py.import("setproctitle") else { return };
-    let name = flags.name.as_ref().map(|name| format!(" [{name}]")).unwrap_or_default();
-    if let Err(error) = package.call_method1("setproctitle", (format!("mlws: {what}{name}"),)) {
-        log::warn!("setproctitle has failed: {error}");
+    let Some(name) = &flags.name else { return };
+    let named = py
+        .import("setproctitle")
+        .and_then(|package| package.call_method1("setproctitle", (format!("mlws: {what} [{name}]"),)));
+    if let Err(error) = named {
+        log::warn!("--name has no effect: {error}");
     }
 }
 
