@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -307,3 +308,26 @@ def test_serve_reads_a_file_that_it_is_given_and_no_other(folder):
         write(folder, "main.py", program.format(more))
         with Server("main.py", command=(sys.executable,), cwd=folder) as server:
             assert len(server.workers()) == workers
+
+
+def test_a_reload_to_an_address_that_is_taken_leaves_all_as_it_is(folder):
+    write(folder, "other.py", APP.replace("os.getcwd()", "os.environ['COLOUR']"))
+    text = "bind = ['127.0.0.1:0']\nraw_env = ['COLOUR=blue']\nwsgi_app = 'other:app'\nworkers = 1\n"
+    write(folder, "gunicorn.conf.py", text)
+    with (
+        Server("--pid", "pid", bind=None, cwd=folder) as server,
+        socket.create_server(("127.0.0.1", 0)) as taken,
+    ):
+        assert server.get("/").text.endswith("blue")
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        changed = (
+            text.replace("blue", "red").replace("['127.0.0.1:0']", f"['{address}']").replace("other", "shop")
+        )
+        write(folder, "gunicorn.conf.py", changed)
+        server.process.send_signal(signal.SIGHUP)
+        server.log.wait_for(f"cannot reload, so all goes on as before: cannot listen on {address}")
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda: server.workers() not in ([], [worker]), "another worker")
+        assert server.get("/").text.endswith("blue"), "the next worker is as the one before"
+        assert (folder / "pid").read_text().strip() == str(server.pid)

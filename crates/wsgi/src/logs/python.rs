@@ -145,16 +145,8 @@ pub(crate) fn lend(py: Python<'_>, level: LevelFilter) {
     if is_configured(|loggers| &loggers.error) {
         return;
     }
-    let level = match level {
-        LevelFilter::Off => Level::Critical,
-        LevelFilter::Error => Level::Error,
-        LevelFilter::Warn => Level::Warning,
-        LevelFilter::Info => Level::Info,
-        LevelFilter::Debug | LevelFilter::Trace => Level::Debug,
-    };
-    let lent = py
-        .import("mylittlewebserver._loggers")
-        .and_then(|module| module.call_method1("lend", (level as u8,)));
+    let module = py.import("mylittlewebserver._loggers");
+    let lent = module.and_then(|module| module.call_method1("lend", (python_level(level),)));
     if let Err(error) = lent {
         log::warn!("the application cannot borrow the logger {ERROR}: {error}");
     }

@@ -137,40 +137,58 @@ impl<'a> House<'a> {
         !self.flags.running.preload || self.preloaded.is_some()
     }
 
-    /// Takes settings that were read again. What cannot be had leaves all as it was, as far as anybody serves by it.
+    /// Takes settings that were read again. Where one of them cannot be had, all is as it was.
     fn take_over(&mut self, py: Python<'_>, flags: Flags) -> Result<(), Refusal> {
-        if let Application::Named(target) = &mut self.application {
-            *target = Target::of(py, &flags)?;
-        }
-        let identity = Identity::of(&flags.process)?;
         self.environment.undo(py);
-        self.environment = Environment::set(py, &flags).or_else(|refusal| {
+        self.environment = Environment::default();
+        let before = self.flags.running.workers;
+        if let Err(refusal) = self.take(py, flags) {
+            self.environment.undo(py);
             self.environment = Environment::set(py, &self.flags)?;
-            Err(refusal)
-        })?;
-        self.folders = enter_folder(&flags, Some(&self.sources.folder))?;
-        let hooks = hooks(py, &flags, &self.application, &self.folders)?;
-        self.sockets.follow(&flags, &self.surroundings.systemd, identity.as_ref())?;
-        if self.sockets.first.is_none() && flags.process.pid != self.flags.process.pid {
-            self.pidfile = flags.process.pid.as_deref().map(Pidfile::create).transpose()?; // and the old one goes
+            enter_folder(&self.flags, Some(&self.sources.folder))?;
+            return Err(refusal);
+        }
+        self.tell(py, "listening", (self.sockets.places(),));
+        self.tell(py, "resized", (self.flags.running.workers, before)); // also where it is the same, as gunicorn does
+        self.tell(py, "whole", ("on_reload",));
+        Ok(())
+    }
+
+    /// First all that may fail, the sockets and the logs at last, for both are in use.
+    fn take(&mut self, py: Python<'_>, flags: Flags) -> Result<(), Refusal> {
+        let application = match &self.application {
+            Application::Named(_) => Application::Named(Target::of(py, &flags)?),
+            Application::Given(app) => Application::Given(app.clone_ref(py)),
+        };
+        let identity = Identity::of(&flags.process)?;
+        self.environment = Environment::set(py, &flags)?;
+        let folders = enter_folder(&flags, Some(&self.sources.folder))?;
+        let hooks = hooks(py, &flags, &application, &folders)?;
+        let has_other_pidfile = self.sockets.first.is_none() && flags.process.pid != self.flags.process.pid;
+        let pidfile = flags.process.pid.as_deref().filter(|_| has_other_pidfile);
+        let pidfile = pidfile.map(Pidfile::create).transpose()?;
+        let access = logs::open(&flags, identity.as_ref(), || Ok(()))?;
+        let followed = self.sockets.follow(&flags, &self.surroundings.systemd, identity.as_ref());
+        if let Err(refusal) = followed {
+            logs::open(&self.flags, self.identity.as_ref(), || Ok(()))?;
+            return Err(refusal);
+        }
+        if has_other_pidfile {
+            self.pidfile = pidfile; // and the old one goes
         }
         if let Some(mask) = flags.process.umask {
             umask(Mode::from_raw_mode(mask));
         }
         logging::follow(flags.logs.level(), flags.logs.error_logformat == ErrorFormat::Json);
-        self.access = logs::open(&flags, identity.as_ref(), || Ok(()))?.map(Arc::new);
         self.reconfigures = true;
         self.statsd.clone_from(&logging::change().statsd);
         warn(&flags);
         if let Some(hooks) = &hooks {
             hooks.follow(py, self.hooks.as_ref());
         }
-        (self.hooks, self.identity, self.urls) = (hooks, identity, self.sockets.urls());
-        let before = self.flags.running.workers;
+        (self.application, self.folders, self.hooks, self.identity) = (application, folders, hooks, identity);
+        (self.access, self.urls) = (access.map(Arc::new), self.sockets.urls());
         self.flags = Arc::new(flags);
-        self.tell(py, "listening", (self.sockets.places(),));
-        self.tell(py, "resized", (self.flags.running.workers, before)); // also where it is the same, as gunicorn does
-        self.tell(py, "whole", ("on_reload",));
         Ok(())
     }
 
