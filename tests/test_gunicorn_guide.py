@@ -81,7 +81,6 @@ VALUES = {
 # What a refused setting is said with, to be refused.
 REFUSED = {
     "protocol": "uwsgi",
-    "cert_reqs": "1",
     "http_protocols": "h2",
     "http2_cleartext": "upgrade",
     "dirty_workers": "1",
