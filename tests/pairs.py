@@ -39,7 +39,7 @@ REASONS = {
     "main thread": "With several threads a request may run in the main thread of its worker.",
     "umask": "`--umask` is for all files, those that the app makes as well; gunicorn minds its own only.",
     "commas": "An address list with commas is taken in a config file, too.",
-    "statuses": "Exit status 2 is for what was said wrongly, where gunicorn has 1, or 4 for an APP that is none; 3 is for a config file that fails, and for an app that fails `--check-config`, where it has 1.",
+    "statuses": "Exit status 2 is for what was said wrongly, also by a config file that fails, where gunicorn has 1, or 4 for an APP that is none; 3 is for an app that fails `--check-config`, where it has 1.",
     "fast end": "INT and QUIT cut requests that run; gunicorn answers them 500 while it interrupts them, if they let it.",
     "socket files": "A reload with other addresses removes the file of a Unix socket that is left.",
     "safe reload": "A reload that cannot work (the app fails, the config file fails, a setting is wrong) leaves the old workers serving, where gunicorn ends.",
