@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 from conftest import CONCURRENCY
@@ -295,3 +296,24 @@ def test_a_stale_unix_socket_does_not_stand_in_the_way(start, tmp_path):
     start("raw", "--bind", f"unix:{path}")
     with Wire(str(path), socket.AF_UNIX) as wire:
         assert wire.request("/answers/hello").text == "hello\n"
+
+
+def policies(server):
+    """The scheduling policies of the threads that run the app, the first excepted, which belongs to whoever started it."""
+    (worker,) = server.workers()
+    tasks = Path(f"/proc/{worker}/task")
+    apart = {"mlws-lookout"}
+    threads = [task.name for task in tasks.iterdir() if int(task.name) != worker]
+    names = {thread: (tasks / thread / "comm").read_text().strip() for thread in threads}
+    return [os.sched_getscheduler(int(thread)) for thread in threads if names[thread] not in apart]
+
+
+@pytest.mark.parametrize(
+    ("threads", "policy"),
+    [(63, os.SCHED_OTHER), (64, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK)],
+    ids=["few", "many"],
+)
+def test_many_threads_wake_without_interrupting_each_other(start, threads, policy):
+    """Who is interrupted may hold the GIL, and the woken one would only wait for it. What the app starts is as usual."""
+    server = start("raw", "--threads", str(threads))
+    eventually(lambda: policies(server) == [policy] * threads, f"{threads} threads of that policy")

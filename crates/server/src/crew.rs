@@ -37,6 +37,10 @@ use crate::{
 /// As much stack as the first thread of a process usually has; deep templates need it.
 const STACK: usize = 8 << 20;
 
+/// From so many threads on, one that wakes does not interrupt another: that one might hold the app's lock, for which the woken one,
+/// and then all that wake after it, would only wait.
+const POLITE: usize = 64;
+
 /// How often the lookout looks at the end whether everybody has gone home.
 const HOME: Duration = Duration::from_millis(1);
 
@@ -112,7 +116,12 @@ impl Crew {
         for number in 0..self.line.followers() {
             let crew = Arc::clone(&self);
             let thread = thread::Builder::new().name(format!("mlws-{}", number + 1)).stack_size(STACK);
-            others.push(thread.spawn(move || crew.serve(number + 1))?);
+            others.push(thread.spawn(move || {
+                if crew.threads >= POLITE {
+                    sys::wake_politely();
+                }
+                crew.serve(number + 1);
+            })?);
         }
         if !forks {
             let crew = Arc::clone(&self);
@@ -155,11 +164,12 @@ impl Crew {
     /// The life of one thread: lead where the loop is free, else wait in line.
     fn serve(&self, number: usize) {
         self.app.attached(&mut || {
-            let mut called: Option<Instant> = None;
+            let mut called = None;
             while !self.line.is_over() {
-                match self.try_loop() {
+                let needed = called.as_ref().is_none_or(|called| self.line.is_needed(called));
+                match needed.then(|| self.try_loop()).flatten() {
                     Some(the_loop) => {
-                        self.line.takes_over(called.map(|called| called.elapsed()));
+                        self.line.takes_over(called.as_ref());
                         self.lead(number, the_loop);
                     }
                     None => self.line.steps_back(),
@@ -233,9 +243,10 @@ impl Crew {
         the_loop: MutexGuard<'a, Loop>,
         mut connection: Box<Connection>,
     ) -> Option<MutexGuard<'a, Loop>> {
-        self.inside.fetch_add(1, Ordering::Relaxed);
+        let inside = self.inside.fetch_add(1, Ordering::Relaxed) + 1;
+        let pressing = inside < self.threads && the_loop.has_ready();
         drop(the_loop);
-        self.line.call_begins(!self.unsent.is_empty());
+        self.line.call_begins(pressing, !self.unsent.is_empty());
         self.posts.enter(number, &connection.request, connection.token, now);
         let duty = self.posts.duty(number);
         let lender = Lender { unsent: &self.unsent, line: &self.line };
@@ -256,7 +267,7 @@ impl Crew {
             }
             self.unsent.put(connection, now);
             if epilogue.is_some() {
-                self.line.call_begins(true);
+                self.line.call_begins(pressing, true);
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(epilogue)));
                 self.posts.leave(number);
             }
@@ -333,7 +344,8 @@ impl Returned {
     fn put(&self, connection: Box<Connection>, next: Next) {
         lock(&self.connections).push((connection, next));
         self.some.store(true, Ordering::SeqCst);
-        if self.leader_sleeps.load(Ordering::SeqCst) {
+        // Who is woken looks for all, so it is woken once.
+        if self.leader_sleeps.swap(false, Ordering::SeqCst) {
             self.wake();
         }
     }

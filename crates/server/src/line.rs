@@ -2,8 +2,10 @@
 //!
 //! A thread in line sleeps. Calling one costs a system call, so it is not done for each request: while the app answers without
 //! blocking, nobody is called at all. A *lookout* (a thread of its own that runs no app code) glances at the leader every
-//! millisecond, sends the responses that wait, and calls a standby when one call has lasted for [`GLANCES`]. Once the app is
-//! seen to block, the leader calls a standby itself before each call, until the app has answered a good many times without.
+//! millisecond, sends the responses that wait, and calls a standby when one call has lasted for [`GLANCES`], or requests are ready
+//! that a thread more could run. Once the app is seen to block, the leader calls a standby itself before each call, until the app
+//! has answered a good many times without. A standby that could only wrest the app's lock from a leader who goes from call to call
+//! steps back: where nothing blocks, one thread does as much as two.
 //! Where no lock of the app orders the threads (a Rust callback, a free-threaded Python) the baton is handed on before each call.
 
 use std::{
@@ -27,6 +29,12 @@ const LONG: Duration = Duration::from_secs(3600);
 /// How many calls without blocking it takes until the app is again believed not to block.
 const TRUST: u32 = 32;
 
+/// That a thread was called from the line: when, and at which of the leader's calls.
+pub(crate) struct Called {
+    at: Instant,
+    during: u64,
+}
+
 pub(crate) struct Line {
     followers: usize,
     one_at_a_time: bool,
@@ -41,6 +49,8 @@ pub(crate) struct Line {
     calls: AtomicU64,
     /// How many calls are still to be made with a standby called beforehand.
     wary: AtomicU32,
+    /// When the last call began, requests were ready that a thread more could have run.
+    pressing: AtomicBool,
     lookout_sleeps: AtomicBool,
     over: AtomicBool,
 }
@@ -57,6 +67,7 @@ impl Line {
             led: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             wary: AtomicU32::new(0),
+            pressing: AtomicBool::new(false),
             lookout_sleeps: AtomicBool::new(false),
             over: AtomicBool::new(false),
         }
@@ -67,11 +78,17 @@ impl Line {
         self.followers
     }
 
-    /// The calling thread has the loop; if it was called from the line, it waited this long for the app's lock.
-    pub(crate) fn takes_over(&self, waited: Option<Duration>) {
+    /// Whether a thread that was called and now has the app's lock is to take the loop if it is free. Not if it had to wrest the lock
+    /// from a leader who goes on from call to call.
+    pub(crate) fn is_needed(&self, called: &Called) -> bool {
+        called.at.elapsed() < PREEMPTED || called.during == self.calls.load(Ordering::SeqCst)
+    }
+
+    /// The calling thread has the loop, and was called from the line or is the first.
+    pub(crate) fn takes_over(&self, called: Option<&Called>) {
         self.led.store(true, Ordering::SeqCst);
         self.standby.store(false, Ordering::SeqCst);
-        if waited.is_some_and(|waited| waited < PREEMPTED) {
+        if called.is_some_and(|called| called.at.elapsed() < PREEMPTED) {
             self.wary.store(TRUST, Ordering::Relaxed);
         }
     }
@@ -81,12 +98,14 @@ impl Line {
         self.standby.store(false, Ordering::SeqCst);
     }
 
-    /// The leader has let go of the loop and goes into the app, perhaps while responses wait to be sent.
-    pub(crate) fn call_begins(&self, unsent: bool) {
+    /// The leader has let go of the loop and goes into the app, perhaps while requests are ready that another thread could run, or
+    /// responses wait to be sent.
+    pub(crate) fn call_begins(&self, pressing: bool, unsent: bool) {
         if self.followers == 0 && !unsent {
             return;
         }
         self.led.store(false, Ordering::SeqCst);
+        self.pressing.store(pressing, Ordering::Relaxed);
         let wary = self.followers > 0 && (!self.one_at_a_time || self.wary.load(Ordering::Relaxed) > 0);
         if wary && !self.standby.load(Ordering::SeqCst) {
             self.call(&mut self.lock());
@@ -113,13 +132,14 @@ impl Line {
         }
     }
 
-    /// Sleeps until called, and says when that was; `None` when all is over.
-    pub(crate) fn wait(&self) -> Option<Instant> {
+    /// Sleeps until called; `None` when all is over.
+    pub(crate) fn wait(&self) -> Option<Called> {
         let mut called = self.lock();
         while !*called && !self.is_over() {
             called = self.turn.wait(called).unwrap_or_else(PoisonError::into_inner);
         }
-        std::mem::take(&mut *called).then(Instant::now)
+        std::mem::take(&mut *called)
+            .then(|| Called { at: Instant::now(), during: self.calls.load(Ordering::SeqCst) })
     }
 
     /// The life of the lookout, who calls `send` when the leader stays in a call while responses wait, and `watch` whenever the time
@@ -140,6 +160,9 @@ impl Line {
             let calls = self.calls.load(Ordering::SeqCst);
             if calls != seen {
                 (seen, glances) = (calls, 0);
+                if self.pressing.load(Ordering::Relaxed) {
+                    self.call(&mut called);
+                }
                 continue;
             }
             glances += 1;
@@ -187,5 +210,68 @@ impl Line {
 
     fn lock(&self) -> MutexGuard<'_, bool> {
         self.called.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn called(line: &Line, ago: Duration) -> Called {
+        Called { at: Instant::now().checked_sub(ago).unwrap(), during: line.calls.load(Ordering::SeqCst) }
+    }
+
+    #[test]
+    fn who_waited_long_for_the_lock_is_needed_only_if_the_leader_is_still_in_the_same_call() {
+        let line = Line::new(3, true);
+        line.call_begins(false, false);
+        let (soon, late) = (called(&line, Duration::ZERO), called(&line, PREEMPTED));
+        assert!(line.is_needed(&soon) && line.is_needed(&late));
+        line.leads_on();
+        line.call_begins(false, false);
+        assert!(!line.is_needed(&late));
+        assert!(line.is_needed(&called(&line, PREEMPTED)));
+        // Had the lock been had for the asking, call after call would not matter.
+        let soon = Called { at: Instant::now() + PREEMPTED, ..soon };
+        assert!(line.is_needed(&soon));
+    }
+
+    #[test]
+    fn a_thread_is_called_while_call_follows_call_and_requests_are_ready() {
+        let line = Line::new(3, true);
+        thread::scope(|scope| {
+            scope.spawn(|| line.look_out(|| (), || None));
+            let called = scope.spawn(|| line.wait());
+            while !called.is_finished() {
+                line.call_begins(true, false);
+                line.leads_on();
+            }
+            assert!(called.join().unwrap().is_some());
+            line.end();
+        });
+    }
+
+    #[test]
+    fn nobody_is_called_while_call_follows_call_and_no_request_is_ready() {
+        let line = Line::new(3, true);
+        let looked = AtomicU32::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let watch = || {
+                    looked.fetch_add(1, Ordering::SeqCst);
+                    Some(Instant::now())
+                };
+                line.look_out(|| (), watch);
+            });
+            line.call_begins(false, false);
+            line.takes_over(None);
+            while looked.load(Ordering::SeqCst) < 20 {
+                line.be_watched();
+            }
+            assert!(!line.standby.load(Ordering::SeqCst));
+            line.end();
+        });
     }
 }

@@ -1,4 +1,4 @@
-//! The few system calls that have no safe form: fork, leaving without exit handlers, and a page shared with children.
+//! The few system calls that have no safe form: fork, leaving without exit handlers, waking politely, and a page shared with children.
 //!
 //! Everything unsafe of this crate stands here.
 #![allow(unsafe_code)]
@@ -108,6 +108,19 @@ pub(crate) fn use_large_pages(memory: &mut [MaybeUninit<u8>]) {
     // SAFETY: whole pages within memory of the caller's; the advice changes nothing of what is in them.
     let _ = unsafe { rustix::mm::madvise(start.cast(), length, Advice::LinuxHugepage) };
 }
+
+/// When the calling thread wakes, it no longer interrupts another that runs. Threads and processes that it starts are as usual.
+#[cfg(target_os = "linux")]
+pub(crate) fn wake_politely() {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: zero is the calling thread, and the priority is read during the call only. Where it is refused, nothing is lost but time.
+    unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK, &raw const priority)
+    };
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn wake_politely() {}
 
 /// What a [`SharedPage`] may hold.
 ///
