@@ -52,7 +52,9 @@ def draw_overview(tables: dict[str, Table], subtitle: str, path: Path) -> None:
     with mpl.rc_context(SETTINGS):
         page = Figure(figsize=(4.6 * columns, 0.8 + 3.0 * rows), layout="constrained")
         for position, table in enumerate(shown, 1):
-            draw(page.add_subplot(rows, columns, position), table, leave_out=frozenset({Role.BESIDE}))
+            axes = page.add_subplot(rows, columns, position)
+            draw(axes, table, leave_out=frozenset({Role.BESIDE}))
+            axes.set_title(table.scenario.what, loc="left", fontsize=9, fontweight="bold")
         page.suptitle(f"Requests/s on one core\n{subtitle}", fontsize=9)
         save(page, path)
 
@@ -92,7 +94,8 @@ def draw_bar(
     words = [written(value)] if value else []
     if faulty:
         words.append("a run disqualified" if row.clean() else "disqualified")
-    axes.text(value + gap, position, ", ".join(words), va="center", fontsize=8)
+    label = axes.text(value + gap, position, ", ".join(words), va="center", fontsize=8)
+    label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # above the line of a floor
 
 
 def shown_value(row: Row, figure: str) -> float:
