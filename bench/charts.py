@@ -38,7 +38,7 @@ SETTINGS: Any = {
 def draw_scenario(table: Table, path: Path) -> None:
     with mpl.rc_context(SETTINGS):
         page = Figure(figsize=(7, 0.9 + 0.3 * len(table.rows)), layout="constrained")
-        draw(page.subplots(), table)
+        draw(page.subplots(), table, f"{table.scenario.what} ({AXES[table.scenario.kind]})")
         save(page, path)
 
 
@@ -53,8 +53,7 @@ def draw_overview(tables: dict[str, Table], subtitle: str, path: Path) -> None:
         page = Figure(figsize=(4.6 * columns, 0.8 + 3.0 * rows), layout="constrained")
         for position, table in enumerate(shown, 1):
             axes = page.add_subplot(rows, columns, position)
-            draw(axes, table, leave_out=frozenset({Role.BESIDE}))
-            axes.set_title(table.scenario.what, loc="left", fontsize=9, fontweight="bold")
+            draw(axes, table, table.scenario.what, leave_out=frozenset({Role.BESIDE}))
         page.suptitle(f"Requests/s on one core\n{subtitle}", fontsize=9)
         save(page, path)
 
@@ -63,7 +62,7 @@ def save(page: Figure, path: Path) -> None:
     page.savefig(path, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
 
 
-def draw(axes: Axes, table: Table, leave_out: frozenset[Role] = frozenset()) -> None:
+def draw(axes: Axes, table: Table, title: str, leave_out: frozenset[Role] = frozenset()) -> None:
     rows = [row for row in table.best_first() if row.role not in {Role.FLOOR, *leave_out}]
     lines = floors(table)
     longest = max([*(shown_value(row, table.figure) for row in rows), *lines.values(), 1e-9])
@@ -81,7 +80,6 @@ def draw(axes: Axes, table: Table, leave_out: frozenset[Role] = frozenset()) -> 
     axes.set_ylim(len(rows) - (0.1 if lines else 0.4), -0.6)
     axes.set_xlim(0, longest * 1.17)
     axes.tick_params(axis="both", length=0, labelbottom=False)
-    title = f"{table.scenario.what} ({AXES[table.scenario.kind]})"
     axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
 
 

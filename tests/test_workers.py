@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -301,11 +302,8 @@ def test_a_stale_unix_socket_does_not_stand_in_the_way(start, tmp_path):
 def policies(server):
     """The scheduling policies of the threads that run the app, the first excepted, which belongs to whoever started it."""
     (worker,) = server.workers()
-    tasks = Path(f"/proc/{worker}/task")
-    apart = {"mlws-lookout"}
-    threads = [task.name for task in tasks.iterdir() if int(task.name) != worker]
-    names = {thread: (tasks / thread / "comm").read_text().strip() for thread in threads}
-    return [os.sched_getscheduler(int(thread)) for thread in threads if names[thread] not in apart]
+    names = {task.name: (task / "comm").read_text().strip() for task in Path(f"/proc/{worker}/task").iterdir()}
+    return [os.sched_getscheduler(int(thread)) for thread, name in names.items() if re.fullmatch(r"mlws-\d+", name)]
 
 
 @pytest.mark.parametrize(

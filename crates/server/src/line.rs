@@ -5,7 +5,7 @@
 //! millisecond, sends the responses that wait, and calls a standby when one call has lasted for [`GLANCES`], or requests are ready
 //! that a thread more could run. Once the app is seen to block, the leader calls a standby itself before each call, until the app
 //! has answered a good many times without. A standby that could only wrest the app's lock from a leader who goes from call to call
-//! steps back: where nothing blocks, one thread does as much as two.
+//! steps back, and none is called for a while: where nothing blocks, one thread does as much as two.
 //! Where no lock of the app orders the threads (a Rust callback, a free-threaded Python) the baton is handed on before each call.
 
 use std::{
@@ -28,6 +28,8 @@ const PREEMPTED: Duration = Duration::from_millis(4);
 const LONG: Duration = Duration::from_secs(3600);
 /// How many calls without blocking it takes until the app is again believed not to block.
 const TRUST: u32 = 32;
+/// After so many glances a thread is called again for ready requests, if the last one called was not needed.
+const REST: u32 = 64;
 
 /// That a thread was called from the line: when, and at which of the leader's calls.
 pub(crate) struct Called {
@@ -51,6 +53,8 @@ pub(crate) struct Line {
     wary: AtomicU32,
     /// When the last call began, requests were ready that a thread more could have run.
     pressing: AtomicBool,
+    /// For how many glances nobody is to be called for ready requests.
+    rest: AtomicU32,
     lookout_sleeps: AtomicBool,
     over: AtomicBool,
 }
@@ -68,6 +72,7 @@ impl Line {
             calls: AtomicU64::new(0),
             wary: AtomicU32::new(0),
             pressing: AtomicBool::new(false),
+            rest: AtomicU32::new(0),
             lookout_sleeps: AtomicBool::new(false),
             over: AtomicBool::new(false),
         }
@@ -81,7 +86,11 @@ impl Line {
     /// Whether a thread that was called and now has the app's lock is to take the loop if it is free. Not if it had to wrest the lock
     /// from a leader who goes on from call to call.
     pub(crate) fn is_needed(&self, called: &Called) -> bool {
-        called.at.elapsed() < PREEMPTED || called.during == self.calls.load(Ordering::SeqCst)
+        let needed = called.at.elapsed() < PREEMPTED || called.during == self.calls.load(Ordering::SeqCst);
+        if !needed {
+            self.rest.store(REST, Ordering::Relaxed);
+        }
+        needed
     }
 
     /// The calling thread has the loop, and was called from the line or is the first.
@@ -160,7 +169,9 @@ impl Line {
             let calls = self.calls.load(Ordering::SeqCst);
             if calls != seen {
                 (seen, glances) = (calls, 0);
-                if self.pressing.load(Ordering::Relaxed) {
+                let rest = self.rest.load(Ordering::Relaxed);
+                self.rest.store(rest.saturating_sub(1), Ordering::Relaxed);
+                if rest == 0 && self.pressing.load(Ordering::Relaxed) {
                     self.call(&mut called);
                 }
                 continue;
@@ -231,7 +242,9 @@ mod tests {
         assert!(line.is_needed(&soon) && line.is_needed(&late));
         line.leads_on();
         line.call_begins(false, false);
+        assert_eq!(line.rest.load(Ordering::SeqCst), 0);
         assert!(!line.is_needed(&late));
+        assert_eq!(line.rest.load(Ordering::SeqCst), REST);
         assert!(line.is_needed(&called(&line, PREEMPTED)));
         // Had the lock been had for the asking, call after call would not matter.
         let soon = Called { at: Instant::now() + PREEMPTED, ..soon };
@@ -241,6 +254,7 @@ mod tests {
     #[test]
     fn a_thread_is_called_while_call_follows_call_and_requests_are_ready() {
         let line = Line::new(3, true);
+        line.rest.store(3, Ordering::SeqCst);
         thread::scope(|scope| {
             scope.spawn(|| line.look_out(|| (), || None));
             let called = scope.spawn(|| line.wait());
