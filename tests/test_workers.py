@@ -302,8 +302,14 @@ def test_a_stale_unix_socket_does_not_stand_in_the_way(start, tmp_path):
 def policies(server):
     """The scheduling policies of the threads that run the app, the first excepted, which belongs to whoever started it."""
     (worker,) = server.workers()
-    names = {task.name: (task / "comm").read_text().strip() for task in Path(f"/proc/{worker}/task").iterdir()}
-    return [os.sched_getscheduler(int(thread)) for thread, name in names.items() if re.fullmatch(r"mlws-\d+", name)]
+    names = {
+        task.name: (task / "comm").read_text().strip() for task in Path(f"/proc/{worker}/task").iterdir()
+    }
+    return [
+        os.sched_getscheduler(int(thread))
+        for thread, name in names.items()
+        if re.fullmatch(r"mlws-\d+", name)
+    ]
 
 
 @pytest.mark.parametrize(
