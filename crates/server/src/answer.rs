@@ -212,6 +212,7 @@ impl Connection {
 
     fn part_or_go_on(&mut self, now: Instant, lost: bool) -> Next {
         if lost {
+            self.end_upload();
             if self.output.ends_by_close() {
                 self.wire().reset();
             }
@@ -222,14 +223,14 @@ impl Connection {
         if !keep_alive {
             return self.part(now);
         }
-        self.expect_next_request(now);
-        Next::Wait
+        self.await_next_request(now)
     }
 
     /// Says goodbye and waits for the client to say it too: closed under a client that is still sending, the connection would be
     /// reset, and the client might lose the answer (RFC 9112, section 9.6).
     fn part(&mut self, now: Instant) -> Next {
-        if self.peer_done && !self.refused { Next::Close } else { self.start_lingering(now) }
+        let is_cut_short = self.end_upload();
+        if self.peer_done && !self.refused && !is_cut_short { Next::Close } else { self.start_lingering(now) }
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) enum Phase {
     /// Bytes of a head are awaited; a new connection starts here.
     Head,
     Body,
-    /// A request is complete and waits for the app, or is in it.
+    /// A request waits for the app, or is in it. It is complete, or the app reads the rest of it.
     Complete,
     /// The response is being sent.
     Sending,
@@ -68,6 +68,10 @@ pub(crate) enum Phase {
     },
     /// A child process answers.
     InChild,
+    /// The response is sent; what the app has left of the request's body is read and dropped, up to a limit.
+    Draining {
+        left: u64,
+    },
     /// All is said: what the client still sends is read and forgotten until it closes, too.
     Lingering {
         left: usize,
@@ -116,6 +120,7 @@ impl Connection {
         match self.phase {
             Phase::Idle | Phase::Head | Phase::Body => self.receive(now),
             Phase::Sending if self.writable => self.send(now),
+            Phase::Draining { left } if self.readable => self.drain(left, now),
             Phase::Lingering { left } if self.readable => self.linger(left),
             _ => Next::Wait,
         }
@@ -124,7 +129,9 @@ impl Connection {
     /// Whether [`go_on`](Self::go_on) could get on without waiting.
     pub(crate) fn can_go_on(&self) -> bool {
         match self.phase {
-            Phase::Idle | Phase::Head | Phase::Body | Phase::Lingering { .. } => self.readable,
+            Phase::Idle | Phase::Head | Phase::Body | Phase::Draining { .. } | Phase::Lingering { .. } => {
+                self.readable
+            }
             Phase::Sending => self.writable,
             _ => false,
         }
@@ -140,7 +147,8 @@ impl Connection {
             // A request that is not even asked yet does not hold up the end for long.
             Phase::Head if is_draining() => LINGER.min(settings.head_timeout),
             Phase::Head => settings.head_timeout,
-            Phase::Body => {
+            Phase::Draining { .. } if is_draining() => LINGER.min(settings.body_timeout),
+            Phase::Body | Phase::Draining { .. } => {
                 let earned = self.received.checked_div(settings.body_rate).unwrap_or(0);
                 settings.body_timeout + Duration::from_secs(earned)
             }

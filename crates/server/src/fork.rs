@@ -28,6 +28,9 @@ use crate::{
 /// How long a child that is about to be killed may take to say where it is.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
+/// How soon a child's deadline is looked at again if it waits for its client.
+const SOON: Duration = Duration::from_secs(1);
+
 /// How a child ended, for the connection it answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -119,10 +122,15 @@ impl Children {
     }
 
     /// The child that answers this connection has taken too long. It is first asked where it is (by URG, which a child that does not
-    /// know it ignores), and killed when this is called again, after the time returned. Its end is heard of as any other's.
+    /// know it ignores), and killed when this is called again, after the time returned. Its end is heard of as any other's. The time
+    /// that it has waited for its client to send does not count.
     pub(crate) fn time_out(&mut self, connection: &Connection, now: Instant) -> Option<Duration> {
         let mut running = self.running.iter_mut();
-        let (_, child) = running.find(|(_, child)| child.connection == connection.token)?;
+        let (index, child) = running.find(|(_, child)| child.connection == connection.token)?;
+        let due = connection.deadline().zip(self.notes.waited(index)).map(|(due, waited)| due + waited);
+        if !child.timed_out && due.is_none_or(|due| due > now) {
+            return Some(due.map_or(SOON, |due| due - now));
+        }
         let again = std::mem::replace(&mut child.timed_out, true);
         if !again {
             let line = watchdog::shown(&connection.request);

@@ -3,7 +3,8 @@
 //! The way of a request through the rooms:
 //!
 //! 1. [`event_loop`] wakes and lets a [`connection`] go on;
-//! 2. [`receive`] reads and parses (the protocol itself is `mlws-http1`), with the body in a [`body`] that fits it;
+//! 2. [`receive`] reads and parses (the protocol itself is `mlws-http1`), with the body in a [`body`] that fits it; of a large one the app
+//!    reads the rest itself, as an [`upload`];
 //! 3. [`crew`] lends the loop out while a thread is in the app (who is next: [`line`]), or [`fork`] makes a child;
 //! 4. [`answer`] calls the [`App`], and sends its [`Response`] through an [`output`] over the [`wire`];
 //!    (the [`watchdog`] minds how long that takes);
@@ -38,6 +39,7 @@ mod settings;
 mod shares;
 mod sys;
 mod unsent;
+mod upload;
 mod watchdog;
 mod wear;
 mod wire;
@@ -49,10 +51,11 @@ pub use closing::leave_stuck;
 pub use listener::{Address, AddressError, Listener};
 pub use networks::{NetworkError, Networks};
 pub use payload::{Aborted, Body, Bytes, Stream};
-pub use request::{Client, Request};
+pub use request::{Client, Failures, Request};
 pub use response::{Record, Response};
 pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use shares::Shares;
-pub use sys::{Atomic, SharedPage};
+pub use sys::{Atomic, ReadBuffer, SharedPage};
+pub use upload::Failure;
 pub use writer::Writer;

@@ -1,13 +1,15 @@
-//! How far a child came with its response: a byte of memory that it shares with its parent.
+//! How far a child came with its response, and how long it has waited for its client: memory that it shares with its parent.
 //!
-//! The exit status could not say it: an app may leave by `_exit(0)` before it has answered anything.
+//! The exit status could not say the first: an app may leave by `_exit(0)` before it has answered anything. The second is for the
+//! timeout, which the parent enforces.
 
 use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use crate::sys::SharedPage;
@@ -26,11 +28,17 @@ pub(crate) enum Came {
     Closed,
 }
 
-/// One byte for each child that may run at once.
-#[derive(Debug)]
-pub(crate) struct Notes(SharedPage<AtomicU8>);
+/// Set in a child's number while it waits; the rest of the number is how many microseconds it has waited before.
+const WAITING: u64 = 1 << 63;
 
-/// The byte of one child.
+/// One of each for each child that may run at once.
+#[derive(Debug)]
+pub(crate) struct Notes {
+    came: SharedPage<AtomicU8>,
+    waited: SharedPage<AtomicU64>,
+}
+
+/// The place of one child.
 #[derive(Debug, Clone)]
 pub(crate) struct Note {
     notes: Arc<Notes>,
@@ -39,14 +47,21 @@ pub(crate) struct Note {
 
 impl Notes {
     pub(crate) fn new(count: usize) -> io::Result<Self> {
-        SharedPage::new(count).map(Self)
+        Ok(Self { came: SharedPage::new(count)?, waited: SharedPage::new(count)? })
     }
 
-    /// The byte of a child that is about to start.
+    /// The place of a child that is about to start.
     pub(crate) fn take(notes: &Arc<Self>, index: usize) -> Note {
         let note = Note { notes: Arc::clone(notes), index };
         note.write(Came::Nowhere);
+        notes.waited.get(index).store(0, Ordering::Relaxed);
         note
+    }
+
+    /// For how long a child has waited for its client to send; nothing while it does.
+    pub(crate) fn waited(&self, index: usize) -> Option<Duration> {
+        let waited = self.waited.get(index).load(Ordering::Relaxed);
+        (waited & WAITING == 0).then(|| Duration::from_micros(waited))
     }
 
     pub(crate) fn read(&self, index: usize) -> Came {
@@ -57,12 +72,32 @@ impl Notes {
     }
 
     fn byte(&self, index: usize) -> &AtomicU8 {
-        self.0.get(index)
+        self.came.get(index)
     }
 }
 
 impl Note {
     pub(crate) fn write(&self, came: Came) {
         self.notes.byte(self.index).store(came as u8, Ordering::Relaxed);
+    }
+
+    /// Notes that the child waits for its client, until the result is dropped.
+    pub(crate) fn report_wait(&self) -> impl Drop + use<> {
+        self.notes.waited.get(self.index).fetch_or(WAITING, Ordering::Relaxed);
+        Wait { note: self.clone(), began: Instant::now() }
+    }
+}
+
+struct Wait {
+    note: Note,
+    began: Instant,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let waited = self.note.notes.waited.get(self.note.index);
+        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let before = waited.load(Ordering::Relaxed) & !WAITING;
+        waited.store(before.saturating_add(micros) & !WAITING, Ordering::Relaxed);
     }
 }

@@ -2,21 +2,24 @@
 
 use std::{io, sync::Arc, time::Instant};
 
-use mlws_http1::{Event, Length, ProxyError, ProxyHeader};
+use mlws_http1::{Event, Length, Parser, ProxyError, ProxyHeader};
 
 use crate::{
-    Response,
+    Concurrency, Response,
+    body::SMALL_BODY,
     connection::{Connection, Next, Phase},
+    upload::{self, DRAIN_LIMIT, Upload},
     wire::Peer,
 };
 
 /// How many bytes are read and forgotten before the connection is closed under a client that goes on sending.
 const LINGER_BYTES: usize = 16 << 20;
-/// How many reads of one socket are done before others have their turn.
-const READS_IN_A_TURN: usize = 16;
-/// The room made for one read: of a head, and of a body.
+/// How many bytes of one socket are read before others have their turn.
+const BYTES_IN_A_TURN: usize = 512 * 1024;
+/// The room made for one read: of a head, of a body, and of a chunked one, which takes longer to parse.
 const HEAD_ROOM: usize = 4 * 1024;
 const BODY_ROOM: usize = 256 * 1024;
+const CHUNKED_ROOM: usize = 32 * 1024;
 /// With so much room left, none is made.
 const LEAST_ROOM: usize = 1024;
 
@@ -27,25 +30,31 @@ struct Refusal {
 }
 
 impl Connection {
-    /// Reads and parses until a request is complete, something is wrong, or there is nothing more to read for now.
+    /// Reads and parses until the app can be called, something is wrong, or there is nothing more to read for now.
     pub(crate) fn receive(&mut self, now: Instant) -> Next {
-        for _ in 0..READS_IN_A_TURN {
+        let mut left = BYTES_IN_A_TURN;
+        loop {
             match self.parse(now) {
                 Ok(true) => return Next::Run,
-                Ok(false) if !self.readable => return Next::Wait,
+                Ok(false) if !self.readable || left == 0 => return Next::Wait,
                 Ok(false) => {}
                 Err(refusal) => return self.refuse(refusal.status, &refusal.why, now),
             }
-            match self.read() {
+            let room = if self.phase == Phase::Body { self.body_room() } else { HEAD_ROOM };
+            match self.read(room) {
                 Ok(0) => return self.input_ended(now),
-                Ok(count) if self.phase == Phase::Body => self.received += count as u64,
-                Ok(count) if self.request.body.bytes.len() == count => self.enter(Phase::Head, now),
-                Ok(_) => {}
+                Ok(count) => {
+                    left = left.saturating_sub(count);
+                    if self.phase == Phase::Body {
+                        self.received += count as u64;
+                    } else if self.request.body.bytes.len() == count {
+                        self.enter(Phase::Head, now);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(_) => return Next::Close,
             }
         }
-        Next::Wait
     }
 
     /// Answers `status` in the server's own words and ends the connection. What the client still sends is not parsed.
@@ -56,6 +65,7 @@ impl Connection {
         }
         self.parser.stop();
         self.refused = true;
+        self.end_upload();
         let text = format!("{status} {}: {why}\n", mlws_http1::reason(status));
         let mut response = Response::plain(status, text);
         if status == 503 {
@@ -70,8 +80,12 @@ impl Connection {
     #[inline(never)] // its scratch on the stack of every caller would cost a forked child four pages
     pub(crate) fn linger(&mut self, left: usize) -> Next {
         let mut scratch = [0; 16 * 1024];
-        let mut left = left;
+        let (mut left, pause) = (left, left.saturating_sub(BYTES_IN_A_TURN));
         while left > 0 {
+            if left <= pause {
+                self.phase = Phase::Lingering { left };
+                return Next::Wait;
+            }
             match self.wire().discard(&mut scratch) {
                 Ok(0) => return Next::Close,
                 Ok(count) => left = left.saturating_sub(count),
@@ -107,7 +121,74 @@ impl Connection {
         self.readable |= begun;
     }
 
-    /// Parses what is there. True: the request is complete. False: more bytes are needed.
+    /// The response is sent, and another request may follow once what is left of this one's body is out of the way.
+    pub(crate) fn await_next_request(&mut self, now: Instant) -> Next {
+        let Some(upload) = self.request.upload.take() else {
+            self.expect_next_request(now);
+            return Next::Wait;
+        };
+        let Some(ended) = upload.end() else { return self.start_lingering(now) };
+        self.parser = ended.parser;
+        self.request.body.clear();
+        self.request.body.bytes = ended.unparsed;
+        self.parsed = 0;
+        // What its thread has left in the socket was not noted anywhere.
+        self.readable = true;
+        if ended.is_complete {
+            self.expect_next_request(now);
+            return Next::Wait;
+        }
+        self.enter(Phase::Draining { left: DRAIN_LIMIT }, now);
+        self.drain(DRAIN_LIMIT, now)
+    }
+
+    /// Nobody reads the body any more, whatever the app does. True if some of it had not been received.
+    pub(crate) fn end_upload(&mut self) -> bool {
+        let Some(upload) = self.request.upload.take() else { return false };
+        upload.end().is_none_or(|ended| !ended.is_complete)
+    }
+
+    /// Reads and drops what the app has left of a body, up to a limit.
+    pub(crate) fn drain(&mut self, left: u64, now: Instant) -> Next {
+        let (mut left, mut turn) = (left, BYTES_IN_A_TURN);
+        loop {
+            let unparsed = &self.request.body.bytes[self.parsed..];
+            match self.parser.next(unparsed, &mut self.request.head) {
+                Ok(Some(Event::Data { payload, consumed })) => {
+                    self.parsed += consumed;
+                    let Some(rest) = left.checked_sub(payload.len() as u64) else { break };
+                    left = rest;
+                    continue;
+                }
+                Ok(Some(Event::End { consumed })) => {
+                    self.parsed += consumed;
+                    self.expect_next_request(now);
+                    return Next::Wait;
+                }
+                Ok(None) => {}
+                Ok(Some(Event::Head)) | Err(_) => break,
+            }
+            self.request.body.bytes.drain(..self.parsed);
+            self.parsed = 0;
+            self.phase = Phase::Draining { left };
+            if !self.readable || turn == 0 {
+                return Next::Wait;
+            }
+            match self.read(SMALL_BODY) {
+                Ok(0) => return Next::Close,
+                Ok(count) => {
+                    turn = turn.saturating_sub(count);
+                    self.received += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(_) => return Next::Close,
+            }
+        }
+        self.parser.stop();
+        self.start_lingering(now)
+    }
+
+    /// Parses what is there. True: the app can be called. False: more bytes are needed.
     fn parse(&mut self, now: Instant) -> Result<bool, Refusal> {
         if self.awaits_proxy && !self.hear_proxy()? {
             return Ok(false);
@@ -116,6 +197,10 @@ impl Connection {
             let request = &mut self.request;
             let Some(event) = self.parser.next(&request.body.bytes[self.parsed..], &mut request.head)? else {
                 self.compact();
+                if self.phase == Phase::Body && self.calls_early() {
+                    self.begin_upload(now)?;
+                    return Ok(true);
+                }
                 return Ok(false);
             };
             match event {
@@ -125,7 +210,6 @@ impl Connection {
                     self.request.is_head = self.request.method() == "HEAD";
                     self.received = (self.request.body.bytes.len() - self.parsed) as u64;
                     self.enter(Phase::Body, now);
-                    self.say_continue();
                 }
                 Event::Data { payload, consumed } => {
                     let at = self.parsed;
@@ -134,12 +218,52 @@ impl Connection {
                 }
                 Event::End { consumed } => {
                     self.parsed += consumed;
-                    self.request.body.rewind()?;
+                    self.request.body.finish()?;
                     self.enter(Phase::Complete, now);
                     return Ok(true);
                 }
             }
         }
+    }
+
+    /// Whether the app is called before all of the body is here: it is too large to be received first, or the client waits for
+    /// `100 Continue`, which is the app's to ask for (PEP 3333, section "HTTP 1.1 Expect/Continue").
+    fn calls_early(&self) -> bool {
+        let most = self.house().settings.body_buffer;
+        self.expects_continue()
+            || match self.request.head.body {
+                Length::Known(length) => length > most,
+                Length::Chunked => self.request.body.received() > most,
+            }
+    }
+
+    fn expects_continue(&self) -> bool {
+        self.request.head.expect_continue && self.received == 0
+    }
+
+    /// From here on it is the app that reads the rest of the body.
+    fn begin_upload(&mut self, now: Instant) -> io::Result<()> {
+        let expects_continue = self.expects_continue();
+        let request = &mut self.request;
+        request.body.finish()?;
+        let unparsed = request.body.bytes.split_off(self.parsed);
+        let mut none = Parser::new(Arc::clone(&request.wire.house.limits));
+        none.stop();
+        let upload = Arc::new(Upload::new(
+            &request.wire,
+            std::mem::replace(&mut self.parser, none),
+            unparsed,
+            upload::missing(request.head.body, request.body.received()),
+            expects_continue,
+            (self.received, now.saturating_duration_since(self.since)),
+        ));
+        if matches!(request.wire.house.settings.concurrency, Concurrency::Fork { .. }) {
+            request.make_last(); // what a child reads, the parser of its parent does not see
+        }
+        request.body.continue_from(Arc::clone(&upload), request.head.body);
+        request.upload = Some(upload);
+        self.enter(Phase::Complete, now);
+        Ok(())
     }
 
     /// Takes the PROXY header off the front: from here on the peer is the one that it tells. False: more bytes are needed.
@@ -191,19 +315,13 @@ impl Connection {
         self.since = now;
     }
 
-    /// Keeps body bytes: in the buffer, moved up to the body so far, or in a temporary file once they are too many.
+    /// Keeps body bytes: in the buffer, moved up to the body so far, or in a temporary file where memory is short.
     fn keep(&mut self, start: usize, end: usize) -> io::Result<()> {
-        let house = Arc::clone(&self.request.wire.house);
-        let body = &mut self.request.body;
-        let fits = !body.is_spooled()
-            && (body.end - body.begin + (end - start) <= house.settings.body_in_memory
-                || matches!(self.request.head.body, Length::Known(length) if body.has_place(&house, length)));
-        if fits {
-            body.append(start..end);
-            Ok(())
-        } else {
-            body.spool(&house.settings.temporary, start..end)
-        }
+        let length = self.request.head.body;
+        let early = matches!(length, Length::Known(length) if length > self.house().settings.body_buffer);
+        // The little that came with the head of a body that is not received first takes no memory for the whole of it.
+        let length = if early { Length::Known((end - start) as u64) } else { length };
+        self.request.body.store(start..end, length, &self.request.wire.house)
     }
 
     /// Drops consumed bytes behind the body, so that chunk lines and spooled bytes do not pile up.
@@ -212,11 +330,11 @@ impl Connection {
         if self.phase == Phase::Body && self.parsed > body.end {
             body.bytes.drain(body.end..self.parsed);
             self.parsed = body.end;
+            body.shrink();
         }
     }
 
-    fn read(&mut self) -> io::Result<usize> {
-        let room = if self.phase == Phase::Body { self.body_room() } else { HEAD_ROOM };
+    fn read(&mut self, room: usize) -> io::Result<usize> {
         let buffer = &mut self.request.body.bytes;
         // Not before the room runs out: what comes by single bytes would make its buffer twice and twice again as large.
         if buffer.capacity() - buffer.len() < room.min(LEAST_ROOM) {
@@ -230,21 +348,14 @@ impl Connection {
     }
 
     fn body_room(&self) -> usize {
+        let body = &self.request.body;
         match self.request.head.body {
             Length::Known(length) => {
                 let missing = length.saturating_sub(self.received);
-                usize::try_from(missing).unwrap_or(BODY_ROOM).clamp(HEAD_ROOM, BODY_ROOM)
+                let most = body.read_size(BODY_ROOM);
+                usize::try_from(missing).unwrap_or(most).clamp(HEAD_ROOM, most)
             }
-            Length::Chunked => BODY_ROOM / 8,
-        }
-    }
-
-    /// `100 Continue`, where the client waits for it before it sends the body (RFC 9110, section 10.1.1).
-    fn say_continue(&mut self) {
-        let wanted = self.request.head.expect_continue && self.request.head.body != Length::Known(0);
-        if wanted && self.parsed == self.request.body.bytes.len() {
-            // Nothing else is on its way out, so there is room; a client that is gone shows itself at the next read.
-            let _ = self.wire().send_interim(mlws_http1::CONTINUE, false);
+            Length::Chunked => body.read_size(CHUNKED_ROOM),
         }
     }
 

@@ -13,6 +13,7 @@ use mlws_http1::{Asked, Head, ResponseHead, Version};
 
 use crate::{
     RequestBody, Writer,
+    upload::{Failure, Upload},
     wire::{OtherEnd, Peer, Wire},
 };
 
@@ -28,6 +29,8 @@ pub struct Request {
     /// Who the client is, if the app knows better than the connection.
     pub(crate) told_client: Option<Box<Peer>>,
     pub(crate) kept: Option<Box<dyn Any + Send>>,
+    /// Set if the app was called before the body was complete.
+    pub(crate) upload: Option<Arc<Upload>>,
 }
 
 impl Request {
@@ -41,6 +44,7 @@ impl Request {
             buffer: Vec::new(),
             told_client: None,
             kept: None,
+            upload: None,
         }
     }
 
@@ -84,7 +88,8 @@ impl Request {
         self.head.version
     }
 
-    /// The body, complete: `Read` and `BufRead`.
+    /// The body: `Read` and `BufRead`. If it is not complete (see [`Settings::body_buffer`](crate::Settings::body_buffer)), reading waits for
+    /// the client, with the deadline of [`Settings::body_timeout`](crate::Settings::body_timeout).
     pub fn body(&mut self) -> &mut RequestBody {
         &mut self.body
     }
@@ -97,6 +102,16 @@ impl Request {
     /// Puts back what [`take_body`](Self::take_body) took.
     pub fn put_body(&mut self, body: RequestBody) {
         self.body = body;
+    }
+
+    /// Why the rest of the body could not be received, if reading it has failed for the client's fault.
+    pub fn upload_failure(&self) -> Option<Failure> {
+        self.upload.as_ref().and_then(|upload| upload.failure())
+    }
+
+    /// The same, to be asked for later.
+    pub fn upload_failures(&self) -> Option<Failures> {
+        self.upload.clone().map(Failures)
     }
 
     /// The client's address, as text: an IP address, or nothing for a Unix socket or where it is not known.
@@ -165,12 +180,15 @@ impl Request {
         self.kept.as_deref()
     }
 
+    /// What the framing of the response depends on. From here on `100 Continue` is not sent any more.
     pub(crate) fn asked(&self) -> Asked {
         let house = &self.wire.house;
+        let can_be_kept = self.upload.as_ref().is_none_or(|upload| upload.begin_response());
         Asked {
             is_head: self.is_head,
             version: self.head.version,
-            keep_alive: self.head.keep_alive
+            keep_alive: can_be_kept
+                && self.head.keep_alive
                 && !house.draining.load(Ordering::Relaxed)
                 && !house.settings.keep_alive.is_zero(),
         }
@@ -196,5 +214,16 @@ impl Client {
     /// for an answer, false that nothing has been heard of an end.
     pub fn is_gone(&self) -> bool {
         self.0.upgrade().is_none_or(|wire| wire.other_end() != OtherEnd::There)
+    }
+}
+
+/// Tells of a request, also after it was answered, whether reading its body has failed.
+#[derive(Clone)]
+pub struct Failures(Arc<Upload>);
+
+impl Failures {
+    /// See [`Request::upload_failure`].
+    pub fn get(&self) -> Option<Failure> {
+        self.0.failure()
     }
 }

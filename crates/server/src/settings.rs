@@ -50,10 +50,14 @@ pub struct Settings {
     pub connections: usize,
     /// Complete requests that may wait for a thread or a child; past it 503 with Retry-After.
     pub queue: usize,
-    /// Body bytes held in memory; a longer body goes to an unlinked temporary file.
+    /// A body of at most so many bytes is received whole before the app is called. With a larger one the app is called as soon as the
+    /// head is complete, or a chunked body has grown larger than this, and reads the rest while the client sends it.
+    pub body_buffer: u64,
+    /// The largest chunked body held in memory; a longer one goes to an unlinked temporary file. A body whose length is known goes by
+    /// the next setting alone.
     pub body_in_memory: usize,
-    /// Bytes that longer bodies may take of the memory all the same, of all connections together, as long as there are so few of
-    /// them. Only bodies whose length was told beforehand do.
+    /// Bytes that the bodies of all connections together may take of the memory, not counting the first 16 KiB of each. A body for
+    /// which nothing is left goes to an unlinked temporary file.
     pub bodies_in_memory: usize,
     /// Where the temporary files are made.
     pub temporary: PathBuf,
@@ -79,6 +83,7 @@ impl Default for Settings {
             keep_alive: Duration::from_secs(5),
             connections: 60_000,
             queue: 8192,
+            body_buffer: 8 * 1024 * 1024,
             body_in_memory: 512 * 1024,
             bodies_in_memory: 64 * 1024 * 1024,
             temporary: std::env::temp_dir(),

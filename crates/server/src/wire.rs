@@ -133,28 +133,57 @@ impl Wire {
         Ok(rustix::io::retry_on_intr(|| rustix::fs::sendfile(&self.socket, file, Some(&mut *offset), count))?)
     }
 
+    /// Sends all of what is no part of the response, blocking.
+    pub(crate) fn send_all_interim(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.send_interim(rest, false) {
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_writable()?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Blocks until the socket takes bytes again; `TimedOut` past the write timeout.
     pub(crate) fn wait_writable(&self) -> io::Result<()> {
+        let until = Instant::now() + self.house.settings.write_timeout;
+        self.while_waiting(|| {
+            loop {
+                match self.poll(PollFlags::OUT, until) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    other => return other,
+                }
+            }
+        })
+    }
+
+    /// Blocks until there is something to read, or the end of the input; `TimedOut` past `until`, `Interrupted` by a signal.
+    pub(crate) fn wait_readable(&self, until: Instant) -> io::Result<()> {
+        // In a child it is the parent that bounds the time of the call.
+        let _reported = self.note.get().map(Note::report_wait);
+        self.while_waiting(|| self.poll(PollFlags::IN, until))
+    }
+
+    /// Runs `wait`, whose time does not count as the app's.
+    fn while_waiting(&self, wait: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let began = Instant::now();
         self.waits.store(true, Ordering::Release);
-        let waited = self.poll_writable(began + self.house.settings.write_timeout);
+        let waited = wait();
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.waited.fetch_add(micros, Ordering::Relaxed);
         self.waits.store(false, Ordering::Release);
         waited
     }
 
-    fn poll_writable(&self, until: Instant) -> io::Result<()> {
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let timeout = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
-            let mut sockets = [PollFd::new(&self.socket, PollFlags::OUT)];
-            match rustix::event::poll(&mut sockets, Some(&timeout)) {
-                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-                Ok(_) => return Ok(()),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+    fn poll(&self, what: PollFlags, until: Instant) -> io::Result<()> {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+        match rustix::event::poll(&mut [PollFd::new(&self.socket, what)], Some(&timeout)) {
+            Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
