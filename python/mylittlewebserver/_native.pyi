@@ -45,6 +45,7 @@ def serve(
     limit_request_field_size: int = 8190,
     limit_request_head: int | None = None,
     limit_request_body: int = 0,
+    body_buffer: int | str = "8M",
     body_in_memory: int = 524288,
     bodies_in_memory: int = 67108864,
     tmp_dir: str | os.PathLike[str] | None = None,

@@ -7,16 +7,18 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::{BorrowedFd, OwnedFd, RawFd},
     ptr::NonNull,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use mlws_server::ReadBuffer;
 use pyo3::{
     ffi,
     prelude::*,
     sync::MutexExt,
-    types::{PyString, string::PyStringData},
+    types::{PyBytes, PyString, string::PyStringData},
 };
 
 /// Python's own preparation for a fork. The thread is attached before, and stays so until one of the other two brackets has run.
@@ -60,6 +62,92 @@ pub(crate) fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Option
     match unsafe { text.data() }? {
         PyStringData::Ucs1(bytes) => Ok(Some(bytes)),
         PyStringData::Ucs2(_) | PyStringData::Ucs4(_) => Ok(None),
+    }
+}
+
+/// A `bytes` of at most `wanted` bytes: `read` is called until it is full, or until `read` adds nothing. At first it takes memory for
+/// `first` bytes, and twice as much each time that is full.
+pub(crate) fn fill_bytes(
+    py: Python<'_>,
+    wanted: usize,
+    first: usize,
+    mut read: impl FnMut(&mut ReadBuffer<'_>) -> PyResult<()>,
+) -> PyResult<Bound<'_, PyBytes>> {
+    let mut bytes = Unfinished::new(wanted.min(first))?;
+    while bytes.filled < wanted {
+        if bytes.filled == bytes.capacity {
+            bytes.resize(wanted.min(bytes.capacity.saturating_mul(2)))?;
+        }
+        if bytes.fill(&mut read)? == 0 {
+            break;
+        }
+    }
+    bytes.resize(bytes.filled)?;
+    bytes.finish(py)
+}
+
+unsafe extern "C" {
+    /// Part of Python's C API, but not of pyo3's.
+    fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
+}
+
+/// A `bytes` that no other code has seen.
+struct Unfinished {
+    /// The only reference to it. Null where making or resizing it failed.
+    object: *mut ffi::PyObject,
+    capacity: usize,
+    filled: usize,
+}
+
+impl Unfinished {
+    /// The thread must be attached, and stay so except within `read` of [`fill`](Self::fill).
+    fn new(capacity: usize) -> PyResult<Self> {
+        // SAFETY: the thread is attached. Without a pointer to copy from, the bytes are left uninitialized.
+        let object =
+            unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), capacity.max(1).cast_signed()) };
+        let this = Self { object, capacity: capacity.max(1), filled: 0 };
+        this.check().map(|()| this)
+    }
+
+    fn fill(&mut self, read: &mut impl FnMut(&mut ReadBuffer<'_>) -> PyResult<()>) -> PyResult<usize> {
+        // SAFETY: the object has room for `capacity` bytes, and nobody else refers to it.
+        let rest = unsafe {
+            let start = ffi::PyBytes_AsString(self.object).cast::<MaybeUninit<u8>>();
+            std::slice::from_raw_parts_mut(start.add(self.filled), self.capacity - self.filled)
+        };
+        let start = rest.as_ptr();
+        let mut buffer = ReadBuffer::new(rest);
+        read(&mut buffer)?;
+        assert!(std::ptr::eq(buffer.filled().as_ptr().cast(), start), "the buffer was exchanged");
+        let count = buffer.filled().len();
+        self.filled += count;
+        Ok(count)
+    }
+
+    fn resize(&mut self, capacity: usize) -> PyResult<()> {
+        if capacity != self.capacity {
+            // SAFETY: the thread is attached, and this is the only reference; it is set to null if the call fails.
+            unsafe { _PyBytes_Resize(&raw mut self.object, capacity.cast_signed()) };
+            self.capacity = capacity;
+        }
+        self.check()
+    }
+
+    fn check(&self) -> PyResult<()> {
+        if self.object.is_null() { Err(Python::attach(PyErr::fetch)) } else { Ok(()) }
+    }
+
+    fn finish(mut self, py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
+        let object = std::mem::replace(&mut self.object, std::ptr::null_mut());
+        // SAFETY: a reference that we own, to a `bytes` all of which is initialized.
+        unsafe { Ok(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked()) }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // SAFETY: the thread is attached, and the reference ours, or null.
+        unsafe { ffi::Py_XDECREF(self.object) };
     }
 }
 

@@ -219,6 +219,9 @@ impl Closing {
     }
 
     fn report(&self, py: Python<'_>, what: &str, error: &PyErr) {
+        if self.label.as_ref().is_some_and(|label| label.blames_client(py, error)) {
+            return;
+        }
         failure::report(py, self.about(), what, error);
     }
 }

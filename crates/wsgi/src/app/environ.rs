@@ -3,7 +3,8 @@
 //! The one thing to know: the prepared dict holds what most requests have (`GET`, `/`, no query, no body, HTTP/1.1), so only what
 //! differs is written. Header values and the decoded path are latin-1, as the PEP wants.
 //!
-//! A chunked body is complete when the application sees it, so it gets the `CONTENT_LENGTH` that many frameworks read by;
+//! A chunked body that is complete when the application is called gets the `CONTENT_LENGTH` that many frameworks read by. One that is
+//! still being received has none, and `wsgi.input_terminated` says that it can be read to its end all the same.
 //! `HTTP_TRANSFER_ENCODING` still tells how it was sent.
 
 use std::sync::Arc;
@@ -104,10 +105,12 @@ impl Environ {
         set_client(&environ, request, client)?;
         environ.set_item(intern!(py, CLIENT_GONE), Bound::new(py, ClientGone::new(request.client()))?)?;
         let length = request.body().length();
-        if length == 0 {
+        if length == Some(0) {
             return Ok((environ, None));
         }
-        environ.set_default(intern!(py, "CONTENT_LENGTH"), PyString::new(py, &length.to_string()))?;
+        if let Some(length) = length {
+            environ.set_default(intern!(py, "CONTENT_LENGTH"), PyString::new(py, &length.to_string()))?;
+        }
         let input = Bound::new(py, Input::default())?;
         environ.set_item(intern!(py, "wsgi.input"), &input)?;
         Ok((environ, Some(input)))

@@ -4,23 +4,41 @@
 
 use std::fmt;
 
-use mlws_server::{Aborted, Body, Bytes, Request, Response, Stream, Writer};
+use mlws_server::{Aborted, Body, Bytes, Failure, Failures, Request, Response, Stream, Writer};
 use pyo3::{exceptions::PyOSError, prelude::*};
 
 use super::proxies::Refused;
 
 /// The request that a record of the log is about: its method and its target, as sent.
-pub(crate) struct Label(String);
+pub(crate) struct Label {
+    text: String,
+    upload: Option<Failures>,
+}
 
 impl Label {
     pub(crate) fn of(request: &Request) -> Self {
-        Self([request.method(), request.target()].join(" "))
+        Self { text: [request.method(), request.target()].join(" "), upload: request.upload_failures() }
+    }
+
+    /// Why the request's body could not be received, where that is what this exception tells.
+    fn upload_failure(&self, py: Python<'_>, error: &PyErr) -> Option<Failure> {
+        let failure = self.upload.as_ref()?.get()?;
+        error.is_instance_of::<PyOSError>(py).then_some(failure)
+    }
+
+    /// Whether the exception is the client's fault: then it is no failure of the application, and logged as what it is.
+    pub(crate) fn blames_client(&self, py: Python<'_>, error: &PyErr) -> bool {
+        let failure = self.upload_failure(py, error);
+        if let Some(failure) = &failure {
+            log::debug!("{self}: the response is cut: {failure}");
+        }
+        failure.is_some()
     }
 }
 
 impl fmt::Display for Label {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+        formatter.write_str(&self.text)
     }
 }
 
@@ -50,8 +68,14 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// The application failed, and nothing is sent: 500.
+/// The application failed, and nothing is sent: 500. Or, if it let the exception out that told it of the client's fault in sending the
+/// body, the status of that.
 pub(crate) fn before_head(py: Python<'_>, label: &Label, error: &PyErr) -> Response {
+    if let Some(failure) = label.upload_failure(py, error) {
+        let status = failure.status;
+        log::debug!("{label}: refused with {status}: {failure}");
+        return Response::plain(status, format!("{status} {}: {failure}\n", mlws_http1::reason(status)));
+    }
     report(py, label, "the application failed", error);
     internal_server_error()
 }
@@ -73,7 +97,9 @@ pub(crate) fn silent(label: &Label) -> Response {
 
 /// The application failed, and the head is sent: the body is cut so that the client can tell.
 pub(crate) fn after_head(py: Python<'_>, label: &Label, error: &PyErr, writer: Writer) -> Response {
-    report(py, label, "the application failed after the response had begun", error);
+    if !label.blames_client(py, error) {
+        report(py, label, "the application failed after the response had begun", error);
+    }
     cut(writer)
 }
 

@@ -1,10 +1,11 @@
-//! `wsgi.input`: a request's body, complete from the start, so no read ever waits for the client.
+//! `wsgi.input`: a request's body. A small one is complete from the start. Reading a large one, or one whose client waits for
+//! `100 Continue`, waits for the client, with the GIL released.
 //!
 //! The one thing to know: the body is only here while the request is being answered, for its buffer is the connection's. What an
 //! application reads later is empty, as at the end of a file.
 
 use std::{
-    io::{self, BufRead, Read},
+    io::{self, BufRead, ErrorKind},
     mem,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -12,14 +13,27 @@ use std::{
 use mlws_server::{Request, RequestBody};
 use pyo3::{prelude::*, sync::MutexExt, types::PyBytes};
 
+use crate::ffi;
+
+/// The most memory that is taken at first for a read whose length is known, and for one whose length is not. What is longer grows as
+/// it comes in: a client that announces much and sends little takes little.
+const KNOWN: usize = 16 << 20;
+const UNKNOWN: usize = 64 << 10;
+
 #[pyclass(frozen, module = "mylittlewebserver")]
 #[derive(Default)]
 pub(crate) struct Input(Mutex<Unread>);
 
-#[derive(Default)]
 struct Unread {
     body: RequestBody,
-    left: u64,
+    /// How many bytes are left, if that is known.
+    left: Option<u64>,
+}
+
+impl Default for Unread {
+    fn default() -> Self {
+        Self { body: RequestBody::default(), left: Some(0) }
+    }
 }
 
 impl Input {
@@ -33,7 +47,7 @@ impl Input {
     pub(crate) fn give_back(&self, py: Python<'_>, request: &mut Request, wanted: bool) {
         let mut unread = self.lock(py);
         let Unread { mut body, left } = mem::take(&mut *unread);
-        if wanted && left > 0 {
+        if wanted && left != Some(0) {
             *unread = Unread { body: body.split_rest(), left };
         }
         request.put_body(body);
@@ -49,18 +63,7 @@ impl Input {
     /// Reads `size` bytes, or all that is left if there are fewer or no size is given.
     #[pyo3(signature = (size = None))]
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
-        let mut unread = self.lock(py);
-        let count = limit(size).min(usize::try_from(unread.left)?);
-        let body = &mut unread.body;
-        let piece = if body.is_spooled() {
-            PyBytes::new_with(py, count, |into| Ok(py.detach(|| body.read_exact(into))?))?
-        } else {
-            let piece = PyBytes::new(py, &body.fill_buf()?[..count]);
-            body.consume(count);
-            piece
-        };
-        unread.left -= count as u64;
-        Ok(piece)
+        self.lock(py).read(py, limit(size))
     }
 
     /// Reads to the end of a line, and with a size not more than that.
@@ -97,13 +100,55 @@ impl Input {
 }
 
 impl Unread {
-    fn line(&mut self, py: Python<'_>, limit: usize) -> io::Result<Vec<u8>> {
+    fn read<'py>(&mut self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let body = &mut self.body;
+        let left = self.left.map(|left| usize::try_from(left).unwrap_or(usize::MAX));
+        let count = most.min(left.unwrap_or(usize::MAX));
+        let piece = if body.is_at_hand() {
+            let here = body.fill_buf()?;
+            let piece = PyBytes::new(py, &here[..count.min(here.len())]);
+            body.consume(piece.as_bytes().len());
+            piece
+        } else {
+            let first = if left.is_some() { KNOWN } else { UNKNOWN };
+            ffi::fill_bytes(py, count, first, |into| waiting(py, || body.read_into(into)))?
+        };
+        self.took(piece.as_bytes().len());
+        Ok(piece)
+    }
+
+    fn line(&mut self, py: Python<'_>, limit: usize) -> PyResult<Vec<u8>> {
         let mut line = Vec::new();
-        let is_at_hand = !self.body.is_spooled();
-        let mut read = || (&mut self.body).take(limit as u64).read_until(b'\n', &mut line);
-        let count = if is_at_hand { read()? } else { py.detach(read)? };
-        self.left -= count as u64;
+        while line.len() < limit {
+            if !self.body.is_at_hand() {
+                waiting(py, || self.body.fill_buf().map(drop))?;
+            }
+            let here = self.body.fill_buf()?;
+            let here = &here[..here.len().min(limit - line.len())];
+            let end = memchr::memchr(b'\n', here);
+            let count = end.map_or(here.len(), |end| end + 1);
+            line.extend_from_slice(&here[..count]);
+            self.body.consume(count);
+            self.took(count);
+            if end.is_some() || count == 0 {
+                break;
+            }
+        }
         Ok(line)
+    }
+
+    fn took(&mut self, count: usize) {
+        self.left = self.left.map(|left| left.saturating_sub(count as u64));
+    }
+}
+
+/// Runs `read` with the GIL released, again where a signal has come: its Python handler runs first, and may raise.
+fn waiting(py: Python<'_>, mut read: impl FnMut() -> io::Result<()> + Send) -> PyResult<()> {
+    loop {
+        match py.detach(&mut read) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => py.check_signals()?,
+            other => return Ok(other?),
+        }
     }
 }
 

@@ -166,6 +166,7 @@ impl Flags {
             keep_alive: self.patience.keep_alive,
             connections: self.sockets.worker_connections as usize,
             queue: self.running.max_queue as usize,
+            body_buffer: self.limits.body_buffer,
             body_in_memory: self.limits.body_in_memory as usize,
             bodies_in_memory: self.limits.bodies_in_memory as usize,
             temporary: self.limits.tmp_dir.clone().unwrap_or_else(std::env::temp_dir),

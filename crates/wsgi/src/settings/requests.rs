@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use mlws_http1::Tolerance;
 use mlws_server::Limits;
 
-use super::values::{GIB, MIB, seconds, some_seconds};
+use super::values::{GIB, MIB, seconds, size, some_seconds};
 
 #[derive(Args)]
 #[command(next_help_heading = "Limits of a request")]
@@ -33,12 +33,17 @@ pub(super) struct RequestLimits {
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     pub(super) limit_request_body: u64,
 
-    /// How much of a body is held in memory; a larger one goes to a temporary file
+    /// Receive request bodies up to this size (such as 8M) before calling the application, so that slow uploads hold no
+    /// thread. A larger body is read by the application while the client sends it
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = size)]
+    pub(super) body_buffer: u64,
+
+    /// The largest chunked body held in memory; a larger one goes to a temporary file
     #[arg(long, value_name = "BYTES", default_value_t = 524_288, value_parser = clap::value_parser!(u64).range(..=GIB))]
     pub(super) body_in_memory: u64,
 
-    /// How much all larger bodies together may take of each worker's memory before they go to files; only those whose
-    /// length was told
+    /// Memory of each worker for all request bodies together, beyond the first 16 KiB of each; a body that finds none left
+    /// goes to a temporary file
     #[arg(long, value_name = "BYTES", default_value_t = 67_108_864, value_parser = clap::value_parser!(u64).range(..=GIB))]
     pub(super) bodies_in_memory: u64,
 
