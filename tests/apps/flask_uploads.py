@@ -1,0 +1,16 @@
+"""A Flask app that takes at most a megabyte."""
+
+from flask import Flask, request
+
+app = Flask(__name__)
+app.config["MAX_CONTENT_LENGTH"] = 1_000_000
+
+
+@app.post("/upload")
+def upload():
+    return f"{len(request.get_data())}\n"
+
+
+@app.post("/file")
+def file():
+    return f"{len(request.files['file'].read())}\n"

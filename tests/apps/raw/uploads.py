@@ -1,0 +1,124 @@
+"""Apps that read a request's body while the client sends it, or refuse to."""
+
+import contextlib
+import hashlib
+
+from .gates import pass_gate
+from .inputs import make_calls
+from .tools import TEXT, add_line, answer_json, note, query
+
+CHUNKED = ("HTTP_TRANSFER_ENCODING", "CONTENT_LENGTH", "wsgi.input_terminated")
+
+
+def refuse(environ, start_response):
+    """Answers without reading anything."""
+    start_response("401 Unauthorized", [TEXT, ("Content-Length", "3")])
+    return [b"no\n"]
+
+
+def described(environ, start_response):
+    """The whole body's length and hash, read in pieces, and what the environ says of the body."""
+    note(environ, "called")
+    seen, total = hashlib.sha256(), 0
+    while piece := environ["wsgi.input"].read(50_000):
+        seen.update(piece)
+        total += len(piece)
+    told = {key: environ.get(key) for key in CHUNKED}
+    return answer_json(start_response, {"size": total, "sha256": seen.hexdigest(), "environ": told})
+
+
+def behind_gate(environ, start_response):
+    """Reads once the test opens the gate."""
+    pass_gate(query(environ)["gate"])
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [TEXT, ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def calls(environ, start_response):
+    """As `inputs.calls`; notes when it is about to read."""
+    note(environ, "called")
+    return answer_json(
+        start_response, make_calls(environ["wsgi.input"], SCRIPTS[int(query(environ)["script"])])
+    )
+
+
+SCRIPTS = [
+    [["read"], ["read"], ["readline"], ["readlines"], ["iterate"]],
+    [["read", 0], ["read", 1], ["read", 3], ["read", 100_000], ["read"]],
+    [["read", 2], ["readline"], ["read", 3], ["readline"], ["readlines"]],
+    [["readline", 2], ["readline", 1], ["readline", 1000], ["readline"], ["read"]],
+    [["next"], ["next"], ["read", 4], ["iterate"], ["read"]],
+    [["readlines"], ["read"]],
+]
+
+
+def first_bytes(environ, start_response):
+    """Reads a little and leaves the rest."""
+    body = environ["wsgi.input"].read(int(query(environ)["size"]))
+    start_response("200 OK", [TEXT, ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def catches(environ, start_response):
+    """Answers with the exception that reading raises, and with the one that the next read raises."""
+    note(environ, "called")
+    caught = [error_of(environ["wsgi.input"].read) for _ in range(2)]
+    note(environ, "\n".join(caught))
+    return answer_json(start_response, caught)
+
+
+def error_of(read):
+    try:
+        return f"{len(read())} bytes"
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def other_error(environ, start_response):
+    """Fails for a reason of its own once reading has failed."""
+    with contextlib.suppress(OSError):
+        environ["wsgi.input"].read()
+    raise KeyError("not the client's fault")
+
+
+def echo_stream(environ, start_response):
+    """Sends back each piece as soon as it has come."""
+    start_response("200 OK", [TEXT])
+    yield b"begun\n"
+    while piece := environ["wsgi.input"].read(1000):
+        yield piece
+
+
+def writes_first(environ, start_response):
+    """Begins to answer by `write()`, and reads only then."""
+    write = start_response("200 OK", [TEXT])
+    write(b"begun\n")
+    try:
+        return [environ["wsgi.input"].read()]
+    except OSError as error:
+        return [type(error).__name__.encode()]
+
+
+kept = []
+
+
+def keeps(environ, start_response):
+    """Keeps its input beyond the request."""
+    kept.append(environ["wsgi.input"])
+    kept[-1].read(1)
+    start_response("200 OK", [TEXT, ("Content-Length", "5")])
+    return [b"kept\n"]
+
+
+def reads_kept(environ, start_response):
+    """What can be read of the inputs of earlier requests."""
+    return answer_json(start_response, [error_of(earlier.read) for earlier in kept])
+
+
+def times(environ, start_response):
+    """Notes each line of the body as it comes."""
+    for line in environ["wsgi.input"]:
+        add_line(query(environ)["record"], line.decode().strip())
+    start_response("200 OK", [TEXT, ("Content-Length", "5")])
+    return [b"done\n"]

@@ -1,0 +1,442 @@
+"""Uploads that the application reads while the client sends them (docs/limits.md, "Uploads")."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import random
+import select
+import time
+from pathlib import Path
+
+import pytest
+from apps.raw.inputs import make_calls
+from apps.raw.uploads import SCRIPTS
+from conftest import CONCURRENCY
+from harness import eventually, rests
+
+LINES = b"one\ntwo\n\nfour\r\n" + b"x" * 2000 + b"\nand the last without an end"
+STREAMED = ("--body-buffer", "0")
+HELLO = b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+@pytest.fixture
+def streaming(shared, concurrency):
+    """A server that calls the application before any body is complete."""
+    return shared("raw", *CONCURRENCY[concurrency], *STREAMED)
+
+
+@pytest.fixture(params=["length", "chunked"])
+def framing(request):
+    return request.param
+
+
+def head(path, framing, length=None, more=""):
+    if framing == "length":
+        more += f"Content-Length: {length}\r\n"
+    else:
+        more += "Transfer-Encoding: chunked\r\n"
+    return f"POST {path} HTTP/1.1\r\nHost: test\r\n{more}\r\n".encode()
+
+
+def framed(body, framing, size=4099):
+    """The body as it is sent, chunked in chunks of about this size."""
+    if framing == "length":
+        return body
+    chunks, sizes, start = [], random.Random(1), 0
+    while start < len(body):
+        piece = body[start : start + sizes.randint(1, size)]
+        chunks.append(b"%x\r\n%b\r\n" % (len(piece), piece))
+        start += len(piece)
+    return b"".join(chunks) + b"0\r\n\r\n"
+
+
+def send_until_answered(wire, request, total):
+    """Sends up to `total` bytes, made of `request` again and again, until the answer begins. Returns how many were sent."""
+    sent, data = 0, request * (65536 // len(request) + 1)
+    wire.socket.setblocking(False)
+    try:
+        while sent < total:
+            readable, writable, _ = select.select([wire.socket], [wire.socket], [])
+            if readable:
+                break
+            if writable:
+                sent += wire.socket.send(data)
+    finally:
+        wire.socket.settimeout(30)
+    return sent
+
+
+def says_nothing(wire):
+    """Whether nothing has come from the server so far."""
+    return not select.select([wire.socket], [], [], 0)[0]
+
+
+# An upload that is refused before all of it was sent.
+
+
+def test_a_huge_upload_is_refused_after_little_of_it(server, record, framing):
+    """None of what is sent is run as a request."""
+    hidden = f"GET /clients/called?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
+    with server.wire() as wire:
+        wire.send(head("/uploads/refuse", framing, 400_000_000))
+        if framing == "chunked":
+            wire.send(b"%x\r\n" % 400_000_000)
+        sent = send_until_answered(wire, hidden, 400_000_000)
+        answer = wire.answer()
+        assert (answer.status, answer.text) == (401, "no\n")
+        # How much of a chunked body is missing, nobody knows at this point.
+        assert framing == "chunked" or answer.header("connection") == "close"
+        assert wire.closed()
+    assert sent < 40_000_000
+    assert server.get("/answers/hello").status == 200
+    assert record.read_text() == ""
+
+
+@pytest.mark.parametrize("path", ["/upload", "/file"])
+@pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"], ids=["sent at once", "Expect"])
+def test_flask_refuses_what_is_over_its_limit_at_once(shared, concurrency, path, expect):
+    server = shared("flask_uploads:app", *CONCURRENCY[concurrency])
+    more = "Content-Type: multipart/form-data; boundary=b\r\n" + expect
+    with server.wire() as wire:
+        wire.send(head(path, "length", 400_000_000, more))
+        if not expect:
+            assert send_until_answered(wire, b"x", 400_000_000) < 40_000_000
+        answer = wire.answer()
+        assert (answer.status, answer.header("connection")) == (413, "close")
+    assert server.get("/upload", "POST", b"x" * 1_000_000).text == "1000000\n"
+
+
+def test_flask_reads_a_large_form_while_it_is_sent(shared, concurrency):
+    server = shared("flask_uploads:app", *CONCURRENCY[concurrency], *STREAMED)
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n%b\r\n--b--\r\n' % (
+        b"x" * 900_000
+    )
+    with server.wire() as wire:
+        wire.send(head("/file", "length", len(part), "Content-Type: multipart/form-data; boundary=b\r\n"))
+        wire.send(part)
+        assert wire.answer().text == "900000\n"
+
+
+# Expect: 100-continue (PEP 3333, "HTTP 1.1 Expect/Continue").
+
+EXPECT = "Expect: 100-continue\r\n"
+
+
+def test_100_continue_is_sent_when_the_application_reads_and_not_before(server, gate, framing):
+    with server.wire() as wire:
+        wire.send(head(f"/uploads/behind_gate?gate={gate.folder}", framing, 5, EXPECT))
+        gate.wait_for(1)
+        rests(server.workers()[0])
+        assert says_nothing(wire)
+        gate.open()
+        assert wire.head()[1] == 100
+        wire.send(framed(b"hello", framing))
+        assert wire.answer().text == "hello"
+
+
+def test_an_answer_without_reading_takes_the_place_of_100_continue(server, framing):
+    with server.wire() as wire:
+        wire.send(head("/uploads/refuse", framing, 5, EXPECT))
+        answer = wire.answer()
+        assert (answer.status, answer.header("connection")) == (401, "close")
+        wire.send(HELLO)
+        assert wire.closed()
+
+
+def test_100_continue_is_not_sent_if_the_body_comes_unasked(server, gate, framing):
+    with server.wire() as wire:
+        wire.send(head(f"/uploads/behind_gate?gate={gate.folder}", framing, 5, EXPECT))
+        gate.wait_for(1)
+        wire.send(framed(b"hello", framing))
+        gate.open()
+        assert wire.answer().text == "hello"
+
+
+def test_100_continue_is_not_sent_in_the_middle_of_a_response(server, framing):
+    with server.wire() as wire:
+        wire.send(head("/uploads/writes_first", framing, 5, EXPECT))
+        answer = wire.answer()
+        assert (answer.status, answer.text) == (200, "begun\nConnectionAbortedError")
+        assert answer.header("connection") == "close"
+        assert wire.closed()
+
+
+def test_what_follows_an_expected_body_is_the_next_request(server, framing, concurrency):
+    with server.wire() as wire:
+        wire.send(head("/inputs/echo", framing, 5, EXPECT))
+        assert wire.head()[1] == 100
+        wire.send(framed(b"hello", framing) + HELLO)
+        assert wire.answer().text == "hello"
+        assert wire.closed() if concurrency == "fork" else wire.answer().text == "hello\n"
+
+
+# Reading while the client sends.
+
+
+@pytest.mark.parametrize("script", range(len(SCRIPTS)))
+@pytest.mark.parametrize("step", [None, 7], ids=["at once", "in small packets"])
+def test_input_that_is_still_sent_reads_like_a_file(streaming, record, framing, script, step):
+    with streaming.wire() as wire:
+        wire.send(head(f"/uploads/calls?script={script}&record={record}", framing, len(LINES)))
+        if framing == "length":
+            eventually(record.read_text, "the application to be called")
+        wire.send(framed(LINES, framing, 100), step)
+        assert json.loads(wire.answer().body) == make_calls(io.BytesIO(LINES), SCRIPTS[script])
+
+
+def test_a_large_upload_arrives_whole(server, framing, concurrency):
+    """Half of it is beyond the default of --body-buffer."""
+    body = random.Random(3).randbytes(20_000_000)
+    with server.wire() as wire:
+        wire.send(head("/uploads/described", framing, len(body)) + framed(body, framing, 1_000_000) + HELLO)
+        answer = wire.answer()
+        told = json.loads(answer.text)
+        assert (told["size"], told["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
+        assert told["environ"]["CONTENT_LENGTH"] == (str(len(body)) if framing == "length" else None)
+        assert told["environ"]["wsgi.input_terminated"] is True
+        if concurrency == "fork":
+            assert answer.header("connection") == "close"
+            assert wire.closed()
+        else:
+            assert answer.header("connection") is None
+            assert wire.answer().text == "hello\n"
+            assert wire.request("/inputs/echo", "POST", b"again").text == "again"
+
+
+def test_a_chunked_body_up_to_the_bound_is_complete_and_has_a_length(start, record):
+    server = start("raw", "--threads", "1", "--body-buffer", "100k")
+    body = b"y" * 102_400
+    with server.wire() as wire:
+        wire.send(head(f"/uploads/described?record={record}", "chunked") + framed(body, "chunked")[:-5])
+        rests(server.workers()[0])
+        assert record.read_text() == ""
+        wire.send(b"0\r\n\r\n")
+        assert json.loads(wire.answer().text)["environ"]["CONTENT_LENGTH"] == "102400"
+        wire.send(
+            head(f"/uploads/described?record={record}", "chunked") + framed(body + b"y", "chunked")[:-5]
+        )
+        eventually(lambda: record.read_text() == "called\ncalled\n", "the application to be called")
+        wire.send(b"0\r\n\r\n")
+        told = json.loads(wire.answer().text)
+        assert (told["size"], told["environ"]["CONTENT_LENGTH"]) == (102_401, None)
+
+
+def test_a_body_up_to_the_bound_holds_no_thread_while_it_is_sent(start, record):
+    server = start("raw", "--threads", "1", "--body-buffer", "1000")
+    with server.wire() as slow:
+        slow.send(head(f"/uploads/described?record={record}", "length", 1000) + b"x" * 999)
+        assert server.get("/answers/hello").text == "hello\n"
+        assert record.read_text() == ""
+        slow.send(b"x")
+        assert json.loads(slow.answer().text)["size"] == 1000
+
+
+def test_a_response_streams_while_its_request_does(streaming, framing):
+    pieces = [b"%d" % number * 1000 for number in range(1, 6)]
+    with streaming.wire() as wire:
+        wire.send(head("/uploads/echo_stream", framing, sum(map(len, pieces))))
+        if framing == "length":
+            wire.head()
+            assert wire.chunk() == b"begun\n"
+            for piece in pieces:
+                wire.send(piece)
+                received = b""
+                while len(received) < len(piece):
+                    received += wire.chunk()
+                assert received == piece
+            assert wire.chunk() == b""
+        else:
+            wire.send(framed(b"".join(pieces), framing))
+            assert wire.answer().body == b"begun\n" + b"".join(pieces)
+
+
+# Clients that are slow, leave, or send nonsense while the application reads.
+
+
+@pytest.fixture
+def impatient(shared, concurrency):
+    return shared("raw", *CONCURRENCY[concurrency], *STREAMED, "--body-timeout", "0.5", "--body-rate", "0")
+
+
+def test_a_client_that_is_too_slow_gets_408(impatient, framing):
+    since = len(impatient.log.text)
+    with impatient.wire() as wire:
+        wire.send(head("/inputs/echo", framing, 100) + (b"x" if framing == "length" else b"5\r\nhel"))
+        answer = wire.answer()
+        assert (answer.status, answer.header("connection")) == (408, "close")
+        assert wire.closed()
+    assert "Traceback" not in impatient.log.text[since:]
+
+
+def test_the_application_sees_a_timeout(impatient, framing):
+    with impatient.wire() as wire:
+        wire.send(head("/uploads/catches", framing, 100) + (b"x" if framing == "length" else b"5\r\nhel"))
+        answer = wire.answer()
+        assert (answer.status, answer.header("connection")) == (200, "close")
+        assert json.loads(answer.text) == ["TimeoutError: the request's body came too slowly"] * 2
+
+
+@pytest.mark.parametrize("leave", ["close", "reset", "finish"])
+def test_the_application_sees_that_the_client_left(streaming, record, framing, leave):
+    since = len(streaming.log.text)
+    wire = streaming.wire()
+    wire.send(
+        head(f"/uploads/catches?record={record}", framing, 100)
+        + (b"x" if framing == "length" else b"5\r\nhel")
+    )
+    eventually(lambda: record.read_text() == "called\n", "the application to be called")
+    getattr(wire, leave)()
+    _, *errors = eventually(lambda: (lines := record.read_text().splitlines())[2:] and lines, "two errors")
+    assert len(errors) == 2
+    assert all(error.startswith(("ConnectionAbortedError: ", "ConnectionResetError: ")) for error in errors)
+    assert "Traceback" not in streaming.log.text[since:]
+    wire.close()
+
+
+def test_an_upload_cut_short_is_a_400_for_who_still_reads(streaming, framing):
+    with streaming.wire() as wire:
+        wire.send(head("/inputs/echo", framing, 100) + (b"x" if framing == "length" else b"5\r\nhel"))
+        wire.finish()
+        answer = wire.answer()
+        assert (answer.status, answer.header("connection")) == (400, "close")
+    assert streaming.get("/answers/hello").status == 200
+
+
+def test_a_malformed_chunk_is_a_400_and_nothing_behind_it_is_run(streaming, record):
+    since = len(streaming.log.text)
+    with streaming.wire() as wire:
+        wire.send(head("/inputs/echo", "chunked") + b"5\r\nhello\r\n")
+        wire.send(f"nonsense\r\nGET /clients/called?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        answer = wire.answer()
+        assert (answer.status, answer.header("connection")) == (400, "close")
+        assert wire.closed()
+    assert record.read_text() == ""
+    assert "Traceback" not in streaming.log.text[since:]
+
+
+def test_a_chunked_body_that_grows_over_the_limit_is_a_413(shared, concurrency):
+    server = shared("raw", *CONCURRENCY[concurrency], *STREAMED, "--limit-request-body", "1000")
+    with server.wire() as wire:
+        wire.send(head("/inputs/echo", "chunked") + b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+        wire.send(b"1\r\nx\r\n0\r\n\r\n")
+        answer = wire.answer()
+        assert (answer.status, answer.header("connection")) == (413, "close")
+        assert wire.closed()
+
+
+def test_another_error_after_a_failed_read_is_the_applications_own(streaming):
+    since = len(streaming.log.text)
+    with streaming.wire() as wire:
+        wire.send(head("/uploads/other_error", "length", 100) + b"x")
+        wire.finish()
+        answer = wire.answer()
+        assert (answer.status, answer.header("connection")) == (500, "close")
+    streaming.log.wait_for("KeyError", since)
+
+
+def test_waiting_for_the_client_is_not_the_applications_time(shared, record, concurrency):
+    server = shared("raw", *CONCURRENCY[concurrency], *STREAMED, "--timeout", "1")
+    with server.wire() as wire:
+        wire.send(head(f"/uploads/times?record={record}", "length", 6))
+        began = time.monotonic()
+        eventually(lambda: time.monotonic() > began + 1.5, "the timeout to pass")
+        wire.send(b"a\n")
+        eventually(lambda: record.read_text() == "a\n", "the line to be read")
+        began = time.monotonic()
+        eventually(lambda: time.monotonic() > began + 1.5, "the timeout to pass again")
+        wire.send(b"b\nc\n")
+        assert wire.answer().text == "done\n"
+    assert "longer than the timeout" not in server.log.text
+
+
+# What the application leaves unread.
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 3_000_000])
+@pytest.mark.parametrize(
+    "path", ["/inputs/ignore", "/failures/raises", "/answers/generator", "/uploads/first_bytes?size=5"]
+)
+def test_what_is_left_unread_is_never_run_as_a_request(streaming, record, framing, path, size):
+    """A little is dropped, and the connection lives on; before much, it is closed so that the answer can be read."""
+    hidden = f"GET /clients/called?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
+    body = (hidden * (size // len(hidden) + 1))[:size]
+    with streaming.wire() as wire:
+        wire.send(head(path, framing, size) + framed(body, framing))
+        assert wire.answer().complete
+        wire.send(HELLO)
+        with contextlib.suppress(ConnectionResetError):
+            if wire.stream.peek(1):
+                assert wire.answer().text == "hello\n"
+    assert streaming.get("/answers/hello").status == 200
+    assert record.read_text() == ""
+
+
+@pytest.mark.parametrize("mode", ["inline", "threads"])
+def test_a_little_that_is_left_unread_is_dropped_and_the_connection_kept(shared, framing, mode):
+    server = shared("raw", *CONCURRENCY[mode], *STREAMED)
+    body = b"z" * 100_000
+    with server.wire() as wire:
+        wire.send(head("/uploads/first_bytes?size=5", framing, len(body)) + framed(body, framing)[:50_000])
+        answer = wire.answer()
+        assert (answer.body, answer.header("connection")) == (b"zzzzz", None)
+        wire.send(framed(body, framing)[50_000:] + HELLO)
+        assert wire.answer().text == "hello\n"
+
+
+def test_an_input_that_is_kept_beyond_its_request_reads_nothing_of_the_connection(start):
+    server = start("raw", "--threads", "1", *STREAMED)
+    with server.wire() as wire:
+        wire.send(head("/uploads/keeps", "length", 10) + b"0123")
+        assert wire.answer().text == "kept\n"
+        wire.send(b"456789" + HELLO)
+        assert wire.answer().text == "hello\n"
+        assert json.loads(wire.request("/uploads/reads_kept").text) == ["0 bytes"]
+
+
+# Memory.
+
+
+def resident(pid):
+    """Bytes of memory that a process uses of its own."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no RssAnon")
+
+
+def test_small_bodies_on_many_connections_stay_within_the_budget(start, tmp_path, framing):
+    """400 of 500 KB on 200 connections are 80 MB, of which 4 may be in memory, besides the first 16 KiB of each."""
+    server = start("raw", "--threads", "1", "--bodies-in-memory", "4000000", "--tmp-dir", tmp_path)
+    (worker,) = server.workers()
+    body = b"m" * 500_000
+    request = head("/uploads/described", framing, len(body)) + framed(body, framing, 100)
+    assert server.get("/answers/hello").status == 200
+    before = resident(worker)
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(server.wire()) for _ in range(200)]
+        for wire in wires:
+            wire.send(request[: len(request) * 4 // 5])
+        rests(worker)
+        assert resident(worker) - before < 4_000_000 + len(wires) * 45_000 + 4_000_000
+        for wire in wires:
+            wire.send(request[len(request) * 4 // 5 :])
+            assert json.loads(wire.answer().text)["size"] == len(body)
+
+
+def test_chunks_of_one_byte_are_gathered_and_delay_nobody(start, tmp_path):
+    server = start("raw", "--threads", "1", "--bodies-in-memory", "0", "--tmp-dir", tmp_path)
+    (worker,) = server.workers()
+
+    def written():
+        counts = dict(line.split(": ") for line in Path(f"/proc/{worker}/io").read_text().splitlines())
+        return int(counts["syscw"])
+
+    assert server.get("/answers/hello").status == 200
+    before = written()
+    with server.wire() as wire:
+        wire.send(head("/uploads/described", "chunked") + b"1\r\nx\r\n" * 300_000 + b"0\r\n\r\n")
+        assert json.loads(wire.answer().text)["size"] == 300_000
+    assert written() - before < 1000
