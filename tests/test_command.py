@@ -24,6 +24,7 @@ OPTIONS = [
     "--access-logformat",
     "--bind",
     "--bodies-in-memory",
+    "--body-buffer",
     "--body-in-memory",
     "--body-rate",
     "--body-timeout",

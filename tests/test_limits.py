@@ -16,7 +16,7 @@ ROWS = re.findall(
 GET = b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n"
 INLINE = ("--threads", "1")
 NO_ROOM = ("--body-in-memory", "1000", "--bodies-in-memory", "0")
-BODIES = {"--body-in-memory", "--bodies-in-memory", "--tmp-dir"}
+BODIES = {"--body-buffer", "--body-in-memory", "--bodies-in-memory", "--tmp-dir"}
 SLOW = b"POST /inputs/echo HTTP/1.1\r\nHost: test\r\nContent-Length: 1001\r\n\r\n"
 
 
@@ -117,6 +117,21 @@ def test_long_bodies_share_a_room_in_memory_and_leave_it(start, tmp_path):
             assert status_of(server, post(3000)) == 200
             first.send(GET[3:] + b"\r\n")
             assert first.answer().status == 200
+
+
+def test_only_a_body_over_the_buffer_is_read_while_it_is_sent(start, record):
+    server = start("raw", *INLINE, "--body-buffer", "1000")
+    path = f"/uploads/described?record={record}".encode()
+    with server.wire() as wire:
+        wire.send(SLOW.replace(b"/inputs/echo", path).replace(b"1001", b"1000"))
+        rests(server.workers()[0])
+        assert record.read_text() == ""
+        wire.send(b"x" * 1000)
+        assert wire.answer().status == 200
+        wire.send(SLOW.replace(b"/inputs/echo", path))
+        eventually(lambda: record.read_text() == "called\n" * 2, "the application to be called")
+        wire.send(b"x" * 1001)
+        assert wire.answer().status == 200
 
 
 def test_a_body_without_room_for_it_is_a_507(start, tmp_path):

@@ -352,6 +352,14 @@ def test_waiting_for_the_client_is_not_the_applications_time(shared, record, con
     assert "longer than the timeout" not in server.log.text
 
 
+@pytest.mark.parametrize("mode", ["inline", "fork"])
+def test_a_signal_handler_of_the_application_runs_while_it_waits_for_the_client(shared, mode):
+    server = shared("raw", *CONCURRENCY[mode], *STREAMED)
+    with server.wire() as wire:
+        wire.send(head("/uploads/alarmed", "length", 10) + b"x")
+        assert wire.answer().text == "rung"
+
+
 # What the application leaves unread.
 
 

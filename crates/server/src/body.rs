@@ -333,3 +333,6 @@ impl BufRead for RequestBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

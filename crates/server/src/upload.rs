@@ -157,7 +157,8 @@ impl Upload {
             _ => return None,
         };
         // What was decoded and not read does not matter any more: the parser is behind it.
-        let parsed = state.parsed;
+        let parsed = std::mem::take(&mut state.parsed);
+        state.decoded = 0..0;
         let mut unparsed = std::mem::take(&mut state.received);
         unparsed.drain(..parsed);
         let parser = std::mem::replace(&mut state.parser, Parser::new(Arc::default()));
@@ -216,7 +217,11 @@ impl State {
             let copied = into.append(&self.received[self.decoded.clone()]);
             self.decoded.start += copied;
             count += copied;
-            let is_stuck = !self.decoded.is_empty() || self.parsed == self.received.len();
+            if self.decoded.is_empty() && self.parsed == self.received.len() {
+                self.received.clear();
+                (self.parsed, self.decoded) = (0, 0..0);
+            }
+            let is_stuck = !self.decoded.is_empty() || self.received.is_empty();
             if is_stuck || !matches!(self.progress, Progress::Receiving) {
                 break;
             }
@@ -337,3 +342,6 @@ pub(crate) fn missing(length: Length, here: u64) -> Option<u64> {
         Length::Chunked => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import signal
 
 from .gates import pass_gate
 from .inputs import make_calls
@@ -98,6 +99,23 @@ def writes_first(environ, start_response):
         return [environ["wsgi.input"].read()]
     except OSError as error:
         return [type(error).__name__.encode()]
+
+
+def alarmed(environ, start_response):
+    """Gives up reading by a signal handler of its own."""
+
+    def ring(*_):
+        raise RuntimeError("rung")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        environ["wsgi.input"].read()
+    except RuntimeError as error:
+        start_response("200 OK", [TEXT])
+        return [str(error).encode()]
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 kept = []
