@@ -69,6 +69,8 @@ pub(crate) struct Returned {
     connections: Mutex<Vec<(Box<Connection>, Next)>>,
     some: AtomicBool,
     leader_sleeps: AtomicBool,
+    /// Requests were queued when the leader went to sleep: it is to be woken as soon as a thread is free for one.
+    needs_free_thread: AtomicBool,
     waker: Waker,
 }
 
@@ -88,6 +90,7 @@ impl Crew {
             connections: Mutex::default(),
             some: AtomicBool::new(false),
             leader_sleeps: AtomicBool::new(false),
+            needs_free_thread: AtomicBool::new(false),
             waker: the_loop.waker()?,
         };
         let line = Line::new(followers, app.one_at_a_time());
@@ -243,7 +246,7 @@ impl Crew {
         the_loop: MutexGuard<'a, Loop>,
         mut connection: Box<Connection>,
     ) -> Option<MutexGuard<'a, Loop>> {
-        let inside = self.inside.fetch_add(1, Ordering::Relaxed) + 1;
+        let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
         let pressing = inside < self.threads && the_loop.has_ready();
         drop(the_loop);
         self.line.call_begins(pressing, !self.unsent.is_empty());
@@ -271,7 +274,7 @@ impl Crew {
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(epilogue)));
                 self.posts.leave(number);
             }
-            self.inside.fetch_sub(1, Ordering::Relaxed);
+            self.leave_application();
             let the_loop = self.try_loop();
             if the_loop.is_some() {
                 self.line.leads_on();
@@ -281,7 +284,7 @@ impl Crew {
             return the_loop;
         }
         self.posts.leave(number);
-        self.inside.fetch_sub(1, Ordering::Relaxed);
+        self.leave_application();
         if let Some(mut the_loop) = self.try_loop() {
             self.line.leads_on();
             the_loop.settle(connection, next);
@@ -289,6 +292,20 @@ impl Crew {
         }
         self.returned.put(connection, next);
         None
+    }
+
+    /// The calling thread is free again. The leader may be asleep, or about to sleep, with requests queued that waited for that.
+    ///
+    /// Invariant: `inside` is written before `needs_free_thread` is read here, and the leader does the reverse in `poll`, both in
+    /// sequentially consistent order. So either the leader sees the free thread or this thread sees that it has to wake the leader.
+    fn leave_application(&self) {
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+        let returned = &self.returned;
+        if returned.needs_free_thread.load(Ordering::SeqCst)
+            && returned.leader_sleeps.swap(false, Ordering::SeqCst)
+        {
+            returned.wake();
+        }
     }
 
     /// What the lookout does when nothing moves.
@@ -306,9 +323,12 @@ impl Crew {
         if the_loop.look()? || the_loop.is_busy() {
             return Ok(());
         }
+        let is_queued = the_loop.has_ready() && !the_loop.forks();
+        self.returned.needs_free_thread.store(is_queued, Ordering::SeqCst);
         self.returned.leader_sleeps.store(true, Ordering::SeqCst);
         let mut polled = Ok(());
-        if !self.returned.some.load(Ordering::SeqCst) {
+        let can_call = is_queued && self.inside.load(Ordering::SeqCst) < self.threads;
+        if !can_call && !self.returned.some.load(Ordering::SeqCst) {
             self.app.detached(&mut || {
                 self.polls.store(true, Ordering::Relaxed);
                 polled = the_loop.wait(None);

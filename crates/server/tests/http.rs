@@ -401,3 +401,33 @@ fn draining_finishes_what_runs_and_tells_it_to_close() {
         server.join();
     }
 }
+
+/// What an application does after its response was sent: it takes a while.
+struct SlowCompletion;
+
+impl Drop for SlowCompletion {
+    fn drop(&mut self) {
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_thread_that_finishes_its_completion_callback_wakes_a_leader_that_has_requests_queued() {
+    let app = |_: &mut Request| Response::text("ok\n").with_epilogue(Box::new(SlowCompletion));
+    let server = Running::start(app, |settings| {
+        settings.concurrency = Concurrency::Threads(2);
+        // No deadline may wake the leader by chance.
+        (settings.keep_alive, settings.timeout) = (Duration::from_secs(600), None);
+    });
+    let mut stream = server.connect();
+    for number in 0..5 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"ok\n") {
+            let mut piece = [0; 1024];
+            let count = stream.read(&mut piece).unwrap_or_else(|error| panic!("request {number}: {error}"));
+            assert!(count > 0, "closed before request {number} was answered");
+            answer.extend_from_slice(&piece[..count]);
+        }
+    }
+}
