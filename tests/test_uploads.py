@@ -253,6 +253,16 @@ def test_a_response_streams_while_its_request_does(streaming, framing):
             assert wire.answer().body == b"begun\n" + b"".join(pieces)
 
 
+def test_a_client_that_ends_its_side_right_behind_a_slow_upload_gets_its_answer(streaming, framing):
+    with streaming.wire() as wire:
+        wire.send(head("/uploads/asks_after_client", framing, 5))
+        began = time.monotonic()
+        eventually(lambda: time.monotonic() > began + 1.2, "a late half-close to be one that gives up")
+        wire.send(framed(b"hello", framing))
+        wire.finish()
+        assert wire.answer().text == "hello"
+
+
 # Clients that are slow, leave, or send nonsense while the application reads.
 
 

@@ -48,6 +48,8 @@ def serve(
     body_buffer: int | str = "8M",
     body_in_memory: int = 524288,
     bodies_in_memory: int = 67108864,
+    response_memory: int | str = "64M",
+    response_spool: int | str = "1G",
     tmp_dir: str | os.PathLike[str] | None = None,
     http_compat: Literal["strict", "gunicorn"] = "strict",
     keep_alive: float = 5,

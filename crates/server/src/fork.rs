@@ -210,7 +210,8 @@ fn answer_and_leave(
         app.after_fork_in_child();
         others.for_each(sys::close_copy);
         connection.wire().note_in(note.clone());
-        let next = connection.run_to_the_end(app);
+        let mut next = Next::Close;
+        app.in_request(&mut || next = connection.run_to_the_end(app));
         app.before_exit_of_child();
         next
     }));

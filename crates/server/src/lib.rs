@@ -5,49 +5,46 @@
 //! 1. [`event_loop`] wakes and lets a [`connection`] go on;
 //! 2. [`receive`] reads and parses (the protocol itself is `mlws-http1`), with the body in a [`body`] that fits it; of a large one the app
 //!    reads the rest itself, as an [`upload`];
-//! 3. [`crew`] lends the loop out while a thread is in the app (who is next: [`line`]), or [`fork`] makes a child;
-//! 4. [`answer`] calls the [`App`], and sends its [`Response`] through an [`output`] over the [`wire`];
+//! 3. the [`thread_pool`] has a thread run the request, or [`fork`] makes a child;
+//! 4. [`answer`] calls the [`App`] and produces its [`Response`] through a [`writer`] and a [`response_writer`] over the [`wire`];
 //!    (the [`watchdog`] minds how long that takes);
 //! 5. the connection goes back to the loop, which minds its [`deadlines`].
 //!
 //! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`]; [`networks`] of proxies are believed; a process is [`wear`]ing out;
-//! the house is [`closing`] when nobody can run the loop any more; and a request is a [`rehearsal`] before the first fork.
+//! and a request is a [`rehearsal`] before the first fork.
 
 mod answer;
 mod app;
 mod body;
 mod clock;
-mod closing;
 mod connection;
-mod crew;
 mod deadlines;
 mod doors;
 mod event_loop;
 mod fork;
-mod line;
 mod listener;
+mod memory;
 mod networks;
 mod note;
-mod output;
 mod payload;
 mod receive;
 mod rehearsal;
 mod request;
 mod response;
+mod response_writer;
 mod server;
 mod settings;
 mod shares;
 mod sys;
-mod unsent;
+mod thread_pool;
 mod upload;
 mod watchdog;
 mod wear;
 mod wire;
 mod writer;
 
-pub use app::App;
+pub use app::{App, STACK_SIZE};
 pub use body::RequestBody;
-pub use closing::leave_stuck;
 pub use listener::{Address, AddressError, Listener};
 pub use networks::{NetworkError, Networks};
 pub use payload::{Aborted, Body, Bytes, Stream};
@@ -57,5 +54,6 @@ pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use shares::Shares;
 pub use sys::{Atomic, ReadBuffer, SharedPage};
+pub use thread_pool::leave_stuck;
 pub use upload::Failure;
 pub use writer::Writer;

@@ -12,7 +12,6 @@ use crate::{
     App,
     connection::{Connection, Next, Phase},
     settings::House,
-    watchdog::Duty,
     wire::{Peer, Wire},
 };
 
@@ -28,7 +27,11 @@ pub(crate) fn rehearse(app: &dyn App, house: Arc<House>, target: &str, host: &st
     let mut answer = Vec::new();
     loop {
         next = match next {
-            Next::Run => connection.run(app, Duty::NONE, None),
+            Next::Run => {
+                let mut next = Next::Close;
+                app.in_request(&mut || next = connection.run(app, None).next);
+                next
+            }
             Next::Wait if connection.phase == Phase::Sending => connection.send(Instant::now()),
             _ => break,
         };

@@ -112,7 +112,13 @@ impl Upload {
     pub(crate) fn read(&self, into: &mut ReadBuffer<'_>) -> io::Result<()> {
         let mut state = self.lock();
         let may_continue = !self.response_begun.load(Ordering::SeqCst);
-        state.read(&self.wire, into, may_continue).inspect_err(|error| {
+        let was_complete = matches!(state.progress, Progress::Complete);
+        let read = state.read(&self.wire, into, may_continue);
+        if let (Progress::Complete, false, Some(wire)) = (&state.progress, was_complete, self.wire.upgrade())
+        {
+            wire.note_request_complete(Instant::now());
+        }
+        read.inspect_err(|error| {
             self.failed.store(error.kind() != ErrorKind::Interrupted, Ordering::Relaxed);
         })
     }
