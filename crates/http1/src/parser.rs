@@ -119,6 +119,15 @@ impl Parser {
         matches!(self.state, State::Head(_) | State::Closed)
     }
 
+    /// How many bytes of the current body are missing at least: those of a chunked body that are not announced yet do not count.
+    pub fn missing(&self) -> u64 {
+        match &self.state {
+            State::Body(left) => *left,
+            State::Chunked(chunked) => chunked.missing(),
+            State::Head(_) | State::Closed | State::Failed(_) => 0,
+        }
+    }
+
     /// After an early final answer: whatever follows is not parsed any more.
     pub fn stop(&mut self) {
         if !matches!(self.state, State::Failed(_)) {
@@ -161,6 +170,21 @@ mod tests {
         assert!(!parser.is_between_requests());
         assert_eq!(parser.next(b"", &mut head), Ok(Some(Event::End { consumed: 0 })));
         assert!(parser.is_between_requests());
+    }
+
+    #[test]
+    fn what_is_missing_is_what_was_announced_and_not_parsed() {
+        let (mut parser, mut head) = parser();
+        assert_eq!(parser.next(POST, &mut head), Ok(Some(Event::Head)));
+        assert_eq!(parser.missing(), 5);
+        parser.next(b"hel", &mut head).expect("data");
+        assert_eq!(parser.missing(), 2);
+        let (mut parser, mut head) = self::parser();
+        let chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(parser.next(chunked, &mut head), Ok(Some(Event::Head)));
+        assert_eq!(parser.missing(), 0);
+        parser.next(b"10\r\nhello", &mut head).expect("data");
+        assert_eq!(parser.missing(), 11);
     }
 
     #[test]

@@ -146,8 +146,9 @@ impl Connection {
             // A request that is not even asked yet does not hold up the end for long.
             Phase::Head if is_draining() => LINGER.min(settings.head_timeout),
             Phase::Head => settings.head_timeout,
-            Phase::Draining { .. } if is_draining() => LINGER.min(settings.body_timeout),
-            Phase::Body | Phase::Draining { .. } => {
+            Phase::Draining { .. } if is_draining() => LINGER.min(settings.keep_alive),
+            Phase::Draining { .. } => settings.keep_alive,
+            Phase::Body => {
                 let earned = self.received.checked_div(settings.body_rate).unwrap_or(0);
                 settings.body_timeout + Duration::from_secs(earned)
             }

@@ -129,9 +129,7 @@ impl Upload {
         // Another thread that reads just now leaves the connection in an unknown state.
         self.try_lock().is_some_and(|state| match state.progress {
             Progress::Complete => true,
-            Progress::Receiving => {
-                !state.expects_continue && state.missing.is_none_or(|missing| missing <= DRAIN_LIMIT)
-            }
+            Progress::Receiving => !state.expects_continue && state.parser.missing() <= DRAIN_LIMIT,
             Progress::Failed(_) | Progress::Over => false,
         })
     }

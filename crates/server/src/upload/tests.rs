@@ -192,4 +192,8 @@ fn much_that_is_missing_closes_the_connection() {
     let (little, _client, _wire) = upload(&format!("Content-Length: {DRAIN_LIMIT}"), false, |_| ());
     let (much, _client, _wire) = upload(&format!("Content-Length: {}", DRAIN_LIMIT + 1), false, |_| ());
     assert!(little.begin_response() && !much.begin_response());
+    let (chunk, mut client, _wire) = upload("Transfer-Encoding: chunked", false, |_| ());
+    client.write_all(b"1000000\r\nbeginning").unwrap();
+    assert_eq!(read(&chunk, 100).unwrap(), b"beginning");
+    assert!(!chunk.begin_response());
 }
