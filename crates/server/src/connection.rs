@@ -142,12 +142,11 @@ impl Connection {
         let is_draining = || self.house().draining.load(Ordering::Relaxed);
         let wait = match self.phase {
             Phase::Idle if is_draining() => GOODBYE.min(settings.keep_alive),
-            Phase::Idle => settings.keep_alive,
+            Phase::Draining { .. } if is_draining() => LINGER.min(settings.keep_alive),
+            Phase::Idle | Phase::Draining { .. } => settings.keep_alive,
             // A request that is not even asked yet does not hold up the end for long.
             Phase::Head if is_draining() => LINGER.min(settings.head_timeout),
             Phase::Head => settings.head_timeout,
-            Phase::Draining { .. } if is_draining() => LINGER.min(settings.keep_alive),
-            Phase::Draining { .. } => settings.keep_alive,
             Phase::Body => {
                 let earned = self.received.checked_div(settings.body_rate).unwrap_or(0);
                 settings.body_timeout + Duration::from_secs(earned)
