@@ -36,6 +36,7 @@ mod settings;
 mod shares;
 mod sys;
 mod thread_pool;
+mod wakeup;
 mod watchdog;
 mod wear;
 mod wire;
