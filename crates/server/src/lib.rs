@@ -38,6 +38,7 @@ mod shares;
 mod sys;
 mod thread_pool;
 mod upload;
+mod wakeup;
 mod watchdog;
 mod wear;
 mod wire;

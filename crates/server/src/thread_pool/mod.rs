@@ -16,7 +16,6 @@
 
 mod monitor;
 mod promotion;
-mod wakeup;
 mod write_batch;
 
 use std::{
@@ -35,7 +34,6 @@ use mio::Waker;
 pub use self::monitor::leave_stuck;
 use self::{
     promotion::{Promotion, PromotionTicket, SLOW_TICK},
-    wakeup::LeaderSleep,
     write_batch::WriteBatch,
 };
 use crate::{
@@ -45,6 +43,7 @@ use crate::{
     event_loop::Loop,
     settings::House,
     sys,
+    wakeup::LeaderSleep,
     watchdog::Posts,
 };
 
