@@ -9,7 +9,7 @@
 //!    (the [`watchdog`] minds how long that takes);
 //! 5. the connection goes back to the loop, which minds its [`deadlines`].
 //!
-//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`]; [`networks`] of proxies are believed; a process is [`wear`]ing out;
+//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`], and idle ones go to other workers by [`handover`]; [`networks`] of proxies are believed; a process is [`wear`]ing out;
 //! the house is [`closing`] when nobody can run the loop any more; and a request is a [`rehearsal`] before the first fork.
 
 mod answer;
@@ -23,6 +23,7 @@ mod deadlines;
 mod doors;
 mod event_loop;
 mod fork;
+mod handover;
 mod line;
 mod listener;
 mod networks;
@@ -46,6 +47,7 @@ mod writer;
 pub use app::App;
 pub use body::RequestBody;
 pub use closing::leave_stuck;
+pub use handover::HandoverQueue;
 pub use listener::{Address, AddressError, Listener};
 pub use networks::{NetworkError, Networks};
 pub use payload::{Aborted, Body, Bytes, Stream};

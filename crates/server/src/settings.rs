@@ -5,16 +5,19 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 pub use mlws_http1::Limits;
 use mlws_http1::ProxyVersions;
 
-use crate::{Networks, Shares};
+use crate::{HandoverQueue, Networks, Shares};
+
+/// The least time for which an idle connection stays open once the server drains.
+const DRAIN_KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// Settings of one server process.
 #[derive(Clone, Debug)]
@@ -44,6 +47,11 @@ pub struct Settings {
     pub max_rss: Option<u64>,
     /// The page on which workers that share their listeners keep their load even, and the slot of this one.
     pub shares: Option<(Arc<Shares>, usize)>,
+    /// Where idle connections go on [`Order::HandOver`](crate::Order::HandOver), and come from otherwise. Without one, that order is
+    /// [`Order::Drain`](crate::Order::Drain).
+    pub handover: Option<Arc<HandoverQueue>>,
+    /// How long after an order to drain the owner ends this process. Idle connections are closed a little earlier.
+    pub graceful_timeout: Duration,
     /// How long an idle connection is kept for a next request. Zero: every response closes.
     pub keep_alive: Duration,
     /// Connections at once; past it new ones wait in the backlog of the listening socket.
@@ -76,6 +84,8 @@ impl Default for Settings {
             max_requests: None,
             max_rss: None,
             shares: None,
+            handover: None,
+            graceful_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(5),
             connections: 60_000,
             queue: 8192,
@@ -124,8 +134,11 @@ pub(crate) struct House {
     pub(crate) limits: Arc<Limits>,
     pub(crate) wants_log: bool,
     pub(crate) wants_head: bool,
-    /// Set once the server is told to end: every response from then on closes its connection.
+    /// Set once the server is told to end and idle connections cannot be handed over: every response from then on closes its
+    /// connection.
     pub(crate) draining: AtomicBool,
+    /// When the server was told to end.
+    pub(crate) drain_began: OnceLock<Instant>,
     /// What is left of [`Settings::bodies_in_memory`].
     pub(crate) room: AtomicUsize,
 }
@@ -134,6 +147,27 @@ impl House {
     pub(crate) fn new(settings: Settings, wants_log: bool, wants_head: bool) -> Self {
         let limits = Arc::new(settings.limits.clone());
         let room = AtomicUsize::new(settings.bodies_in_memory);
-        Self { settings, limits, wants_log, wants_head, draining: AtomicBool::new(false), room }
+        Self {
+            settings,
+            limits,
+            wants_log,
+            wants_head,
+            draining: AtomicBool::new(false),
+            drain_began: OnceLock::new(),
+            room,
+        }
+    }
+
+    /// When a connection on which nothing is asked is closed, where that is at `usual` in a server that goes on. One that ends gives
+    /// each client time for a last request, but not so much that the process is killed over it.
+    pub(crate) fn idle_until(&self, usual: Instant) -> Instant {
+        let Some(began) = self.drain_began.get() else { return usual };
+        let graceful = self.settings.graceful_timeout;
+        usual.max(*began + DRAIN_KEEP_ALIVE).min(*began + (graceful - graceful / 10))
+    }
+
+    /// Whether a drain has lasted so long that connections that could not be handed over have to be closed.
+    pub(crate) fn must_close_connections(&self) -> bool {
+        self.drain_began.get().is_some_and(|began| began.elapsed() > self.settings.graceful_timeout / 2)
     }
 }

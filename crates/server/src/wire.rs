@@ -72,6 +72,8 @@ pub(crate) struct Wire {
     socket: OwnedFd,
     pub(crate) peer: Peer,
     pub(crate) listener: usize,
+    /// Its listener is gone since a reload: the next response closes the connection.
+    pub(crate) closes: bool,
     pub(crate) house: Arc<House>,
     note: OnceLock<Note>,
     stage: AtomicU8,
@@ -88,6 +90,7 @@ impl Wire {
             socket,
             peer,
             listener,
+            closes: false,
             house,
             note: OnceLock::new(),
             stage: AtomicU8::new(stage::OPEN),
