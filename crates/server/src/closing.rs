@@ -80,7 +80,7 @@ impl Crew {
             self.unsent.send(|connection, next| the_loop.settle(connection, next));
             the_loop.turn_away();
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.is_finished(&the_loop) {
+            if left.is_zero() || self.is_finished(&mut the_loop) {
                 break;
             }
             if !the_loop.is_busy() && the_loop.wait(Some(left)).is_err() {

@@ -187,7 +187,7 @@ impl Crew {
         loop {
             self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             self.take_back(&mut held);
-            if self.is_finished(&held) {
+            if self.is_finished(&mut held) {
                 return self.line.end();
             }
             if self.unsent.is_due(now, call) || !held.has_ready() {
@@ -223,7 +223,7 @@ impl Crew {
                 held.turn_away();
             }
             self.unsent.send(|connection, next| held.settle(connection, next));
-            if self.is_finished(&held) {
+            if self.is_finished(&mut held) {
                 continue; // what was sent just now may have been the last of all: nothing would end the wait
             }
             if let Err(error) = self.poll(&mut held) {
@@ -319,7 +319,7 @@ impl Crew {
         polled
     }
 
-    pub(crate) fn is_finished(&self, the_loop: &Loop) -> bool {
+    pub(crate) fn is_finished(&self, the_loop: &mut Loop) -> bool {
         the_loop.is_finished(|connection| self.posts.has_given_up(connection))
     }
 

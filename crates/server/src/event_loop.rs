@@ -269,16 +269,24 @@ impl Loop {
     }
 
     /// Whether the loop has been told to end and has nothing left to do but to wait for connections that are given up.
-    pub(crate) fn is_finished(&self, is_given_up: impl Fn(usize) -> bool) -> bool {
+    pub(crate) fn is_finished(&mut self, is_given_up: impl Fn(usize) -> bool) -> bool {
+        if self.order == Some(Order::HandOver) && self.has_nothing_left(&is_given_up) {
+            // If those that receive were told to end meanwhile, what was sent last has to be taken back.
+            for index in 0..self.watches.len() {
+                self.obey(index);
+            }
+        }
         match self.order {
             None => false,
             Some(Order::Stop) => true,
-            Some(Order::HandOver | Order::Drain) => {
-                let mut slots = self.slots.iter();
-                slots.all(|(token, slot)| slot.connection.is_none() && is_given_up(token))
-                    && self.children.as_ref().is_none_or(Children::is_empty)
-            }
+            Some(Order::HandOver | Order::Drain) => self.has_nothing_left(&is_given_up),
         }
+    }
+
+    fn has_nothing_left(&self, is_given_up: &impl Fn(usize) -> bool) -> bool {
+        let mut slots = self.slots.iter();
+        slots.all(|(token, slot)| slot.connection.is_none() && is_given_up(token))
+            && self.children.as_ref().is_none_or(Children::is_empty)
     }
 
     /// What it was told last.

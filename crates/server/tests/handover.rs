@@ -39,30 +39,41 @@ impl Service {
     }
 
     fn start_on(&self, name: &'static str, listener: Listener) -> Worker {
+        let (orders, inbox) = mpsc::channel();
+        self.start_with(name, listener, orders, Box::new(move || inbox.try_recv().ok()))
+    }
+
+    fn start_with(
+        &self,
+        name: &'static str,
+        listener: Listener,
+        orders: mpsc::Sender<Order>,
+        next: Box<dyn FnMut() -> Option<Order> + Send>,
+    ) -> Worker {
         let settings = Settings {
             concurrency: self.concurrency,
             handover: Some(Arc::clone(&self.queue)),
             keep_alive: self.keep_alive,
             ..Settings::default()
         };
-        let (orders, inbox) = mpsc::channel();
         let (wakes, woken) = UnixStream::pair().unwrap();
+        (&wakes).write_all(b"!").unwrap(); // an order that is there already comes first
         let app = move |request: &mut Request| {
             request.body().read_to_end(&mut Vec::new()).unwrap();
             Response::text(name)
         };
-        let server = Server::new(vec![listener], settings, Arc::new(app))
-            .watch(OwnedFd::from(woken), Box::new(move || inbox.try_recv().ok()));
+        let server = Server::new(vec![listener], settings, Arc::new(app)).watch(OwnedFd::from(woken), next);
         Worker { orders, wakes, thread: thread::spawn(|| server.run()) }
     }
 
     /// Connections that are idle after a first answer.
     fn idle_connections(&self, count: usize) -> Vec<TcpStream> {
-        let mut streams: Vec<_> = (0..count).map(|_| self.connect()).collect();
-        for stream in &mut streams {
-            assert!(post(stream).starts_with("HTTP/1.1 200 "));
-        }
-        streams
+        let connect = |_| {
+            let mut stream = self.connect();
+            assert!(post(&mut stream).starts_with("HTTP/1.1 200 "));
+            stream
+        };
+        (0..count).map(connect).collect()
     }
 
     fn connect(&self) -> TcpStream {
@@ -149,10 +160,27 @@ fn more_connections_than_the_queue_holds_wait_for_another_worker_and_none_is_los
 fn what_nobody_has_taken_is_taken_back_at_the_end_and_gets_one_more_answer() {
     for concurrency in each_way() {
         let service = Service::new(concurrency);
-        let first = service.start("first");
+        let (orders, inbox) = mpsc::channel();
+        // The second order is there when the first was carried out and nothing is left to do.
+        let (told_to_drain, drains) = mpsc::channel();
+        let mut pause = false;
+        let next = move || {
+            if std::mem::take(&mut pause) {
+                return None;
+            }
+            let order = inbox.try_recv().ok()?;
+            pause = true;
+            if order == Order::Drain {
+                told_to_drain.send(()).unwrap();
+            }
+            Some(order)
+        };
+        let listener = service.listener.try_clone().unwrap();
+        let first = service.start_with("first", listener, orders, Box::new(next));
         let mut streams = service.idle_connections(20);
-        first.order(Order::HandOver);
+        first.orders.send(Order::HandOver).unwrap();
         first.order(Order::Drain);
+        drains.recv().unwrap();
         for stream in &mut streams {
             let answer = post(stream);
             assert!(answer.ends_with("first") && answer.contains("Connection: close\r\n"), "{answer}");
@@ -169,8 +197,10 @@ fn a_worker_that_drains_first_takes_what_others_have_handed_over() {
     let mut streams = service.idle_connections(20);
     first.order(Order::HandOver);
     first.join();
-    let other = service.start("other");
-    other.order(Order::Drain);
+    let (orders, inbox) = mpsc::channel();
+    orders.send(Order::Drain).unwrap();
+    let listener = service.listener.try_clone().unwrap();
+    let other = service.start_with("other", listener, orders, Box::new(move || inbox.try_recv().ok()));
     for stream in &mut streams {
         let answer = post(stream);
         assert!(answer.ends_with("other") && answer.contains("Connection: close\r\n"), "{answer}");
