@@ -390,7 +390,13 @@ impl<'a> Master<'a> {
     }
 
     /// Tells the processes of these slots to finish what they run and leave, by `HAND_OVER` if others serve on, else by `DRAIN`.
+    ///
+    /// Invariant: those that hand over are told first that nobody goes on. What they send later they take back themselves, and what
+    /// they have sent before is still found by the others.
     fn send_home(&mut self, slots: impl IntoIterator<Item = Slot>, order: [u8; 1]) {
+        if order == DRAIN {
+            self.leaving.iter().for_each(|process| process.order(DRAIN));
+        }
         for slot in slots {
             for mut process in [slot.holder, slot.heir].into_iter().flatten() {
                 if process.is_ready() {
@@ -404,11 +410,8 @@ impl<'a> Master<'a> {
     }
 
     fn stop_gracefully(&mut self, order: [u8; 1], by_term: bool) {
-        // Those that have been handing over until now have nobody left to hand over to.
-        for process in &self.leaving {
-            process.order(order);
-        }
         if let Phase::Stopping { code, .. } = self.phase {
+            self.send_home([], order);
             self.phase = Phase::Stopping { code, by_term };
             return;
         }

@@ -503,20 +503,23 @@ fn usr1_reaches_all_workers() {
 
 fn workers_that_hand_over_are_told_when_nobody_goes_on() {
     let mut show = Show::start("busy");
-    told_first_to_hand_over_and_then_to_drain(&mut show);
+    told_first_to_hand_over_and_then_to_drain(&mut show, Signal::TERM);
+    let mut show = Show::start("busy");
+    told_first_to_hand_over_and_then_to_drain(&mut show, Signal::WINCH);
 }
 
 fn workers_under_a_second_master_are_told_when_nobody_goes_on() {
     let mut show = Show::start("busy masters");
-    told_first_to_hand_over_and_then_to_drain(&mut show);
+    told_first_to_hand_over_and_then_to_drain(&mut show, Signal::TERM);
 }
 
-fn told_first_to_hand_over_and_then_to_drain(show: &mut Show) {
+fn told_first_to_hand_over_and_then_to_drain(show: &mut Show, end: Signal) {
     let old = show.worker_is_up().as_raw_pid();
     show.hears("all are ready");
     show.signal(Signal::HUP);
     show.hears(&format!("{old} hears HandOver"));
-    show.signal(Signal::TERM);
+    show.hears("all are ready");
+    show.signal(end);
     show.hears(&format!("{old} hears Drain"));
     show.signal(Signal::QUIT);
     show.hears("hears Stop");
