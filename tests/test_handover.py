@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+from collections import Counter
 
 import pytest
 from conftest import CONCURRENCY
@@ -183,6 +184,20 @@ def test_a_worker_that_is_stuck_leaves_its_idle_connections_to_its_successor(sta
         server.log.wait_for("a thread is stuck in the application; this process is left")
         answer = idle.request("/answers/hello")
         assert (answer.text, answer.header("connection")) == ("hello\n", None)
+
+
+def test_connections_that_are_handed_over_are_spread_over_the_workers(start):
+    server = start("raw", *PATIENT, "--workers", "4", "--threads", "1")
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(server.wire()) for _ in range(200)]
+        for wire in wires:
+            assert wire.request("/answers/hello").status == 200
+        with Pool(server.wire) as pool:
+            reload_under(server, pool)
+        shares = Counter(wire.request("/gates/pid").body for wire in wires)
+        print(f"200 connections: {sorted(shares.values())}")
+        assert len(shares) == 4
+        assert all(25 <= share <= 100 for share in shares.values()), shares
 
 
 # The end of the service: nobody goes on

@@ -51,8 +51,8 @@ pub(crate) struct Arrival {
 /// What is special about a connection that was handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HandedOver {
-    /// It has had a request already.
-    is_idle: bool,
+    /// `Idle` or, before its first request, `Head`.
+    phase: Phase,
     awaits_proxy: bool,
     /// A PROXY header has said that its client is unknown, so that nothing it sends is trusted.
     is_distrusted: bool,
@@ -145,10 +145,7 @@ impl Arrival {
 impl HandedOver {
     /// Puts a new connection into the state in which it left the other worker.
     pub(crate) fn restore(self, connection: &mut Connection) {
-        connection.awaits_proxy = self.awaits_proxy;
-        if self.is_idle {
-            connection.phase = Phase::Idle;
-        }
+        (connection.phase, connection.awaits_proxy) = (self.phase, self.awaits_proxy);
     }
 }
 
@@ -256,7 +253,7 @@ fn encode(connection: &Connection, listeners: &[String]) -> Option<String> {
 
 fn decode(message: &str, listeners: &[String]) -> Option<(Peer, usize, HandedOver)> {
     let mut words = message.splitn(7, ' ');
-    let is_idle = flag(words.next()?, "idle", "new")?;
+    let phase = if flag(words.next()?, "idle", "new")? { Phase::Idle } else { Phase::Head };
     let awaits_proxy = flag(words.next()?, "proxy", "-")?;
     let is_distrusted = flag(words.next()?, "distrusted", "-")?;
     let ip = optional::<IpAddr>(words.next()?)?;
@@ -264,7 +261,7 @@ fn decode(message: &str, listeners: &[String]) -> Option<(Peer, usize, HandedOve
     let destination = optional::<SocketAddr>(words.next()?)?;
     let url = words.next()?;
     let found = listeners.iter().position(|listener| listener == url);
-    let handed_over = HandedOver { is_idle, awaits_proxy, is_distrusted, listener_is_gone: found.is_none() };
+    let handed_over = HandedOver { phase, awaits_proxy, is_distrusted, listener_is_gone: found.is_none() };
     Some((Peer { destination, ..Peer::new(ip, port) }, found.unwrap_or(0), handed_over))
 }
 
@@ -276,4 +273,43 @@ fn flag(word: &str, yes: &str, no: &str) -> Option<bool> {
 #[expect(clippy::option_option, reason = "a word that is wrong is not one that says nothing")]
 fn optional<T: FromStr>(word: &str) -> Option<Option<T>> {
     if word == "-" { Some(None) } else { word.parse().ok().map(Some) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listeners() -> Vec<String> {
+        ["http://127.0.0.1:80", "unix:/run/a b.sock"].map(String::from).into()
+    }
+
+    #[test]
+    fn a_message_says_all_that_a_worker_knows_of_a_connection() {
+        let message = "idle - distrusted 2001:db8::1 4711 [::1]:443 unix:/run/a b.sock";
+        let (peer, listener, handed_over) = decode(message, &listeners()).unwrap();
+        assert_eq!((peer.address.as_str(), peer.port), ("2001:db8::1", 4711));
+        assert_eq!(peer.destination, Some("[::1]:443".parse().unwrap()));
+        assert_eq!(listener, 1);
+        let HandedOver { phase, awaits_proxy, is_distrusted, listener_is_gone } = handed_over;
+        assert_eq!((phase, awaits_proxy), (Phase::Idle, false));
+        assert_eq!((is_distrusted, listener_is_gone), (true, false));
+    }
+
+    #[test]
+    fn a_connection_of_a_listener_that_is_gone_comes_to_the_first() {
+        let (peer, listener, handed_over) = decode("new proxy - - 0 - unix:/gone", &listeners()).unwrap();
+        assert_eq!((peer.ip, peer.port, peer.destination), (None, 0, None));
+        assert_eq!((handed_over.phase, handed_over.awaits_proxy), (Phase::Head, true));
+        assert!(handed_over.listener_is_gone);
+        assert_eq!(listener, 0);
+    }
+
+    #[test]
+    fn what_is_no_message_is_none() {
+        for message in
+            ["", "idle", "idle - - x 1 - unix:/", "busy - - - 1 - unix:/", "idle - - - 70000 - unix:/"]
+        {
+            assert!(decode(message, &listeners()).is_none(), "{message}");
+        }
+    }
 }

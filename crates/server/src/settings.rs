@@ -162,8 +162,9 @@ impl House {
     /// each client time for a last request, but not so much that the process is killed over it.
     pub(crate) fn idle_until(&self, usual: Instant) -> Instant {
         let Some(began) = self.drain_began.get() else { return usual };
-        let graceful = self.settings.graceful_timeout;
-        usual.max(*began + DRAIN_KEEP_ALIVE).min(*began + (graceful - graceful / 10))
+        let usual = usual.max(*began + DRAIN_KEEP_ALIVE);
+        let latest = began.checked_add(self.settings.graceful_timeout / 10 * 9);
+        latest.map_or(usual, |latest| usual.min(latest))
     }
 
     /// Whether a drain has lasted so long that connections that could not be handed over have to be closed.

@@ -160,8 +160,8 @@ pub(crate) fn play(scene: &str) -> ExitCode {
             }
             obey(worker)
         }),
-        "masters" => with_masters(settings(1), settings(2), &mut obey),
-        "busy masters" => with_masters(settings(1), settings(1), &mut be_busy),
+        "masters" => with_masters(&settings(1), &settings(2), &mut obey),
+        "busy masters" => with_masters(&settings(1), &settings(1), &mut be_busy),
         "late reload" => with(settings(1), &mut |mut worker| {
             worker.ready();
             wait_for_order(&mut worker);
@@ -186,8 +186,8 @@ fn with_generations(settings: Settings, work: &mut dyn FnMut(Worker, usize) -> i
 }
 
 /// The workers are those of a master for each generation.
-fn with_masters(above: Settings, below: Settings, work: &mut dyn FnMut(Worker) -> i32) -> ExitCode {
-    with_generations(Settings { is_above_masters: true, ..above }, &mut |worker, generation| {
+fn with_masters(above: &Settings, below: &Settings, work: &mut dyn FnMut(Worker) -> i32) -> ExitCode {
+    with_generations(Settings { is_above_masters: true, ..above.clone() }, &mut |worker, generation| {
         say(&format!("master of generation {generation}"));
         let work = &mut |worker, _| work(worker);
         let mut play = Play { settings: below.clone(), generation, says_hooks: false, work };
