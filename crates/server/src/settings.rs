@@ -172,3 +172,24 @@ impl House {
         self.drain_began.get().is_some_and(|began| began.elapsed() > self.settings.graceful_timeout / 2)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_outlasts_the_beginning_of_a_drain_but_not_the_patience_of_the_owner() {
+        let now = Instant::now();
+        let seconds = Duration::from_secs;
+        // (its keep-alive ends after, the graceful timeout, it is closed after)
+        for (usual, graceful, closed) in [(1, 30, 2), (5, 30, 5), (600, 30, 27), (5, 1, 0), (9, u64::MAX, 9)]
+        {
+            let settings = Settings { graceful_timeout: seconds(graceful), ..Settings::default() };
+            let house = House::new(settings, false, false);
+            assert_eq!(house.idle_until(now + seconds(usual)), now + seconds(usual));
+            house.drain_began.get_or_init(|| now);
+            let until = house.idle_until(now + seconds(usual)) - now;
+            assert_eq!(until.as_secs(), closed, "{usual} {graceful}: {until:?}");
+        }
+    }
+}
