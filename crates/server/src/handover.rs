@@ -92,6 +92,7 @@ impl HandoverQueue {
     /// The next connection; `WouldBlock` where there is none. `listeners` are the URLs of this worker's.
     pub(crate) fn receive(&self, listeners: &[String]) -> io::Result<Arrival> {
         loop {
+            rustix::io::retry_on_intr(|| rustix::net::recv(&self.receiving, &mut [0; 1], RecvFlags::PEEK))?;
             // Without a free descriptor the system would take the message and close the connection.
             drop(self.receiving.try_clone()?);
             let mut bytes = [0; LONGEST];
