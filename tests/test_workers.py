@@ -158,7 +158,7 @@ def test_an_answer_that_is_being_read_is_finished_before_the_end(start):
 
 
 def test_idle_and_silent_connections_do_not_hold_up_the_end(start):
-    server = start("raw", "--keep-alive", "600", "--head-timeout", "600", "--graceful-timeout", "600")
+    server = start("raw", "--keep-alive", "1", "--head-timeout", "600", "--graceful-timeout", "600")
     with server.wire() as idle, server.wire() as silent:
         assert idle.request("/answers/hello").status == 200
         assert server.get("/answers/hello").status == 200

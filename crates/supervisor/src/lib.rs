@@ -17,7 +17,7 @@
 //! | `sys`      | fork, signal handlers and masks: all the unsafe code |
 //!
 //! Between the master and each worker there is one *line*, a pair of sockets, for words of one byte. The worker says that it
-//! is ready, is worn, or wants a reload; the master says "drain", or "open your logs anew". When the master dies its end is
+//! is ready, is worn, or wants a reload; the master says "drain", "drain and hand over", or "open your logs anew". When the master dies its end is
 //! closed, and the worker stops.
 //!
 //! A worker may be a master itself ([`supervise_under`]): one that has loaded what its workers are to share.

@@ -4,7 +4,7 @@
 
 use std::{io, path::PathBuf, process::Command, sync::Arc};
 
-use mlws_server::Shares;
+use mlws_server::{HandoverQueue, Shares};
 use mlws_supervisor::{ForkHooks, News, Owner, Pid, Role, Settings, Worker, supervise_under};
 use pyo3::prelude::*;
 #[cfg(target_os = "linux")]
@@ -54,6 +54,8 @@ pub(super) struct House<'a> {
     pub(super) reconfigures: bool,
     /// How many connections each worker has.
     pub(crate) shares: Arc<Shares>,
+    /// Where workers that leave put their idle connections.
+    pub(crate) handover: Option<Arc<HandoverQueue>>,
     /// In the process of a generation, and in its workers: the application as it was loaded for all of them.
     pub(super) preloaded: Option<Arc<Wsgi>>,
     /// With `--reload`: which files the application was loaded from.
@@ -94,6 +96,9 @@ impl<'a> House<'a> {
         let shares = Shares::new(usize::from(flags.running.workers).max(FEW)).map_err(|error| {
             Refusal::System(format!("no memory for what the workers tell each other: {error}"))
         })?;
+        let handover = HandoverQueue::new().map_err(|error| {
+            Refusal::System(format!("no queue for connections that workers hand over: {error}"))
+        })?;
         let house = Self {
             flags,
             sources,
@@ -110,6 +115,7 @@ impl<'a> House<'a> {
             statsd: logging::change().statsd.clone(),
             reconfigures: false,
             shares: Arc::new(shares),
+            handover: Some(Arc::new(handover)),
             preloaded: None,
             watch: None,
             second: None,
@@ -316,6 +322,7 @@ impl Owner for House<'_> {
                 }
                 // A socket that the master kept open would let clients wait for nobody.
                 self.sockets.listeners.clear();
+                self.handover = None;
             }
             News::Workers { serving } => {
                 if let Some(statsd) = &self.statsd {

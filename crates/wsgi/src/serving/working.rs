@@ -38,7 +38,8 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
         watch.map(|watch| start_watcher(py, watch, &worker, house.flags.running.fork)).transpose()?;
     let listeners = std::mem::take(&mut house.sockets.listeners);
     let shares = Some((Arc::clone(&house.shares), worker.number));
-    let settings = mlws_server::Settings { shares, ..house.flags.server() };
+    let handover = house.handover.clone();
+    let settings = mlws_server::Settings { shares, handover, ..house.flags.server() };
     let overdue = hooks.clone();
     let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| {
         voice.is_worn();
@@ -99,6 +100,7 @@ impl Hearer {
                     continue;
                 }
                 Order::OneMore | Order::OneFewer => continue, // for a master
+                Order::HandOver => mlws_server::Order::HandOver,
                 Order::Drain => mlws_server::Order::Drain,
                 Order::Stop => {
                     if let Some(hooks) = self.hooks.take() {

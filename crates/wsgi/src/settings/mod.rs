@@ -163,6 +163,7 @@ impl Flags {
             max_rss: Some(self.running.max_rss).filter(|size| *size > 0),
             trusted: self.proxies.forwarded_allow_ips.clone(),
             proxy_protocol: self.proxies.protocol(),
+            graceful_timeout: self.running.graceful_timeout,
             keep_alive: self.patience.keep_alive,
             connections: self.sockets.worker_connections as usize,
             queue: self.running.max_queue as usize,
