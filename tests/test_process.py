@@ -224,7 +224,7 @@ def test_workers_run_as_another_user_and_cannot_go_back(start):
 
 
 @as_root
-@pytest.mark.parametrize("fork", [(), ("--fork",)], ids=["threads", "fork"])
+@pytest.mark.parametrize("fork", [(), ("--fork",)], ids=["inline", "fork"])
 def test_users_and_groups_may_be_numbers(start, fork):
     found = who(start("whoami", "-u", "4321", "-g", "1234", *fork))
     assert (found["uid"], found["gid"], found["groups"]) == (4321, 1234, [1234])
@@ -305,7 +305,7 @@ def test_a_service_manager_hears_of_the_start_and_of_the_end(start, manager):
     env = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
     server = start("raw", "--workers", "2", env=env)
     words = manager.recv(1000).decode().splitlines()
-    assert words == ["READY=1", f"STATUS=serving on {server.urls[0]} (2 workers, 4 threads each)"]
+    assert words == ["READY=1", f"STATUS=serving on {server.urls[0]} (2 workers, 1 thread each)"]
     names, env = told(server, "variables")
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
         assert name not in names

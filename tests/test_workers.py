@@ -88,7 +88,7 @@ def test_the_others_serve_on_while_one_is_killed_again_and_again(start):
     worker_pids(server, 2)
 
 
-@pytest.mark.parametrize("options", [INLINE, ("--threads", "4"), FORK, ("--workers", "2")], ids=" ".join)
+@pytest.mark.parametrize("options", [INLINE, ("--threads", "4"), FORK, ("--workers", "2", "--threads", "4")], ids=" ".join)
 def test_a_running_request_is_finished_before_the_end(start, gate, options):
     server = start("raw", *options)
     wire = ask(server, gate.path)
@@ -143,7 +143,7 @@ def test_who_waits_to_be_accepted_is_served_before_the_end(start, gate, options)
 
 
 def test_an_answer_that_is_being_read_is_finished_before_the_end(start):
-    server = start("raw")
+    server = start("raw", "--threads", "4")
     with server.wire(receive_buffer=4096) as wire:
         wire.send(b"GET /answers/many?pieces=200&size=100000 HTTP/1.1\r\nHost: test\r\n\r\n")
         wire.head()
