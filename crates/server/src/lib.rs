@@ -54,5 +54,5 @@ pub use response::{Record, Response};
 pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use shares::Shares;
-pub use sys::{Atomic, SharedPage};
+pub use sys::{Atomic, SharedPage, is_request_process};
 pub use writer::Writer;

@@ -181,7 +181,7 @@ pub enum Role {
 /// The exit code of a worker whose `work` panicked (`EX_SOFTWARE` of `sysexits.h`).
 pub const PANICKED: i32 = 70;
 
-/// Runs workers until told to stop, by TERM (gracefully; a second one is fast), INT or QUIT (fast).
+/// Runs workers until told to stop, by TERM (gracefully; another TERM changes nothing), INT or QUIT (fast).
 ///
 /// The calling process becomes the master. It forks, so it must not have threads that hold locks the workers will want.
 /// HUP brings a new generation, TTIN and TTOU one worker more or fewer, USR1 new log files, USR2 a second master, and WINCH

@@ -32,10 +32,10 @@ pub enum Order {
     OneMore,
     /// ...or one fewer.
     OneFewer,
-    /// Take no new work, finish what runs, then return from `work`. On the first TERM, and when the master wants the
-    /// worker gone.
+    /// Take no new work, finish what runs, then return from `work`. On TERM, and when the master wants the worker gone.
+    /// Another TERM changes nothing.
     Drain,
-    /// Return from `work` at once. On INT, QUIT and a second TERM, and when the master is gone.
+    /// Return from `work` at once. On INT and QUIT, and when the master is gone.
     Stop,
 }
 
@@ -97,8 +97,8 @@ impl Worker {
     pub fn next_order(&mut self) -> Option<Order> {
         while let Some(signal) = self.signals.next() {
             let order = match signal {
-                Signal::TERM if self.signals.is_first_term() => Order::Drain,
-                Signal::TERM | Signal::INT | Signal::QUIT => Order::Stop,
+                Signal::TERM => Order::Drain,
+                Signal::INT | Signal::QUIT => Order::Stop,
                 Signal::USR1 => Order::Reopen,
                 _ => continue, // for the master, sent to the whole group
             };

@@ -174,6 +174,17 @@ pub(crate) fn play(scene: &str) -> ExitCode {
                 }
             })
         }
+        "busy masters" => with(Settings { is_above_masters: true, ..settings(1) }, &mut |worker| {
+            let mut play = Play {
+                settings: settings(1),
+                generation: 0,
+                says_hooks: false,
+                work: &mut |worker, _| be_busy(worker),
+            };
+            match supervise_under(worker, play.settings.clone(), &mut play) {
+                Role::Master(code) | Role::Worker(code) => code,
+            }
+        }),
         "late reload" => with(settings(1), &mut |mut worker| {
             worker.ready();
             wait_for_order(&mut worker);
