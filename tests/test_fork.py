@@ -180,7 +180,7 @@ def test_the_exit_statuses_of_the_apps_own_processes_are_its_own(shared, options
     assert answers == [[0, 7, 0, "hi\n"]] * 10
 
 
-FORKS_AND_STARTS = '''
+FORKS_AND_STARTS = """
 import os, signal, subprocess
 def app(environ, start_response):
     forked = os.fork()
@@ -192,7 +192,7 @@ def app(environ, start_response):
     text = f"{os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1])} {started.wait()}"
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [text.encode()]
-'''
+"""
 
 
 def test_a_request_ignores_term_but_the_processes_that_it_forks_and_starts_do_not(start, tmp_path):

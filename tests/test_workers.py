@@ -88,7 +88,9 @@ def test_the_others_serve_on_while_one_is_killed_again_and_again(start):
     worker_pids(server, 2)
 
 
-@pytest.mark.parametrize("options", [INLINE, ("--threads", "4"), FORK, ("--workers", "2", "--threads", "4")], ids=" ".join)
+@pytest.mark.parametrize(
+    "options", [INLINE, ("--threads", "4"), FORK, ("--workers", "2", "--threads", "4")], ids=" ".join
+)
 def test_a_running_request_is_finished_before_the_end(start, gate, options):
     server = start("raw", *options)
     wire = ask(server, gate.path)

@@ -40,6 +40,10 @@ pub trait App: Send + Sync {
     /// for one: a thread that is stuck may have it.
     fn show_stacks(&self) {}
 
+    /// Runs signal handlers that are pending for the calling thread (Python: those of the application). The thread that called
+    /// [`Server::run`](crate::Server::run) calls it at least twice a second while it is outside the app.
+    fn check_signals(&self) {}
+
     /// Hears of each finished request, in whichever thread or process finished it.
     fn log(&self, _record: &Record<'_>) {}
 

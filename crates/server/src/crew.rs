@@ -44,6 +44,10 @@ const POLITE: usize = 64;
 /// How often the lookout looks at the end whether everybody has gone home.
 const HOME: Duration = Duration::from_millis(1);
 
+/// How long the first thread may wait before it runs pending signal handlers: a signal may come just before the wait, or to another
+/// thread.
+const SIGNAL_CHECK: Duration = Duration::from_millis(500);
+
 pub(crate) struct Crew {
     the_loop: Mutex<Loop>,
     pub(crate) app: Arc<dyn App>,
@@ -174,7 +178,16 @@ impl Crew {
                     }
                     None => self.line.steps_back(),
                 }
-                self.app.detached(&mut || called = self.line.wait());
+                let check = (number == 0).then_some(SIGNAL_CHECK);
+                loop {
+                    self.app.detached(&mut || called = self.line.wait(check));
+                    if number == 0 {
+                        self.app.check_signals();
+                    }
+                    if called.is_some() || self.line.is_over() {
+                        break;
+                    }
+                }
             }
         });
     }
@@ -226,11 +239,22 @@ impl Crew {
             if self.is_finished(&held) {
                 continue; // what was sent just now may have been the last of all: nothing would end the wait
             }
-            if let Err(error) = self.poll(&mut held) {
-                *lock(&self.failure) = Some(error);
-                return self.line.end();
-            }
+            let waited = match self.poll(number, &mut held) {
+                Ok(waited) => waited,
+                Err(error) => {
+                    *lock(&self.failure) = Some(error);
+                    return self.line.end();
+                }
+            };
             held.turn();
+            if waited && number == 0 {
+                drop(held); // a signal handler of the app may block
+                self.app.check_signals();
+                match self.try_loop() {
+                    Some(the_loop) => held = the_loop,
+                    None => return,
+                }
+            }
             now = Instant::now();
         }
     }
@@ -302,21 +326,22 @@ impl Crew {
         self.unsent.send(|connection, next| self.returned.put(connection, next));
     }
 
-    fn poll(&self, the_loop: &mut Loop) -> io::Result<()> {
+    /// True if it waited.
+    fn poll(&self, number: usize, the_loop: &mut Loop) -> io::Result<bool> {
         if the_loop.look()? || the_loop.is_busy() {
-            return Ok(());
+            return Ok(false);
         }
         self.returned.leader_sleeps.store(true, Ordering::SeqCst);
         let mut polled = Ok(());
         if !self.returned.some.load(Ordering::SeqCst) {
             self.app.detached(&mut || {
                 self.polls.store(true, Ordering::Relaxed);
-                polled = the_loop.wait(None);
+                polled = the_loop.wait((number == 0).then_some(SIGNAL_CHECK));
                 self.polls.store(false, Ordering::Relaxed);
             });
         }
         self.returned.leader_sleeps.store(false, Ordering::SeqCst);
-        polled
+        polled.map(|()| true)
     }
 
     pub(crate) fn is_finished(&self, the_loop: &Loop) -> bool {

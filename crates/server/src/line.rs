@@ -141,11 +141,13 @@ impl Line {
         }
     }
 
-    /// Sleeps until called; `None` when all is over.
-    pub(crate) fn wait(&self) -> Option<Called> {
+    /// Sleeps until called; `None` when all is over, or this time has passed.
+    pub(crate) fn wait(&self, at_most: Option<Duration>) -> Option<Called> {
         let mut called = self.lock();
-        while !*called && !self.is_over() {
-            called = self.turn.wait(called).unwrap_or_else(PoisonError::into_inner);
+        let end = at_most.map(|at_most| Instant::now() + at_most);
+        while !*called && !self.is_over() && end.is_none_or(|end| Instant::now() < end) {
+            let left = end.map_or(LONG, |end| end.saturating_duration_since(Instant::now()));
+            called = self.turn.wait_timeout(called, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         std::mem::take(&mut *called)
             .then(|| Called { at: Instant::now(), during: self.calls.load(Ordering::SeqCst) })
@@ -257,7 +259,7 @@ mod tests {
         line.rest.store(3, Ordering::SeqCst);
         thread::scope(|scope| {
             scope.spawn(|| line.look_out(|| (), || None));
-            let called = scope.spawn(|| line.wait());
+            let called = scope.spawn(|| line.wait(None));
             while !called.is_finished() {
                 line.call_begins(true, false);
                 line.leads_on();

@@ -42,6 +42,7 @@ pub use rustix::process::Pid;
 pub use detach::{Detached, Launch, detach};
 pub use init::{Init, become_init_if_pid_1};
 use master::{End, Master};
+pub use sys::{SignalHandler, deliver_term, reclaim_term, set_term_handler_of_forked_processes};
 pub use worker::{Order, Voice, Worker};
 
 /// What the caller's language needs done around a fork. In `CPython` these are `PyOS_BeforeFork`,

@@ -40,7 +40,7 @@ use self::{
     failure::Label,
     start_response::{Stage, StartResponse},
 };
-use crate::{ffi, hooks::Hooks, logs::access::AccessLog};
+use crate::{ffi, hooks::Hooks, logs::access::AccessLog, signal_handlers};
 
 /// A WSGI application, as the server calls it.
 pub(crate) struct Wsgi {
@@ -190,6 +190,10 @@ impl App for Wsgi {
 
     fn one_at_a_time(&self) -> bool {
         self.has_gil
+    }
+
+    fn check_signals(&self) {
+        Python::attach(signal_handlers::check);
     }
 
     fn show_stacks(&self) {
