@@ -276,6 +276,17 @@ def test_no_handler_that_the_application_sets_keeps_a_worker_from_draining(serve
     assert server.get("/").status == 200
 
 
+def test_a_handler_below_python_that_calls_the_one_before_it_stays(serve, application, mode):
+    application.write(
+        "import faulthandler\nfaulthandler.register(signal.SIGTERM, file=open('stacks', 'w'), chain=True)"
+    )
+    server = serve(*mode)
+    worker = worker_of(server)
+    os.kill(worker, signal.SIGTERM)
+    server.log.wait_for(f"worker {worker} ended with status 0")
+    assert "most recent call first" in (application.folder / "stacks").read_text()
+
+
 def test_a_handler_that_a_request_installs_does_not_keep_a_worker_from_draining(serve, application):
     application.write("", install="signal.signal(signal.SIGTERM, lambda *_: note('term'))")
     server = serve()

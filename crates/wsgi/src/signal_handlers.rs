@@ -46,7 +46,13 @@ fn stop_gracefully(signum: Option<&Bound<'_, PyAny>>, frame: Option<&Bound<'_, P
 
 /// Shows the server's handling of TERM to Python, so that a library which saves and restores handlers works. Runs in the process
 /// that loads the application, before it does.
-pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn install(py: Python<'_>) {
+    if let Err(error) = try_to_install(py) {
+        log::warn!("signal.getsignal(SIGTERM) does not show the server's handler: {error}");
+    }
+}
+
+fn try_to_install(py: Python<'_>) -> PyResult<()> {
     let handler = wrap_pyfunction!(stop_gracefully, py)?.into_any().unbind();
     let handler = STOP_GRACEFULLY.get_or_init(py, || handler);
     py.import(intern!(py, "signal"))?.call_method1(intern!(py, "signal"), (libc::SIGTERM, handler))?;

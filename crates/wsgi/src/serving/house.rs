@@ -269,10 +269,8 @@ impl Owner for House<'_> {
             if let Err(error) = stacks::listen(py) {
                 log::warn!("a worker that hangs or crashes will not show where: {error}");
             }
-            if self.preloaded.is_none()
-                && let Err(error) = signal_handlers::install(py)
-            {
-                log::warn!("the application does not see the server's handler of TERM: {error}");
+            if self.preloaded.is_none() {
+                signal_handlers::install(py);
             }
             let done = if is_worker {
                 let done = working::work(py, self, worker);
