@@ -54,6 +54,6 @@ pub use response::{Record, Response};
 pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use shares::Shares;
-pub use sys::{Atomic, SharedPage};
+pub use sys::{Atomic, SharedPage, is_request_process};
 pub use thread_pool::leave_stuck;
 pub use writer::Writer;

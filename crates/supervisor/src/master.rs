@@ -71,8 +71,6 @@ enum Phase {
     Serving,
     Stopping {
         code: i32,
-        /// Heard TERM, so that another one means "at once".
-        by_term: bool,
     },
 }
 
@@ -129,7 +127,7 @@ impl<'a> Master<'a> {
             if let Some(Newborn { number, line }) = self.top_up() {
                 return End::Forked(Worker::new(number, self.forks, OwnedFd::from(line), self.signals));
             }
-            if let Phase::Stopping { code, .. } = self.phase
+            if let Phase::Stopping { code } = self.phase
                 && self.processes().next().is_none()
             {
                 return End::Stopped(code);
@@ -140,10 +138,9 @@ impl<'a> Master<'a> {
 
     fn obey(&mut self, signal: Signal) {
         match (signal, self.phase) {
-            (Signal::TERM, Phase::Stopping { code, by_term: true })
-            | (Signal::INT | Signal::QUIT, Phase::Stopping { code, .. }) => self.stop_fast(code),
+            (Signal::INT | Signal::QUIT, Phase::Stopping { code }) => self.stop_fast(code),
             (Signal::INT | Signal::QUIT, _) => self.stop_fast(0),
-            (Signal::TERM, _) => self.stop_gracefully(DRAIN, true),
+            (Signal::TERM, _) => self.stop_gracefully(DRAIN),
             _ if self.above.is_some() => {} // sent to the group; the master above sees to it
             (Signal::USR1, _) => self.reopen_logs(),
             (_, Phase::Stopping { .. }) => {}
@@ -163,8 +160,8 @@ impl<'a> Master<'a> {
                 Order::Reopen => self.reopen_logs(),
                 Order::OneMore => self.one_more(),
                 Order::OneFewer => self.one_fewer(),
-                Order::HandOver => self.stop_gracefully(HAND_OVER, false),
-                Order::Drain => self.stop_gracefully(DRAIN, false),
+                Order::HandOver => self.stop_gracefully(HAND_OVER),
+                Order::Drain => self.stop_gracefully(DRAIN),
                 Order::Stop => self.stop_fast(0),
             }
         }
@@ -409,17 +406,18 @@ impl<'a> Master<'a> {
         }
     }
 
-    fn stop_gracefully(&mut self, order: [u8; 1], by_term: bool) {
-        if let Phase::Stopping { code, .. } = self.phase {
-            self.send_home([], order);
-            self.phase = Phase::Stopping { code, by_term };
+    /// Only the first TERM counts. `timeout`, `uvx`, process managers and an init often deliver it twice: to the process
+    /// group, and to the master.
+    fn stop_gracefully(&mut self, order: [u8; 1]) {
+        if matches!(self.phase, Phase::Stopping { .. }) {
+            self.send_home([], order); // workers that hand over have to know that nobody is left to take what they have
             return;
         }
         info!(
             "stopping: the workers may finish what they run, for at most {:?}",
             self.settings.graceful_timeout
         );
-        self.end(Phase::Stopping { code: 0, by_term });
+        self.end(Phase::Stopping { code: 0 });
         let slots: Vec<_> = self.present.drain(..).chain(self.coming.take().into_iter().flatten()).collect();
         self.send_home(slots, order);
     }
@@ -427,7 +425,7 @@ impl<'a> Master<'a> {
     /// Tells all workers to stop at once, and will kill them soon.
     fn stop_fast(&mut self, code: i32) {
         info!("stopping at once");
-        self.end(Phase::Stopping { code, by_term: true });
+        self.end(Phase::Stopping { code });
         let slots: Vec<_> = self.present.drain(..).chain(self.coming.take().into_iter().flatten()).collect();
         self.leaving.extend(slots.into_iter().flat_map(|slot| [slot.holder, slot.heir]).flatten());
         let patience = if self.settings.is_above_masters { 2 * FAST_TIMEOUT } else { FAST_TIMEOUT };

@@ -36,10 +36,10 @@ pub enum Order {
     /// The same as `Drain`, while other workers serve on: a successor, a new generation, or the rest of the present one. Idle
     /// connections can be handed over to them.
     HandOver,
-    /// Take no new work, finish what runs, then return from `work`. No other worker is known to go on. On the first TERM, and
-    /// when the master stops.
+    /// Take no new work, finish what runs, then return from `work`. No other worker is known to go on. On TERM, and when the
+    /// master stops. Another TERM changes nothing.
     Drain,
-    /// Return from `work` at once. On INT, QUIT and a second TERM, and when the master is gone.
+    /// Return from `work` at once. On INT and QUIT, and when the master is gone.
     Stop,
 }
 
@@ -101,8 +101,8 @@ impl Worker {
     pub fn next_order(&mut self) -> Option<Order> {
         while let Some(signal) = self.signals.next() {
             let order = match signal {
-                Signal::TERM if self.signals.is_first_term() => Order::Drain,
-                Signal::TERM | Signal::INT | Signal::QUIT => Order::Stop,
+                Signal::TERM => Order::Drain,
+                Signal::INT | Signal::QUIT => Order::Stop,
                 Signal::USR1 => Order::Reopen,
                 _ => continue, // for the master, sent to the whole group
             };

@@ -37,7 +37,9 @@ fn main() -> ExitCode {
         many_that_die_at_once_are_all_replaced_and_leave_no_zombies
         hooks_surround_every_fork
         term_lets_a_busy_worker_finish
-        a_second_term_ends_a_busy_worker_at_once
+        a_second_term_changes_nothing
+        quit_after_term_ends_a_busy_worker_at_once
+        a_second_term_to_masters_under_a_master_changes_nothing
         quit_ends_a_busy_worker_at_once
         ctrl_c_ends_busy_workers_at_once
         term_to_every_process_is_one_order_to_drain
@@ -167,16 +169,47 @@ fn term_lets_a_busy_worker_finish() {
     assert_eq!(show.end().0, Some(0));
 }
 
-fn a_second_term_ends_a_busy_worker_at_once() {
+/// `timeout`, `uvx` and process managers send TERM to the group and to the master.
+fn a_second_term_changes_nothing() {
+    let mut show = Show::start("busy");
+    let worker = show.worker_is_up();
+    show.signal(Signal::TERM);
+    show.hears("hears Drain");
+    show.signal(Signal::TERM);
+    show.signal_to_all(Signal::TERM);
+    signal_to(worker, Signal::TERM);
+    show.writes_line();
+    show.hears("has finished its work");
+    let (code, lines) = show.end();
+    assert_eq!(code, Some(0));
+    assert!(!lines.iter().any(|line| line.contains("hears Stop") || line.contains("at once")), "{lines:#?}");
+}
+
+fn quit_after_term_ends_a_busy_worker_at_once() {
     let mut show = Show::start("busy");
     show.worker_is_up();
     show.signal(Signal::TERM);
     show.hears("hears Drain");
-    show.signal(Signal::TERM);
+    show.signal(Signal::QUIT);
     show.hears("hears Stop");
     let (code, lines) = show.end();
     assert_eq!(code, Some(0));
     assert!(!lines.iter().any(|line| line.contains("has finished")));
+}
+
+fn a_second_term_to_masters_under_a_master_changes_nothing() {
+    let mut show = Show::start("busy masters");
+    show.worker_is_up();
+    show.hears("all are ready");
+    show.signal_to_all(Signal::TERM);
+    show.hears("hears Drain");
+    show.signal_to_all(Signal::TERM);
+    show.signal(Signal::TERM);
+    show.writes_line();
+    show.hears("has finished its work");
+    let (code, lines) = show.end();
+    assert_eq!(code, Some(0));
+    assert!(!lines.iter().any(|line| line.contains("hears Stop") || line.contains("at once")), "{lines:#?}");
 }
 
 fn quit_ends_a_busy_worker_at_once() {

@@ -25,7 +25,7 @@ use crate::{
     refusal::Refusal,
     reload::Watch,
     settings::{ErrorFormat, Flags, Sources},
-    stacks,
+    signal_handlers, stacks,
 };
 
 /// For so many workers there is room to tell each other how many connections they have, even if they were fewer at first.
@@ -242,6 +242,7 @@ impl<'a> House<'a> {
         let wsgi = self.wsgi(py)?;
         self.tell(py, "leads", (wsgi.application(),));
         self.preloaded = Some(wsgi);
+        signal_handlers::reclaim_term(py);
         warn_of_threads();
         match supervise_under(worker, self.settings(), self) {
             Role::Master(status) => Ok(status),
@@ -274,13 +275,17 @@ impl Owner for House<'_> {
             if let Err(error) = stacks::listen(py) {
                 log::warn!("a worker that hangs or crashes will not show where: {error}");
             }
+            if self.preloaded.is_none() {
+                signal_handlers::install(py);
+            }
             let done = if is_worker {
-                let done = working::work(py, self, worker).map(|()| 0);
+                let done = working::work(py, self, worker);
                 self.tell(py, "leaves", ());
                 done
             } else {
                 self.preload(py, worker)
             };
+            signal_handlers::ignore_term(py);
             done.unwrap_or_else(|refusal| {
                 logging::critical(&refusal.to_string());
                 refusal.exit_status()
@@ -358,9 +363,12 @@ impl Owner for House<'_> {
         Ok(self.settings())
     }
 
-    /// A config file may have started threads, which want to run while the master waits.
+    /// A config file may have started threads, which want to run while the master waits, and installed signal handlers.
     fn idle(&mut self, wait: &mut (dyn FnMut() + Send)) {
-        Python::attach(|py| py.detach(wait));
+        Python::attach(|py| {
+            py.detach(wait);
+            signal_handlers::check_in_master(py);
+        });
     }
 
     fn start_second(&mut self) -> io::Result<Pid> {
