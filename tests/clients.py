@@ -65,8 +65,8 @@ def ask(server, path, headers="", wire=Wire):
     return made
 
 
-def together(*works):
-    """Calls all of them at once, each on a thread, and returns their results; fails if one does."""
+def together(*works, deadline=3 * DEADLINE):
+    """Calls all of them at once, each on a thread, and returns their results; fails if one does, or is not done in time."""
     results, failures = [None] * len(works), []
 
     def run(number, work):
@@ -78,8 +78,9 @@ def together(*works):
     threads = [threading.Thread(target=run, args=job, daemon=True) for job in enumerate(works)]
     for thread in threads:
         thread.start()
+    end = time.monotonic() + deadline
     for thread in threads:
-        thread.join(3 * DEADLINE)
+        thread.join(max(0, end - time.monotonic()))
     if failures:
         raise failures[0]
     assert not any(thread.is_alive() for thread in threads), "a client waits in vain"
