@@ -29,7 +29,7 @@ def serving(shared, mode):
 def others_are_answered(server):
     """On connections of their own, and on one that is kept."""
     with server.wire() as kept:
-        for _ in range(10):
+        for _ in range(15):
             assert kept.request("/hello").text == "hello\n"
             assert server.get("/hello").text == "hello\n"
 
@@ -67,7 +67,7 @@ class Busy:
 @contextlib.contextmanager
 def reads_a_fast_stream(server, folder, mode):
     """Rows are made, sent and read as fast as they can be; the others must not wait until millions of them are."""
-    until, count = folder / "until", 10_000_000
+    until, count = folder / "until", 3_000_000
     url = f"http://{server.host}:{server.port}" + target("/rows", until=until, count=count)
     with subprocess.Popen(["curl", "--silent", "--output", folder / "rows", url]) as reader:
         try:
