@@ -180,8 +180,12 @@ def received(wire, name):
 
 @pytest.mark.parametrize("response", TYPES)
 @pytest.mark.parametrize("mode", MODES)
-def test_a_request_runs_on_one_thread_and_in_one_context(recorded, visited, mode, response):
-    made = recorded(mode)
+def test_a_request_runs_on_one_thread_and_in_one_context(recorded, visited, at_length, mode, response):
+    for _ in range(at_length(1, 20)):
+        at_every_speed(recorded(mode), visited, response)
+
+
+def at_every_speed(made, visited, response):
     fast, slow, silent = fresh("fast"), fresh("slow"), fresh("silent")
     query = {"response": response, "pieces": COUNT}
 
@@ -263,7 +267,7 @@ def test_a_stream_that_runs_at_term_ends_where_it_began(started, mode):
         made.reached(name, "held")
     before = len(made.server.log.text)
     made.server.process.terminate()
-    made.server.log.wait_for("TERM|stopping", since=before)
+    made.server.log.wait_for("(?i)term|stopping", since=before)
     door.touch()
     for name, wire in wires.items():
         received(wire, name)

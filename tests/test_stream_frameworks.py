@@ -103,7 +103,12 @@ def fresh(word):
     return f"{word}{next(numbers)}"
 
 
-def test_each_slow_export_has_all_rows_and_only_those_of_its_user(exports):
+def test_each_slow_export_has_all_rows_and_only_those_of_its_user(exports, at_length):
+    for _ in range(at_length(1, 20)):
+        export_slowly(exports)
+
+
+def export_slowly(exports):
     """Nobody reads an export before others have been served."""
     users = {fresh("reader"): language for language in ("de", "fr", "en")}
     wires = {user: exports.ask("export", user, language, SlowWire) for user, language in users.items()}
