@@ -133,11 +133,14 @@ def export_slowly(exports):
 
 
 def test_an_export_that_is_given_up_leaves_nothing_of_its_user(exports):
+    """The clients leave when their exports have begun, and others have been served since."""
     users = [fresh("leaver") for _ in range(4)]
-    for user in users:
-        with exports.ask("export", user, "de", SlowWire) as wire:
-            assert wire.head()[1] == 200
-            wire.reset()
+    wires = [exports.ask("export", user, "de", SlowWire) for user in users]
+    for wire in wires:
+        assert wire.head()[1] == 200
+    exports.visits(fresh("visitor"), "fr")
+    for wire in wires:
+        wire.reset()
     for user in users:
         exports.ended(user)
     stranger = exports.fill(exports.framework.stranger, "", "en")
