@@ -101,6 +101,7 @@ def large(environ, start_response, query):
         file.seek(0)
     else:
         file = io.BytesIO(content(name, size))
+    file.close = lambda: (type(file).close(file), close())
     if "first" in query:
         write(query["first"].encode())
     return environ["wsgi.file_wrapper"](file, PIECE)
