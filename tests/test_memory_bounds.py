@@ -74,8 +74,13 @@ def unread(server, record, kind, count):
         yield dict(zip(names, wires))
 
 
-@pytest.mark.parametrize("kind", ["bytes", "list", "stream", "write", "memory file"])
-@pytest.mark.parametrize("mode", CONCURRENCY)
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        *(("threads", kind) for kind in ["bytes", "list", "stream", "write", "memory file"]),
+        *itertools.product(["inline", "fork"], ["bytes", "stream"]),
+    ],
+)
 def test_unread_responses_share_one_bound(start, tmp_path, record, mode, kind):
     """What finds no room goes to files without a name, which are gone when the clients are."""
     server = start("streaming", *CONCURRENCY[mode], "--response-memory", "8M", "--tmp-dir", tmp_path)
