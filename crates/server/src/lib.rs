@@ -10,8 +10,8 @@
 //!    (the [`watchdog`] minds how long that takes);
 //! 5. the connection goes back to the loop, which minds its [`deadlines`].
 //!
-//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`]; [`networks`] of proxies are believed; a process is [`wear`]ing out;
-//! and a request is a [`rehearsal`] before the first fork.
+//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`], and idle ones go to other workers by [`handover`];
+//! [`networks`] of proxies are believed; a process is [`wear`]ing out; and a request is a [`rehearsal`] before the first fork.
 
 mod answer;
 mod app;
@@ -22,6 +22,7 @@ mod deadlines;
 mod doors;
 mod event_loop;
 mod fork;
+mod handover;
 mod listener;
 mod memory;
 mod networks;
@@ -46,6 +47,7 @@ mod writer;
 
 pub use app::{App, STACK_SIZE};
 pub use body::RequestBody;
+pub use handover::HandoverQueue;
 pub use listener::{Address, AddressError, Listener};
 pub use networks::{NetworkError, Networks};
 pub use payload::{Aborted, Body, Bytes, Stream};
@@ -54,7 +56,7 @@ pub use response::{Record, Response};
 pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use shares::Shares;
-pub use sys::{Atomic, ReadBuffer, SharedPage};
+pub use sys::{Atomic, ReadBuffer, SharedPage, is_request_process};
 pub use thread_pool::leave_stuck;
 pub use upload::Failure;
 pub use writer::Writer;

@@ -208,6 +208,7 @@ impl Request {
             keep_alive: can_be_kept
                 && self.head.keep_alive
                 && !house.draining.load(Ordering::Relaxed)
+                && !self.wire.closes
                 && !house.settings.keep_alive.is_zero(),
         }
     }

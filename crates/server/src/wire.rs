@@ -77,6 +77,8 @@ pub(crate) struct Wire {
     pub(crate) listener: usize,
     /// The number under which the event loop knows the connection.
     pub(crate) token: usize,
+    /// Its listener is gone since a reload: the next response closes the connection.
+    pub(crate) closes: bool,
     pub(crate) house: Arc<House>,
     note: OnceLock<Note>,
     stage: AtomicU8,
@@ -103,6 +105,7 @@ impl Wire {
             peer,
             listener,
             token: 0,
+            closes: false,
             house,
             note: OnceLock::new(),
             stage: AtomicU8::new(stage::OPEN),

@@ -213,7 +213,7 @@ impl ThreadPool {
             self.loop_iterations
                 .store(self.loop_iterations.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             self.take_handed_back(&mut held);
-            if self.is_finished(&held) {
+            if self.is_finished(&mut held) {
                 return self.promotion.shutdown();
             }
             if self.batch.is_due(now, call) || !held.has_ready() {
@@ -255,7 +255,7 @@ impl ThreadPool {
                 held.turn_away();
             }
             self.batch.send(|connection, next| held.settle(connection, next));
-            if self.is_finished(&held) {
+            if self.is_finished(&mut held) {
                 continue; // what was sent just now may have been the last of all: nothing would end the wait
             }
             match self.poll(number, &mut held) {
@@ -401,7 +401,7 @@ impl ThreadPool {
         self.promotion.shutdown();
     }
 
-    fn is_finished(&self, event_loop: &Loop) -> bool {
+    fn is_finished(&self, event_loop: &mut Loop) -> bool {
         event_loop.is_finished(|connection| self.calls.has_given_up(connection))
     }
 
