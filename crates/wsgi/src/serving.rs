@@ -28,6 +28,7 @@ use std::{
 use mlws_server::Concurrency;
 use mlws_supervisor::{ForkHooks, Role, supervise};
 use pyo3::{exceptions::PySystemExit, prelude::*};
+use rustix::process::geteuid;
 
 use self::house::House;
 pub(crate) use self::sockets::is_second_master;
@@ -95,9 +96,13 @@ pub(crate) fn check(py: Python<'_>, flags: &Flags) -> Result<i32, Refusal> {
     logging::start(flags.logs.level(), flags.logs.error_logformat == ErrorFormat::Json);
     warn(flags);
     let target = Target::of(py, flags)?;
-    Identity::of(&flags.process)?;
+    let identity = Identity::of(&flags.process)?;
     Environment::set(py, flags)?;
-    target.load(py, &enter_folder(flags, None)?)?;
+    let folders = enter_folder(flags, None)?;
+    if let Some(identity) = identity {
+        identity.assume()?; // the application never runs with other rights than those of the workers
+    }
+    target.load(py, &folders)?;
     log::info!("{} can be served with these settings", flags.name());
     Ok(0)
 }
@@ -153,8 +158,12 @@ fn hooks(
         Application::Given(app) => Application::Given(app.clone_ref(py)),
         Application::Named(_) => Application::Named(Target::of(py, flags)?),
     };
+    let gives_up_root = Identity::of(&flags.process)?.is_some_and(|identity| identity.gives_up_root());
     let load = move |py: Python<'_>| match &application {
         Application::Given(app) => Ok(app.clone_ref(py)),
+        Application::Named(_) if gives_up_root && geteuid().is_root() => Err(Refusal::App(
+            "with --user, the application is not loaded as root: call wsgi() in post_fork or later".into(),
+        )),
         Application::Named(target) => target.load(py, &folders),
     };
     Hooks::new(py, functions, flags.seen.as_ref(), load).map(Some)

@@ -9,9 +9,11 @@
 //! | [`daemon`]     | letting go of the terminal |
 //! | [`pidfile`]    | which process is the master |
 //! | [`privileges`] | whom the workers run as |
+//! | [`privileged`] | opening files as root |
 
 mod daemon;
 mod pidfile;
+pub(crate) mod privileged;
 mod privileges;
 mod systemd;
 

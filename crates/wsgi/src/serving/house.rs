@@ -77,7 +77,11 @@ impl<'a> House<'a> {
         if let Some(mask) = flags.process.umask {
             umask(Mode::from_raw_mode(mask));
         }
-        let access = logs::open(&flags, identity.as_ref(), || logs::configure_python(py, &flags, &folders))?;
+        // A configuration of Python's logging can run any code, so that is left to the workers where the master has more rights.
+        let configures_late = identity.as_ref().is_some_and(Identity::gives_up_root);
+        let configure =
+            || if configures_late { Ok(()) } else { logs::configure_python(py, &flags, &folders) };
+        let access = logs::open(&flags, identity.as_ref(), configure)?;
         warn(&flags);
         process::name(py, &flags.process, "master");
         let hooks = hooks(py, &flags, &application, &folders)?;
@@ -108,7 +112,7 @@ impl<'a> House<'a> {
             sockets,
             access: access.map(Arc::new),
             statsd: logging::change().statsd.clone(),
-            reconfigures: false,
+            reconfigures: configures_late,
             shares: Arc::new(shares),
             preloaded: None,
             watch: None,
@@ -199,13 +203,21 @@ impl<'a> House<'a> {
         }
     }
 
-    /// In a new worker, before anything of the application runs, and with the rights of the master.
-    fn prepare_logs(&mut self, py: Python<'_>) -> Result<(), Refusal> {
+    /// In a new worker, before anything of the application runs.
+    fn prepare(&mut self, py: Python<'_>) -> Result<(), Refusal> {
+        if self.flags.logs.captures() {
+            logging::capture(); // with the rights of the master
+        }
+        // The workers of a preloaded application have given up their rights already.
+        if let Some(identity) = self.identity.take() {
+            identity.assume()?;
+        }
         if std::mem::take(&mut self.reconfigures) {
             logs::configure_python(py, &self.flags, &self.folders)?;
-        }
-        if self.flags.logs.captures() {
-            logging::capture();
+            let was_pythons = self.access.as_ref().is_some_and(|access| access.is_pythons());
+            if was_pythons != logs::python::takes_access() {
+                self.access = logs::open_access(&self.flags, None)?.map(Arc::new);
+            }
         }
         Ok(())
     }
@@ -228,6 +240,7 @@ impl<'a> House<'a> {
             tick: if self.preloaded.is_none() { self.surroundings.systemd.watchdog_interval() } else { None },
             is_above_masters: preloads,
             first: self.sockets.first,
+            workers_may_reload: self.flags.development.reload,
         }
     }
 
@@ -253,12 +266,7 @@ impl Owner for House<'_> {
                 &self.flags.process,
                 if is_worker { "worker" } else { "master of a generation" },
             );
-            if let Err(refusal) = self.prepare_logs(py) {
-                logging::critical(&refusal.to_string());
-                return refusal.exit_status();
-            }
-            let identity = self.identity.take(); // the workers of a preloaded application have it already
-            if let Err(refusal) = identity.map_or(Ok(()), |identity| identity.assume()) {
+            if let Err(refusal) = self.prepare(py) {
                 logging::critical(&refusal.to_string());
                 return refusal.exit_status();
             }
@@ -324,7 +332,8 @@ impl Owner for House<'_> {
             }
             News::Reloading => self.surroundings.systemd.reloading(),
             News::ReloadFailed => {
-                self.reconfigures = false; // what the others need may be what has failed
+                // What the others need may be what has failed. But where the master has not configured anything, they have to.
+                self.reconfigures = self.identity.as_ref().is_some_and(Identity::gives_up_root);
                 self.surroundings.systemd.ready("the last reload has failed; serving as before");
             }
             News::Tick => self.surroundings.systemd.alive(),

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use rustix::{fs::Mode, process::umask};
 
 use crate::{
-    process::{Identity, Systemd, take_variable},
+    process::{Identity, Systemd, privileged::give_socket, take_variable},
     refusal::Refusal,
     settings::Flags,
 };
@@ -160,10 +160,20 @@ pub(crate) fn is_second_master() -> bool {
 /// A Unix socket belongs to the workers, and everybody may connect whom --umask lets in.
 fn bind(address: &Address, flags: &Flags, identity: Option<&Identity>) -> io::Result<Listener> {
     let found = umask(Mode::from_raw_mode(flags.process.umask.unwrap_or(0)));
-    let listener = Listener::bind_as(address, flags.sockets.backlog, flags.sockets.reuse_port);
+    let bound = bind_for(address, flags, identity.filter(|identity| identity.gives_up_root()));
     umask(found);
-    if let (Ok(_), Address::Unix(path), Some(identity)) = (&listener, address, identity) {
-        identity.own(path).inspect_err(|_| drop(std::fs::remove_file(path)))?;
+    bound
+}
+
+/// Binds a Unix socket with the rights of `owner`, or where they do not suffice as root, who then gives it away.
+fn bind_for(address: &Address, flags: &Flags, owner: Option<&Identity>) -> io::Result<Listener> {
+    let listen = || Listener::bind_as(address, flags.sockets.backlog, flags.sockets.reuse_port);
+    let (Address::Unix(path), Some(owner)) = (address, owner) else { return listen() };
+    match owner.run_as(listen) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        bound => return bound,
     }
-    listener
+    let listener = listen()?;
+    give_socket(path, owner).inspect_err(|_| drop(std::fs::remove_file(path)))?;
+    Ok(listener)
 }

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use pyo3::{
     prelude::*,
-    types::{PyBool, PyDict, PyList, PySet, PyTuple},
+    types::{PyBool, PyBytes, PyDict, PyList, PySet, PyTuple},
 };
 
 use super::{
     Flags,
     layers::{self, Layer, Value},
 };
-use crate::refusal::Refusal;
+use crate::{process::privileged::read_settings, refusal::Refusal};
 
 /// Looked for in this order where no file is named; the first that is there is the only one that is read.
 const USUAL: [&str; 3] = ["mlws.toml", "gunicorn.conf.py", PYPROJECT];
@@ -95,7 +95,8 @@ fn has_table(path: &Path) -> bool {
 
 fn toml(path: &PathBuf, name: &str) -> Read {
     let wrong = |why: String| Refusal::Usage(format!("{name}: {why}"));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text = read_settings(path).map_err(|error| wrong(error.to_string()))?;
+    let text = String::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
     let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
     if name.ends_with(PYPROJECT) {
         let tool = table.remove("tool").and_then(|mut tool| tool.as_table_mut()?.remove(TABLE));
@@ -133,7 +134,8 @@ fn of_toml(value: toml::Value) -> Option<Value> {
 }
 
 fn python(py: Python<'_>, path: &Path, name: &str) -> Read {
-    let module = run(py, path).map_err(|error| raised(py, name, &error))?;
+    let source = read_settings(path).map_err(|error| Refusal::Usage(format!("{name}: {error}")))?;
+    let module = run(py, path, &source).map_err(|error| raised(py, name, &error))?;
     of_module(py, name, &module)
 }
 
@@ -142,14 +144,16 @@ fn raised(py: Python<'_>, name: &str, error: &PyErr) -> Refusal {
     Refusal::Usage(Refusal::raised(py, &format!("{name} cannot be read"), error).to_string())
 }
 
-/// Runs the file as the module `__config__`, as gunicorn does.
-fn run<'py>(py: Python<'py>, path: &Path) -> PyResult<Bound<'py, PyAny>> {
+/// Runs the file as the module `__config__`, as gunicorn does. It is not read again, and no compiled file beside it is used: either
+/// may be somebody else's.
+fn run<'py>(py: Python<'py>, path: &Path, source: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let (util, machinery) = (py.import("importlib.util")?, py.import("importlib.machinery")?);
     let loader = machinery.call_method1("SourceFileLoader", ("__config__", path.as_os_str()))?;
     let spec = util.call_method1("spec_from_loader", ("__config__", &loader))?;
     let module = util.call_method1("module_from_spec", (spec,))?;
     py.import("sys")?.getattr("modules")?.set_item("__config__", &module)?;
-    loader.call_method1("exec_module", (&module,))?;
+    let code = loader.call_method1("source_to_code", (PyBytes::new(py, source), path.as_os_str()))?;
+    py.import("builtins")?.call_method1("exec", (code, module.getattr("__dict__")?))?;
     Ok(module)
 }
 
