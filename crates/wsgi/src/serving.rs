@@ -36,7 +36,7 @@ use crate::{
     environment::Environment,
     ffi,
     hooks::Hooks,
-    loader::Target,
+    loader::{Target, end_imports_of_master, extend_path_of_master},
     logs::logging,
     process::{self, Identity},
     refusal::Refusal,
@@ -102,6 +102,7 @@ pub(crate) fn check(py: Python<'_>, flags: &Flags) -> Result<i32, Refusal> {
     if let Some(identity) = identity {
         identity.assume()?; // the application never runs with other rights than those of the workers
     }
+    end_imports_of_master(py).map_err(|error| Refusal::System(error.to_string()))?;
     target.load(py, &folders)?;
     log::info!("{} can be served with these settings", flags.name());
     Ok(0)
@@ -153,7 +154,7 @@ fn hooks(
     folders: &[PathBuf],
 ) -> Result<Option<Arc<Hooks>>, Refusal> {
     let Some(functions) = &flags.extras.hooks else { return Ok(None) };
-    let folders = folders.to_vec();
+    let (folders_of_hooks, folders) = (folders, folders.to_vec());
     let application = match application {
         Application::Given(app) => Application::Given(app.clone_ref(py)),
         Application::Named(_) => Application::Named(Target::of(py, flags)?),
@@ -166,6 +167,8 @@ fn hooks(
         )),
         Application::Named(target) => target.load(py, &folders),
     };
+    extend_path_of_master(py, folders_of_hooks)
+        .map_err(|error| Refusal::raised(py, "modules cannot be looked for", &error))?;
     Hooks::new(py, functions, flags.seen.as_ref(), load).map(Some)
 }
 

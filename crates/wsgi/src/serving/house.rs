@@ -19,7 +19,7 @@ use crate::{
     app::Wsgi,
     environment::Environment,
     hooks::Hooks,
-    loader::Target,
+    loader::{Target, end_imports_of_master},
     logs::{self, access::AccessLog, logging, statsd::Statsd},
     process::{self, Identity, Pidfile, Surroundings},
     refusal::Refusal,
@@ -212,6 +212,7 @@ impl<'a> House<'a> {
         if let Some(identity) = self.identity.take() {
             identity.assume()?;
         }
+        end_imports_of_master(py).map_err(|error| Refusal::System(error.to_string()))?;
         if std::mem::take(&mut self.reconfigures) {
             logs::configure_python(py, &self.flags, &self.folders)?;
             let was_pythons = self.access.as_ref().is_some_and(|access| access.is_pythons());
