@@ -87,6 +87,16 @@ impl Doors {
         self.all.iter().map(|door| door.listener.as_fd().as_raw_fd())
     }
 
+    /// Whether a client waits at this door, there is no room for it, and no other worker should have it.
+    pub(crate) fn lacks_room(&self, index: usize, now: Instant, connections: usize) -> bool {
+        let door = &self.all[index];
+        connections >= self.bound
+            && door.open
+            && door.paused.is_none_or(|until| until <= now)
+            && !self.share.as_ref().is_some_and(Share::is_large)
+            && door.listener.has_client()
+    }
+
     /// The next connection from this door, unless nobody waits there or it pauses. `connections` are those that there are.
     pub(crate) fn accept(
         &mut self,

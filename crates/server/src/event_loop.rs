@@ -21,6 +21,7 @@ use crate::{
     deadlines::Deadlines,
     doors::Doors,
     fork::Children,
+    idle::longest_idle,
     settings::House,
     wear::Wear,
     wire::{OtherEnd, Wire},
@@ -360,6 +361,9 @@ impl Loop {
     /// True if there may be more at this door.
     fn accept(&mut self, index: usize, now: Instant) -> bool {
         for _ in 0..ACCEPTS_IN_A_TURN {
+            if self.doors.lacks_room(index, now, self.slots.len()) {
+                self.close_longest_idle(now);
+            }
             let Some((socket, peer)) = self.doors.accept(index, now, self.slots.len()) else { return false };
             let wire = Wire::new(socket, peer, index, Arc::clone(&self.house));
             if let Err(error) = self.welcome(wire, now) {
@@ -367,6 +371,17 @@ impl Loop {
             }
         }
         true
+    }
+
+    /// Makes room for a client that waits, if there is an idle connection that can be closed.
+    fn close_longest_idle(&mut self, now: Instant) {
+        let connections = self.slots.iter().filter_map(|(_, slot)| slot.connection.as_deref());
+        for token in longest_idle(connections, self.slots.len(), now) {
+            let slot = self.slots.get_mut(token);
+            if let Some(connection) = slot.and_then(|slot| slot.connection.take()) {
+                self.close(&connection);
+            }
+        }
     }
 
     fn welcome(&mut self, wire: Wire, now: Instant) -> io::Result<()> {

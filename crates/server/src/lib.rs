@@ -9,7 +9,7 @@
 //!    (the [`watchdog`] minds how long that takes);
 //! 5. the connection goes back to the loop, which minds its [`deadlines`].
 //!
-//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`]; [`networks`] of proxies are believed; a process is [`wear`]ing out;
+//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`], in place of [`idle`] ones if need be; [`networks`] of proxies are believed; a process is [`wear`]ing out;
 //! the house is [`closing`] when nobody can run the loop any more; and a request is a [`rehearsal`] before the first fork.
 
 mod answer;
@@ -23,6 +23,7 @@ mod deadlines;
 mod doors;
 mod event_loop;
 mod fork;
+mod idle;
 mod line;
 mod listener;
 mod networks;

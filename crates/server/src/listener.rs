@@ -12,6 +12,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::OFlags,
     io::FdFlags,
     net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt},
@@ -181,6 +182,12 @@ impl Listener {
             Local::Tcp(address) => (address.ip().to_string(), address.port()),
             Local::Unix(_) => ("localhost".into(), 80),
         }
+    }
+
+    /// Whether a connection waits to be accepted.
+    pub(crate) fn has_client(&self) -> bool {
+        let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Takes one waiting connection; `WouldBlock` where there is none.

@@ -111,6 +111,15 @@ pub enum Concurrency {
 }
 
 impl Concurrency {
+    /// How many requests run at once.
+    pub fn requests(self) -> usize {
+        match self {
+            Self::Inline => 1,
+            Self::Threads(count) => count,
+            Self::Fork { children } => children,
+        }
+    }
+
     /// Whether what is ready to be sent may wait a moment for more; a forked child has no lookout.
     pub(crate) fn batches(self) -> bool {
         !matches!(self, Self::Fork { .. })

@@ -38,7 +38,7 @@ use crate::{
     hooks::Hooks,
     loader::{Target, end_imports_of_master, extend_path_of_master},
     logs::logging,
-    process::{self, Identity},
+    process::{self, Identity, descriptors},
     refusal::Refusal,
     settings::{ErrorFormat, Flags, Sources},
 };
@@ -68,6 +68,7 @@ pub(crate) fn run(
         }
         log::warn!("--reload is for development: it shows failures to clients, and costs time");
     }
+    let _raised = descriptors::Raised::new(py);
     let again = start_again(py);
     let environment = Environment::set(py, &flags)?;
     let again = again.map(|command| environment.restored(command));

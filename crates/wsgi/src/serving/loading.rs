@@ -47,7 +47,7 @@ impl House<'_> {
         if let Some(path) = &self.flags.running.fork_warmup {
             let listeners = self.sockets.listeners.iter().map(Listener::try_clone).collect::<io::Result<_>>();
             let rehearsed = listeners.and_then(|listeners| {
-                Server::new(listeners, self.flags.server(), Arc::clone(wsgi) as Arc<dyn App>).rehearse(path)
+                Server::new(listeners, self.server(), Arc::clone(wsgi) as Arc<dyn App>).rehearse(path)
             });
             match rehearsed {
                 Ok(status) if status.starts_with('5') => {

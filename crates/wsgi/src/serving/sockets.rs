@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use rustix::{fs::Mode, process::umask};
 
 use crate::{
-    process::{Identity, Systemd, privileged::give_socket, take_variable},
+    process::{Identity, Systemd, descriptors, privileged::give_socket, take_variable},
     refusal::Refusal,
     settings::Flags,
 };
@@ -137,7 +137,9 @@ impl Sockets {
         let copies = copies.collect::<io::Result<Vec<OwnedFd>>>()?;
         let numbers: Vec<_> = copies.iter().map(|copy| copy.as_raw_fd().to_string()).collect();
         command.env(SOCKETS, numbers.join(",")).env(FIRST, std::process::id().to_string());
-        Ok(Pid::from_child(&command.spawn()?))
+        let second = Pid::from_child(&command.spawn()?);
+        descriptors::restore(second); // it raises its own limit
+        Ok(second)
     }
 
     /// A Unix socket outlives its process as a file.

@@ -38,7 +38,7 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
         watch.map(|watch| start_watcher(py, watch, &worker, house.flags.running.fork)).transpose()?;
     let listeners = std::mem::take(&mut house.sockets.listeners);
     let shares = Some((Arc::clone(&house.shares), worker.number));
-    let settings = mlws_server::Settings { shares, ..house.flags.server() };
+    let settings = mlws_server::Settings { shares, ..house.server() };
     let overdue = hooks.clone();
     let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| {
         voice.is_worn();
