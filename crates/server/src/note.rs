@@ -52,17 +52,15 @@ impl Notes {
     pub(crate) fn read(&self, index: usize) -> Came {
         [Came::Nowhere, Came::Midway, Came::KeptAlive, Came::Closed]
             .into_iter()
-            .find(|came| *came as u8 == self.byte(index).load(Ordering::Relaxed))
+            .find(|came| self.0.get(index).is_some_and(|byte| *came as u8 == byte.load(Ordering::Relaxed)))
             .unwrap_or(Came::Midway)
-    }
-
-    fn byte(&self, index: usize) -> &AtomicU8 {
-        self.0.get(index)
     }
 }
 
 impl Note {
     pub(crate) fn write(&self, came: Came) {
-        self.notes.byte(self.index).store(came as u8, Ordering::Relaxed);
+        if let Some(byte) = self.notes.0.get(self.index) {
+            byte.store(came as u8, Ordering::Relaxed);
+        }
     }
 }

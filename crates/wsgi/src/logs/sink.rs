@@ -223,7 +223,7 @@ impl Tally {
     /// second at most, for where readers are slow it is only worse after it.
     pub(crate) fn count(&self, outcome: Outcome) -> Option<u64> {
         let page = self.0.as_ref()?;
-        let (lost, told) = (page.get(0), page.get(1));
+        let (lost, told) = (page.get(0)?, page.get(1)?);
         if outcome != Outcome::Written {
             lost.fetch_add(1, Ordering::Relaxed);
             return None;

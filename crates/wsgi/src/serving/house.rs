@@ -95,9 +95,7 @@ impl<'a> House<'a> {
             Some(_) => Pidfile::create(&with_suffix(path, ".2")),
         });
         let pidfile = pidfile.transpose().inspect_err(|_| sockets.remove_files())?;
-        let shares = Shares::new(usize::from(flags.running.workers).max(FEW)).map_err(|error| {
-            Refusal::System(format!("no memory for what the workers tell each other: {error}"))
-        })?;
+        let shares = new_shares(&flags)?;
         let house = Self {
             flags,
             sources,
@@ -113,7 +111,7 @@ impl<'a> House<'a> {
             access: access.map(Arc::new),
             statsd: logging::change().statsd.clone(),
             reconfigures: configures_late,
-            shares: Arc::new(shares),
+            shares,
             preloaded: None,
             watch: None,
             second: None,
@@ -172,6 +170,8 @@ impl<'a> House<'a> {
         let has_other_pidfile = self.sockets.first.is_none() && flags.process.pid != self.flags.process.pid;
         let pidfile = flags.process.pid.as_deref().filter(|_| has_other_pidfile);
         let pidfile = pidfile.map(Pidfile::create).transpose()?;
+        let has_slots = usize::from(flags.running.workers) <= self.shares.slots();
+        let shares = if has_slots { Arc::clone(&self.shares) } else { new_shares(&flags)? };
         let access = logs::open(&flags, identity.as_ref(), || Ok(()))?;
         let followed = self.sockets.follow(&flags, &self.surroundings.systemd, identity.as_ref());
         if let Err(refusal) = followed {
@@ -192,6 +192,7 @@ impl<'a> House<'a> {
             hooks.follow(py, self.hooks.as_ref());
         }
         (self.application, self.folders, self.hooks, self.identity) = (application, folders, hooks, identity);
+        self.shares = shares; // workers of before have those that they were forked with
         (self.access, self.urls) = (access.map(Arc::new), self.sockets.urls());
         self.flags = Arc::new(flags);
         Ok(())
@@ -206,6 +207,7 @@ impl<'a> House<'a> {
 
     /// In a new worker, before anything of the application runs.
     fn prepare(&mut self, py: Python<'_>) -> Result<(), Refusal> {
+        self.pidfile = None; // the lock on it ends with the master
         if self.flags.logs.captures() {
             logging::capture(); // with the rights of the master
         }
@@ -274,6 +276,13 @@ impl<'a> House<'a> {
             Role::Worker(status) => end_process(py, status),
         }
     }
+}
+
+fn new_shares(flags: &Flags) -> Result<Arc<Shares>, Refusal> {
+    let shares = Shares::new(usize::from(flags.running.workers).max(FEW));
+    shares.map(Arc::new).map_err(|error| {
+        Refusal::System(format!("no memory for the numbers of connections that workers share: {error}"))
+    })
 }
 
 impl Owner for House<'_> {
