@@ -47,7 +47,7 @@ mod writer;
 pub use app::App;
 pub use body::RequestBody;
 pub use closing::leave_stuck;
-pub use listener::{Address, AddressError, Listener};
+pub use listener::{Address, AddressError, Listener, SocketFile};
 pub use networks::{NetworkError, Networks};
 pub use payload::{Aborted, Body, Bytes, Stream};
 pub use request::{Client, Request};
