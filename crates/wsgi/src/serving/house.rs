@@ -21,7 +21,7 @@ use crate::{
     hooks::Hooks,
     loader::{Target, end_imports_of_master},
     logs::{self, access::AccessLog, logging, statsd::Statsd},
-    process::{self, Identity, Pidfile, Surroundings, descriptors},
+    process::{self, Identity, Pidfile, Surroundings},
     refusal::Refusal,
     reload::Watch,
     settings::{ErrorFormat, Flags, Sources},
@@ -231,23 +231,6 @@ impl<'a> House<'a> {
         self.surroundings.settle(py);
         if let Some(access) = self.access.as_ref().filter(|_| self.surroundings.moves_streams()) {
             access.follow_stdout();
-        }
-    }
-
-    /// The settings of the server in each worker, with no more connections than there can be.
-    pub(super) fn server(&self) -> mlws_server::Settings {
-        let settings = self.flags.server();
-        let connections = descriptors::connections(settings.connections, settings.concurrency.requests());
-        mlws_server::Settings { connections, ..settings }
-    }
-
-    /// Logs that there cannot be as many connections as the settings allow.
-    fn warn_of_descriptors(&self) {
-        let (wanted, connections) = (self.flags.server().connections, self.server().connections);
-        if let Some(limit) = descriptors::limit().filter(|_| connections < wanted) {
-            log::warn!(
-                "connections per worker: at most {connections}, not {wanted}, for the limit on open files is {limit} (ulimit -Hn, LimitNOFILE=)"
-            );
         }
     }
 
