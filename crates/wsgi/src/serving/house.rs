@@ -117,7 +117,7 @@ impl<'a> House<'a> {
             second: None,
             again,
         };
-        house.warn_of_descriptors();
+        house.log_bound();
         house.tell(py, "listening", (house.sockets.places(),));
         house.tell(py, "whole", ("when_ready",));
         Ok(house)

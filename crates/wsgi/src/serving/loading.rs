@@ -23,10 +23,10 @@ impl House<'_> {
     }
 
     /// Logs that there cannot be as many connections as the settings allow.
-    pub(super) fn warn_of_descriptors(&self) {
+    pub(super) fn log_bound(&self) {
         let (wanted, connections) = (self.flags.server().connections, self.server().connections);
         if let Some(limit) = descriptors::limit().filter(|_| connections < wanted) {
-            log::warn!(
+            log::info!(
                 "connections per worker: at most {connections}, not {wanted}, for the limit on open files is {limit} (ulimit -Hn, LimitNOFILE=)"
             );
         }
