@@ -22,6 +22,7 @@ use crate::{
     doors::Doors,
     fork::Children,
     handover::{Arrival, HandedOver, Handover},
+    idle::longest_idle,
     settings::House,
     wear::Wear,
     wire::{HALF_CLOSE, OtherEnd, Wire},
@@ -398,6 +399,9 @@ impl Loop {
     /// True if there may be more at this door.
     fn accept(&mut self, index: usize, now: Instant) -> bool {
         for _ in 0..ACCEPTS_IN_A_TURN {
+            if self.doors.lacks_room(index, now, self.slots.len()) {
+                self.close_longest_idle(now);
+            }
             let Some(arrival) = self.doors.accept(index, now, self.slots.len()) else { return false };
             self.take_in(arrival, now);
         }
@@ -408,6 +412,17 @@ impl Loop {
         let (wire, handed_over) = arrival.into_wire(&self.house);
         if let Err(error) = self.welcome(wire, handed_over, now) {
             log::error!("a connection could not be watched and is closed: {error}");
+        }
+    }
+
+    /// Makes room for a client that waits, if there is an idle connection that can be closed.
+    fn close_longest_idle(&mut self, now: Instant) {
+        let connections = self.slots.iter().filter_map(|(_, slot)| slot.connection.as_deref());
+        for token in longest_idle(connections, self.slots.len(), now) {
+            let slot = self.slots.get_mut(token);
+            if let Some(connection) = slot.and_then(|slot| slot.connection.take()) {
+                self.close(&connection);
+            }
         }
     }
 

@@ -10,8 +10,9 @@
 //!    (the [`watchdog`] minds how long that takes);
 //! 5. the connection goes back to the loop, which minds its [`deadlines`].
 //!
-//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`], and idle ones go to other workers by [`handover`];
-//! [`networks`] of proxies are believed; a process is [`wear`]ing out; and a request is a [`rehearsal`] before the first fork.
+//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`], in place of [`idle`] ones if need be, and idle
+//! ones go to other workers by [`handover`]; [`networks`] of proxies are believed; a process is [`wear`]ing out; and a request is a
+//! [`rehearsal`] before the first fork.
 
 mod answer;
 mod app;
@@ -23,6 +24,7 @@ mod doors;
 mod event_loop;
 mod fork;
 mod handover;
+mod idle;
 mod listener;
 mod memory;
 mod networks;
@@ -48,7 +50,7 @@ mod writer;
 pub use app::{App, STACK_SIZE};
 pub use body::RequestBody;
 pub use handover::HandoverQueue;
-pub use listener::{Address, AddressError, Listener};
+pub use listener::{Address, AddressError, Listener, SocketFile};
 pub use networks::{NetworkError, Networks};
 pub use payload::{Aborted, Body, Bytes, Stream};
 pub use request::{Client, Failures, Request};

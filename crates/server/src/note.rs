@@ -54,36 +54,38 @@ impl Notes {
     pub(crate) fn take(notes: &Arc<Self>, index: usize) -> Note {
         let note = Note { notes: Arc::clone(notes), index };
         note.write(Came::Nowhere);
-        notes.waited.get(index).store(0, Ordering::Relaxed);
+        if let Some(waited) = notes.waited.get(index) {
+            waited.store(0, Ordering::Relaxed);
+        }
         note
     }
 
     /// For how long a child has waited for its client to send; nothing while it does.
     pub(crate) fn waited(&self, index: usize) -> Option<Duration> {
-        let waited = self.waited.get(index).load(Ordering::Relaxed);
+        let waited = self.waited.get(index)?.load(Ordering::Relaxed);
         (waited & WAITING == 0).then(|| Duration::from_micros(waited))
     }
 
     pub(crate) fn read(&self, index: usize) -> Came {
         [Came::Nowhere, Came::Midway, Came::KeptAlive, Came::Closed]
             .into_iter()
-            .find(|came| *came as u8 == self.byte(index).load(Ordering::Relaxed))
+            .find(|came| self.came.get(index).is_some_and(|byte| *came as u8 == byte.load(Ordering::Relaxed)))
             .unwrap_or(Came::Midway)
-    }
-
-    fn byte(&self, index: usize) -> &AtomicU8 {
-        self.came.get(index)
     }
 }
 
 impl Note {
     pub(crate) fn write(&self, came: Came) {
-        self.notes.byte(self.index).store(came as u8, Ordering::Relaxed);
+        if let Some(byte) = self.notes.came.get(self.index) {
+            byte.store(came as u8, Ordering::Relaxed);
+        }
     }
 
     /// Notes that the child waits for its client, until the result is dropped.
     pub(crate) fn report_wait(&self) -> impl Drop + use<> {
-        self.notes.waited.get(self.index).fetch_or(WAITING, Ordering::Relaxed);
+        if let Some(waited) = self.notes.waited.get(self.index) {
+            waited.fetch_or(WAITING, Ordering::Relaxed);
+        }
         Wait { note: self.clone(), began: Instant::now() }
     }
 }
@@ -95,7 +97,7 @@ struct Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        let waited = self.note.notes.waited.get(self.note.index);
+        let Some(waited) = self.note.notes.waited.get(self.note.index) else { return };
         let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let before = waited.load(Ordering::Relaxed) & !WAITING;
         waited.store(before.saturating_add(micros) & !WAITING, Ordering::Relaxed);

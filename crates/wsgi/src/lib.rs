@@ -38,7 +38,7 @@ mod stacks;
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
-    use super::command::{main, serve, write_log};
+    use super::command::{main, restore_descriptor_limit, serve, write_log};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

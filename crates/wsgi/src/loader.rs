@@ -229,6 +229,22 @@ pub(crate) fn extend_path(py: Python<'_>, folders: &[PathBuf]) -> PyResult<()> {
     Ok(())
 }
 
+/// The same in the master, for config files and their hooks. As root, only directories and modules that nobody else can change can
+/// be imported. Why others cannot, in sentences.
+pub(crate) fn extend_path_of_master(py: Python<'_>, folders: &[PathBuf]) -> PyResult<Vec<String>> {
+    if !rustix::process::geteuid().is_root() {
+        return extend_path(py, folders).map(|()| Vec::new());
+    }
+    py.import("mylittlewebserver._imports")?.call_method1("extend_path", (folders,))?.extract()
+}
+
+/// In a worker, or wherever else the application is about to be loaded: from here on everything can be imported.
+pub(crate) fn end_imports_of_master(py: Python<'_>) -> PyResult<()> {
+    let modules = py.import("sys")?.getattr("modules")?;
+    let module = modules.call_method1("get", ("mylittlewebserver._imports",))?;
+    if module.is_none() { Ok(()) } else { module.call_method0("remove_guard").map(drop) }
+}
+
 fn near_matches(object: &Bound<'_, PyAny>, name: &str) -> String {
     let near = || -> PyResult<Vec<String>> {
         let difflib = object.py().import("difflib")?;

@@ -9,11 +9,29 @@ use super::{Application, house::House};
 use crate::{
     app::{Facts, Wsgi},
     logs::{self, logging},
+    process::descriptors,
     refusal::Refusal,
     reload::{self, Watch},
 };
 
 impl House<'_> {
+    /// The settings of the server in each worker, with no more connections than there can be.
+    pub(super) fn server(&self) -> mlws_server::Settings {
+        let settings = self.flags.server();
+        let connections = descriptors::connections(settings.connections, settings.concurrency.requests());
+        mlws_server::Settings { connections, ..settings }
+    }
+
+    /// Logs that there cannot be as many connections as the settings allow.
+    pub(super) fn log_bound(&self) {
+        let (wanted, connections) = (self.flags.server().connections, self.server().connections);
+        if let Some(limit) = descriptors::limit().filter(|_| connections < wanted) {
+            log::info!(
+                "connections per worker: at most {connections}, not {wanted}, for the limit on open files is {limit} (ulimit -Hn, LimitNOFILE=)"
+            );
+        }
+    }
+
     /// Imports the application, or takes it as it was preloaded.
     pub(super) fn wsgi(&mut self, py: Python<'_>) -> Result<Arc<Wsgi>, Refusal> {
         if let Some(wsgi) = &self.preloaded {
@@ -47,7 +65,7 @@ impl House<'_> {
         if let Some(path) = &self.flags.running.fork_warmup {
             let listeners = self.sockets.listeners.iter().map(Listener::try_clone).collect::<io::Result<_>>();
             let rehearsed = listeners.and_then(|listeners| {
-                Server::new(listeners, self.flags.server(), Arc::clone(wsgi) as Arc<dyn App>).rehearse(path)
+                Server::new(listeners, self.server(), Arc::clone(wsgi) as Arc<dyn App>).rehearse(path)
             });
             match rehearsed {
                 Ok(status) if status.starts_with('5') => {

@@ -41,7 +41,7 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     let listeners = std::mem::take(&mut house.sockets.listeners);
     let shares = Some((Arc::clone(&house.shares), worker.number));
     let handover = house.handover.clone();
-    let settings = mlws_server::Settings { shares, handover, ..house.flags.server() };
+    let settings = mlws_server::Settings { shares, handover, ..house.server() };
     let overdue = hooks.clone();
     let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| {
         voice.is_worn();
