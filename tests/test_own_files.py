@@ -118,7 +118,7 @@ def test_a_stale_socket_is_replaced_and_nothing_else_is_left(path):
 def test_a_second_master_knows_the_socket_by_its_name(path):
     with serving(path) as server:
         server.process.send_signal(signal.SIGUSR2)
-        server.log.wait_for(f"serving[^$]*serving raw on unix:{path} ")
+        server.log.wait_for(f"Listening[^$]*Listening at: unix:{path} ")
         server.process.send_signal(signal.SIGTERM)
         server.wait()
         assert path.is_socket()

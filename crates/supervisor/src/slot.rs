@@ -1,76 +1,287 @@
-//! The place of one worker and its successors, and a generation: the places that were filled with the same code.
+//! [`Slot`]: the place of one worker in a generation. A generation is the slots whose workers run the same code.
 //!
-//! The one thing to know: a slot may have two processes for a while, the one that holds it and its *heir*, which was
-//! forked because the holder is worn. The holder is told to go only when the heir is ready.
+//! A worker that has asked to be recycled keeps serving until its replacement is ready, so a slot may hold two processes.
 
 use std::time::{Duration, Instant};
 
-use log::error;
-
-use crate::process::Process;
-
-/// The pause before a slot is filled again after one failure in it; it doubles with each further one in a row...
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// ...up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+use crate::exit_status::ExitStatus;
+use crate::restart_policy::{self, Exit, Restart};
+use crate::worker_handle::WorkerHandle;
 
 pub(crate) type Generation = Vec<Slot>;
 
 pub(crate) struct Slot {
-    pub(crate) holder: Option<Process>,
-    pub(crate) heir: Option<Process>,
-    /// Nothing is forked here before this time.
-    pub(crate) not_before: Instant,
-    /// How many failures in a row there were here.
+    state: SlotState,
+    /// Consecutive failures in this slot.
     failures: u32,
 }
 
+enum SlotState {
+    Empty {
+        retry_at: Instant,
+    },
+    /// The worker was never ready. It may be stopping, after its boot timeout.
+    Starting(WorkerHandle),
+    Running {
+        worker: WorkerHandle,
+        /// If the worker asks to be recycled, its replacement is not forked before this time.
+        replace_at: Instant,
+    },
+    Replacing {
+        old: WorkerHandle,
+        new: WorkerHandle,
+    },
+}
+
+/// The workers of a state, by value or by reference.
+macro_rules! workers_of {
+    ($state:expr) => {{
+        let (first, second) = match $state {
+            SlotState::Empty { .. } => (None, None),
+            SlotState::Starting(worker) | SlotState::Running { worker, .. } => (Some(worker), None),
+            SlotState::Replacing { old, new } => (Some(old), Some(new)),
+        };
+        first.into_iter().chain(second)
+    }};
+}
+
+/// A worker of a slot that has exited.
+pub(crate) struct SlotExit {
+    pub(crate) worker: WorkerHandle,
+    pub(crate) status: ExitStatus,
+    /// It was the replacement of a worker that still serves or has exited too.
+    pub(crate) was_replacement: bool,
+}
+
+impl SlotState {
+    fn of(worker: WorkerHandle) -> SlotState {
+        if worker.is_running() {
+            SlotState::Running { worker, replace_at: Instant::now() }
+        } else {
+            SlotState::Starting(worker)
+        }
+    }
+}
+
 impl Slot {
-    pub(crate) fn vacant() -> Slot {
-        Slot { holder: None, heir: None, not_before: Instant::now(), failures: 0 }
+    pub(crate) fn empty() -> Slot {
+        Slot { state: SlotState::Empty { retry_at: Instant::now() }, failures: 0 }
     }
 
     pub(crate) fn generation(size: usize) -> Generation {
-        std::iter::repeat_with(Slot::vacant).take(size).collect()
+        std::iter::repeat_with(Slot::empty).take(size.max(1)).collect()
     }
 
-    pub(crate) fn is_ready(&self) -> bool {
-        self.holder.as_ref().is_some_and(Process::is_ready)
+    /// Whether a worker of this slot serves.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.state, SlotState::Running { .. } | SlotState::Replacing { .. })
     }
 
-    pub(crate) fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
-        self.holder.iter_mut().chain(&mut self.heir)
+    pub(crate) fn is_replacing(&self) -> bool {
+        matches!(self.state, SlotState::Replacing { .. })
     }
 
-    /// Whether a process is missing here: a holder, or an heir of one that is worn.
-    pub(crate) fn wants_process(&self) -> bool {
-        match &self.holder {
-            Some(holder) => holder.worn && holder.is_ready() && self.heir.is_none(),
-            None => true,
+    pub(crate) fn workers(&self) -> impl Iterator<Item = &WorkerHandle> {
+        workers_of!(&self.state)
+    }
+
+    pub(crate) fn into_workers(self) -> impl Iterator<Item = WorkerHandle> {
+        workers_of!(self.state)
+    }
+
+    fn workers_mut(&mut self) -> impl Iterator<Item = &mut WorkerHandle> {
+        workers_of!(&mut self.state)
+    }
+
+    /// Reads the messages of the slot's workers. Returns whether one of them requested a reload.
+    pub(crate) fn read_messages(&mut self) -> bool {
+        let mut reload_requested = false;
+        for worker in self.workers_mut() {
+            reload_requested |= worker.read_messages();
+        }
+        self.transition(|state| match state {
+            SlotState::Starting(worker) => SlotState::of(worker),
+            state => state,
+        });
+        reload_requested
+    }
+
+    pub(crate) fn enforce_timeouts(&mut self, now: Instant) {
+        self.workers_mut().for_each(|worker| worker.enforce_timeout(now));
+    }
+
+    /// Whether a process must be forked now: for an empty slot, or if `may_replace`, for a worker that is to be recycled.
+    pub(crate) fn needs_process(&self, now: Instant, may_replace: bool) -> bool {
+        match &self.state {
+            SlotState::Empty { retry_at } => *retry_at <= now,
+            SlotState::Running { worker, replace_at } => {
+                may_replace && worker.recycle_requested && *replace_at <= now
+            }
+            SlotState::Starting(_) | SlotState::Replacing { .. } => false,
         }
     }
 
-    /// Puts a newly forked process where it is missing.
-    pub(crate) fn put(&mut self, process: Process) {
-        let place = if self.holder.is_none() { &mut self.holder } else { &mut self.heir };
-        *place = Some(process);
+    /// When `needs_process` or `enforce_timeouts` has something to do. A replacement that is due already waits for another
+    /// one to become ready, and has no deadline.
+    pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let fork = match &self.state {
+            SlotState::Empty { retry_at } => Some(*retry_at),
+            SlotState::Running { worker, replace_at } => {
+                Some(*replace_at).filter(|at| worker.recycle_requested && *at > now)
+            }
+            SlotState::Starting(_) | SlotState::Replacing { .. } => None,
+        };
+        self.workers().filter_map(WorkerHandle::deadline).chain(fork).min()
     }
 
-    /// Lets an heir that is ready follow; the old holder, who is to leave.
-    pub(crate) fn succession(&mut self) -> Option<Process> {
-        let heir = self.heir.take_if(|heir| heir.is_ready())?;
-        self.holder.replace(heir)
+    /// Adds the process that `needs_process` asked for.
+    pub(crate) fn add(&mut self, new: WorkerHandle) {
+        self.transition(|state| match state {
+            SlotState::Running { worker: old, .. } | SlotState::Replacing { old, .. } => {
+                SlotState::Replacing { old, new }
+            }
+            SlotState::Empty { .. } | SlotState::Starting(_) => SlotState::Starting(new),
+        });
     }
 
-    /// Nothing is forked here for a pause that grows with each failure in a row; logs why.
-    pub(crate) fn put_off(&mut self, what: &str) {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
+    /// If the replacement is ready, it takes over the slot. Returns the previous worker, which is to be drained, and the new one.
+    pub(crate) fn take_replaced(&mut self) -> Option<(WorkerHandle, &WorkerHandle)> {
+        let mut replaced = None;
+        self.transition(|state| match state {
+            SlotState::Replacing { old, new } if new.is_running() => {
+                replaced = Some(old);
+                SlotState::of(new)
+            }
+            state => state,
+        });
+        replaced.zip(self.workers().next())
+    }
+
+    /// Removes the workers that have exited. A replacement that is left takes over the slot.
+    pub(crate) fn take_exited(&mut self) -> Vec<SlotExit> {
+        let mut exits = Vec::new();
+        let mut keep = |worker: WorkerHandle, was_replacement| match worker.reap() {
+            None => Some(worker),
+            Some(status) => {
+                exits.push(SlotExit { worker, status, was_replacement });
+                None
+            }
+        };
+        self.transition(|state| match state {
+            SlotState::Empty { retry_at } => SlotState::Empty { retry_at },
+            SlotState::Starting(worker) => keep(worker, false)
+                .map_or_else(|| SlotState::Empty { retry_at: Instant::now() }, SlotState::Starting),
+            SlotState::Running { worker, replace_at } => match keep(worker, false) {
+                Some(worker) => SlotState::Running { worker, replace_at },
+                None => SlotState::Empty { retry_at: replace_at },
+            },
+            SlotState::Replacing { old, new } => {
+                let (new, old) = (keep(new, true), keep(old, false));
+                match (old, new) {
+                    (Some(old), Some(new)) => SlotState::Replacing { old, new },
+                    (Some(worker), None) | (None, Some(worker)) => SlotState::of(worker),
+                    (None, None) => SlotState::Empty { retry_at: Instant::now() },
+                }
+            }
+        });
+        exits
+    }
+
+    /// Decides when the slot's next process is forked after one has exited. Returns the delay.
+    pub(crate) fn plan_restart(&mut self, exit: &SlotExit) -> Duration {
+        let has_replacement = !matches!(self.state, SlotState::Empty { .. });
+        let (uptime, recycle_requested) = (exit.worker.uptime(), exit.worker.recycle_requested);
+        match restart_policy::decide(Exit { uptime, recycle_requested, has_replacement }) {
+            Restart::Now => {
+                self.failures = 0;
+                Duration::ZERO
+            }
+            Restart::BackOff => self.back_off(),
+        }
+    }
+
+    /// Counts a failure. The next process is forked after a delay that grows with the failures in a row. Returns the delay.
+    pub(crate) fn back_off(&mut self) -> Duration {
+        let delay = restart_policy::backoff(self.failures);
+        let not_before = Instant::now() + delay;
         self.failures = self.failures.saturating_add(1);
-        self.not_before = Instant::now() + pause;
-        error!("{what}; a new one starts in {pause:?}");
+        match &mut self.state {
+            SlotState::Empty { retry_at: at } | SlotState::Running { replace_at: at, .. } => *at = not_before,
+            SlotState::Starting(_) | SlotState::Replacing { .. } => {}
+        }
+        delay
     }
 
-    pub(crate) fn forget_failures(&mut self) {
-        self.failures = 0;
+    fn transition(&mut self, next: impl FnOnce(SlotState) -> SlotState) {
+        let placeholder = SlotState::Empty { retry_at: Instant::now() };
+        self.state = next(std::mem::replace(&mut self.state, placeholder));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control_channel::{ChannelToMaster, ToMaster, channel};
+    use rustix::process::Pid;
+
+    /// A worker without a process, and its end of the channel. `reap` takes it for a process that something else has reaped.
+    fn worker(slot: &mut Slot, pid: i32) -> ChannelToMaster {
+        let (to_worker, to_master) = channel().unwrap();
+        slot.add(WorkerHandle::new(Pid::from_raw(pid).unwrap(), to_worker, None));
+        to_master
+    }
+
+    fn pids(slot: &Slot) -> Vec<i32> {
+        slot.workers().map(|worker| worker.pid.as_raw_pid()).collect()
+    }
+
+    const OLD: i32 = i32::MAX - 1;
+    const NEW: i32 = i32::MAX;
+
+    #[test]
+    fn a_worker_that_is_to_be_recycled_serves_until_its_replacement_is_ready() {
+        let mut slot = Slot::empty();
+        assert!(slot.needs_process(Instant::now(), false));
+        let old = worker(&mut slot, OLD);
+        slot.read_messages();
+        assert!(!slot.is_running() && !slot.needs_process(Instant::now(), true));
+        old.send(ToMaster::Ready);
+        slot.read_messages();
+        assert!(slot.is_running() && !slot.needs_process(Instant::now(), true));
+        old.send(ToMaster::RequestRecycle);
+        slot.read_messages();
+        assert!(slot.needs_process(Instant::now(), true) && !slot.needs_process(Instant::now(), false));
+        let new = worker(&mut slot, NEW);
+        assert!(slot.is_running() && slot.is_replacing() && slot.take_replaced().is_none());
+        assert_eq!(pids(&slot), [OLD, NEW]);
+        new.send(ToMaster::Ready);
+        slot.read_messages();
+        let replaced = slot.take_replaced().map(|(old, new)| (old.pid.as_raw_pid(), new.pid.as_raw_pid()));
+        assert_eq!((replaced, pids(&slot)), (Some((OLD, NEW)), vec![NEW]));
+        assert!(slot.is_running() && !slot.is_replacing());
+    }
+
+    #[test]
+    fn a_slot_is_empty_after_an_exit_and_waits_for_its_backoff() {
+        let mut slot = Slot::empty();
+        let _channel = worker(&mut slot, OLD);
+        let exits = slot.take_exited();
+        assert_eq!((exits.len(), exits[0].status, pids(&slot)), (1, ExitStatus::Unknown, vec![]));
+        let now = Instant::now();
+        let delay = slot.plan_restart(&exits[0]);
+        assert!(delay > Duration::ZERO && !slot.needs_process(now, true));
+        let deadline = slot.next_deadline(now).unwrap();
+        assert!(deadline >= now + delay && slot.needs_process(deadline, true));
+    }
+
+    #[test]
+    fn both_workers_of_a_slot_may_exit_and_the_replacement_is_reported_first() {
+        let mut slot = Slot::empty();
+        let old = worker(&mut slot, OLD);
+        old.send(ToMaster::Ready);
+        slot.read_messages();
+        let _new = worker(&mut slot, NEW);
+        let exits: Vec<_> = slot.take_exited().iter().map(|exit| exit.was_replacement).collect();
+        assert_eq!((exits, pids(&slot)), (vec![true, false], vec![]));
     }
 }

@@ -1,4 +1,4 @@
-//! A worker: loads the application, serves, and does as it is ordered.
+//! A worker: loads the application, serves, and carries out commands.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use mlws_server::{Ended, Notice, Server, leave_stuck};
-use mlws_supervisor::{Order, Worker};
+use mlws_supervisor::{Worker, WorkerCommand};
 use pyo3::prelude::*;
 
 use super::{flush_python, house::House};
@@ -19,11 +19,11 @@ use crate::{
     signal_handlers,
 };
 
-/// How long `worker_abort` may take before the worker may be left.
-const A_MOMENT: Duration = Duration::from_millis(500);
+/// How long `worker_abort` may take before the process exits.
+const WORKER_ABORT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Serves until ordered to end. The exit status of the worker.
-pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) -> Result<i32, Refusal> {
+/// Serves until told to exit. Returns the exit status of the worker.
+pub(crate) fn run(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) -> Result<i32, Refusal> {
     let hooks = house.hooks.clone();
     let failed = |error| Refusal::raised(py, "a function of the config file failed", &error);
     hooks.as_ref().map_or(Ok(()), |hooks| hooks.call(py, "born", ())).map_err(failed)?;
@@ -31,8 +31,8 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     let loaded = |hooks: &Arc<Hooks>| hooks.call(py, "loaded", (wsgi.application(),));
     hooks.as_ref().map_or(Ok(()), loaded).map_err(failed)?;
     let cannot = |error| Refusal::System(format!("this worker cannot serve: {error}"));
-    let voice = worker.voice().map_err(cannot)?;
-    signal_handlers::reclaim_term(py);
+    let notifier = worker.notifier().map_err(cannot)?;
+    signal_handlers::reinstall_term_handler(py);
     house.settle(py);
     worker.ready();
     let watch = house.watch.take().filter(|_| worker.number == 0);
@@ -44,12 +44,12 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     let settings = mlws_server::Settings { shares, handover, ..house.server() };
     let overdue = hooks.clone();
     let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| {
-        voice.is_worn();
+        notifier.request_recycle();
         if let (Notice::Overdue, Some(hooks)) = (notice, &overdue) {
-            tell_of_abort(hooks);
+            run_worker_abort_hook(hooks);
         }
     }));
-    match obey(server, Hearer { worker, watcher, access: house.access.clone(), hooks })
+    match watch_commands(server, WorkerControl { worker, watcher, access: house.access.clone(), hooks })
         .and_then(Server::run)
         .map_err(cannot)?
     {
@@ -61,9 +61,9 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     }
 }
 
-/// Whoever hears of a call that takes too long must not wait for ever for the lock that it may hold: the function runs in a thread of
-/// its own, and has a moment before the process may be left.
-fn tell_of_abort(hooks: &Arc<Hooks>) {
+/// A call that takes too long may hold the GIL forever, so the hook runs on its own thread. The process may exit after
+/// `WORKER_ABORT_TIMEOUT`.
+fn run_worker_abort_hook(hooks: &Arc<Hooks>) {
     let hooks = Arc::clone(hooks);
     let (ends, ended) = std::sync::mpsc::channel::<()>();
     let told = std::thread::Builder::new().spawn(move || {
@@ -71,68 +71,69 @@ fn tell_of_abort(hooks: &Arc<Hooks>) {
         drop(ends);
     });
     match told {
-        Ok(_) => drop(ended.recv_timeout(A_MOMENT)),
-        Err(error) => log::error!("worker_abort could not be called: {error}"),
+        Ok(_) => drop(ended.recv_timeout(WORKER_ABORT_TIMEOUT)),
+        Err(error) => log::error!("worker_abort hook failed: cannot start a thread: {error}"),
     }
 }
 
-/// In a worker that forks, the watcher is a process, for there must be one thread only.
+/// In a worker that forks, the watcher is a process, because the worker must have one thread only.
 fn start_watcher(py: Python<'_>, watch: Watch, worker: &Worker, fork: bool) -> Result<Watcher, Refusal> {
-    let voice = worker.voice().map_err(|error| Refusal::System(format!("--reload cannot work: {error}")))?;
-    let ask: Ask = Box::new(move || voice.asks_for_reload());
+    let notifier =
+        worker.notifier().map_err(|error| Refusal::System(format!("--reload cannot work: {error}")))?;
+    let ask: Ask = Box::new(move || notifier.request_reload());
     let started = if fork { watch.in_process(py, &ask) } else { watch.in_thread(ask) };
     started.map_err(|error| Refusal::raised(py, "the files of the application cannot be watched", &error))
 }
 
-/// Who hears the orders of the master.
-struct Hearer {
+/// The commands that the worker receives.
+struct WorkerControl {
     worker: Worker,
     watcher: Option<Watcher>,
     access: Option<Arc<AccessLog>>,
     hooks: Option<Arc<Hooks>>,
 }
 
-impl Hearer {
-    /// Carries out what is no business of the server's.
-    fn next_order(&mut self) -> Option<mlws_server::Order> {
+impl WorkerControl {
+    /// The next command for the server. Commands that do not concern the server are carried out here.
+    fn next_command(&mut self) -> Option<mlws_server::Order> {
         loop {
-            let order = match self.worker.next_order()? {
-                Order::Reopen => {
+            let command = match self.worker.next_command()? {
+                WorkerCommand::ReopenLogs => {
                     logs::reopen(self.access.as_deref());
                     continue;
                 }
-                Order::OneMore | Order::OneFewer => continue, // for a master
-                Order::HandOver => {
+                WorkerCommand::IncreaseWorkers | WorkerCommand::DecreaseWorkers => continue, // for a nested master
+                WorkerCommand::HandOver => {
                     signal_handlers::drain_begins();
                     mlws_server::Order::HandOver
                 }
-                Order::Drain => {
+                WorkerCommand::Drain => {
                     signal_handlers::drain_begins();
                     mlws_server::Order::Drain
                 }
-                Order::Stop => {
+                WorkerCommand::Stop => {
                     if let Some(hooks) = self.hooks.take() {
                         Python::attach(|py| hooks.tell(py, "interrupted", ()));
                     }
                     mlws_server::Order::Stop
                 }
             };
-            self.watcher = None; // whoever is told to end is not to be replaced because of a change
-            return Some(order);
+            self.watcher = None; // a worker that exits does not request a reload
+            return Some(command);
         }
     }
 }
 
-/// Orders show on two descriptors, and either may be the one that has news.
-fn obey(mut server: Server, hearer: Hearer) -> io::Result<Server> {
+/// Commands arrive on two descriptors. Either may be the readable one.
+fn watch_commands(mut server: Server, control: WorkerControl) -> io::Result<Server> {
     let mut descriptors = Vec::new();
-    for descriptor in hearer.worker.orders() {
+    for descriptor in control.worker.command_fds() {
         descriptors.push(descriptor.try_clone_to_owned()?);
     }
-    let hearer = Arc::new(Mutex::new(hearer));
+    let control = Arc::new(Mutex::new(control));
     for descriptor in descriptors {
-        let hearer = Arc::clone(&hearer);
-        let next = move || hearer.lock().unwrap_or_else(PoisonError::into_inner).next_order();
+        let control = Arc::clone(&control);
+        let next = move || control.lock().unwrap_or_else(PoisonError::into_inner).next_command();
         server = server.watch(descriptor, Box::new(next));
     }
     Ok(server)
