@@ -338,7 +338,7 @@ impl Delegate for House<'_> {
                 logs::reopen(self.access.as_deref());
             }
             MasterEvent::WorkerCountChanged { from, to } => {
-                Python::attach(|py| self.tell(py, "resized", (to, from)))
+                Python::attach(|py| self.tell(py, "resized", (to, from)));
             }
             MasterEvent::WorkerForking { age } if self.forks_workers() => {
                 Python::attach(|py| self.tell(py, "forking", (age,)));
