@@ -28,6 +28,8 @@ pub enum Order {
 /// What a server tells its owner, each at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
+    /// All threads exist, and the server serves from now on.
+    Serving,
     /// A call has been inside the app for longer than the timeout. Its client is answered, but the thread is stuck: the process should be
     /// replaced. With one thread it ends by itself within a second, with [`STUCK`](crate::STUCK).
     Overdue,
