@@ -11,7 +11,7 @@ use std::{
 use crate::{
     App, Record, Request, Response,
     connection::{Connection, Next, Phase},
-    fork::Ending,
+    fork::{ChildOutcome, ChildProgress},
     output::Progress,
     response::Start,
     unsent::{Lender, PATIENCE},
@@ -39,11 +39,12 @@ impl Connection {
     }
 
     /// Runs the app and sends the whole answer, blocking. Only a forked child does this.
-    pub(crate) fn run_to_the_end(&mut self, app: &dyn App) -> Next {
-        let mut next = self.run(app, Duty::NONE, None);
+    pub(crate) fn run_to_the_end(&mut self, app: &dyn App, progress: &ChildProgress) -> Next {
+        let duty = Duty::of_child(progress);
+        let mut next = self.run(app, duty, None);
         loop {
             next = match next {
-                Next::Run => self.run(app, Duty::NONE, None),
+                Next::Run => self.run(app, duty, None),
                 Next::Wait if self.phase == Phase::Sending => match self.wire().wait_writable() {
                     Ok(()) => self.send(Instant::now()),
                     Err(_) => self.lose(Instant::now()),
@@ -91,21 +92,21 @@ impl Connection {
     }
 
     /// A child process has answered, or died without.
-    pub(crate) fn after_child(&mut self, ending: Ending, now: Instant) -> Next {
-        match ending {
-            Ending::KeptAlive => {
+    pub(crate) fn after_child(&mut self, outcome: ChildOutcome, now: Instant) -> Next {
+        match outcome {
+            ChildOutcome::KeepAlive => {
                 self.expect_next_request(now);
                 Next::Wait
             }
-            Ending::Closed => self.part(now),
-            Ending::Silent { status, why } => {
+            ChildOutcome::Close => self.part(now),
+            ChildOutcome::NoResponse { status, why } => {
                 self.respond(Response::plain(
                     status,
                     format!("{status} {}: {why}\n", mlws_http1::reason(status)),
                 ));
                 self.send(now)
             }
-            Ending::Cut => {
+            ChildOutcome::Truncated => {
                 self.wire().reset();
                 Next::Close
             }

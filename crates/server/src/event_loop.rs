@@ -20,7 +20,7 @@ use crate::{
     connection::{Connection, Next},
     deadlines::Deadlines,
     doors::Doors,
-    fork::Children,
+    fork::{ChildOutcome, Children},
     settings::House,
     wear::Wear,
     wire::{OtherEnd, Wire},
@@ -28,6 +28,8 @@ use crate::{
 
 const WAKER: usize = 1 << 20;
 const WATCHES: usize = (1 << 20) + 1;
+/// The control channel of children.
+const CONTROL: usize = CHILDREN - 1;
 const CHILDREN: usize = 1 << 24;
 const CONNECTIONS: usize = 1 << 30;
 
@@ -35,8 +37,8 @@ const CONNECTIONS: usize = 1 << 30;
 const ACCEPTS_IN_A_TURN: usize = 64;
 /// How often that is done at the end, while there are more.
 const TURNS_OF_A_DRAIN: usize = 256;
-/// How often children without a pidfd are asked after.
-const ASKING: Duration = Duration::from_millis(10);
+/// How often children without a pidfd are polled.
+const CHILD_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A request that has waited less than this for the app is not worth asking after its client.
 const SOON: Duration = Duration::from_millis(10);
@@ -88,7 +90,11 @@ impl Loop {
             register(registry, watch.descriptor.as_raw_fd(), WATCHES + index, Interest::READABLE)?;
         }
         let children = match house.settings.concurrency {
-            Concurrency::Fork { children, .. } => Some(Children::new(children.max(1), CHILDREN)?),
+            Concurrency::Fork { children, .. } => {
+                let children = Children::new(children.max(1), house.settings.timeout, CHILDREN)?;
+                register(registry, children.control_descriptor(), CONTROL, Interest::READABLE)?;
+                Some(children)
+            }
             _ => None,
         };
         Ok(Self {
@@ -122,9 +128,13 @@ impl Loop {
     /// Blocks until the system has something ready, a deadline comes, or this time has passed. Handles nothing yet.
     pub(crate) fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()> {
         let now = Instant::now();
-        let asking = self.children.as_ref().is_some_and(Children::must_be_asked_after).then_some(ASKING);
-        let paused = self.doors.pause().map(|until| until.saturating_duration_since(now));
-        let wait = [self.deadlines.wait(now), asking, paused, at_most].into_iter().flatten().min();
+        let children = self.children.as_ref();
+        let polling = children.is_some_and(Children::needs_polling).then_some(CHILD_POLL_INTERVAL);
+        let background = children.and_then(Children::next_background_deadline);
+        let [paused, background] = [self.doors.pause(), background]
+            .map(|until| until.map(|until| until.saturating_duration_since(now)));
+        let waits = [self.deadlines.wait(now), polling, paused, background, at_most];
+        let wait = waits.into_iter().flatten().min();
         self.poll_for(wait)
     }
 
@@ -146,7 +156,7 @@ impl Loop {
                 self.go_on(token, now);
             }
         }
-        self.ask_after_children(now);
+        self.check_children(now);
         for token in self.deadlines.take_expired(now) {
             self.time_out(token, now);
         }
@@ -291,6 +301,7 @@ impl Loop {
         match event.token().0 {
             token if token >= CONNECTIONS => self.note(token - CONNECTIONS, event, now),
             token if token >= CHILDREN => self.reap(token - CHILDREN, now),
+            CONTROL => self.read_control_channel(now),
             token if token >= WATCHES => self.obey(token - WATCHES),
             WAKER => {}
             token => self.doors.knock(token),
@@ -329,8 +340,8 @@ impl Loop {
         let Some(slot) = self.slots.get_mut(token) else { return };
         let Some(mut connection) = slot.connection.take() else { return };
         if connection.is_in_child() {
-            let again = self.children.as_mut().and_then(|children| children.time_out(&connection, now));
-            self.deadlines.set(token, again.map(|again| now + again));
+            let again = self.children.as_mut().and_then(|children| children.check_timeout(&connection, now));
+            self.deadlines.set(token, again);
             slot.connection = Some(connection);
             return;
         }
@@ -404,17 +415,32 @@ impl Loop {
 
     fn reap(&mut self, index: usize, now: Instant) {
         let Some(children) = &mut self.children else { return };
-        let Some((token, ending)) = children.reap(index, self.poll.registry()) else { return };
-        let Some(mut connection) = self.slots.get_mut(token).and_then(|slot| slot.connection.take()) else {
-            return;
-        };
-        let next = connection.after_child(ending, now);
-        self.settle(connection, next);
+        if let Some((token, outcome)) = children.reap(index, self.poll.registry()) {
+            self.take_back_from_child(token, outcome, now);
+        }
     }
 
-    fn ask_after_children(&mut self, now: Instant) {
-        if self.children.as_ref().is_some_and(Children::must_be_asked_after) {
-            for index in self.children.as_ref().map(Children::indices).unwrap_or_default() {
+    fn read_control_channel(&mut self, now: Instant) {
+        let mut next = || self.children.as_mut()?.next_released_connection(now);
+        let released: Vec<_> = std::iter::from_fn(&mut next).collect();
+        for (token, outcome) in released {
+            self.take_back_from_child(token, outcome, now);
+        }
+    }
+
+    fn take_back_from_child(&mut self, token: usize, outcome: ChildOutcome, now: Instant) {
+        let connection = self.slots.get_mut(token).and_then(|slot| slot.connection.take());
+        if let Some(mut connection) = connection {
+            let next = connection.after_child(outcome, now);
+            self.settle(connection, next);
+        }
+    }
+
+    fn check_children(&mut self, now: Instant) {
+        let Some(children) = &mut self.children else { return };
+        children.check_background(now);
+        if children.needs_polling() {
+            for index in children.indices() {
                 self.reap(index, now);
             }
         }

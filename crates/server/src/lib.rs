@@ -10,7 +10,7 @@
 //! 5. the connection goes back to the loop, which minds its [`deadlines`].
 //!
 //! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`]; [`networks`] of proxies are believed; a process is [`wear`]ing out;
-//! the house is [`closing`] when nobody can run the loop any more; and a request is a [`rehearsal`] before the first fork.
+//! the house is [`closing`] when nobody can run the loop any more; and [`fork`] has a warm-up request, too.
 
 mod answer;
 mod app;
@@ -26,11 +26,9 @@ mod fork;
 mod line;
 mod listener;
 mod networks;
-mod note;
 mod output;
 mod payload;
 mod receive;
-mod rehearsal;
 mod request;
 mod response;
 mod server;
@@ -46,6 +44,7 @@ mod writer;
 pub use app::App;
 pub use body::RequestBody;
 pub use closing::leave_stuck;
+pub use fork::run_in_discarded_process;
 pub use listener::{Address, AddressError, Listener};
 pub use networks::{NetworkError, Networks};
 pub use payload::{Aborted, Body, Bytes, Stream};
@@ -54,5 +53,5 @@ pub use response::{Record, Response};
 pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use shares::Shares;
-pub use sys::{Atomic, SharedPage};
+pub use sys::{Atomic, SharedPage, leave as exit_now};
 pub use writer::Writer;

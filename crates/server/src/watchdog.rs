@@ -16,6 +16,7 @@ use mlws_http1::Asked;
 
 use crate::{
     App, Request, Response,
+    fork::ChildProgress,
     output::Output,
     wire::{Peer, Wire},
 };
@@ -104,7 +105,10 @@ impl Posts {
 
     /// The post of thread `number`, for code that calls the app more than once.
     pub(crate) fn duty(&self, number: usize) -> Duty<'_> {
-        Duty(self.timeout.and(self.posts.get(number)))
+        match self.timeout.and(self.posts.get(number)) {
+            Some(post) => Duty(Timer::Post(post)),
+            None => Duty::NONE,
+        }
     }
 
     /// Acts on every call that has become overdue; nothing where nobody is watched.
@@ -173,19 +177,36 @@ impl Call {
     }
 }
 
-/// The post of one thread; nothing in a child, whose parent bounds its time.
+/// What measures the time of one call: the post of a thread, or the report of a child to its parent.
 #[derive(Clone, Copy)]
-pub(crate) struct Duty<'a>(Option<&'a Mutex<Post>>);
+pub(crate) struct Duty<'a>(Timer<'a>);
 
-impl Duty<'_> {
-    pub(crate) const NONE: Self = Self(None);
+#[derive(Clone, Copy)]
+enum Timer<'a> {
+    None,
+    Post(&'a Mutex<Post>),
+    Child(&'a ChildProgress),
+}
+
+impl<'a> Duty<'a> {
+    pub(crate) const NONE: Self = Self(Timer::None);
+
+    /// For a child, whose parent enforces the timeout.
+    pub(crate) fn of_child(progress: &'a ChildProgress) -> Self {
+        Self(Timer::Child(progress))
+    }
 
     /// The app is back from one call and goes into the next.
     pub(crate) fn renew(self) {
-        let Some(post) = self.0 else { return };
-        if let Some(call) = lock(post).call.as_mut().filter(|call| !call.overdue) {
-            call.wire.forget_waits();
-            call.since = Instant::now();
+        match self.0 {
+            Timer::None => {}
+            Timer::Child(progress) => progress.start_call(),
+            Timer::Post(post) => {
+                if let Some(call) = lock(post).call.as_mut().filter(|call| !call.overdue) {
+                    call.wire.forget_waits();
+                    call.since = Instant::now();
+                }
+            }
         }
     }
 }

@@ -5,7 +5,10 @@
 use std::{
     io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -20,8 +23,9 @@ use rustix::{
 };
 
 use crate::{
-    note::{Came, Note},
+    fork::{ChildProgress, ResponseProgress},
     settings::House,
+    sys,
 };
 
 /// Who is at the other end, or whom a proxy there speaks for.
@@ -73,7 +77,8 @@ pub(crate) struct Wire {
     pub(crate) peer: Peer,
     pub(crate) listener: usize,
     pub(crate) house: Arc<House>,
-    note: OnceLock<Note>,
+    /// In a forked child: where it reports to its parent.
+    progress: OnceLock<ChildProgress>,
     stage: AtomicU8,
     /// A thread waits for a slow client...
     waits: AtomicBool,
@@ -89,7 +94,7 @@ impl Wire {
             peer,
             listener,
             house,
-            note: OnceLock::new(),
+            progress: OnceLock::new(),
             stage: AtomicU8::new(stage::OPEN),
             waits: AtomicBool::new(false),
             waited: AtomicU64::new(0),
@@ -137,7 +142,11 @@ impl Wire {
     pub(crate) fn wait_writable(&self) -> io::Result<()> {
         let began = Instant::now();
         self.waits.store(true, Ordering::Release);
-        let waited = self.poll_writable(began + self.house.settings.write_timeout);
+        let wait = || self.poll_writable(began + self.house.settings.write_timeout);
+        let waited = match self.progress.get() {
+            Some(progress) => progress.while_waiting_for_client(wait),
+            None => wait(),
+        };
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.waited.fetch_add(micros, Ordering::Relaxed);
         self.waits.store(false, Ordering::Release);
@@ -191,8 +200,8 @@ impl Wire {
         if !self.moves(stage::OPEN, stage::BEGUN) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        if let Some(note) = self.note.get() {
-            note.write(Came::Midway);
+        if let Some(progress) = self.progress.get() {
+            progress.set_response(ResponseProgress::Started);
         }
         Ok(())
     }
@@ -230,9 +239,15 @@ impl Wire {
         self.stage.load(Ordering::Acquire) == stage::FORFEITED
     }
 
-    /// In a forked child: notes there that the response has begun, for the parent to read should the child die.
-    pub(crate) fn note_in(&self, note: Note) {
-        let _ = self.note.set(note);
+    /// In a forked child: reports there from now on that the response has begun, and when this waits for its client.
+    pub(crate) fn report_progress_to(&self, progress: ChildProgress) {
+        let _ = self.progress.set(progress);
+    }
+
+    /// In a forked child: puts a closed connection in the place of the socket, which belongs to the parent from now on.
+    pub(crate) fn release_socket(&self) -> io::Result<()> {
+        let (closed, _) = UnixStream::pair()?;
+        sys::replace_descriptor(&self.socket, &closed)
     }
 
     /// Says that nothing more will be sent.

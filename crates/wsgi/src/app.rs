@@ -40,7 +40,7 @@ use self::{
     failure::Label,
     start_response::{Stage, StartResponse},
 };
-use crate::{ffi, hooks::Hooks, logs::access::AccessLog};
+use crate::{ffi, forked_process::guarded, hooks::Hooks, logs::access::AccessLog, threads};
 
 /// A WSGI application, as the server calls it.
 pub(crate) struct Wsgi {
@@ -55,6 +55,8 @@ pub(crate) struct Wsgi {
     has_gil: bool,
     /// Set in a child that was forked for one request.
     is_child: AtomicBool,
+    /// Set once this process has forked for a request.
+    has_forked: AtomicBool,
     /// Those that no application holds any longer, for the next requests.
     spare: Mutex<Vec<Py<StartResponse>>>,
 }
@@ -98,6 +100,7 @@ impl Wsgi {
             sys: sys.unbind(),
             has_gil,
             is_child: AtomicBool::new(false),
+            has_forked: AtomicBool::new(false),
             spare: Mutex::default(),
         })
     }
@@ -126,8 +129,10 @@ impl Wsgi {
         };
         let kept = self.keeper.as_ref().map(|keeper| (keeper, environ.clone()));
         let (outcome, stage) = start_response.get().lend(py, request, || {
-            let returned = self.application.bind(py).call1((environ, &start_response))?;
-            Answer::of(&returned, self.sendfile)
+            guarded(py, "the application", || {
+                let returned = self.application.bind(py).call1((environ, &start_response))?;
+                Answer::of(&returned, self.sendfile)
+            })
         });
         self.keep(py, start_response);
         if let Some((keeper, environ)) = kept {
@@ -211,6 +216,9 @@ impl App for Wsgi {
     }
 
     fn before_fork(&self) {
+        if !self.has_forked.swap(true, Ordering::Relaxed) {
+            Python::attach(warn_of_threads);
+        }
         ffi::before_fork();
     }
 
@@ -232,6 +240,31 @@ impl App for Wsgi {
                 }
             }
         });
+    }
+
+    fn has_background_threads(&self) -> bool {
+        Python::attach(threads::has_background_threads).unwrap_or_else(|error| {
+            log::warn!("the threads of a request could not be listed: {error}");
+            false
+        })
+    }
+
+    fn join_background_threads(&self) {
+        if let Err(error) = Python::attach(threads::join_background_threads) {
+            log::warn!("the threads of a request could not be joined: {error}");
+        }
+    }
+}
+
+/// Before the first fork for a request: names the threads that no child will have.
+fn warn_of_threads(py: Python<'_>) {
+    let threads = threads::other_threads(py);
+    if !threads.is_empty() {
+        log::warn!(
+            "--fork is used while other threads run in this worker: {}. Requests do not have these threads, and a lock that one \
+             of them holds at the fork is never released there; start threads in the request that needs them",
+            threads.join(", ")
+        );
     }
 }
 

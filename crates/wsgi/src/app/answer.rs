@@ -20,7 +20,7 @@ use super::{
     file_wrapper::FileWrapper,
     start_response::Stage,
 };
-use crate::ffi;
+use crate::{ffi, forked_process::guarded};
 
 /// Lists of pieces up to this many bytes in all are sent as one.
 const JOINED: usize = 64 * 1024;
@@ -154,14 +154,15 @@ impl Pieces {
 
     /// The next piece that is not empty.
     fn pull(&mut self, py: Python<'_>) -> PyResult<Option<PyBackedBytes>> {
-        let rest = self.rest.bind(py);
-        for piece in rest {
-            let piece = bytes(&piece?)?.clone();
-            if !piece.as_bytes().is_empty() {
-                return Ok(Some(piece.into()));
+        guarded(py, "an iterator of a response", || {
+            for piece in self.rest.bind(py) {
+                let piece = bytes(&piece?)?.clone();
+                if !piece.as_bytes().is_empty() {
+                    return Ok(Some(piece.into()));
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        })
     }
 
     fn into_body(mut self, label: Label) -> Body {
@@ -227,8 +228,10 @@ impl Drop for Closing {
     fn drop(&mut self) {
         let Some(iterable) = self.iterable.take() else { return };
         Python::attach(|py| {
-            let close = iterable.bind(py).getattr_opt(intern!(py, "close"));
-            let closed = close.and_then(|close| close.map(|close| close.call0()).transpose());
+            let closed = guarded(py, "close() of a response", || {
+                let close = iterable.bind(py).getattr_opt(intern!(py, "close"))?;
+                close.map(|close| close.call0()).transpose()
+            });
             if let Err(error) = closed {
                 self.report(py, "close() of the answer failed", &error);
             }

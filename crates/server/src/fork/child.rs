@@ -1,0 +1,65 @@
+//! The child's side: one request, from the fork to the exit.
+
+use std::{
+    os::fd::RawFd,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use super::{
+    control::{ChildEvent, ControlChannel},
+    progress::{ChildProgress, ResponseProgress},
+};
+use crate::{
+    App,
+    connection::{Connection, Next},
+    sys,
+};
+
+/// The exit status of a child in which the server itself panicked (`EX_SOFTWARE` of `sysexits.h`).
+const EXIT_PANICKED: i32 = 70;
+
+/// The whole life of a child. `others` are descriptors that belong to the parent alone.
+pub(super) fn answer_and_exit(
+    connection: &mut Connection,
+    app: &dyn App,
+    progress: &ChildProgress,
+    control: &ControlChannel,
+    others: &mut dyn Iterator<Item = RawFd>,
+) -> ! {
+    let answered = catch_unwind(AssertUnwindSafe(|| {
+        app.after_fork_in_child();
+        others.for_each(sys::close_copy);
+        connection.wire().report_progress_to(progress.clone());
+        let next = connection.run_to_the_end(app, progress);
+        app.before_exit_of_child();
+        next
+    }));
+    let Ok(next) = answered else { sys::leave(EXIT_PANICKED) };
+    let keeps_alive = next == Next::Wait && connection.is_between_requests();
+    progress.set_response(if keeps_alive { ResponseProgress::KeepAlive } else { ResponseProgress::Close });
+    let finished = catch_unwind(AssertUnwindSafe(|| {
+        if app.has_background_threads() {
+            run_in_background(connection, app, progress, control);
+        }
+    }));
+    sys::leave(if finished.is_ok() { 0 } else { EXIT_PANICKED })
+}
+
+/// Lets the request's threads finish, after the connection is given back: the client may send its next request meanwhile.
+fn run_in_background(
+    connection: &Connection,
+    app: &dyn App,
+    progress: &ChildProgress,
+    control: &ControlChannel,
+) {
+    // A thread may still ask whether the client is there. To it, this connection is over.
+    if let Err(error) = connection.wire().release_socket() {
+        log::warn!("a child could not release its connection: {error}");
+    }
+    // If it cannot be sent, the parent finds the response complete when this process ends.
+    if let Err(error) = control.send(progress.index(), ChildEvent::ResponseComplete) {
+        log::warn!("a child could not report that its response is complete: {error}");
+    }
+    app.join_background_threads();
+    app.before_exit_of_child();
+}

@@ -1,0 +1,175 @@
+//! What a child reports to its parent through shared memory: how far its response is, and since when it has been inside the
+//! application.
+//!
+//! The exit status cannot carry this: an application may call `os._exit(0)` before anything was sent. Writing to shared memory costs
+//! no system call, so a child can do it for each chunk.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::sys::SharedPage;
+
+/// How far a child's response is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum ResponseProgress {
+    /// Nothing was sent.
+    NotStarted,
+    /// The response is incomplete.
+    Started,
+    /// The response is complete, and the connection may be used again.
+    KeepAlive,
+    /// The response is complete, and the connection must be closed.
+    Close,
+}
+
+/// What `--timeout` has to know about a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallState {
+    /// It waits for its client, which does not count.
+    WaitingForClient,
+    /// It is inside the application, and may stay there for as long as it likes.
+    Unbounded,
+    /// Its present call, or chunk, began then.
+    Since(Instant),
+}
+
+const WAITING_FOR_CLIENT: u64 = 0;
+const UNBOUNDED: u64 = u64::MAX;
+
+/// The reports of all children that may run at once.
+#[derive(Debug)]
+pub(crate) struct ProgressTable {
+    responses: SharedPage<AtomicU8>,
+    /// The state of the present call: one of the two constants, or milliseconds since `epoch`, plus one.
+    calls: SharedPage<AtomicU64>,
+    epoch: Instant,
+}
+
+/// The report of one child.
+#[derive(Debug, Clone)]
+pub(crate) struct ChildProgress {
+    table: Arc<ProgressTable>,
+    index: usize,
+}
+
+impl ProgressTable {
+    pub(crate) fn new(count: usize) -> io::Result<Self> {
+        Ok(Self { responses: SharedPage::new(count)?, calls: SharedPage::new(count)?, epoch: Instant::now() })
+    }
+
+    /// The report of a child that is about to be forked.
+    pub(crate) fn start(table: &Arc<Self>, index: usize) -> ChildProgress {
+        let progress = ChildProgress { table: Arc::clone(table), index };
+        progress.set_response(ResponseProgress::NotStarted);
+        progress.start_call();
+        progress
+    }
+
+    pub(crate) fn response(&self, index: usize) -> ResponseProgress {
+        let value = self.responses.get(index).load(Ordering::Acquire);
+        [ResponseProgress::NotStarted, ResponseProgress::KeepAlive, ResponseProgress::Close]
+            .into_iter()
+            .find(|progress| *progress as u8 == value)
+            .unwrap_or(ResponseProgress::Started)
+    }
+
+    pub(crate) fn call(&self, index: usize) -> CallState {
+        match self.calls.get(index).load(Ordering::Relaxed) {
+            WAITING_FOR_CLIENT => CallState::WaitingForClient,
+            UNBOUNDED => CallState::Unbounded,
+            millis => CallState::Since(self.epoch + Duration::from_millis(millis - 1)),
+        }
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).map_or(1, |millis| millis + 1)
+    }
+}
+
+impl ChildProgress {
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Everything written before this is visible to whoever reads it.
+    pub(crate) fn set_response(&self, progress: ResponseProgress) {
+        self.table.responses.get(self.index).store(progress as u8, Ordering::Release);
+    }
+
+    /// The child enters the application, or asks it for another chunk.
+    pub(crate) fn start_call(&self) {
+        self.calls().store(self.table.millis(Instant::now()), Ordering::Relaxed);
+    }
+
+    /// From now on and until the next call, the application may take as long as it likes.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for event streams"))]
+    pub(crate) fn suspend_timeout(&self) {
+        self.calls().store(UNBOUNDED, Ordering::Relaxed);
+    }
+
+    /// Runs `wait`, which waits for the client. That time does not count as part of the present call.
+    pub(crate) fn while_waiting_for_client<R>(&self, wait: impl FnOnce() -> R) -> R {
+        let before = self.calls().swap(WAITING_FOR_CLIENT, Ordering::Relaxed);
+        let began = Instant::now();
+        let result = wait();
+        let waited = u64::try_from(began.elapsed().as_millis()).unwrap_or(0);
+        let after = match before {
+            WAITING_FOR_CLIENT | UNBOUNDED => before,
+            millis => millis + waited,
+        };
+        self.calls().store(after, Ordering::Relaxed);
+        result
+    }
+
+    fn calls(&self) -> &AtomicU64 {
+        self.table.calls.get(self.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_reports_how_far_its_response_is() {
+        let table = Arc::new(ProgressTable::new(2).unwrap());
+        let (first, second) = (ProgressTable::start(&table, 0), ProgressTable::start(&table, 1));
+        first.set_response(ResponseProgress::Started);
+        second.set_response(ResponseProgress::KeepAlive);
+        assert_eq!(table.response(0), ResponseProgress::Started);
+        assert_eq!(table.response(1), ResponseProgress::KeepAlive);
+        ProgressTable::start(&table, 1);
+        assert_eq!(table.response(1), ResponseProgress::NotStarted);
+    }
+
+    #[test]
+    fn waiting_for_the_client_does_not_count_as_part_of_a_call() {
+        let table = Arc::new(ProgressTable::new(1).unwrap());
+        let progress = ProgressTable::start(&table, 0);
+        let CallState::Since(before) = table.call(0) else { panic!("a child starts inside a call") };
+        progress.while_waiting_for_client(|| {
+            assert_eq!(table.call(0), CallState::WaitingForClient);
+            std::thread::sleep(Duration::from_millis(20));
+        });
+        let CallState::Since(after) = table.call(0) else { panic!("the call goes on after the wait") };
+        assert!(after >= before + Duration::from_millis(20));
+    }
+
+    #[test]
+    fn the_timeout_of_a_call_can_be_suspended_until_the_next_call() {
+        let table = Arc::new(ProgressTable::new(1).unwrap());
+        let progress = ProgressTable::start(&table, 0);
+        progress.suspend_timeout();
+        progress.while_waiting_for_client(|| ());
+        assert_eq!(table.call(0), CallState::Unbounded);
+        progress.start_call();
+        assert!(matches!(table.call(0), CallState::Since(_)));
+    }
+}
