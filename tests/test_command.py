@@ -56,6 +56,8 @@ OPTIONS = [
     "--max-requests-jitter",
     "--max-rss",
     "--pythonpath",
+    "--response-memory",
+    "--response-spool",
     "--statsd-host",
     "--statsd-prefix",
     "--threads",

@@ -47,6 +47,8 @@ def serve(
     limit_request_body: int = 0,
     body_in_memory: int = 524288,
     bodies_in_memory: int = 67108864,
+    response_memory: int | str = "64M",
+    response_spool: int | str = "1G",
     tmp_dir: str | os.PathLike[str] | None = None,
     http_compat: Literal["strict", "gunicorn"] = "strict",
     keep_alive: float = 5,

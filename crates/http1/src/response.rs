@@ -72,6 +72,7 @@ impl std::error::Error for ResponseError {}
 
 /// A response head while it is written.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "which fields were given, not one state")]
 pub struct ResponseHead {
     bytes: Vec<u8>,
     status: u16,
@@ -79,6 +80,7 @@ pub struct ResponseHead {
     close: bool,
     has_date: bool,
     has_server: bool,
+    is_event_stream: bool,
 }
 
 impl ResponseHead {
@@ -109,6 +111,7 @@ impl ResponseHead {
             close: false,
             has_date: false,
             has_server: false,
+            is_event_stream: false,
         })
     }
 
@@ -120,6 +123,11 @@ impl ResponseHead {
     /// The status line and the fields so far, as they will be sent; a Content-Length comes at the end only.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Whether the Content-Type is `text/event-stream` (server-sent events).
+    pub fn is_event_stream(&self) -> bool {
+        self.is_event_stream
     }
 
     /// The Content-Length given by a field, if one was.
@@ -147,6 +155,7 @@ impl ResponseHead {
                 return Ok(());
             }
             10 if is("keep-alive") => return Ok(()),
+            12 if is("content-type") => self.is_event_stream = is_event_stream(value),
             14 if is("content-length") => return self.set_content_length(value),
             16 if is("proxy-connection") => return Ok(()),
             17 if is("transfer-encoding") => return Ok(()),
@@ -226,6 +235,12 @@ impl ResponseHead {
             (None, Version::Http10) => (Framing::close(), false),
         }
     }
+}
+
+/// The media type, without its parameters (RFC 9110, section 8.3).
+fn is_event_stream(content_type: &[u8]) -> bool {
+    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 fn push_decimal(bytes: &mut Vec<u8>, number: u64) {

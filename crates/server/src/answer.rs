@@ -4,86 +4,234 @@
 //! [`Connection::run`] is the only place where app code runs, and no lock of the server is held there.
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
-    time::{Duration, Instant, SystemTime},
+    sync::Arc,
+    time::{Instant, SystemTime},
 };
 
 use crate::{
-    App, Record, Request, Response,
+    Aborted, App, Body, Record, Request, Response, Stream, Writer,
     connection::{Connection, Next, Phase},
     fork::{ChildOutcome, ChildProgress},
-    output::Progress,
     response::Start,
-    unsent::{Lender, PATIENCE},
-    watchdog::Duty,
+    response_writer::{Progress, Spool},
+    writer::{MAX_BYTES_PER_TURN, Room},
 };
 
-/// How many pieces of one stream are sent before other requests have their turn.
-const PIECES_IN_A_TURN: usize = 32;
-/// A piece that was made sooner than this may wait for the next one.
-const QUICK: Duration = Duration::from_micros(200);
+/// What is left to do for a request whose response is produced: where its connection goes, and the application's clean-up
+/// (`close()` of the iterable, then `post_request`), which runs when this is dropped.
+pub(crate) struct Produced {
+    pub(crate) next: Next,
+    pub(crate) on_complete: Option<Box<dyn Send>>,
+}
 
 impl Connection {
-    /// Runs what the app has to do for this connection: answer a request, give pieces of a stream, clean up. With a `lender`, what is
-    /// framed may wait for others.
-    pub(crate) fn run(&mut self, app: &dyn App, duty: Duty<'_>, lender: Option<&Lender<'_>>) -> Next {
-        match self.phase {
-            Phase::Complete => {
-                let response = call(app, &mut self.request);
-                self.respond(response);
-                self.pump(app, duty, lender)
-            }
-            Phase::Ending { lost } => self.finish(app, duty, lost),
-            _ => self.pump(app, duty, lender),
+    /// Has the application answer a complete request, from the call to the last byte of the body. What the client does not read
+    /// meanwhile is left to be sent. With `defer`, what is framed may wait a moment for more, see [`Writer::push`].
+    pub(crate) fn run(&mut self, app: &dyn App, defer: Option<&dyn Fn()>) -> Produced {
+        if self.phase != Phase::Complete {
+            let Phase::Unlogged { lost } = self.phase else {
+                unreachable!("only such connections are ready")
+            };
+            let now = Instant::now();
+            self.write_access_log(app, now);
+            return Produced { next: self.part_or_go_on(now, lost), on_complete: None };
         }
+        self.wire().note_request_complete(self.since);
+        let response = call(app, &mut self.request);
+        let (on_complete, lost) = self.produce(app, response, defer);
+        self.warn_length_mismatch();
+        self.phase = Phase::Sending;
+        self.unlogged = self.house().wants_log && !self.refused;
+        let now = Instant::now();
+        self.write_access_log(app, now);
+        let next = if lost {
+            self.part_or_go_on(now, true)
+        } else if defer.is_some() && self.output.can_batch() {
+            Next::Flush
+        } else {
+            self.try_send(usize::MAX, now).unwrap_or_else(|| {
+                let mut next = Next::Close;
+                app.detached(&mut || next = self.make_room());
+                next
+            })
+        };
+        Produced { next, on_complete }
     }
 
-    /// Runs the app and sends the whole answer, blocking. Only a forked child does this.
-    pub(crate) fn run_to_the_end(&mut self, app: &dyn App, progress: &ChildProgress) -> Next {
-        let duty = Duty::of_child(progress);
-        let mut next = self.run(app, duty, None);
-        loop {
-            next = match next {
-                Next::Run => self.run(app, duty, None),
-                Next::Wait if self.phase == Phase::Sending => match self.wire().wait_writable() {
-                    Ok(()) => self.send(Instant::now()),
-                    Err(_) => self.lose(Instant::now()),
-                },
-                _ => return next,
-            }
-        }
-    }
-
-    /// Takes an answer as this connection's output.
-    pub(crate) fn respond(&mut self, response: Response) {
+    /// Frames the whole response. What is left to clean up, and whether the client is gone.
+    fn produce(
+        &mut self,
+        app: &dyn App,
+        response: Response,
+        defer: Option<&dyn Fn()>,
+    ) -> (Option<Box<dyn Send>>, bool) {
+        let Response { head, body, on_complete } = response;
         let asked = self.request.asked();
-        // An answer to HEAD without a body says nothing of how long the body of GET would be.
-        let length = response.body.length().filter(|length| !asked.is_head || *length > 0);
-        match response.head {
-            Start::Head(head) => {
-                self.output.begin(head, asked, length, &self.request.wire.house);
+        // An answer to HEAD without a body does not tell how long the body of GET would be.
+        let length = body.length().filter(|length| !asked.is_head || *length > 0);
+        let mut writer = match (head, &body) {
+            (Start::Head(head), Body::Stream { .. }) => {
+                Writer::start(&self.request.wire, head, asked, length)
             }
-            Start::Sent(writer) => self.output = writer.output,
+            (Start::Head(head), _) => {
+                self.output.begin(head, asked, length, &self.request.wire.house);
+                self.output.push_body(body);
+                return (on_complete, false);
+            }
+            (Start::Sent(writer), _) => writer,
+        };
+        let stream = match body {
+            Body::Stream { stream, .. } => Some(self.stream(app, &mut writer, stream, defer)),
+            whole => {
+                // An error shows at the end.
+                let _ = writer.with_queue(None, |response| response.push_body(whole));
+                None
+            }
+        };
+        let (output, result) = writer.finish();
+        self.output = output;
+        let on_complete: Option<Box<dyn Send>> = match (stream, on_complete) {
+            (Some(stream), Some(on_complete)) => Some(Box::new((stream, on_complete))),
+            (Some(stream), None) => Some(Box::new(stream)),
+            (None, on_complete) => on_complete,
+        };
+        (on_complete, result.is_err())
+    }
+
+    /// Pulls a stream to its end, as fast as the application produces it. Gives the stream back, to be dropped when the response
+    /// is on its way.
+    fn stream(
+        &self,
+        app: &dyn App,
+        writer: &mut Writer,
+        mut stream: Box<dyn Stream>,
+        defer: Option<&dyn Fn()>,
+    ) -> Box<dyn Stream> {
+        let wire = self.wire();
+        let is_unbounded = writer.is_event_stream() && wire.house.settings.concurrency.may_wait_for_events();
+        while writer.wants_more() {
+            wire.restart_call_timer(Instant::now());
+            if is_unbounded {
+                wire.suspend_call_timer();
+            }
+            let piece = catch_unwind(AssertUnwindSafe(|| stream.next())).unwrap_or(Err(Aborted));
+            let pushed = match piece {
+                Ok(Some(piece)) if piece.as_ref().is_empty() => {
+                    if writer.client_is_gone() {
+                        writer.truncate();
+                        break;
+                    }
+                    continue;
+                }
+                Ok(Some(piece)) => writer.push(piece, defer),
+                Ok(None) => {
+                    writer.end();
+                    break;
+                }
+                Err(Aborted) => {
+                    writer.truncate();
+                    break;
+                }
+            };
+            let made = match pushed {
+                Ok(Room::Full) => {
+                    let mut made = Ok(());
+                    app.detached(&mut || made = writer.make_room());
+                    made
+                }
+                pushed => pushed.map(drop),
+            };
+            if made.is_err() {
+                break;
+            }
         }
-        self.output.take(response.body);
-        self.epilogue = response.epilogue;
-        self.tell_of_length();
+        wire.restart_call_timer(Instant::now());
+        stream
+    }
+
+    /// Has the application answer, and sends all of it, blocking. Only a forked child does this.
+    pub(crate) fn run_to_the_end(&mut self, app: &dyn App, progress: &ChildProgress) -> Next {
+        let Produced { mut next, on_complete } = self.run(app, None);
+        while next == Next::Wait && self.phase == Phase::Sending {
+            next = match self.wire().wait_writable() {
+                Ok(()) => self.try_send(usize::MAX, Instant::now()).unwrap_or(Next::Wait),
+                Err(_) => self.lose(Instant::now()),
+            };
+        }
+        progress.start_call(Instant::now());
+        drop(on_complete);
+        next
+    }
+
+    /// Takes a response of the server's own as this connection's output.
+    pub(crate) fn respond(&mut self, response: Response) {
+        if let Start::Head(head) = response.head {
+            self.output.begin(head, self.request.asked(), response.body.length(), &self.request.wire.house);
+        }
+        self.output.push_body(response.body);
         self.unlogged = self.house().wants_log && !self.refused;
         self.phase = Phase::Sending;
     }
 
-    /// Sends what is framed, as far as the socket takes it. Runs in the loop; what needs the app becomes [`Next::Run`].
+    /// Sends what is framed, as far as the socket takes it and others can wait. Runs in the event loop.
     pub(crate) fn send(&mut self, now: Instant) -> Next {
+        self.try_send(MAX_BYTES_PER_TURN, now).unwrap_or_else(|| {
+            // Only small responses are sent from here for the first time, so little is written.
+            match self.spill() {
+                Ok(()) => self.try_send(MAX_BYTES_PER_TURN, now).unwrap_or(Next::Wait),
+                Err(error) => {
+                    log::warn!("spooling a response failed, so its connection is closed: {error}");
+                    self.end(now, true)
+                }
+            }
+        })
+    }
+
+    /// Nothing if the socket takes no more and there is no memory left for the rest.
+    fn try_send(&mut self, limit: usize, now: Instant) -> Option<Next> {
         self.writable = false;
-        match self.output.write(&self.request.wire) {
-            Ok(Progress::Sent) if self.output.is_streaming() => Next::Run,
-            Ok(Progress::Sent) => self.end(now, false),
+        let progress = self.output.write(&self.request.wire, limit);
+        self.output.release_memory();
+        match progress {
+            Ok(Progress::Sent) => Some(self.end(now, false)),
             Ok(Progress::Blocked) => {
                 self.since = now;
-                Next::Wait
+                self.output.reserve_memory(&self.request.wire.house).then_some(Next::Wait)
             }
-            Err(_) => self.end(now, true),
+            Ok(Progress::Paused) => {
+                (self.writable, self.since) = (true, now);
+                Some(Next::Wait)
+            }
+            Err(_) => Some(self.end(now, true)),
         }
+    }
+
+    /// Moves what the client does not read to a temporary file, or waits for the client where that is not possible. Blocks.
+    fn make_room(&mut self) -> Next {
+        let wire = Arc::clone(&self.request.wire);
+        let mut may_spill = self.output.held() as u64 <= wire.house.settings.response_spool;
+        loop {
+            if may_spill {
+                match self.spill() {
+                    Ok(()) => {}
+                    Err(error) => {
+                        log::warn!("spooling a response failed, so the thread waits for its client: {error}");
+                        may_spill = false;
+                    }
+                }
+            } else if wire.wait_writable().is_err() {
+                return self.end(Instant::now(), true);
+            }
+            if let Some(next) = self.try_send(usize::MAX, Instant::now()) {
+                return next;
+            }
+        }
+    }
+
+    fn spill(&mut self) -> io::Result<()> {
+        self.output.spill(&mut Spool::create(&self.house().settings.temporary)?)
     }
 
     /// The client is gone, or is given up.
@@ -113,82 +261,23 @@ impl Connection {
         }
     }
 
-    /// Sends and pulls in turn until the socket is full, the response complete, or others should have their turn. Pieces that come
-    /// quickly one after the other are sent together; what waits is lent to the lookout while the next one is made.
-    fn pump(&mut self, app: &dyn App, duty: Duty<'_>, lender: Option<&Lender<'_>>) -> Next {
-        let mut now = Instant::now();
-        let (mut since, mut is_quick) = (now, true);
-        for _ in 0..PIECES_IN_A_TURN {
-            if lender.is_some() && self.output.is_whole() {
-                self.tell_log(app, now);
-                return Next::Flush;
-            }
-            let may_wait = is_quick && self.output.has_little() && now < since + PATIENCE;
-            let lender = lender.filter(|_| may_wait);
-            if lender.is_none() {
-                match self.output.write(&self.request.wire) {
-                    Ok(Progress::Sent) if !self.output.is_streaming() => {
-                        return self.finish(app, duty, false);
-                    }
-                    Ok(Progress::Sent) => since = now,
-                    Ok(Progress::Blocked) => return self.wait_for_room(),
-                    Err(_) => return self.finish(app, duty, true),
-                }
-            }
-            duty.renew();
-            if self.output.pull(&self.request.wire, lender).is_err() {
-                // The client gets what the app gave before it failed, as far as there is room.
-                let _ = self.output.write(&self.request.wire);
-                return self.finish(app, duty, true);
-            }
-            self.tell_of_length();
-            let then = std::mem::replace(&mut now, Instant::now());
-            is_quick = now < then + QUICK;
-        }
-        match self.output.write(&self.request.wire) {
-            Ok(Progress::Sent) => Next::Run,
-            Ok(Progress::Blocked) => self.wait_for_room(),
-            Err(_) => self.finish(app, duty, true),
-        }
-    }
-
-    fn wait_for_room(&mut self) -> Next {
-        self.writable = false;
-        self.since = Instant::now();
-        Next::Wait
-    }
-
-    /// The response is over. Where app code or the log is still to run, that happens outside the loop.
+    /// The response is sent, or its client is gone. The access log is the application's, so it is not written in the event loop.
     fn end(&mut self, now: Instant, lost: bool) -> Next {
-        if self.output.is_streaming() || self.epilogue.is_some() || self.unlogged {
-            self.phase = Phase::Ending { lost };
+        if self.unlogged {
+            self.phase = Phase::Unlogged { lost };
             return Next::Run;
         }
-        let cut = self.output.is_cut();
-        self.part_or_go_on(now, lost || cut)
+        self.part_or_go_on(now, lost)
     }
 
-    /// Lets the app clean up, tells the log, and makes ready for what comes next.
-    fn finish(&mut self, app: &dyn App, duty: Duty<'_>, lost: bool) -> Next {
-        let now = Instant::now();
-        let cut = self.output.is_cut();
-        if !(lost || cut) {
-            self.wire().end_response();
-        }
-        duty.renew();
-        drop(self.output.take_stream());
-        drop(self.epilogue.take());
-        self.tell_log(app, now);
-        self.part_or_go_on(now, lost || cut)
-    }
-
-    /// A body that is not as long as the app said is told to the log, once: when the last of it is framed.
-    fn tell_of_length(&self) {
-        if self.output.is_streaming() || !(self.output.overlong || self.output.is_cut()) {
+    /// Logs a body that is longer or shorter than its Content-Length.
+    fn warn_length_mismatch(&self) {
+        let output = &self.output;
+        if !output.exceeds_content_length && (output.is_truncated || !output.is_incomplete()) {
             return;
         }
         let (method, target) = (self.request.method(), self.request.target());
-        if self.output.overlong {
+        if output.exceeds_content_length {
             log::warn!("{method} {target}: the body is longer than its Content-Length; the rest is not sent");
         } else {
             log::warn!(
@@ -197,7 +286,7 @@ impl Connection {
         }
     }
 
-    fn tell_log(&mut self, app: &dyn App, now: Instant) {
+    fn write_access_log(&mut self, app: &dyn App, now: Instant) {
         if std::mem::take(&mut self.unlogged) {
             app.log(&Record {
                 request: &self.request,
@@ -212,12 +301,14 @@ impl Connection {
     }
 
     fn part_or_go_on(&mut self, now: Instant, lost: bool) -> Next {
-        if lost {
+        let is_incomplete = self.output.is_incomplete();
+        if lost || is_incomplete {
             if self.output.ends_by_close() {
                 self.wire().reset();
             }
             return Next::Close;
         }
+        self.wire().end_response();
         let keep_alive = self.output.keep_alive;
         self.request.buffer = self.output.reset();
         if !keep_alive {

@@ -2,7 +2,12 @@
 //!
 //! The one thing to know: the server never holds a lock while it is inside an app. An app may block, panic or fork.
 
+use std::{io, thread};
+
 use crate::{Record, Request, Response};
+
+/// As much stack as the first thread of a process usually has; deep templates need it.
+pub const STACK_SIZE: usize = 8 << 20;
 
 /// Answers requests. Every `Fn(&mut Request) -> Response` is one.
 ///
@@ -20,6 +25,20 @@ pub trait App: Send + Sync {
     fn detached(&self, wait: &mut (dyn FnMut() + Send)) {
         wait();
     }
+
+    /// Runs everything that belongs to one request in the calling thread: the call, the stream, the completion callback and the
+    /// access log (Python: within a context of its own).
+    fn in_request(&self, run: &mut dyn FnMut()) {
+        run();
+    }
+
+    /// Starts a thread that runs `main` and serves requests (Python: one that the `threading` module knows).
+    fn spawn(&self, name: String, main: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        thread::Builder::new().name(name).stack_size(STACK_SIZE).spawn(main).map(drop)
+    }
+
+    /// Runs the signal handlers of the application that are pending, in its main thread.
+    fn check_signals(&self) {}
 
     /// Whether only one attached thread runs at a time (a global interpreter lock).
     fn one_at_a_time(&self) -> bool {

@@ -11,7 +11,7 @@ use std::{
 
 use mlws_http1::Parser;
 
-use crate::{Request, output::Output, settings::House, wire::Wire};
+use crate::{Request, response_writer::ResponseWriter, settings::House, wire::Wire};
 
 /// How long a client may take to close its side, or go on sending, before the connection is closed under it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -28,8 +28,7 @@ pub(crate) struct Connection {
     pub(crate) token: usize,
     pub(crate) request: Request,
     pub(crate) parser: Parser,
-    pub(crate) output: Output,
-    pub(crate) epilogue: Option<Box<dyn Send>>,
+    pub(crate) output: ResponseWriter,
     pub(crate) phase: Phase,
     /// How many bytes of the request's buffer the parser has consumed.
     pub(crate) parsed: usize,
@@ -62,8 +61,9 @@ pub(crate) enum Phase {
     Complete,
     /// The response is being sent.
     Sending,
-    /// Only app code is left to run: an epilogue, or the end of a stream nobody reads any more.
-    Ending {
+    /// The response is over, but for the access log, which is written by the application. Only for a response that the server
+    /// itself gave in place of a child process.
+    Unlogged {
         lost: bool,
     },
     /// A child process answers.
@@ -96,8 +96,7 @@ impl Connection {
             token,
             request,
             parser: Parser::new(limits),
-            output: Output::default(),
-            epilogue: None,
+            output: ResponseWriter::default(),
             phase: Phase::Head,
             parsed: 0,
             since: now,
@@ -149,7 +148,7 @@ impl Connection {
             Phase::InChild => {
                 return settings.timeout.map(|timeout| self.since + timeout);
             }
-            Phase::Complete | Phase::Ending { .. } => return None,
+            Phase::Complete | Phase::Unlogged { .. } => return None,
         };
         Some(self.since + wait)
     }
@@ -190,15 +189,6 @@ impl Connection {
 
     pub(crate) fn is_in_child(&self) -> bool {
         self.phase == Phase::InChild
-    }
-
-    /// Ends it for the client, and forgets what the app has in it: to drop that would be to run app code.
-    pub(crate) fn abandon(self: Box<Self>) {
-        if self.phase == Phase::Sending {
-            self.wire().reset();
-        }
-        self.wire().hang_up();
-        std::mem::forget(self);
     }
 
     pub(crate) fn wire(&self) -> &Wire {

@@ -1,6 +1,6 @@
 //! The loop: waits for sockets, accepts, lets connections go on, and keeps what is ready for the app.
 //!
-//! It is a thing, not a thread: whoever holds it (see `crew`) runs it. It never runs app code. A connection that is in the app
+//! It is a thing, not a thread: whoever holds it (see `thread_pool`) runs it. It never runs app code. A connection that is in the app
 //! is out of the loop's hands, box and all; what its socket does meanwhile is noted in its slot.
 
 use std::{
@@ -23,7 +23,7 @@ use crate::{
     fork::{ChildOutcome, Children},
     settings::House,
     wear::Wear,
-    wire::{OtherEnd, Wire},
+    wire::{HALF_CLOSE, OtherEnd, Wire},
 };
 
 const WAKER: usize = 1 << 20;
@@ -42,9 +42,6 @@ const CHILD_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A request that has waited less than this for the app is not worth asking after its client.
 const SOON: Duration = Duration::from_millis(10);
-/// A client that sends its request and then half-closes does both within this time. One that ends its side later has given up.
-const HALF_CLOSE: Duration = Duration::from_secs(1);
-
 /// Told when its descriptor is readable; what it answers is obeyed.
 pub(crate) struct Watch {
     pub(crate) descriptor: OwnedFd,
@@ -58,7 +55,7 @@ pub(crate) struct Loop {
     doors: Doors,
     watches: Vec<Watch>,
     slots: Slab<Slot>,
-    /// Connections whose request, stream or epilogue waits for the app.
+    /// Connections whose request, stream or access log waits for the app.
     ready: VecDeque<Box<Connection>>,
     /// Connections that can go on without another event.
     again: VecDeque<usize>,
@@ -125,21 +122,36 @@ impl Loop {
         Ok(!self.events.is_empty())
     }
 
-    /// Blocks until the system has something ready, a deadline comes, or this time has passed. Handles nothing yet.
-    pub(crate) fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+    /// Blocks until the system has something ready, a deadline comes, or this time has passed. Handles nothing yet. False if a signal or
+    /// `at_most` ended the wait, and nothing is to be done.
+    pub(crate) fn wait(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
         let now = Instant::now();
         let children = self.children.as_ref();
         let polling = children.is_some_and(Children::needs_polling).then_some(CHILD_POLL_INTERVAL);
         let background = children.and_then(Children::next_background_deadline);
         let [paused, background] = [self.doors.pause(), background]
             .map(|until| until.map(|until| until.saturating_duration_since(now)));
-        let waits = [self.deadlines.wait(now), polling, paused, background, at_most];
-        let wait = waits.into_iter().flatten().min();
-        self.poll_for(wait)
+        let due = [self.deadlines.wait(now), polling, paused, background].into_iter().flatten().min();
+        self.poll_for([due, at_most].into_iter().flatten().min())?;
+        Ok(!self.events.is_empty() || due.is_some_and(|due| now.elapsed() >= due))
     }
 
-    /// Lets every connection that has something to do go on, as far as it can without the app.
+    /// Lets every connection that has something to do go on, as far as it can without the app, and accepts new ones.
     pub(crate) fn turn(&mut self) {
+        let now = self.serve_events();
+        for index in 0..self.doors.len() {
+            self.accept(index, now);
+        }
+        self.go_on_without_events(now);
+    }
+
+    /// The same without accepting: where no thread is free, another worker may be.
+    pub(crate) fn turn_without_accepting(&mut self) {
+        let now = self.serve_events();
+        self.go_on_without_events(now);
+    }
+
+    fn serve_events(&mut self) -> Instant {
         let now = Instant::now();
         self.turns = (now, self.turns.0);
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
@@ -148,9 +160,10 @@ impl Loop {
         }
         events.clear();
         self.events = events;
-        for index in 0..self.doors.len() {
-            self.accept(index, now);
-        }
+        now
+    }
+
+    fn go_on_without_events(&mut self, now: Instant) {
         for _ in 0..self.again.len() {
             if let Some(token) = self.again.pop_front() {
                 self.go_on(token, now);
@@ -172,6 +185,11 @@ impl Loop {
         !self.ready.is_empty()
     }
 
+    /// Since when the oldest request in the queue has waited.
+    pub(crate) fn oldest_ready(&self) -> Option<Instant> {
+        self.ready.front().map(|connection| connection.since)
+    }
+
     /// The next connection that needs the app.
     pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
         if self.children.as_ref().is_some_and(|children| !children.has_room()) {
@@ -189,13 +207,8 @@ impl Loop {
     pub(crate) fn turn_away(&mut self) {
         let now = Instant::now();
         for mut connection in std::mem::take(&mut self.ready) {
-            if connection.is_complete() {
-                let next = connection.refuse(503, "the application is stuck", now);
-                self.settle(connection, next);
-            } else {
-                self.close_slot(&connection);
-                connection.abandon();
-            }
+            let next = connection.refuse(503, "the application is stuck", now);
+            self.settle(connection, next);
         }
     }
 
@@ -321,11 +334,17 @@ impl Loop {
             connection.writable |= std::mem::take(&mut slot.writable);
             connection.peer_done |= slot.peer_done.is_some();
             self.go_on(token, now);
+        } else if self.house.writers.on_event(token, peer_done.then_some(now)) {
+            self.again.push_back(token);
         }
     }
 
     fn go_on(&mut self, token: usize, now: Instant) {
         let Some(mut connection) = self.slots.get_mut(token).and_then(|slot| slot.connection.take()) else {
+            // Its thread produces a response, of which more could be sent than one turn allows.
+            if self.slots.contains(token) && self.house.writers.on_event(token, None) {
+                self.again.push_back(token);
+            }
             return;
         };
         connection.clothe(&mut self.spare);
@@ -362,7 +381,7 @@ impl Loop {
         self.ready.push_back(connection);
     }
 
-    /// With every child busy, epilogues and logs of this process still run.
+    /// With every child busy, the access log is still written.
     fn first_that_needs_no_child(&mut self) -> Option<Box<Connection>> {
         let at = self.ready.iter().position(|connection| !connection.is_complete())?;
         self.ready.remove(at)
@@ -380,9 +399,10 @@ impl Loop {
         true
     }
 
-    fn welcome(&mut self, wire: Wire, now: Instant) -> io::Result<()> {
+    fn welcome(&mut self, mut wire: Wire, now: Instant) -> io::Result<()> {
         let entry = self.slots.vacant_entry();
         let token = entry.key();
+        wire.token = token;
         register(
             self.poll.registry(),
             wire.as_fd().as_raw_fd(),

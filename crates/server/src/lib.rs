@@ -4,46 +4,43 @@
 //!
 //! 1. [`event_loop`] wakes and lets a [`connection`] go on;
 //! 2. [`receive`] reads and parses (the protocol itself is `mlws-http1`), with the body in a [`body`] that fits it;
-//! 3. [`crew`] lends the loop out while a thread is in the app (who is next: [`line`]), or [`fork`] makes a child;
-//! 4. [`answer`] calls the [`App`], and sends its [`Response`] through an [`output`] over the [`wire`];
+//! 3. the [`thread_pool`] has a thread run the request, or [`fork`] makes a child;
+//! 4. [`answer`] calls the [`App`] and produces its [`Response`] through a [`writer`] and a [`response_writer`] over the [`wire`];
 //!    (the [`watchdog`] minds how long that takes);
 //! 5. the connection goes back to the loop, which minds its [`deadlines`].
 //!
 //! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`]; [`networks`] of proxies are believed; a process is [`wear`]ing out;
-//! the house is [`closing`] when nobody can run the loop any more; and [`fork`] has a warm-up request, too.
+//! and [`fork`] has a warm-up request, too.
 
 mod answer;
 mod app;
 mod body;
 mod clock;
-mod closing;
 mod connection;
-mod crew;
 mod deadlines;
 mod doors;
 mod event_loop;
 mod fork;
-mod line;
 mod listener;
+mod memory;
 mod networks;
-mod output;
 mod payload;
 mod receive;
 mod request;
 mod response;
+mod response_writer;
 mod server;
 mod settings;
 mod shares;
 mod sys;
-mod unsent;
+mod thread_pool;
 mod watchdog;
 mod wear;
 mod wire;
 mod writer;
 
-pub use app::App;
+pub use app::{App, STACK_SIZE};
 pub use body::RequestBody;
-pub use closing::leave_stuck;
 pub use fork::run_in_discarded_process;
 pub use listener::{Address, AddressError, Listener};
 pub use networks::{NetworkError, Networks};
@@ -54,4 +51,5 @@ pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use shares::Shares;
 pub use sys::{Atomic, SharedPage, leave as exit_now};
+pub use thread_pool::leave_stuck;
 pub use writer::Writer;

@@ -1,4 +1,4 @@
-//! The body of a response: bytes, a file, or a stream that is pulled when the socket can take more.
+//! The body of a response: bytes, a file, or a stream that the thread of the call pulls to its end.
 
 use std::fs::File;
 
@@ -17,7 +17,7 @@ pub enum Body {
         /// How many bytes.
         length: u64,
     },
-    /// Pieces, pulled one by one; each is sent before the next is asked for.
+    /// Pieces, pulled one by one in the thread of the call, as fast as the application produces them.
     Stream {
         /// Where they come from.
         stream: Box<dyn Stream>,
@@ -38,7 +38,8 @@ pub enum Bytes {
 
 /// A body that is made piece by piece.
 pub trait Stream: Send {
-    /// The next piece, or `None` at the end. It is app code: it may block, and runs without any lock of the server.
+    /// The next piece, or `None` at the end. It is app code: it may block, and runs without any lock of the server. An empty piece
+    /// sends nothing, but shows that the app is alive.
     /// After an error, which the stream has already told the log, the connection is cut so that the client can tell.
     fn next(&mut self) -> Result<Option<Bytes>, Aborted>;
 }

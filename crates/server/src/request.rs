@@ -144,10 +144,28 @@ impl Request {
         self.began
     }
 
-    /// Starts the response now and hands out a [`Writer`] that sends pieces at once, blocking where the client is slow.
-    /// For apps that must push (WSGI's `write()`); others return a [`Response`](crate::Response) and let the server pull.
-    pub fn start(&mut self, head: ResponseHead) -> std::io::Result<Writer> {
-        Writer::start(Arc::clone(&self.wire), head, self.asked())
+    /// Starts the response and hands out a [`Writer`] that sends pieces as they come. For applications that must push (WSGI's
+    /// `write()`); others return a [`Response`](crate::Response) and let the server pull.
+    pub fn start(&mut self, head: ResponseHead) -> Writer {
+        Writer::start(&self.wire, head, self.asked(), None)
+    }
+
+    /// Shows that the application is alive: the time of [`Settings::timeout`](crate::Settings::timeout) starts again.
+    pub fn restart_timeout(&self) {
+        self.wire.restart_call_timer(Instant::now());
+    }
+
+    /// Whether nobody waits for the response any more: the client has reset its connection, or closed its side more than a second
+    /// after its request.
+    pub fn client_has_given_up(&self) -> bool {
+        self.wire.client_has_given_up()
+    }
+
+    /// The next piece is an event that may take as long as it likes, where other threads or processes are left to serve.
+    pub fn wait_for_events(&self) {
+        if self.wire.house.settings.concurrency.may_wait_for_events() {
+            self.wire.suspend_call_timer();
+        }
     }
 
     /// A buffer of the connection to write the response's head into, for [`ResponseHead::reuse`].

@@ -10,7 +10,7 @@ use crate::{Body, Bytes, Request, Writer};
 pub struct Response {
     pub(crate) head: Start,
     pub(crate) body: Body,
-    pub(crate) epilogue: Option<Box<dyn Send>>,
+    pub(crate) on_complete: Option<Box<dyn Send>>,
 }
 
 /// Whether the head is still to be sent, or a [`Writer`] has sent it.
@@ -22,12 +22,12 @@ pub(crate) enum Start {
 impl Response {
     /// A response with this head and body.
     pub fn new(head: ResponseHead, body: Body) -> Self {
-        Self { head: Start::Head(head), body, epilogue: None }
+        Self { head: Start::Head(head), body, on_complete: None }
     }
 
     /// The rest of a response that a [`Writer`] has begun.
     pub fn rest(writer: Writer, body: Body) -> Self {
-        Self { head: Start::Sent(writer), body, epilogue: None }
+        Self { head: Start::Sent(writer), body, on_complete: None }
     }
 
     /// `200 OK` with a text body.
@@ -55,13 +55,13 @@ impl Response {
         Ok(self)
     }
 
-    /// Keeps `epilogue` until the response is sent or the connection lost, and drops it then, exactly once and without any lock
-    /// of the server: the place for an app's own clean-up. A second one follows the first.
+    /// Drops `guard` when the response is on its way or its client is lost: exactly once, in the thread of the call, and without
+    /// any lock of the server. The place for an application's own clean-up. A second guard follows the first.
     #[must_use]
-    pub fn with_epilogue(mut self, epilogue: Box<dyn Send>) -> Self {
-        self.epilogue = Some(match self.epilogue.take() {
-            Some(first) => Box::new((first, epilogue)),
-            None => epilogue,
+    pub fn on_complete(mut self, guard: Box<dyn Send>) -> Self {
+        self.on_complete = Some(match self.on_complete.take() {
+            Some(first) => Box::new((first, guard)),
+            None => guard,
         });
         self
     }

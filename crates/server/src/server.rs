@@ -4,10 +4,10 @@ use std::{io, net::ToSocketAddrs, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use crate::{
     Address, App, Concurrency, Listener, Request, Response, Settings,
-    crew::Crew,
     event_loop::{Loop, Watch},
     fork::run_warmup_request,
     settings::House,
+    thread_pool::ThreadPool,
 };
 
 /// The backlog of a listening socket that nobody gave a number for.
@@ -82,8 +82,8 @@ impl Server {
     /// Serves until ordered to end. Errors only where the system refuses a poll set, a thread or a shared page.
     pub fn run(self) -> io::Result<Ended> {
         let house = Arc::new(House::new(self.settings, self.app.wants_log(), self.app.wants_head()));
-        let the_loop = Loop::new(self.listeners, self.watches, Arc::clone(&house))?;
-        Arc::new(Crew::new(the_loop, self.app, self.notice, &house.settings)?).run()
+        let event_loop = Loop::new(self.listeners, self.watches, Arc::clone(&house))?;
+        Arc::new(ThreadPool::new(event_loop, self.app, self.notice, house)?).run()
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 pub use mlws_http1::Limits;
 use mlws_http1::ProxyVersions;
 
-use crate::{Networks, Shares};
+use crate::{Networks, Shares, writer::ActiveWriters};
 
 /// Settings of one server process.
 #[derive(Clone, Debug)]
@@ -55,6 +55,11 @@ pub struct Settings {
     /// Bytes that longer bodies may take of the memory all the same, of all connections together, as long as there are so few of
     /// them. Only bodies whose length was told beforehand do.
     pub bodies_in_memory: usize,
+    /// Bytes of memory for responses that their clients have not read yet, of all connections together. What does not fit goes to
+    /// unlinked temporary files.
+    pub response_memory: usize,
+    /// The size in bytes of the temporary file of one response; past it the application waits for the client.
+    pub response_spool: u64,
     /// Where the temporary files are made.
     pub temporary: PathBuf,
     /// What the `Server` field says.
@@ -81,6 +86,8 @@ impl Default for Settings {
             queue: 8192,
             body_in_memory: 512 * 1024,
             bodies_in_memory: 64 * 1024 * 1024,
+            response_memory: 64 * 1024 * 1024,
+            response_spool: 1024 * 1024 * 1024,
             temporary: std::env::temp_dir(),
             server_name: "mylittlewebserver".into(),
         }
@@ -111,6 +118,15 @@ pub enum Concurrency {
 }
 
 impl Concurrency {
+    /// Whether a response may hold its thread or process for as long as its events take, because others are left.
+    pub(crate) fn may_wait_for_events(self) -> bool {
+        match self {
+            Self::Inline => false,
+            Self::Threads(threads) => threads > 1,
+            Self::Fork { .. } => true,
+        }
+    }
+
     /// Whether what is ready to be sent may wait a moment for more; a forked child has no lookout.
     pub(crate) fn batches(self) -> bool {
         !matches!(self, Self::Fork { .. })
@@ -128,12 +144,26 @@ pub(crate) struct House {
     pub(crate) draining: AtomicBool,
     /// What is left of [`Settings::bodies_in_memory`].
     pub(crate) room: AtomicUsize,
+    /// What is left of [`Settings::response_memory`].
+    pub(crate) response_memory: AtomicUsize,
+    /// The responses that are being produced.
+    pub(crate) writers: ActiveWriters,
 }
 
 impl House {
     pub(crate) fn new(settings: Settings, wants_log: bool, wants_head: bool) -> Self {
         let limits = Arc::new(settings.limits.clone());
         let room = AtomicUsize::new(settings.bodies_in_memory);
-        Self { settings, limits, wants_log, wants_head, draining: AtomicBool::new(false), room }
+        let response_memory = AtomicUsize::new(settings.response_memory);
+        Self {
+            settings,
+            limits,
+            wants_log,
+            wants_head,
+            draining: AtomicBool::new(false),
+            room,
+            response_memory,
+            writers: ActiveWriters::default(),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The watchdog: since when each thread has been inside the app, and what is done about a call that takes too long.
 //!
 //! A thread enters its *post* before it goes into the app and leaves it when it is back: two uncontended locks, and nobody is
-//! woken. The lookout (see `line`) looks at the posts when a call could be overdue. It holds no lock of the app, so that it
+//! woken. The lookout (see `thread_pool`) looks at the posts when a call could be overdue. It holds no lock of the app, so that it
 //! can still speak and act when nobody else can.
 //!
 //! The one thing to know: what is done about a call is done under the lock of its post, so the call cannot come back
@@ -16,8 +16,7 @@ use mlws_http1::Asked;
 
 use crate::{
     App, Request, Response,
-    fork::ChildProgress,
-    output::Output,
+    response_writer::ResponseWriter,
     wire::{Peer, Wire},
 };
 
@@ -71,7 +70,7 @@ impl Posts {
         if self.timeout.is_none() {
             return;
         }
-        request.wire.forget_waits();
+        request.wire.restart_call_timer(now);
         let wire = Arc::clone(&request.wire);
         let asked = Asked { is_head: request.is_head, version: request.version(), keep_alive: false };
         let mut post = lock(&self.posts[number]);
@@ -98,16 +97,8 @@ impl Posts {
         }
         let mut post = lock(&self.posts[number]);
         if let Some(call) = post.call.take().filter(|call| call.overdue) {
-            let took = call.since.elapsed().as_secs_f64();
+            let took = call.started().map_or(0.0, |started| started.elapsed().as_secs_f64());
             log::warn!("{} is back after {took:.1} s", post.line.escape_ascii());
-        }
-    }
-
-    /// The post of thread `number`, for code that calls the app more than once.
-    pub(crate) fn duty(&self, number: usize) -> Duty<'_> {
-        match self.timeout.and(self.posts.get(number)) {
-            Some(post) => Duty(Timer::Post(post)),
-            None => Duty::NONE,
         }
     }
 
@@ -120,14 +111,14 @@ impl Posts {
             let mut post = lock(post);
             let Post { call: Some(call), line } = &mut *post else { continue };
             if !call.overdue {
-                let due = call.wire.waits().map_or(now + SOON, |waited| call.since + timeout + waited);
+                let due = call.due(timeout, now);
                 if due > now {
                     seen.next = seen.next.min(due);
                     continue;
                 }
                 call.overdue = true;
                 seen.fresh += 1;
-                tell(line, &call.wire.peer, now - call.since);
+                tell(line, &call.wire.peer, now - call.started().unwrap_or(now));
                 app.show_stacks();
                 call.give_up();
             }
@@ -167,47 +158,28 @@ impl Posts {
 }
 
 impl Call {
+    /// Since when the application has been in the present call; nothing if that has no bound. Past the end of the response the
+    /// connection may be at its next request already, so a completion callback counts for itself.
+    fn started(&self) -> Option<Instant> {
+        if self.connection.is_some() { self.wire.call_started() } else { Some(self.since) }
+    }
+
+    /// When the present call is overdue, or has to be looked at again.
+    fn due(&self, timeout: Duration, now: Instant) -> Instant {
+        match (self.started(), self.wire.waits()) {
+            (Some(started), _) if self.connection.is_none() => started + timeout,
+            (Some(started), Some(waited)) => started + timeout + waited,
+            _ => now + SOON,
+        }
+    }
+
     /// Answers in place of the app, or cuts the answer that it has begun.
     fn give_up(&self) {
         if self.connection.is_none() {
             return;
         }
         let text = format!("504 {}: {TOO_LONG}\n", mlws_http1::reason(504));
-        self.wire.forfeit(&Output::framed(Response::plain(504, text), self.asked, &self.wire.house));
-    }
-}
-
-/// What measures the time of one call: the post of a thread, or the report of a child to its parent.
-#[derive(Clone, Copy)]
-pub(crate) struct Duty<'a>(Timer<'a>);
-
-#[derive(Clone, Copy)]
-enum Timer<'a> {
-    None,
-    Post(&'a Mutex<Post>),
-    Child(&'a ChildProgress),
-}
-
-impl<'a> Duty<'a> {
-    pub(crate) const NONE: Self = Self(Timer::None);
-
-    /// For a child, whose parent enforces the timeout.
-    pub(crate) fn of_child(progress: &'a ChildProgress) -> Self {
-        Self(Timer::Child(progress))
-    }
-
-    /// The app is back from one call and goes into the next.
-    pub(crate) fn renew(self) {
-        match self.0 {
-            Timer::None => {}
-            Timer::Child(progress) => progress.start_call(),
-            Timer::Post(post) => {
-                if let Some(call) = lock(post).call.as_mut().filter(|call| !call.overdue) {
-                    call.wire.forget_waits();
-                    call.since = Instant::now();
-                }
-            }
-        }
+        self.wire.forfeit(&ResponseWriter::framed(Response::plain(504, text), self.asked, &self.wire.house));
     }
 }
 

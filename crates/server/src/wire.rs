@@ -28,6 +28,9 @@ use crate::{
     sys,
 };
 
+/// A client that sends its request and then half-closes does both within this time. One that ends its side later has given up.
+pub(crate) const HALF_CLOSE: Duration = Duration::from_secs(1);
+
 /// Who is at the other end, or whom a proxy there speaks for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Peer {
@@ -76,6 +79,8 @@ pub(crate) struct Wire {
     socket: OwnedFd,
     pub(crate) peer: Peer,
     pub(crate) listener: usize,
+    /// The number under which the event loop knows the connection.
+    pub(crate) token: usize,
     pub(crate) house: Arc<House>,
     /// In a forked child: where it reports to its parent.
     progress: OnceLock<ChildProgress>,
@@ -84,6 +89,15 @@ pub(crate) struct Wire {
     waits: AtomicBool,
     /// ...and has done so before in this call, for so many microseconds.
     waited: AtomicU64,
+    /// The application was last seen at work on this request so many microseconds after `epoch`.
+    call_started: AtomicU64,
+    /// The present call has no bound: it waits for the next event of a `text/event-stream`.
+    is_unbounded: AtomicBool,
+    epoch: Instant,
+    /// The request was complete so many microseconds after `epoch`.
+    request_complete: AtomicU64,
+    /// The client ended its side so many microseconds after `epoch`; zero if it has not.
+    half_closed: AtomicU64,
 }
 
 impl Wire {
@@ -93,11 +107,17 @@ impl Wire {
             socket,
             peer,
             listener,
+            token: 0,
             house,
             progress: OnceLock::new(),
             stage: AtomicU8::new(stage::OPEN),
             waits: AtomicBool::new(false),
             waited: AtomicU64::new(0),
+            call_started: AtomicU64::new(0),
+            is_unbounded: AtomicBool::new(false),
+            epoch: Instant::now(),
+            request_complete: AtomicU64::new(0),
+            half_closed: AtomicU64::new(0),
         }
     }
 
@@ -123,12 +143,12 @@ impl Wire {
         Ok(rustix::io::retry_on_intr(|| rustix::net::send(&self.socket, bytes, flags))?)
     }
 
-    pub(crate) fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// With `more`, a file follows at once.
+    pub(crate) fn send_vectored(&self, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
         self.begin()?;
+        let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         let none = &mut SendAncillaryBuffer::default();
-        Ok(rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(&self.socket, pieces, none, SendFlags::NOSIGNAL)
-        })?)
+        Ok(rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, pieces, none, flags))?)
     }
 
     /// Sends from a file without bringing its bytes into the process. Moves `offset` on.
@@ -188,9 +208,67 @@ impl Wire {
         (!waits).then(|| Duration::from_micros(self.waited.load(Ordering::Relaxed)))
     }
 
-    /// A new call begins.
-    pub(crate) fn forget_waits(&self) {
+    /// The application goes into a call or shows that it is alive: its time starts again.
+    pub(crate) fn restart_call_timer(&self, now: Instant) {
         self.waited.store(0, Ordering::Relaxed);
+        self.is_unbounded.store(false, Ordering::Relaxed);
+        self.call_started.store(self.micros(now), Ordering::Release);
+        if let Some(progress) = self.progress.get() {
+            progress.start_call(now);
+        }
+    }
+
+    /// From here to the next [`restart_call_timer`](Self::restart_call_timer) the application may take as long as it likes.
+    pub(crate) fn suspend_call_timer(&self) {
+        self.is_unbounded.store(true, Ordering::Release);
+        if let Some(progress) = self.progress.get() {
+            progress.suspend_timeout();
+        }
+    }
+
+    /// Since when the application has been in the present call; nothing if that has no bound.
+    pub(crate) fn call_started(&self) -> Option<Instant> {
+        let started = Duration::from_micros(self.call_started.load(Ordering::Acquire));
+        (!self.is_unbounded.load(Ordering::Acquire)).then(|| self.epoch + started)
+    }
+
+    /// The client was found to send no more.
+    pub(crate) fn note_half_close(&self, now: Instant) {
+        let _ = self.half_closed.compare_exchange(
+            0,
+            self.micros(now).max(1),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+    }
+
+    /// The request was complete at this moment.
+    pub(crate) fn note_request_complete(&self, at: Instant) {
+        self.request_complete.store(self.micros(at), Ordering::Relaxed);
+        self.half_closed.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether nobody waits any more for the response that is being produced. A client may end its side right behind its request
+    /// and still read; one that ends it later, or resets the connection, has given up.
+    pub(crate) fn client_has_given_up(&self) -> bool {
+        match self.other_end() {
+            OtherEnd::There => false,
+            OtherEnd::Gone => true,
+            OtherEnd::Silent => {
+                let half_closed = self.half_closed.load(Ordering::Relaxed);
+                let request = self.request_complete.load(Ordering::Relaxed);
+                half_closed > 0 && Duration::from_micros(half_closed.saturating_sub(request)) > HALF_CLOSE
+            }
+        }
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether this is the copy of a connection in a child process that answers one request.
+    pub(crate) fn is_in_child(&self) -> bool {
+        self.progress.get().is_some()
     }
 
     fn begin(&self) -> io::Result<()> {

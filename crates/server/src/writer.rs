@@ -1,29 +1,344 @@
-//! A response that the app pushes rather than lets be pulled (WSGI's `write()`).
+//! A response whose body is produced piece by piece: by the iterable of an application, or by WSGI's `write()`.
+//!
+//! The thread that produces it pushes pieces as fast as the application makes them. What the socket does not take stays in memory,
+//! then in a temporary file, and the event loop sends it while the thread goes on. Only past those bounds does the thread wait for
+//! its client ([`Writer::make_room`]).
+//!
+//! Invariant: only the producing thread adds to the queue; it, the event loop and the monitor thread take from it, each under the
+//! lock of [`SharedWriter`]. Disk writes happen without that lock.
 
-use std::{io, sync::Arc};
+use std::{
+    collections::HashMap,
+    io,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering, fence},
+    },
+    time::{Duration, Instant},
+};
 
 use mlws_http1::{Asked, ResponseHead};
 
-use crate::{Bytes, output::Output, wire::Wire};
+use crate::{
+    Bytes,
+    response_writer::{Progress, ResponseWriter, Spool},
+    wire::Wire,
+};
 
-/// A response under way: its head is sent, pieces are sent as they come, blocking where the client is slow.
+/// The most bytes of one response that the event loop sends before other connections get their turn.
+pub(crate) const MAX_BYTES_PER_TURN: usize = 512 * 1024;
+/// How long a piece, or a whole small response, may wait to be sent together with others.
+pub(crate) const MAX_FLUSH_DELAY: Duration = Duration::from_millis(1);
+/// A piece that comes sooner than this after the one before may wait for the next one.
+const COALESCE_GAP: Duration = Duration::from_micros(200);
+
+/// A response under way, to which pieces are pushed.
 pub struct Writer {
+    shared: Arc<SharedWriter>,
+    /// Made when the memory for unsent responses is used up.
+    spool: Option<Spool>,
+    /// When the last piece came, and when bytes were last given to the socket.
+    pushed_at: Instant,
+    flushed_at: Instant,
+    /// Pieces have come quickly one after the other since the last flush.
+    is_quick: bool,
+    is_event_stream: bool,
+}
+
+/// The part of a [`Writer`] that others than its thread can reach.
+pub(crate) struct SharedWriter {
     wire: Arc<Wire>,
-    pub(crate) output: Output,
+    state: Mutex<State>,
+    /// The socket may take more than when it was last tried.
+    is_writable: AtomicBool,
+    /// Something is queued that the monitor thread should send if the next piece is long in coming.
+    is_deferred: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    response: ResponseWriter,
+    /// The socket took no more; since then the client has read nothing.
+    blocked_since: Option<Instant>,
+    failure: Option<io::ErrorKind>,
+}
+
+/// Whether a piece fits into the bounds for unsent responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Left,
+    /// [`Writer::make_room`] has to be called before the next piece.
+    Full,
+}
+
+/// The responses that are being produced, by the token of their connection.
+#[derive(Default)]
+pub(crate) struct ActiveWriters(Mutex<HashMap<usize, Arc<SharedWriter>>>);
+
+impl ActiveWriters {
+    /// The socket of this connection may take more, has an error, or its client sends no more. True if there is more to send
+    /// without waiting.
+    pub(crate) fn on_event(&self, token: usize, half_closed: Option<Instant>) -> bool {
+        let writer = lock(&self.0).get(&token).map(Arc::clone);
+        writer.is_some_and(|writer| {
+            if let Some(at) = half_closed {
+                writer.wire.note_half_close(at);
+            }
+            writer.is_writable.store(true, Ordering::SeqCst);
+            writer.send_if_writable(MAX_BYTES_PER_TURN)
+        })
+    }
+
+    /// Sends what waits for further pieces.
+    pub(crate) fn flush_deferred(&self) {
+        let deferred = |writer: &&Arc<SharedWriter>| writer.is_deferred.swap(false, Ordering::SeqCst);
+        let writers: Vec<_> = lock(&self.0).values().filter(deferred).map(Arc::clone).collect();
+        for writer in writers {
+            if let Some(mut state) = writer.try_lock() {
+                state.send(&writer.wire, usize::MAX);
+            }
+            writer.send_if_writable(usize::MAX);
+        }
+    }
+}
+
+impl std::fmt::Debug for ActiveWriters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ActiveWriters({})", lock(&self.0).len())
+    }
 }
 
 impl Writer {
-    /// An error leaves the connection ended: a part of the head may have been sent.
-    pub(crate) fn start(wire: Arc<Wire>, head: ResponseHead, asked: Asked) -> io::Result<Self> {
-        let mut output = Output::default();
-        output.begin(head, asked, None, &wire.house);
-        output.write_blocking(&wire).inspect_err(|_| wire.hang_up())?;
-        Ok(Self { wire, output })
+    /// Queues the head. It is sent together with the first piece.
+    pub(crate) fn start(wire: &Arc<Wire>, head: ResponseHead, asked: Asked, length: Option<u64>) -> Self {
+        let is_event_stream = head.is_event_stream();
+        let mut response = ResponseWriter::default();
+        response.begin(head, asked, length, &wire.house);
+        let state = State { response, ..State::default() };
+        let shared = Arc::new(SharedWriter {
+            wire: Arc::clone(wire),
+            state: Mutex::new(state),
+            is_writable: AtomicBool::new(false),
+            is_deferred: AtomicBool::new(false),
+        });
+        // Before anything is sent: from then on the event loop must find it when the socket takes more.
+        lock(&wire.house.writers.0).insert(wire.token, Arc::clone(&shared));
+        let now = Instant::now();
+        Self { shared, spool: None, pushed_at: now, flushed_at: now, is_quick: true, is_event_stream }
     }
 
-    /// Sends a piece; `TimedOut` past the write timeout. Bytes beyond the Content-Length are not sent.
-    pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        self.output.frame(Bytes::Owned(piece.to_vec()));
-        self.output.write_blocking(&self.wire)
+    /// Sends a piece. What the socket does not take is buffered; past the bounds for that, `wait` is called to run what blocks.
+    /// `BrokenPipe` or another error where the client is gone, `TimedOut` if it reads too slowly. Bytes beyond the Content-Length
+    /// are not sent.
+    pub fn write(&mut self, piece: Bytes, wait: impl FnOnce(&mut (dyn FnMut() + Send))) -> io::Result<()> {
+        self.is_quick = false; // PEP 3333 does not let `write` delay a piece
+        match self.push(piece, None)? {
+            Room::Left => Ok(()),
+            Room::Full => {
+                let mut made = Ok(());
+                wait(&mut || made = self.make_room());
+                made
+            }
+        }
     }
+
+    /// Queues a piece and sends what the socket takes. With `defer`, small pieces that come quickly one after the other are sent
+    /// together, and `defer` is called to have the monitor thread send them if the next one is long in coming.
+    pub(crate) fn push(&mut self, piece: Bytes, defer: Option<&dyn Fn()>) -> io::Result<Room> {
+        self.with_queue(defer, |response| response.push(piece))
+    }
+
+    /// The same for any change of the queue.
+    pub(crate) fn with_queue(
+        &mut self,
+        defer: Option<&dyn Fn()>,
+        change: impl FnOnce(&mut ResponseWriter),
+    ) -> io::Result<Room> {
+        let now = Instant::now();
+        self.is_quick &= now < self.pushed_at + COALESCE_GAP;
+        self.pushed_at = now;
+        let shared = &self.shared;
+        let house = &shared.wire.house;
+        let mut state = shared.lock();
+        state.check(house.settings.write_timeout, now)?;
+        change(&mut state.response);
+        if let Some(defer) = defer.filter(|_| {
+            self.is_quick
+                && state.blocked_since.is_none()
+                && state.response.can_coalesce()
+                && now < self.flushed_at + MAX_FLUSH_DELAY
+        }) {
+            drop(state);
+            if !shared.is_deferred.swap(true, Ordering::SeqCst) {
+                defer();
+            }
+            return Ok(Room::Left);
+        }
+        (self.flushed_at, self.is_quick) = (now, true);
+        if state.blocked_since.is_none() {
+            state.send(&shared.wire, usize::MAX);
+        }
+        let outcome = if let Some(failure) = state.failure {
+            Err(failure.into())
+        } else if state.blocked_since.is_none() || state.response.reserve_memory(house) {
+            Ok(Room::Left)
+        } else {
+            Ok(Room::Full)
+        };
+        drop(state);
+        shared.send_if_writable(usize::MAX);
+        outcome
+    }
+
+    /// Moves what is queued to a temporary file, or waits for the client where that is full or cannot be written. Blocks.
+    pub(crate) fn make_room(&mut self) -> io::Result<()> {
+        let shared = &self.shared;
+        let house = &shared.wire.house;
+        loop {
+            let mut state = shared.lock();
+            state.check(house.settings.write_timeout, Instant::now())?;
+            if state.blocked_since.is_none() || state.response.reserve_memory(house) {
+                return Ok(());
+            }
+            if state.response.spooled() == 0 {
+                self.spool = None; // all of it is sent, so its space is given back
+            }
+            let written = self.spool.as_ref().map_or(0, Spool::size);
+            if written + state.response.held() as u64 <= house.settings.response_spool
+                && !shared.wire.is_in_child()
+            {
+                let mut queue = state.response.take_queue();
+                drop(state);
+                let spilled = spill(&mut queue, &mut self.spool, &house.settings.temporary);
+                let mut state = shared.lock();
+                state.response.restore(queue);
+                // The event loop may have found nothing to send meanwhile.
+                state.send(&shared.wire, usize::MAX);
+                drop(state);
+                shared.send_if_writable(usize::MAX);
+                match spilled {
+                    Ok(()) => return Ok(()),
+                    Err(error) => log::warn!(
+                        "spooling a response failed, so the application waits for its client: {error}"
+                    ),
+                }
+            } else {
+                drop(state);
+            }
+            shared.wire.wait_writable()?;
+            let mut state = shared.lock();
+            state.send(&shared.wire, usize::MAX);
+        }
+    }
+
+    /// The body is complete.
+    pub(crate) fn end(&mut self) {
+        self.shared.lock().response.push_end();
+    }
+
+    /// The body will not be completed: the client must see an unclean end.
+    pub(crate) fn truncate(&mut self) {
+        self.shared.lock().response.is_truncated = true;
+    }
+
+    /// Whether the response has a body, and more of it may be sent.
+    pub(crate) fn wants_more(&self) -> bool {
+        self.shared.lock().response.wants_more()
+    }
+
+    /// Whether it is a stream of server-sent events.
+    pub(crate) fn is_event_stream(&self) -> bool {
+        self.is_event_stream
+    }
+
+    /// Whether nobody is there any more to read the response: a failed send, or a closed connection.
+    pub(crate) fn client_is_gone(&self) -> bool {
+        self.shared.lock().failure.is_some() || self.shared.wire.client_has_given_up()
+    }
+
+    /// Ends the production. The rest of the response, which is left to be sent, or an error where the client is gone.
+    pub(crate) fn finish(self) -> (ResponseWriter, io::Result<()>) {
+        let mut state = self.shared.lock();
+        let result = state.failure.map_or(Ok(()), |failure| Err(failure.into()));
+        (std::mem::take(&mut state.response), result)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        lock(&self.shared.wire.house.writers.0).remove(&self.shared.wire.token);
+    }
+}
+
+impl SharedWriter {
+    /// Sends after an event of the socket. Whoever holds the lock at that moment does it instead, after letting go of the lock:
+    /// the flag is set before the lock is tried, and looked at after the lock was released. True if there is more to send.
+    fn send_if_writable(&self, limit: usize) -> bool {
+        loop {
+            fence(Ordering::SeqCst);
+            if !self.is_writable.load(Ordering::SeqCst) {
+                return false;
+            }
+            let Some(mut state) = self.try_lock() else { return false };
+            self.is_writable.store(false, Ordering::SeqCst);
+            if state.send(&self.wire, limit) {
+                return true;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+impl State {
+    /// Sends what the socket takes. True if the limit ended it.
+    fn send(&mut self, wire: &Wire, limit: usize) -> bool {
+        if self.failure.is_some() || (self.response.is_empty() && self.blocked_since.is_none()) {
+            return false;
+        }
+        match self.response.write(wire, limit) {
+            Ok(Progress::Sent) => self.blocked_since = None,
+            Ok(Progress::Blocked) => self.blocked_since = Some(Instant::now()),
+            Ok(Progress::Paused) => {
+                self.blocked_since = Some(Instant::now());
+                self.response.release_memory();
+                return true;
+            }
+            Err(error) => self.failure = Some(error.kind()),
+        }
+        self.response.release_memory();
+        false
+    }
+
+    /// Why nothing more can be sent, if so.
+    fn check(&mut self, write_timeout: Duration, now: Instant) -> io::Result<()> {
+        if self.blocked_since.is_some_and(|since| now.saturating_duration_since(since) > write_timeout) {
+            self.failure.get_or_insert(io::ErrorKind::TimedOut);
+        }
+        self.failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+}
+
+fn spill(queue: &mut ResponseWriter, spool: &mut Option<Spool>, directory: &Path) -> io::Result<()> {
+    let spool = match spool {
+        Some(spool) => spool,
+        none => none.insert(Spool::create(directory)?),
+    };
+    queue.spill(spool)
+}
+
+/// A lock that stays usable after a panic: what it guards is changed only in steps that leave it whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -259,26 +259,53 @@ fn streaming(left: usize, fail: bool, told: &mpsc::Sender<&'static str>) -> impl
     }
 }
 
+const STREAM: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+const QUICK: &[u8] = b"GET /quick HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+fn read_stream(mut client: TcpStream) {
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert!(answer.ends_with(b"\r\n0\r\n\r\n"));
+    assert!(answer.len() > 64_000_000);
+}
+
 #[test]
-fn a_slow_reader_pauses_its_stream_and_holds_up_nobody() {
-    for concurrency in both_ways() {
+fn a_stream_for_a_slow_reader_is_buffered_to_its_end_and_holds_no_thread() {
+    for (concurrency, response_memory) in [
+        (Concurrency::Inline, 1 << 20),
+        (Concurrency::Threads(4), 1 << 20),
+        (Concurrency::Threads(4), 1 << 30),
+    ] {
         let (told, heard) = mpsc::channel();
-        let server =
-            Running::start(streaming(1000, false, &told), |settings| settings.concurrency = concurrency);
+        let server = Running::start(streaming(1000, false, &told), |settings| {
+            (settings.concurrency, settings.response_memory) = (concurrency, response_memory);
+        });
         let mut slow = server.connect();
-        slow.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-        for _ in 0..50 {
-            let answer = server.talk(b"GET /quick HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-            assert!(answer.ends_with("quick\n"), "{answer}");
-        }
-        let pulled = heard.try_iter().filter(|what| *what == "pulled").count();
-        assert!(pulled < 400, "{pulled} of 1000 pieces were pulled for a client that reads nothing");
-        let mut answer = Vec::new();
-        slow.read_to_end(&mut answer).unwrap();
-        assert!(answer.ends_with(b"\r\n0\r\n\r\n"));
-        assert!(answer.len() > 64_000_000);
+        slow.write_all(STREAM).unwrap();
         assert_eq!(heard.iter().find(|what| *what == "dropped"), Some("dropped"));
+        let answer = server.talk(QUICK);
+        assert!(answer.ends_with("quick\n"), "{answer}");
+        read_stream(slow);
     }
+}
+
+#[test]
+fn past_its_bounds_a_stream_waits_for_its_reader_while_other_threads_serve() {
+    let (told, heard) = mpsc::channel();
+    let server = Running::start(streaming(1000, false, &told), |settings| {
+        settings.concurrency = Concurrency::Threads(4);
+        (settings.response_memory, settings.response_spool) = (1 << 20, 4 << 20);
+    });
+    let mut slow = server.connect();
+    slow.write_all(STREAM).unwrap();
+    for _ in 0..50 {
+        let answer = server.talk(QUICK);
+        assert!(answer.ends_with("quick\n"), "{answer}");
+    }
+    let pulled = heard.try_iter().filter(|what| *what == "pulled").count();
+    assert!(pulled < 400, "{pulled} of 1000 pieces were pulled for a client that reads nothing");
+    read_stream(slow);
+    assert_eq!(heard.iter().find(|what| *what == "dropped"), Some("dropped"));
 }
 
 #[test]
@@ -413,7 +440,7 @@ impl Drop for SlowCompletion {
 
 #[test]
 fn a_thread_that_finishes_its_completion_callback_wakes_a_leader_that_has_requests_queued() {
-    let app = |_: &mut Request| Response::text("ok\n").with_epilogue(Box::new(SlowCompletion));
+    let app = |_: &mut Request| Response::text("ok\n").on_complete(Box::new(SlowCompletion));
     let server = Running::start(app, |settings| {
         settings.concurrency = Concurrency::Threads(2);
         // No deadline may wake the leader by chance.

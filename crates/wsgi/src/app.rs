@@ -25,13 +25,20 @@ mod names;
 mod proxies;
 mod start_response;
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use mlws_server::{App, Record, Request, Response};
-use pyo3::{intern, prelude::*, types::PyString};
+use pyo3::{
+    IntoPyObjectExt, intern,
+    prelude::*,
+    types::{IntoPyDict, PyCFunction, PyString},
+};
 
 pub(crate) use self::proxies::{HeaderMap, Proxies};
 use self::{
@@ -131,7 +138,8 @@ impl Wsgi {
         let (outcome, stage) = start_response.get().lend(py, request, || {
             guarded(py, "the application", || {
                 let returned = self.application.bind(py).call1((environ, &start_response))?;
-                Answer::of(&returned, self.sendfile)
+                start_response.get().expect_events(py);
+                Answer::of(&returned, self.sendfile, &|| start_response.get().is_alive(py))
             })
         });
         self.keep(py, start_response);
@@ -187,6 +195,46 @@ impl App for Wsgi {
 
     fn attached(&self, serve: &mut dyn FnMut()) {
         Python::attach(|_| serve());
+    }
+
+    /// In a copy of the thread's context, so that what a request sets in context variables ends with it.
+    fn in_request(&self, run: &mut dyn FnMut()) {
+        Python::attach(|py| ffi::in_own_context(py, run));
+    }
+
+    /// As a thread of the `threading` module, so that its hooks for profilers and debuggers apply, and `current_thread()` has a name.
+    fn spawn(&self, name: String, main: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        Python::attach(|py| {
+            let main = Mutex::new(Some(main));
+            let target = PyCFunction::new_closure(py, None, None, move |_, _| {
+                if let Some(main) = main.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    main();
+                }
+            })?;
+            let threading = py.import("threading")?;
+            let before = threading.call_method1("stack_size", (mlws_server::STACK_SIZE,))?;
+            let settings =
+                [("name", name.into_bound_py_any(py)?), ("target", target.into_any())].into_py_dict(py)?;
+            settings.set_item("daemon", true)?; // the server waits for its threads itself, and not for one that is stuck
+            let thread = threading.call_method("Thread", (), Some(&settings))?;
+            let started = thread.call_method0("start");
+            threading.call_method1("stack_size", (before,))?;
+            started?;
+            // Threads that requests start inherit this, and are to be waited for unless the application says otherwise.
+            thread.setattr("_daemonic", false)
+        })
+        .map_err(|error: PyErr| io::Error::other(error.to_string()))
+    }
+
+    fn check_signals(&self) {
+        Python::attach(|py| {
+            if let Err(error) = guarded(py, "a signal handler", || py.check_signals()) {
+                log::error!(
+                    "a signal handler of the application failed\n{}",
+                    crate::refusal::traceback(py, &error)
+                );
+            }
+        });
     }
 
     fn detached(&self, wait: &mut (dyn FnMut() + Send)) {

@@ -112,6 +112,36 @@ pub(crate) fn is_attached() -> bool {
     unsafe { ffi::PyGILState_Check() == 1 }
 }
 
+/// Runs `run` in a copy of the calling thread's context (PEP 567), also if it panics. Where Python has no memory for a context, in
+/// the thread's own.
+pub(crate) fn in_own_context(py: Python<'_>, run: &mut dyn FnMut()) {
+    struct Entered<'py>(Bound<'py, PyAny>);
+
+    impl Drop for Entered<'_> {
+        fn drop(&mut self) {
+            // SAFETY: the thread is attached, and this context is the one that it entered last.
+            if unsafe { ffi::PyContext_Exit(self.0.as_ptr()) } < 0 {
+                PyErr::take(self.0.py());
+                log::error!("leaving the context of a request failed");
+            }
+        }
+    }
+
+    // SAFETY: the thread is attached; the result is a new context, or null with an exception set.
+    let context = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) };
+    let entered = context.and_then(|context| {
+        // SAFETY: the thread is attached, and the context is new, so nobody has entered it.
+        match unsafe { ffi::PyContext_Enter(context.as_ptr()) } {
+            0 => Ok(Entered(context)),
+            _ => Err(PyErr::fetch(py)),
+        }
+    });
+    if let Err(error) = &entered {
+        log::error!("making a context for a request failed: {error}");
+    }
+    run();
+}
+
 /// A descriptor of our own for the file behind one that Python code holds.
 pub(crate) fn duplicate(_py: Python<'_>, descriptor: RawFd) -> io::Result<OwnedFd> {
     if descriptor < 0 {

@@ -118,7 +118,7 @@ impl Told {
     /// After the response is sent, or its client lost.
     pub(crate) fn after(mut self, response: Response) -> Response {
         self.head = response.head().map(<[u8]>::to_vec).unwrap_or_default();
-        response.with_epilogue(Box::new(self))
+        response.on_complete(Box::new(self))
     }
 }
 

@@ -30,7 +30,8 @@ pub(super) fn answer_and_exit(
         app.after_fork_in_child();
         others.for_each(sys::close_copy);
         connection.wire().report_progress_to(progress.clone());
-        let next = connection.run_to_the_end(app, progress);
+        let mut next = Next::Close;
+        app.in_request(&mut || next = connection.run_to_the_end(app, progress));
         app.before_exit_of_child();
         next
     }));

@@ -68,7 +68,7 @@ impl ProgressTable {
     pub(crate) fn start(table: &Arc<Self>, index: usize) -> ChildProgress {
         let progress = ChildProgress { table: Arc::clone(table), index };
         progress.set_response(ResponseProgress::NotStarted);
-        progress.start_call();
+        progress.start_call(Instant::now());
         progress
     }
 
@@ -104,12 +104,11 @@ impl ChildProgress {
     }
 
     /// The child enters the application, or asks it for another chunk.
-    pub(crate) fn start_call(&self) {
-        self.calls().store(self.table.millis(Instant::now()), Ordering::Relaxed);
+    pub(crate) fn start_call(&self, now: Instant) {
+        self.calls().store(self.table.millis(now), Ordering::Relaxed);
     }
 
     /// From now on and until the next call, the application may take as long as it likes.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for event streams"))]
     pub(crate) fn suspend_timeout(&self) {
         self.calls().store(UNBOUNDED, Ordering::Relaxed);
     }
@@ -169,7 +168,7 @@ mod tests {
         progress.suspend_timeout();
         progress.while_waiting_for_client(|| ());
         assert_eq!(table.call(0), CallState::Unbounded);
-        progress.start_call();
+        progress.start_call(Instant::now());
         assert!(matches!(table.call(0), CallState::Since(_)));
     }
 }

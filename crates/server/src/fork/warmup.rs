@@ -16,7 +16,6 @@ use crate::{
     connection::{Connection, Next, Phase},
     settings::House,
     sys::{self, Forked},
-    watchdog::Duty,
     wire::{Peer, Wire},
 };
 
@@ -38,7 +37,11 @@ pub(crate) fn run_warmup_request(
     let mut response = Vec::new();
     loop {
         next = match next {
-            Next::Run => connection.run(app, Duty::NONE, None),
+            Next::Run => {
+                let mut next = Next::Close;
+                app.in_request(&mut || next = connection.run(app, None).next);
+                next
+            }
             Next::Wait if connection.phase == Phase::Sending => connection.send(Instant::now()),
             _ => break,
         };

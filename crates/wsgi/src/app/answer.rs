@@ -1,7 +1,7 @@
 //! From the iterable that an application returned to a body.
 //!
-//! The one thing to know: the first piece is pulled while the application is called, so that whatever fails up to it is a real 500, and
-//! a generator may call `start_response` as late as the PEP allows. What follows is pulled when the client takes it.
+//! The first piece is pulled while the application is called, so that whatever fails up to it is a real 500, and a generator may call
+//! `start_response` as late as the PEP allows. What follows is pulled by the server in the same thread.
 
 use std::fmt;
 
@@ -43,12 +43,17 @@ pub(crate) struct Pieces {
 }
 
 impl Answer {
-    pub(crate) fn of(returned: &Bound<'_, PyAny>, sendfile: bool) -> PyResult<Self> {
+    /// `is_alive` is called after each piece that is empty: the application is still at work. False: the client is gone.
+    pub(crate) fn of(
+        returned: &Bound<'_, PyAny>,
+        sendfile: bool,
+        is_alive: &dyn Fn() -> bool,
+    ) -> PyResult<Self> {
         if let Ok(list) = returned.cast_exact::<PyList>() {
-            return Self::of_list(list, None);
+            return Self::of_list(list, None, is_alive);
         }
         if let Ok(tuple) = returned.cast_exact::<PyTuple>() {
-            return Self::of_list(&tuple.to_list(), None);
+            return Self::of_list(&tuple.to_list(), None, is_alive);
         }
         let closing = Closing { iterable: Some(returned.clone().unbind()), label: None };
         if sendfile
@@ -57,11 +62,15 @@ impl Answer {
         {
             return Ok(Self::Whole(body, Some(closing)));
         }
-        Self::of_iterable(returned, closing)
+        Self::of_iterable(returned, closing, is_alive)
     }
 
     /// All pieces are here, and no code of the application runs to take them.
-    fn of_list(list: &Bound<'_, PyList>, closing: Option<Closing>) -> PyResult<Self> {
+    fn of_list(
+        list: &Bound<'_, PyList>,
+        closing: Option<Closing>,
+        is_alive: &dyn Fn() -> bool,
+    ) -> PyResult<Self> {
         match list.len() {
             0 => return Ok(Self::Whole(Body::Empty, closing)),
             1 => return Ok(Self::Whole(Body::Bytes(foreign(bytes(&list.get_item(0)?)?)), closing)),
@@ -71,7 +80,8 @@ impl Answer {
             .iter()
             .try_fold(0, |length, piece| PyResult::Ok(length + bytes(&piece)?.as_bytes().len()))?;
         if length > JOINED {
-            return Self::lazy(&list.try_iter()?, false, Some(length as u64), closing.unwrap_or_default());
+            let length = Some(length as u64);
+            return Self::lazy(&list.try_iter()?, false, length, closing.unwrap_or_default(), is_alive);
         }
         let mut joined = Vec::with_capacity(length);
         for piece in list {
@@ -80,15 +90,19 @@ impl Answer {
         Ok(Self::Whole(Body::Bytes(joined.into()), closing))
     }
 
-    fn of_iterable(iterable: &Bound<'_, PyAny>, closing: Closing) -> PyResult<Self> {
+    fn of_iterable(
+        iterable: &Bound<'_, PyAny>,
+        closing: Closing,
+        is_alive: &dyn Fn() -> bool,
+    ) -> PyResult<Self> {
         let pieces = iterable.try_iter()?;
         // Django's answers give their list's own iterator.
         if ffi::is_list_iterator(&pieces) {
             let list = pieces.py().get_type::<PyList>().call1((pieces,))?;
-            return Self::of_list(list.cast()?, Some(closing));
+            return Self::of_list(list.cast()?, Some(closing), is_alive);
         }
         let is_alone = ffi::has_length(iterable) && iterable.len()? == 1;
-        Self::lazy(&pieces, is_alone, None, closing)
+        Self::lazy(&pieces, is_alone, None, closing, is_alive)
     }
 
     fn lazy(
@@ -96,10 +110,16 @@ impl Answer {
         is_alone: bool,
         length: Option<u64>,
         closing: Closing,
+        is_alive: &dyn Fn() -> bool,
     ) -> PyResult<Self> {
         let mut pieces = Pieces { first: None, rest: rest.clone().unbind(), length, closing };
-        let Some(first) = pieces.pull(rest.py())? else {
-            return Ok(Self::Whole(Body::Empty, Some(pieces.closing)));
+        let first = loop {
+            match pieces.pull(rest.py())? {
+                Some(empty) if empty.is_empty() && is_alive() => {}
+                Some(empty) if empty.is_empty() => return Ok(Self::Whole(Body::Empty, Some(pieces.closing))),
+                None => return Ok(Self::Whole(Body::Empty, Some(pieces.closing))),
+                Some(first) => break first,
+            }
         };
         if is_alone {
             pieces.length = Some(first.len() as u64);
@@ -130,7 +150,7 @@ impl Answer {
                     .first
                     .take()
                     .map_or(Body::Empty, |first| Body::Bytes(Bytes::Foreign(Box::new(first))));
-                Response::new(head, body).with_epilogue(Box::new(Rest(pieces)))
+                Response::new(head, body).on_complete(Box::new(Rest(pieces)))
             }
             Self::Lazy(pieces) => Response::new(head, pieces.into_body(label())),
         }
@@ -152,16 +172,11 @@ impl Pieces {
         head.content_length().or(self.length) == first
     }
 
-    /// The next piece that is not empty.
+    /// The next piece, which may be empty.
     fn pull(&mut self, py: Python<'_>) -> PyResult<Option<PyBackedBytes>> {
         guarded(py, "an iterator of a response", || {
-            for piece in self.rest.bind(py) {
-                let piece = bytes(&piece?)?.clone();
-                if !piece.as_bytes().is_empty() {
-                    return Ok(Some(piece.into()));
-                }
-            }
-            Ok(None)
+            let piece = self.rest.bind(py).clone().next().transpose()?;
+            piece.map(|piece| Ok(bytes(&piece)?.clone().into())).transpose()
         })
     }
 
@@ -194,13 +209,26 @@ struct Rest(Pieces);
 
 impl Drop for Rest {
     fn drop(&mut self) {
-        Python::attach(|py| match self.0.pull(py) {
-            Ok(None) => {}
-            Ok(Some(_)) => log::warn!(
-                "{}: the body is longer than its Content-Length; the rest is not sent",
-                self.0.closing.about()
-            ),
-            Err(error) => self.0.closing.report(py, "the application failed after its last byte", &error),
+        Python::attach(|py| {
+            loop {
+                match self.0.pull(py) {
+                    Ok(Some(empty)) if empty.is_empty() => {}
+                    Ok(Some(_)) => {
+                        break log::warn!(
+                            "{}: the body is longer than its Content-Length; the rest is not sent",
+                            self.0.closing.about()
+                        );
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        break self.0.closing.report(
+                            py,
+                            "the application failed after its last byte",
+                            &error,
+                        );
+                    }
+                }
+            }
         });
     }
 }
@@ -243,7 +271,7 @@ fn with_closing(response: Response, closing: Option<Closing>, label: impl FnOnce
     match closing {
         Some(mut closing) => {
             closing.label = Some(label());
-            response.with_epilogue(Box::new(closing))
+            response.on_complete(Box::new(closing))
         }
         None => response,
     }

@@ -7,10 +7,11 @@
 use std::{io, mem, sync::Arc};
 
 use mlws_http1::ResponseHead;
-use mlws_server::{Request, Writer};
+use mlws_server::{Bytes, Request, Writer};
 use pyo3::{
     exceptions::{PyAssertionError, PyTypeError, PyValueError},
     prelude::*,
+    pybacked::PyBackedBytes,
     types::{PyBytes, PyList, PyString, PyTraceback, PyTuple},
 };
 
@@ -62,6 +63,27 @@ impl StartResponse {
         self.desk.lend(py, request, Stage::Silent, call)
     }
 
+    /// The application shows that it is alive. False: its client is gone.
+    pub(crate) fn is_alive(&self, py: Python<'_>) -> bool {
+        self.desk.with(py, |_, request| {
+            request.is_some_and(|request| {
+                request.restart_timeout();
+                !request.client_has_given_up()
+            })
+        })
+    }
+
+    /// The application returned an iterable. If it is a stream of server-sent events, it may be silent for as long as it likes.
+    pub(crate) fn expect_events(&self, py: Python<'_>) {
+        self.desk.with(py, |stage, request| {
+            if let (Stage::Started(head), Some(request)) = (stage, request)
+                && head.is_event_stream()
+            {
+                request.wait_for_events();
+            }
+        });
+    }
+
     /// Whether no application holds it, or its `write`. Only true under a GIL.
     pub(crate) fn is_free(py: Python<'_>, this: &Py<Self>) -> bool {
         ffi::is_sole_reference(py, this) && ffi::is_sole_reference(py, &this.get().write)
@@ -103,10 +125,9 @@ impl StartResponse {
 #[pymethods]
 impl Write {
     fn __call__(&self, py: Python<'_>, piece: &Bound<'_, PyBytes>) -> PyResult<()> {
-        let piece = piece.as_bytes();
-        let sent = self
-            .desk
-            .with(py, |stage, request| request.map(|request| py.detach(|| send(stage, request, piece))));
+        let bytes = PyBackedBytes::from(piece.clone());
+        let sent =
+            self.desk.with(py, |stage, request| request.map(|request| send(py, stage, request, bytes)));
         match sent {
             Some(sent) => Ok(sent?),
             None => Err(PyAssertionError::new_err(
@@ -117,19 +138,20 @@ impl Write {
 }
 
 /// Sends a piece, and before the first one the head. The client's absence is an error, which the application may handle.
-fn send(stage: &mut Stage, request: &mut Request, piece: &[u8]) -> io::Result<()> {
+fn send(py: Python<'_>, stage: &mut Stage, request: &mut Request, piece: PyBackedBytes) -> io::Result<()> {
+    request.restart_timeout();
     if piece.is_empty() {
         return Ok(());
     }
     let mut writer = match mem::replace(stage, Stage::Lost(None)) {
-        Stage::Started(head) => Box::new(request.start(head)?),
+        Stage::Started(head) => Box::new(request.start(head)),
         Stage::Sent(writer) => writer,
         other => {
             *stage = other;
             return Err(io::ErrorKind::BrokenPipe.into());
         }
     };
-    let sent = writer.write(piece);
+    let sent = writer.write(Bytes::Foreign(Box::new(piece)), |wait| py.detach(wait));
     *stage = if sent.is_ok() { Stage::Sent(writer) } else { Stage::Lost(Some(writer)) };
     sent
 }

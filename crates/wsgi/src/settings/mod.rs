@@ -168,6 +168,8 @@ impl Flags {
             queue: self.running.max_queue as usize,
             body_in_memory: self.limits.body_in_memory as usize,
             bodies_in_memory: self.limits.bodies_in_memory as usize,
+            response_memory: usize::try_from(self.limits.response_memory).unwrap_or(usize::MAX),
+            response_spool: self.limits.response_spool,
             temporary: self.limits.tmp_dir.clone().unwrap_or_else(std::env::temp_dir),
             ..Settings::default()
         }

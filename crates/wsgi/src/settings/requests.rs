@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use mlws_http1::Tolerance;
 use mlws_server::Limits;
 
-use super::values::{GIB, MIB, seconds, some_seconds};
+use super::values::{GIB, MIB, seconds, size, some_seconds};
 
 #[derive(Args)]
 #[command(next_help_heading = "Limits of a request")]
@@ -41,6 +41,15 @@ pub(super) struct RequestLimits {
     /// length was told
     #[arg(long, value_name = "BYTES", default_value_t = 67_108_864, value_parser = clap::value_parser!(u64).range(..=GIB))]
     pub(super) bodies_in_memory: u64,
+
+    /// Memory for responses that clients have not read yet, in bytes per worker. What does not fit goes to temporary files, so that
+    /// slow clients hold neither threads nor memory
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
+    pub(super) response_memory: u64,
+
+    /// Largest temporary file of one response. Past it the application waits for the client; 0 uses no files
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
+    pub(super) response_spool: u64,
 
     /// Where temporary files are made; unless given, in $TMPDIR, or in /tmp
     #[arg(long, value_name = "FOLDER", alias = "tmp_upload_dir")]

@@ -1,0 +1,421 @@
+//! A response on its way out: a queue of segments that are framed and not sent yet.
+//!
+//! Invariant: the prefix, the body and the suffix of a chunk enter the queue together, whatever the body is made of (bytes or a
+//! range of a file). So no body can leave without its framing, and none can overtake another.
+//!
+//! Small bytes are copied behind the head and leave in one system call. A large body is sent from where it is.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, IoSlice},
+    os::fd::AsFd,
+    path::Path,
+    sync::Arc,
+};
+
+use mlws_http1::{Asked, Framing, ResponseHead};
+
+use crate::{
+    Body, Bytes, Response, clock, memory::Reservation, response::Start, settings::House, wire::Wire,
+};
+
+/// Bodies up to this many bytes are copied into the queue rather than kept by reference.
+const COPY_LIMIT: usize = 16 * 1024;
+/// A copied segment takes no more bytes than this; the next bytes start a segment of their own.
+const SEGMENT_SIZE: usize = 64 * 1024;
+/// Below this many bytes, a response may wait a moment for more bytes or for other responses.
+const COALESCE_LIMIT: usize = 8 * 1024;
+/// The most segments that one system call sends.
+const MAX_SEGMENTS_PER_WRITE: usize = 16;
+
+#[derive(Default)]
+pub(crate) struct ResponseWriter {
+    /// The front of the queue: the head, and small bytes behind it.
+    front: Vec<u8>,
+    front_sent: usize,
+    queue: VecDeque<Segment>,
+    /// Memory held by the segments in `queue`, in bytes.
+    queued: usize,
+    /// What this response takes from the memory for unsent responses. Nothing while its socket takes all it gets.
+    reservation: Option<Reservation>,
+    framing: Option<Framing>,
+    /// A copy of the head, if the access log needs it.
+    pub(crate) head: Vec<u8>,
+    pub(crate) status: u16,
+    pub(crate) keep_alive: bool,
+    /// Body bytes framed so far.
+    pub(crate) sent: u64,
+    /// The application gave more bytes than its Content-Length.
+    pub(crate) exceeds_content_length: bool,
+    /// The application failed before the end of its body: the client must see an unclean end.
+    pub(crate) is_truncated: bool,
+}
+
+enum Segment {
+    /// The bytes of `bytes` from `sent` up to `end`.
+    Bytes {
+        bytes: Bytes,
+        sent: usize,
+        end: usize,
+    },
+    File(FileRange),
+}
+
+struct FileRange {
+    file: Arc<File>,
+    offset: u64,
+    left: u64,
+    /// It is the spool file of this response, not a file of the application.
+    is_spool: bool,
+}
+
+/// How far [`ResponseWriter::write`] got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// The queue is empty.
+    Sent,
+    /// The socket takes no more for now.
+    Blocked,
+    /// The limit of this call is reached; the socket may take more.
+    Paused,
+}
+
+/// The unsent part of a response that does not fit into memory: a temporary file without a name.
+pub(crate) struct Spool {
+    file: Arc<File>,
+    end: u64,
+}
+
+impl Spool {
+    pub(crate) fn create(directory: &Path) -> io::Result<Self> {
+        Ok(Self { file: Arc::new(tempfile::tempfile_in(directory)?), end: 0 })
+    }
+
+    /// Bytes written to the file so far.
+    pub(crate) fn size(&self) -> u64 {
+        self.end
+    }
+
+    /// After an error the file counts as long as before.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<FileRange> {
+        std::os::unix::fs::FileExt::write_all_at(&*self.file, bytes, self.end)?;
+        let (offset, left) = (self.end, bytes.len() as u64);
+        self.end += left;
+        Ok(FileRange { file: Arc::clone(&self.file), offset, left, is_spool: true })
+    }
+}
+
+impl ResponseWriter {
+    /// Starts a response: queues its head.
+    pub(crate) fn begin(&mut self, head: ResponseHead, asked: Asked, length: Option<u64>, house: &House) {
+        self.status = head.status();
+        let finished = head.finish(&asked, length, &clock::date(), &house.settings.server_name);
+        if house.wants_head {
+            self.head.clone_from(&finished.bytes);
+        }
+        (self.front, self.front_sent, self.sent) = (finished.bytes, 0, 0);
+        (self.exceeds_content_length, self.is_truncated) = (false, false);
+        self.keep_alive = finished.keep_alive;
+        self.framing = Some(finished.framing);
+    }
+
+    /// Queues the whole body and its end. A stream is not whole and queues nothing.
+    pub(crate) fn push_body(&mut self, body: Body) {
+        match body {
+            Body::Empty => {}
+            Body::Bytes(bytes) => self.push(bytes),
+            Body::File { file, offset, length } => self.push_file(file, offset, length),
+            Body::Stream { .. } => return,
+        }
+        self.push_end();
+    }
+
+    /// Queues one piece of the body, framed. An empty piece queues nothing.
+    pub(crate) fn push(&mut self, bytes: Bytes) {
+        let length = bytes.as_ref().len();
+        let Some(framing) = self.framing.as_mut().filter(|framing| framing.wants_body()) else { return };
+        let frame = framing.piece(length);
+        self.exceeds_content_length |= frame.take < length;
+        self.sent += frame.take as u64;
+        self.push_copy(&frame.prefix);
+        if frame.take <= COPY_LIMIT {
+            self.push_copy(&bytes.as_ref()[..frame.take]);
+        } else {
+            self.queued += length;
+            self.queue.push_back(Segment::Bytes { bytes, sent: 0, end: frame.take });
+        }
+        self.push_copy(frame.suffix);
+    }
+
+    /// Queues a range of a file as one piece of the body.
+    pub(crate) fn push_file(&mut self, file: File, offset: u64, length: u64) {
+        let Some(framing) = self.framing.as_mut().filter(|framing| framing.wants_body()) else { return };
+        let frame = framing.piece(usize::try_from(length).unwrap_or(usize::MAX));
+        let left = frame.take as u64;
+        self.sent += left;
+        self.push_copy(&frame.prefix);
+        if left > 0 {
+            let range = FileRange { file: Arc::new(file), offset, left, is_spool: false };
+            self.queue.push_back(Segment::File(range));
+        }
+        self.push_copy(frame.suffix);
+    }
+
+    /// Queues what marks the end of the body, if the body is complete.
+    pub(crate) fn push_end(&mut self) {
+        if let Some(Ok(end)) = self.framing.as_ref().map(Framing::end) {
+            self.push_copy(end);
+        }
+    }
+
+    /// The bytes of a small response of the server's own.
+    pub(crate) fn framed(response: Response, asked: Asked, house: &House) -> Vec<u8> {
+        let mut writer = Self::default();
+        if let Start::Head(head) = response.head {
+            writer.begin(head, asked, response.body.length(), house);
+            writer.push_body(response.body);
+        }
+        writer.front
+    }
+
+    /// Whether the response has a body, and more of it may be sent.
+    pub(crate) fn wants_more(&self) -> bool {
+        self.framing.as_ref().is_none_or(Framing::wants_body) && !self.exceeds_content_length
+    }
+
+    /// Whether so little is queued that it may wait a moment for more.
+    pub(crate) fn can_coalesce(&self) -> bool {
+        self.queue.is_empty() && self.front_sent == 0 && (1..COALESCE_LIMIT).contains(&self.front.len())
+    }
+
+    /// Whether what is queued is in memory and small, so that it may wait a moment to be sent together with other responses.
+    pub(crate) fn can_batch(&self) -> bool {
+        self.held() <= SEGMENT_SIZE
+            && self.queue.iter().all(|segment| matches!(segment, Segment::Bytes { .. }))
+    }
+
+    /// Whether the body ended before its Content-Length, or failed midway: the client must see an unclean end.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.is_truncated || self.framing.as_ref().is_some_and(|framing| framing.end().is_err())
+    }
+
+    /// Whether only the close of the connection tells the client that the body is complete.
+    pub(crate) fn ends_by_close(&self) -> bool {
+        self.framing.as_ref().is_some_and(Framing::ends_by_close)
+    }
+
+    /// Sends what is queued, until the socket takes no more or about `limit` bytes are sent.
+    pub(crate) fn write(&mut self, wire: &Wire, limit: usize) -> io::Result<Progress> {
+        let mut sent = 0;
+        loop {
+            let wrote = if self.queue.is_empty() {
+                if self.front_sent == self.front.len() {
+                    return Ok(Progress::Sent);
+                }
+                wire.send(&self.front[self.front_sent..], false)
+            } else {
+                self.write_segments(wire)
+            };
+            match wrote {
+                Ok(count) => {
+                    self.advance(count);
+                    sent += count;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Blocked),
+                Err(error) => return Err(error),
+            }
+            if sent >= limit {
+                return Ok(if self.is_empty() { Progress::Sent } else { Progress::Paused });
+            }
+        }
+    }
+
+    /// Reserves memory for what is queued, or gives back what is not needed any more. False if there is no memory left for it.
+    pub(crate) fn reserve_memory(&mut self, house: &Arc<House>) -> bool {
+        let held = self.held();
+        if let Some(reservation) = &mut self.reservation {
+            return reservation.resize(held);
+        }
+        self.reservation = Reservation::take(house, held);
+        self.reservation.is_some()
+    }
+
+    /// Gives back the memory reserved for what was sent meanwhile.
+    pub(crate) fn release_memory(&mut self) {
+        if self.is_empty() {
+            self.reservation = None;
+        } else {
+            let held = self.held();
+            if let Some(reservation) = self.reservation.as_mut().filter(|reserved| reserved.bytes() > held) {
+                reservation.resize(held);
+            }
+        }
+    }
+
+    /// Bytes in the spool file that are not sent yet.
+    pub(crate) fn spooled(&self) -> u64 {
+        let spooled = |segment: &Segment| match segment {
+            Segment::File(range) if range.is_spool => range.left,
+            _ => 0,
+        };
+        self.queue.iter().map(spooled).sum()
+    }
+
+    /// Takes the queue out, to be put back by [`restore`](Self::restore). Until then there is nothing to send.
+    pub(crate) fn take_queue(&mut self) -> Self {
+        Self {
+            front: std::mem::take(&mut self.front),
+            front_sent: std::mem::take(&mut self.front_sent),
+            queue: std::mem::take(&mut self.queue),
+            queued: std::mem::take(&mut self.queued),
+            reservation: self.reservation.take(),
+            ..Self::default()
+        }
+    }
+
+    /// Puts back a queue that was taken out. Nothing was queued meanwhile.
+    pub(crate) fn restore(&mut self, taken: Self) {
+        (self.front, self.front_sent, self.queue) = (taken.front, taken.front_sent, taken.queue);
+        (self.queued, self.reservation) = (taken.queued, taken.reservation);
+    }
+
+    /// Moves all queued bytes from memory into the spool file. After an error the rest is still in memory, in order.
+    pub(crate) fn spill(&mut self, spool: &mut Spool) -> io::Result<()> {
+        if self.front_sent < self.front.len() {
+            let range = spool.append(&self.front[self.front_sent..])?;
+            self.queue.push_front(Segment::File(range));
+        }
+        (self.front, self.front_sent) = (Vec::new(), 0);
+        for segment in &mut self.queue {
+            if let Segment::Bytes { bytes, sent, end } = segment {
+                let range = spool.append(&bytes.as_ref()[*sent..*end])?;
+                self.queued -= bytes.as_ref().len();
+                *segment = Segment::File(range);
+            }
+        }
+        self.merge_spooled();
+        self.release_memory();
+        Ok(())
+    }
+
+    /// Memory held by what is queued, in bytes. A segment counts as a whole until all of it is sent.
+    pub(crate) fn held(&self) -> usize {
+        self.front.len() + self.queued
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.front_sent == self.front.len()
+    }
+
+    /// Forgets everything but the buffer of the head, which is handed out for reuse.
+    pub(crate) fn reset(&mut self) -> Vec<u8> {
+        let front = std::mem::take(&mut self.front);
+        *self = Self::default();
+        front
+    }
+
+    fn push_copy(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.queue.is_empty() {
+            return self.front.extend_from_slice(bytes);
+        }
+        self.queued += bytes.len();
+        if let Some(Segment::Bytes { bytes: Bytes::Owned(last), end, .. }) = self.queue.back_mut()
+            && last.len() == *end
+            && last.len() + bytes.len() <= SEGMENT_SIZE
+        {
+            last.extend_from_slice(bytes);
+            *end = last.len();
+        } else {
+            let end = bytes.len();
+            self.queue.push_back(Segment::Bytes { bytes: Bytes::Owned(bytes.to_vec()), sent: 0, end });
+        }
+    }
+
+    /// Sends the first segments in one system call: bytes together, a file range alone.
+    fn write_segments(&mut self, wire: &Wire) -> io::Result<usize> {
+        let front = &self.front[self.front_sent..];
+        if let (true, Some(Segment::File(range))) = (front.is_empty(), self.queue.front_mut()) {
+            return range.send(wire);
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
+        let mut count = 0;
+        let mut precedes_file = false;
+        let queued = self.queue.iter().map(|segment| match segment {
+            Segment::Bytes { bytes, sent, end } => Some(&bytes.as_ref()[*sent..*end]),
+            Segment::File(_) => None,
+        });
+        for slice in std::iter::once(Some(front)).chain(queued).take(MAX_SEGMENTS_PER_WRITE) {
+            let Some(slice) = slice else {
+                precedes_file = true;
+                break;
+            };
+            slices[count] = IoSlice::new(slice);
+            count += 1;
+        }
+        wire.send_vectored(&slices[..count], precedes_file)
+    }
+
+    /// `count` bytes were sent from the front of the queue.
+    fn advance(&mut self, mut count: usize) {
+        let from_front = count.min(self.front.len() - self.front_sent);
+        self.front_sent += from_front;
+        if self.front_sent == self.front.len() {
+            self.front.clear();
+            self.front_sent = 0;
+        }
+        count -= from_front;
+        while let Some(segment) = self.queue.front_mut() {
+            match segment {
+                Segment::Bytes { bytes, sent, end } => {
+                    let taken = count.min(*end - *sent);
+                    *sent += taken;
+                    count -= taken;
+                    if *sent < *end {
+                        return;
+                    }
+                    self.queued -= bytes.as_ref().len();
+                }
+                // A file range counts for itself.
+                Segment::File(range) if range.left > 0 => return,
+                Segment::File(_) => count = 0,
+            }
+            self.queue.pop_front();
+        }
+    }
+
+    /// Ranges of the spool file that follow each other become one.
+    fn merge_spooled(&mut self) {
+        let mut merged: VecDeque<Segment> = VecDeque::with_capacity(1);
+        for segment in self.queue.drain(..) {
+            match (merged.back_mut(), segment) {
+                (Some(Segment::File(last)), Segment::File(range))
+                    if last.is_spool
+                        && range.is_spool
+                        && Arc::ptr_eq(&last.file, &range.file)
+                        && last.offset + last.left == range.offset =>
+                {
+                    last.left += range.left;
+                }
+                (_, segment) => merged.push_back(segment),
+            }
+        }
+        self.queue = merged;
+    }
+}
+
+impl FileRange {
+    /// The file must not shrink meanwhile; if it does, the response cannot be completed.
+    fn send(&mut self, wire: &Wire) -> io::Result<usize> {
+        match wire.send_file(self.file.as_fd(), &mut self.offset, self.left)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => {
+                self.left -= count as u64;
+                Ok(count)
+            }
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! The Leader/Followers thread pool (Schmidt et al., POSA2; ACE's `TP_Reactor`), adapted to a global interpreter lock (GIL).
+//!
+//! The thread that holds the event loop is the leader: it polls, reads, parses, and calls the application itself. Before the call it
+//! lets go of the event loop, but not of the GIL. If the application blocks, a follower, promoted by the [`monitor`] thread, gets
+//! the GIL, finds the event loop free, and leads. The old leader hands its connection back when it is done, and follows. So as long as
+//! the application does not block, one thread does everything, and nothing is passed between threads.
+//!
+//! One thread runs one request from the call to the access log, and no other request's code in between. What the client has not read
+//! by then is sent by the event loop.
+//!
+//! - Order of locks: the event loop, then the GIL. A thread that holds the GIL only *tries* to take the event loop.
+//! - The leader polls without blocking while it holds the GIL, and lets go of it to block.
+//! - One thread more than asked for runs, so that someone can always accept, read, time out and reject.
+//! - While nobody leads, the monitor thread runs the event loop every few milliseconds. It never takes the GIL.
+//! - Which follower is promoted, and when, is decided in [`promotion`].
+
+mod monitor;
+mod promotion;
+mod wakeup;
+mod write_batch;
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use mio::Waker;
+
+pub use self::monitor::leave_stuck;
+use self::{
+    promotion::{Promotion, PromotionTicket, SLOW_TICK},
+    wakeup::LeaderSleep,
+    write_batch::WriteBatch,
+};
+use crate::{
+    App, Concurrency, Ended, Notice, Order, Settings,
+    answer::Produced,
+    connection::{Connection, Next},
+    event_loop::Loop,
+    settings::House,
+    sys,
+    watchdog::Posts,
+};
+
+/// From so many threads on, one that wakes does not interrupt another: that one might hold the GIL, for which the woken thread, and
+/// then all that wake after it, would only wait.
+const SCHED_BATCH_THRESHOLD: usize = 64;
+
+/// How often the first thread of the process looks for signals that the application handles, in case one came just before a wait.
+const SIGNAL_CHECK: Duration = Duration::from_millis(500);
+
+pub(crate) struct ThreadPool {
+    event_loop: Mutex<Loop>,
+    app: Arc<dyn App>,
+    house: Arc<House>,
+    notice: Box<dyn Fn(Notice) + Send + Sync>,
+    /// How many threads may be inside the application at once.
+    threads: usize,
+    /// Whether what is ready to be sent may wait for more.
+    coalesce_writes: bool,
+    calls_in_progress: AtomicUsize,
+    promotion: Promotion,
+    calls: Posts,
+    handback: HandbackQueue,
+    batch: WriteBatch,
+    /// How often the leader has gone round; with `is_polling`, how the monitor thread sees that the event loop is alive.
+    loop_iterations: AtomicU64,
+    /// The leader is blocked in the system, waiting for sockets.
+    is_polling: AtomicBool,
+    /// When the event loop was last polled, in microseconds after `epoch`.
+    polled_at: AtomicU64,
+    epoch: Instant,
+    /// The monitor thread holds the event loop, for a moment and without waiting for anything.
+    is_monitor_polling: AtomicBool,
+    running: RunningThreads,
+    failure: Mutex<Option<io::Error>>,
+}
+
+/// Connections whose threads lost the lead while they were in the application.
+struct HandbackQueue {
+    connections: Mutex<Vec<(Box<Connection>, Next)>>,
+    is_filled: AtomicBool,
+    leader: LeaderSleep,
+    waker: Waker,
+}
+
+/// How many threads beside the first serve.
+#[derive(Default)]
+struct RunningThreads {
+    count: Mutex<usize>,
+    one_has_ended: Condvar,
+}
+
+impl ThreadPool {
+    pub(crate) fn new(
+        event_loop: Loop,
+        app: Arc<dyn App>,
+        notice: Box<dyn Fn(Notice) + Send + Sync>,
+        house: Arc<House>,
+    ) -> io::Result<Self> {
+        let settings: &Settings = &house.settings;
+        let threads = match settings.concurrency {
+            Concurrency::Threads(threads) => threads.max(1),
+            Concurrency::Inline | Concurrency::Fork { .. } => 1,
+        };
+        let followers = if threads > 1 { threads } else { 0 };
+        let handback = HandbackQueue {
+            connections: Mutex::default(),
+            is_filled: AtomicBool::new(false),
+            leader: LeaderSleep::new(),
+            waker: event_loop.waker()?,
+        };
+        Ok(Self {
+            event_loop: Mutex::new(event_loop),
+            notice,
+            threads,
+            coalesce_writes: settings.concurrency.batches(),
+            calls_in_progress: AtomicUsize::new(0),
+            promotion: Promotion::new(followers, app.one_at_a_time()),
+            calls: Posts::new(followers + 1, settings.timeout),
+            app,
+            house,
+            handback,
+            batch: WriteBatch::default(),
+            loop_iterations: AtomicU64::new(0),
+            is_polling: AtomicBool::new(false),
+            polled_at: AtomicU64::new(0),
+            epoch: Instant::now(),
+            is_monitor_polling: AtomicBool::new(false),
+            running: RunningThreads::default(),
+            failure: Mutex::default(),
+        })
+    }
+
+    /// Serves until ordered to end. The calling thread is one of the pool.
+    pub(crate) fn run(self: Arc<Self>) -> io::Result<Ended> {
+        let forks = lock(&self.event_loop).forks();
+        for number in 1..=self.promotion.followers() {
+            let pool = Arc::clone(&self);
+            pool.running.add();
+            let main = move || {
+                let _running = RunningGuard(&pool.running);
+                if pool.threads >= SCHED_BATCH_THRESHOLD {
+                    sys::wake_politely();
+                }
+                pool.thread_main(number);
+            };
+            self.app.spawn(format!("mlws-{number}"), Box::new(main))?;
+        }
+        let mut monitor = None;
+        if !forks {
+            let pool = Arc::clone(&self);
+            let thread = thread::Builder::new().name("mlws-monitor".into());
+            monitor = Some(thread.spawn(move || pool.monitor_main())?);
+        }
+        self.thread_main(0);
+        // Told to stop at once, threads that are still inside the application are left behind; the process is about to end.
+        if lock(&self.event_loop).order() != Some(Order::Stop) {
+            self.app.detached(&mut || {
+                // The monitor thread ends once no call that could come back is left.
+                let _ = monitor.take().map(thread::JoinHandle::join);
+                if self.calls.overdue() == 0 {
+                    self.running.wait_for_all();
+                }
+            });
+        }
+        let ended = if self.calls.overdue() > 0 { Ended::Stuck } else { Ended::Finished };
+        lock(&self.failure).take().map_or(Ok(ended), Err)
+    }
+
+    /// The life of one thread: lead if the event loop is free, else follow.
+    fn thread_main(&self, number: usize) {
+        self.app.attached(&mut || {
+            let mut ticket: Option<PromotionTicket> = None;
+            while !self.promotion.is_shutdown() {
+                let should = ticket.is_none_or(|ticket| self.promotion.should_take_over(&ticket));
+                match should.then(|| self.try_lock_loop()).flatten() {
+                    Some(event_loop) => {
+                        self.promotion.became_leader(ticket.as_ref());
+                        self.run_loop(number, event_loop);
+                    }
+                    None => self.promotion.declined(),
+                }
+                ticket = self.follow(number);
+            }
+        });
+    }
+
+    /// Waits to be promoted. The first thread runs the application's signal handlers meanwhile.
+    fn follow(&self, number: usize) -> Option<PromotionTicket> {
+        let at_most = (number == 0).then_some(SIGNAL_CHECK);
+        loop {
+            let mut ticket = None;
+            self.app.detached(&mut || ticket = self.promotion.wait(at_most));
+            if ticket.is_some() || self.promotion.is_shutdown() {
+                return ticket;
+            }
+            self.app.check_signals();
+        }
+    }
+
+    /// Runs the event loop until the lead is lost or all is over.
+    fn run_loop(&self, number: usize, event_loop: MutexGuard<'_, Loop>) {
+        let mut held = event_loop;
+        let mut call = Duration::ZERO;
+        let mut now = Instant::now();
+        loop {
+            self.loop_iterations
+                .store(self.loop_iterations.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+            self.take_handed_back(&mut held);
+            if self.is_finished(&held) {
+                return self.promotion.shutdown();
+            }
+            if self.batch.is_due(now, call) || !held.has_ready() {
+                self.batch.send(|connection, next| held.settle(connection, next));
+            }
+            if held.has_ready() && self.is_poll_due(now) {
+                if let Err(error) = self.poll_now(&mut held) {
+                    return self.fail(error);
+                }
+                held.turn();
+            }
+            if self.calls_in_progress.load(Ordering::SeqCst) < self.threads
+                && let Some(connection) = held.next_ready()
+            {
+                if held.is_forsaken(&connection, now) {
+                    log::debug!("a client left before its request was begun");
+                    held.settle(connection, Next::Close);
+                    continue;
+                }
+                if connection.is_complete()
+                    && let Some(why) = held.count()
+                {
+                    log::info!("this worker {why}");
+                    (self.notice)(Notice::Worn);
+                }
+                if held.forks() && connection.is_complete() {
+                    held.start_child(connection, &*self.app);
+                    continue;
+                }
+                match self.call_app(number, now, held, connection) {
+                    Some(again) => held = again,
+                    None => return,
+                }
+                let then = std::mem::replace(&mut now, Instant::now());
+                call = now - then;
+                continue;
+            }
+            if held.is_draining() && held.has_ready() && self.calls.overdue() >= self.threads {
+                held.turn_away();
+            }
+            self.batch.send(|connection, next| held.settle(connection, next));
+            if self.is_finished(&held) {
+                continue; // what was sent just now may have been the last of all: nothing would end the wait
+            }
+            match self.poll(number, &mut held) {
+                Ok(true) => held.turn(),
+                Ok(false) if number == 0 => match self.check_signals(held) {
+                    Some(again) => held = again,
+                    None => return,
+                },
+                Ok(false) => {}
+                Err(error) => return self.fail(error),
+            }
+            now = Instant::now();
+        }
+    }
+
+    /// Lets go of the event loop, has the application answer a request, and takes the event loop up again unless somebody else leads by
+    /// then.
+    fn call_app<'a>(
+        &'a self,
+        number: usize,
+        now: Instant,
+        event_loop: MutexGuard<'a, Loop>,
+        connection: Box<Connection>,
+    ) -> Option<MutexGuard<'a, Loop>> {
+        let in_progress = self.calls_in_progress.fetch_add(1, Ordering::SeqCst) + 1;
+        let oldest_ready = if in_progress < self.threads { event_loop.oldest_ready() } else { None };
+        drop(event_loop);
+        self.promotion.before_call(oldest_ready, !self.batch.is_empty());
+        self.calls.enter(number, &connection.request, connection.token, now);
+        let mut connection = Some(connection);
+        let mut finished = None;
+        self.app.in_request(&mut || {
+            let Some(mut connection) = connection.take() else { return };
+            let Produced { next, on_complete } = self.produce(&mut connection);
+            if on_complete.is_none() {
+                finished = Some((connection, next));
+                return;
+            }
+            // The response must not wait for what the application still does once it is given.
+            self.calls.enter_epilogue(number, Instant::now());
+            match next {
+                Next::Flush => self.batch.push(connection, Instant::now()),
+                next => self.handback.push(connection, next),
+            }
+            self.promotion.before_call(oldest_ready, true);
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(on_complete)));
+        });
+        self.calls.leave(number);
+        let (mut flush, mut settle) = (None, None);
+        match finished {
+            Some((connection, Next::Flush)) => flush = Some(connection),
+            other => settle = other,
+        }
+        if let Some(connection) = flush {
+            self.batch.push(connection, Instant::now());
+        }
+        self.calls_in_progress.fetch_sub(1, Ordering::SeqCst);
+        self.handback.notify_leader(); // it may be asleep with a request queued for which no thread was free
+        let Some(mut event_loop) = self.try_lock_loop() else {
+            if let Some((connection, next)) = settle {
+                self.handback.push(connection, next);
+            }
+            self.flush_batch();
+            return None;
+        };
+        self.promotion.resumed_lead();
+        if let Some((connection, next)) = settle {
+            event_loop.settle(connection, next);
+        }
+        Some(event_loop)
+    }
+
+    fn produce(&self, connection: &mut Connection) -> Produced {
+        let defer = || self.promotion.notify_monitor(true);
+        let defer: Option<&dyn Fn()> = if self.coalesce_writes { Some(&defer) } else { None };
+        let run = AssertUnwindSafe(|| connection.run(&*self.app, defer));
+        catch_unwind(run).unwrap_or_else(|_| {
+            log::error!("a panic while a response was produced; its connection is closed");
+            Produced { next: Next::Close, on_complete: None }
+        })
+    }
+
+    /// Runs the application's signal handlers without the event loop, in the first thread of the process.
+    fn check_signals<'a>(&'a self, event_loop: MutexGuard<'a, Loop>) -> Option<MutexGuard<'a, Loop>> {
+        drop(event_loop);
+        self.promotion.before_call(None, false);
+        self.app.check_signals();
+        let event_loop = self.try_lock_loop()?;
+        self.promotion.resumed_lead();
+        Some(event_loop)
+    }
+
+    /// Sends the batch without the event loop.
+    fn flush_batch(&self) {
+        self.batch.send(|connection, next| self.handback.push(connection, next));
+    }
+
+    /// Waits for something to do. False if the wait ended with nothing: a signal, or the time to look for one.
+    fn poll(&self, number: usize, event_loop: &mut Loop) -> io::Result<bool> {
+        self.note_poll();
+        if event_loop.look()? || event_loop.is_busy() {
+            return Ok(true);
+        }
+        let at_most = (number == 0).then_some(SIGNAL_CHECK);
+        let is_queued = event_loop.has_ready() && !event_loop.forks();
+        let has_work = || {
+            let can_call = || self.calls_in_progress.load(Ordering::SeqCst) < self.threads;
+            (is_queued && can_call()) || self.handback.is_filled.load(Ordering::SeqCst)
+        };
+        let mut polled = Ok(true);
+        self.handback.leader.sleep_unless(has_work, || {
+            self.app.detached(&mut || {
+                self.is_polling.store(true, Ordering::Relaxed);
+                polled = event_loop.wait(at_most);
+                self.is_polling.store(false, Ordering::Relaxed);
+            });
+        });
+        self.note_poll();
+        polled
+    }
+
+    /// Polls between two calls, so that the event loop keeps turning however many requests are queued.
+    fn poll_now(&self, event_loop: &mut Loop) -> io::Result<()> {
+        self.note_poll();
+        event_loop.look().map(drop)
+    }
+
+    fn note_poll(&self) {
+        self.polled_at.store(self.micros(Instant::now()), Ordering::Relaxed);
+    }
+
+    fn is_poll_due(&self, now: Instant) -> bool {
+        let polled_at = Duration::from_micros(self.polled_at.load(Ordering::Relaxed));
+        now >= self.epoch + polled_at + SLOW_TICK
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn fail(&self, error: io::Error) {
+        *lock(&self.failure) = Some(error);
+        self.promotion.shutdown();
+    }
+
+    fn is_finished(&self, event_loop: &Loop) -> bool {
+        event_loop.is_finished(|connection| self.calls.has_given_up(connection))
+    }
+
+    fn take_handed_back(&self, event_loop: &mut Loop) {
+        if self.handback.is_filled.swap(false, Ordering::SeqCst) {
+            for (connection, next) in lock(&self.handback.connections).drain(..) {
+                event_loop.settle(connection, next);
+            }
+        }
+    }
+
+    /// The event loop, unless another thread leads. The monitor thread lets go of it in a moment without waiting for the GIL, so that is
+    /// waited for.
+    fn try_lock_loop(&self) -> Option<MutexGuard<'_, Loop>> {
+        loop {
+            match self.event_loop.try_lock() {
+                Ok(event_loop) => return Some(event_loop),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if self.is_monitor_polling.load(Ordering::SeqCst) => {
+                    thread::yield_now();
+                }
+                Err(TryLockError::WouldBlock) => return None,
+            }
+        }
+    }
+}
+
+impl HandbackQueue {
+    fn push(&self, connection: Box<Connection>, next: Next) {
+        lock(&self.connections).push((connection, next));
+        self.is_filled.store(true, Ordering::SeqCst);
+        self.notify_leader();
+    }
+
+    fn notify_leader(&self) {
+        self.leader.notify(|| self.wake());
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("waking the leader thread failed: {error}");
+        }
+    }
+}
+
+impl RunningThreads {
+    fn add(&self) {
+        *lock(&self.count) += 1;
+    }
+
+    fn wait_for_all(&self) {
+        let mut count = lock(&self.count);
+        while *count > 0 {
+            count = self.one_has_ended.wait(count).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Counts a thread out when it ends, in whichever way.
+struct RunningGuard<'a>(&'a RunningThreads);
+
+impl Drop for RunningGuard<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.count) -= 1;
+        self.0.one_has_ended.notify_all();
+    }
+}
+
+/// A lock that stays usable after a panic: what it guards is changed only in steps that leave it whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

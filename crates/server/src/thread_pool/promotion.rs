@@ -1,0 +1,368 @@
+//! Which thread leads next: when the monitor thread or the leader itself promotes a follower.
+//!
+//! A follower sleeps. Waking one costs a system call and a struggle for Python's global interpreter lock (GIL), so it is not done
+//! for each request: while the application answers without blocking, one thread does everything. A follower is promoted when
+//!
+//! - one call has lasted for [`TICKS_BEFORE_PROMOTION`] ticks of the monitor thread, or
+//! - requests are queued that a free thread could run (unless the last follower promoted for that was not needed), or
+//! - a call has lasted for a tick while a request has waited for [`MAX_WAIT_FOR_THREAD`] although a thread is free, or
+//! - the application was seen to block lately: then the leader promotes before each call.
+//!
+//! A follower that could only take the GIL away from a leader that goes from call to call declines, because where nothing blocks,
+//! one thread does as much as two. Where no lock orders the threads (a Rust callback, a free-threaded Python), the leader promotes
+//! before each call.
+//!
+//! Who sleeps, waiting for what, and who wakes it:
+//!
+//! | sleeper | sleeps until | woken by |
+//! |---|---|---|
+//! | follower | `Shared::promoted` or shutdown | `promote`, `shutdown` |
+//! | monitor thread, at rest | another call, or something deferred | [`Promotion::notify_monitor`] |
+//! | leader, in the poll set | a handed-back connection, or a free thread for a queued request | [`LeaderSleep::notify`](super::wakeup::LeaderSleep::notify) |
+
+use std::{
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// How often the monitor thread looks while requests run, and so how long a response can wait if a call takes longer than expected.
+const TICK: Duration = Duration::from_millis(1);
+/// The same while nothing waits to be sent and there is nobody to promote. The event loop is polled at least this often.
+pub(crate) const SLOW_TICK: Duration = Duration::from_millis(5);
+/// How long the event loop can stand still if the application blocks unexpectedly, in ticks.
+const TICKS_BEFORE_PROMOTION: u32 = 5;
+/// A follower that got the GIL sooner than this got it because the leader blocked; later, because the leader was preempted (Python's
+/// switch interval is 5 ms).
+const PREEMPTION_THRESHOLD: Duration = Duration::from_millis(4);
+/// How long the monitor thread sleeps where nothing is ever overdue.
+const IDLE_WAIT: Duration = Duration::from_secs(3600);
+/// How many calls have to return without blocking until the application is trusted again not to block.
+const CALLS_BEFORE_TRUSTED: u32 = 32;
+/// For how many ticks no follower is promoted for queued requests after one was not needed.
+const COOLDOWN_TICKS: u32 = 64;
+/// A request that has waited this long while a thread is free starts on another thread, even if that preempts the leader: with the
+/// switch interval that makes 10 ms. Calls of less than a tick do not count: behind those a request waits for the processor.
+const MAX_WAIT_FOR_THREAD: Duration = Duration::from_millis(5);
+
+/// What the monitor thread saw at one tick.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Observation {
+    /// For how many ticks the newest call has been the newest. Zero: another one has begun since the last tick.
+    ticks_in_call: u32,
+    /// Some thread runs the event loop.
+    has_leader: bool,
+    /// How long the oldest request that a free thread could run has waited; nothing if there is none.
+    oldest_wait: Option<Duration>,
+    /// For how many more ticks nobody is to be promoted for queued requests.
+    cooldown_ticks: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Hold,
+    Promote,
+    /// Promote a follower that takes the event loop even from a leader that goes from call to call.
+    Preempt,
+}
+
+impl Observation {
+    fn decide(self) -> Decision {
+        let waits_long = self.oldest_wait.is_some_and(|wait| wait >= MAX_WAIT_FOR_THREAD);
+        match self.ticks_in_call {
+            _ if self.has_leader => Decision::Hold,
+            0 if self.oldest_wait.is_some() && self.cooldown_ticks == 0 => Decision::Promote,
+            0 => Decision::Hold,
+            1.. if waits_long => Decision::Preempt,
+            TICKS_BEFORE_PROMOTION.. => Decision::Promote,
+            _ => Decision::Hold,
+        }
+    }
+}
+
+/// That a follower was promoted: when it woke, during which call, and whether it is to preempt the leader.
+#[derive(Clone, Copy)]
+pub(crate) struct PromotionTicket {
+    woken_at: Instant,
+    call: u64,
+    preempts: bool,
+}
+
+/// How the monitor thread waits, so that others know when they have to wake it.
+mod mode {
+    /// Until it is notified.
+    pub(super) const ASLEEP: u8 = 0;
+    /// For [`SLOW_TICK`](super::SLOW_TICK).
+    pub(super) const SLOW: u8 = 1;
+    pub(super) const FAST: u8 = 2;
+}
+
+pub(crate) struct Promotion {
+    followers: usize,
+    /// A global interpreter lock lets one thread run at a time.
+    one_at_a_time: bool,
+    shared: Mutex<Shared>,
+    wake_follower: Condvar,
+    wake_monitor: Condvar,
+    /// A follower was promoted and has neither become leader nor declined yet.
+    is_pending: AtomicBool,
+    has_leader: AtomicBool,
+    /// Counts the calls of the application, and whatever else restarts the monitor's count of ticks.
+    calls: AtomicU64,
+    /// For how many calls a follower is still promoted beforehand.
+    eager_calls_left: AtomicU32,
+    /// Since when the oldest request has waited that a free thread could have run when the last call began, in microseconds after
+    /// `epoch`; zero if there was none.
+    oldest_ready: AtomicU64,
+    cooldown_ticks: AtomicU32,
+    /// Something waits to be sent.
+    is_deferred: AtomicBool,
+    monitor_mode: AtomicU8,
+    is_shutdown: AtomicBool,
+    epoch: Instant,
+}
+
+#[derive(Default)]
+struct Shared {
+    promoted: bool,
+    preempts: bool,
+}
+
+/// What the monitor thread does for the thread pool.
+pub(crate) trait Monitored {
+    /// Sends what waits to be sent.
+    fn flush(&mut self);
+    /// Runs the event loop once, if nobody else does.
+    fn poll_event_loop(&mut self);
+    /// Acts on calls that have become overdue; when to look again, if ever.
+    fn watch(&mut self) -> Option<Instant>;
+}
+
+impl Promotion {
+    pub(crate) fn new(followers: usize, one_at_a_time: bool) -> Self {
+        Self {
+            followers,
+            one_at_a_time,
+            shared: Mutex::default(),
+            wake_follower: Condvar::new(),
+            wake_monitor: Condvar::new(),
+            is_pending: AtomicBool::new(false),
+            has_leader: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
+            eager_calls_left: AtomicU32::new(0),
+            oldest_ready: AtomicU64::new(0),
+            cooldown_ticks: AtomicU32::new(0),
+            is_deferred: AtomicBool::new(false),
+            monitor_mode: AtomicU8::new(mode::FAST),
+            is_shutdown: AtomicBool::new(false),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// How many threads there are beside the first.
+    pub(crate) fn followers(&self) -> usize {
+        self.followers
+    }
+
+    /// Whether a promoted follower that has the GIL now is to take the event loop if it is free. Not if it had to preempt a leader
+    /// that goes on from call to call, unless it was promoted to do just that.
+    pub(crate) fn should_take_over(&self, ticket: &PromotionTicket) -> bool {
+        let should = ticket.preempts
+            || ticket.woken_at.elapsed() < PREEMPTION_THRESHOLD
+            || ticket.call == self.calls.load(Ordering::SeqCst);
+        if !should {
+            self.cooldown_ticks.store(COOLDOWN_TICKS, Ordering::Relaxed);
+        }
+        should
+    }
+
+    /// The calling thread holds the event loop, and was promoted or is the first.
+    pub(crate) fn became_leader(&self, ticket: Option<&PromotionTicket>) {
+        self.has_leader.store(true, Ordering::SeqCst);
+        self.is_pending.store(false, Ordering::SeqCst);
+        if ticket.is_some_and(|ticket| ticket.woken_at.elapsed() < PREEMPTION_THRESHOLD) {
+            self.eager_calls_left.store(CALLS_BEFORE_TRUSTED, Ordering::Relaxed);
+        }
+    }
+
+    /// The calling thread was promoted, but the leader leads on.
+    pub(crate) fn declined(&self) {
+        self.is_pending.store(false, Ordering::SeqCst);
+    }
+
+    /// The leader has let go of the event loop and goes into the application. `oldest_ready` is since when a request has waited that
+    /// another thread could run now; with `deferred`, something waits to be sent.
+    pub(crate) fn before_call(&self, oldest_ready: Option<Instant>, deferred: bool) {
+        self.has_leader.store(false, Ordering::SeqCst);
+        if self.followers > 0 {
+            let oldest_ready = oldest_ready.map_or(0, |since| self.micros(since).max(1));
+            self.oldest_ready.store(oldest_ready, Ordering::Relaxed);
+            let is_eager = !self.one_at_a_time || self.eager_calls_left.load(Ordering::Relaxed) > 0;
+            if is_eager && !self.is_pending.load(Ordering::SeqCst) {
+                self.promote(&mut self.lock(), false);
+            }
+        }
+        self.notify_monitor(deferred);
+    }
+
+    /// The monitor thread is to look whether the present call takes long; soon, if something waits to be sent.
+    ///
+    /// Invariant: this writes `calls` and `is_deferred` before it reads the mode; the monitor thread writes its mode before it reads
+    /// the other two. So one of them sees the other.
+    pub(crate) fn notify_monitor(&self, deferred: bool) {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if deferred && !self.is_deferred.load(Ordering::Relaxed) {
+            self.is_deferred.store(true, Ordering::SeqCst);
+        }
+        match self.monitor_mode.load(Ordering::SeqCst) {
+            mode::FAST => {}
+            mode::SLOW if !deferred => {}
+            _ => {
+                // The lock makes sure that the monitor thread is either before its last look or asleep.
+                drop(self.lock());
+                self.wake_monitor.notify_one();
+            }
+        }
+    }
+
+    /// The leader is back from the application and has the event loop again.
+    pub(crate) fn resumed_lead(&self) {
+        self.has_leader.store(true, Ordering::SeqCst);
+        if self.followers > 0 {
+            let left = self.eager_calls_left.load(Ordering::Relaxed);
+            if left > 0 {
+                self.eager_calls_left.store(left - 1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Sleeps until promoted, shut down, or this time has passed.
+    pub(crate) fn wait(&self, at_most: Option<Duration>) -> Option<PromotionTicket> {
+        let mut shared = self.lock();
+        while !shared.promoted && !self.is_shutdown() {
+            shared = match at_most {
+                None => self.wake_follower.wait(shared).unwrap_or_else(PoisonError::into_inner),
+                Some(at_most) => {
+                    let waited = self.wake_follower.wait_timeout(shared, at_most);
+                    let (shared, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                    if timeout.timed_out() && !shared.promoted {
+                        return None;
+                    }
+                    shared
+                }
+            };
+        }
+        let Shared { promoted, preempts } = std::mem::take(&mut *shared);
+        let call = self.calls.load(Ordering::SeqCst);
+        promoted.then(|| PromotionTicket { woken_at: Instant::now(), call, preempts })
+    }
+
+    /// The life of the monitor thread.
+    pub(crate) fn run_monitor(&self, pool: &mut impl Monitored) {
+        let mut due = pool.watch();
+        let (mut seen, mut ticks) = (self.calls.load(Ordering::SeqCst), 0);
+        while !self.is_shutdown() {
+            let has_leader = self.has_leader.load(Ordering::SeqCst);
+            if has_leader && ticks >= TICKS_BEFORE_PROMOTION {
+                self.wait_for_a_call(seen, due);
+                ticks = 0;
+            } else {
+                self.wait_for_tick(ticks);
+            }
+            if due.is_some_and(|due| due <= Instant::now()) {
+                due = pool.watch();
+            }
+            let calls = self.calls.load(Ordering::SeqCst);
+            ticks = if calls == seen { ticks + 1 } else { 0 };
+            seen = calls;
+            if ticks == 1 {
+                self.is_deferred.store(false, Ordering::SeqCst);
+                pool.flush();
+            }
+            let decision = self.observe(ticks).decide();
+            if decision != Decision::Hold && self.followers > 0 {
+                self.promote(&mut self.lock(), decision == Decision::Preempt);
+            }
+            if !self.has_leader.load(Ordering::SeqCst) {
+                pool.poll_event_loop();
+            }
+        }
+    }
+
+    fn observe(&self, ticks_in_call: u32) -> Observation {
+        let cooldown_ticks = self.cooldown_ticks.load(Ordering::Relaxed);
+        if ticks_in_call == 0 && cooldown_ticks > 0 {
+            self.cooldown_ticks.store(cooldown_ticks - 1, Ordering::Relaxed);
+        }
+        let oldest = self.oldest_ready.load(Ordering::Relaxed);
+        let waited = self.micros(Instant::now()).saturating_sub(oldest);
+        Observation {
+            ticks_in_call,
+            has_leader: self.has_leader.load(Ordering::SeqCst),
+            oldest_wait: (oldest > 0).then(|| Duration::from_micros(waited)),
+            cooldown_ticks,
+        }
+    }
+
+    /// A tick is short while something waits to be sent or somebody could be promoted.
+    fn wait_for_tick(&self, ticks: u32) {
+        let is_slow = if self.followers > 0 {
+            ticks > TICKS_BEFORE_PROMOTION
+        } else {
+            ticks != 0 || !self.is_deferred.load(Ordering::SeqCst)
+        };
+        let shared = self.lock();
+        let mode = if is_slow { mode::SLOW } else { mode::FAST };
+        self.monitor_mode.store(mode, Ordering::SeqCst);
+        let is_slow = is_slow && !self.is_deferred.load(Ordering::SeqCst);
+        let tick = if is_slow { SLOW_TICK } else { TICK };
+        if !self.is_shutdown() {
+            drop(self.wake_monitor.wait_timeout(shared, tick));
+        }
+        self.monitor_mode.store(mode::FAST, Ordering::SeqCst);
+    }
+
+    /// The leader is at the event loop and no call is newer than `seen`: nothing is missed by sleeping until the next call begins, or
+    /// one could be overdue.
+    fn wait_for_a_call(&self, seen: u64, due: Option<Instant>) {
+        let mut shared = self.lock();
+        self.monitor_mode.store(mode::ASLEEP, Ordering::SeqCst);
+        let is_due = || due.is_some_and(|due| due <= Instant::now());
+        while self.calls.load(Ordering::SeqCst) == seen && !self.is_shutdown() && !is_due() {
+            let wait = due.map_or(IDLE_WAIT, |due| due.saturating_duration_since(Instant::now()));
+            shared = self.wake_monitor.wait_timeout(shared, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        self.monitor_mode.store(mode::FAST, Ordering::SeqCst);
+    }
+
+    /// All threads return.
+    pub(crate) fn shutdown(&self) {
+        self.is_shutdown.store(true, Ordering::SeqCst);
+        drop(self.lock());
+        self.wake_follower.notify_all();
+        self.wake_monitor.notify_all();
+    }
+
+    pub(crate) fn is_shutdown(&self) -> bool {
+        self.is_shutdown.load(Ordering::SeqCst)
+    }
+
+    /// Wakes one follower, unless one was promoted already.
+    fn promote(&self, shared: &mut Shared, preempts: bool) {
+        shared.preempts |= preempts;
+        if !self.is_pending.swap(true, Ordering::SeqCst) {
+            shared.promoted = true;
+            self.wake_follower.notify_one();
+        }
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
