@@ -13,7 +13,7 @@ use std::{
 use crate::{
     Aborted, App, Body, Record, Request, Response, Stream, Writer,
     connection::{Connection, Next, Phase},
-    fork::{ChildOutcome, ChildProgress},
+    fork::{ChildOutcome, Relay},
     response::Start,
     response_writer::{Progress, Spool},
     writer::{MAX_BYTES_PER_TURN, Room},
@@ -152,7 +152,7 @@ impl Connection {
     }
 
     /// Has the application answer, and sends all of it, blocking. Only a forked child does this.
-    pub(crate) fn run_to_the_end(&mut self, app: &dyn App, progress: &ChildProgress) -> Next {
+    pub(crate) fn run_to_the_end(&mut self, app: &dyn App) -> Next {
         let Produced { mut next, on_complete } = self.run(app, None);
         while next == Next::Wait && self.phase == Phase::Sending {
             next = match self.wire().wait_writable() {
@@ -160,7 +160,7 @@ impl Connection {
                 Err(_) => self.lose(Instant::now()),
             };
         }
-        progress.start_call(Instant::now());
+        self.wire().restart_call_timer(Instant::now());
         drop(on_complete);
         next
     }
@@ -211,7 +211,9 @@ impl Connection {
     /// Moves what the client does not read to a temporary file, or waits for the client where that is not possible. Blocks.
     fn make_room(&mut self) -> Next {
         let wire = Arc::clone(&self.request.wire);
-        let mut may_spill = self.output.held() as u64 <= wire.house.settings.response_spool;
+        // A child does not buffer what its parent does.
+        let mut may_spill =
+            self.output.held() as u64 <= wire.house.settings.response_spool && !wire.is_in_child();
         loop {
             if may_spill {
                 match self.spill() {
@@ -241,6 +243,10 @@ impl Connection {
 
     /// A child process has answered, or died without.
     pub(crate) fn after_child(&mut self, outcome: ChildOutcome, now: Instant) -> Next {
+        if let Some(relay) = &mut self.relay {
+            (relay.outcome, relay.is_readable, relay.next_check) = (Some(outcome), true, None);
+            return self.continue_relay(now);
+        }
         match outcome {
             ChildOutcome::KeepAlive => {
                 self.expect_next_request(now);
@@ -258,6 +264,39 @@ impl Connection {
                 self.wire().reset();
                 Next::Close
             }
+        }
+    }
+
+    /// The rest of the child's response comes through this relay.
+    pub(crate) fn start_relay(&mut self, relay: Relay, now: Instant) -> Next {
+        self.relay = Some(Box::new(relay));
+        self.phase = Phase::Relaying;
+        (self.since, self.writable) = (now, true);
+        self.continue_relay(now)
+    }
+
+    /// Moves what the child sends to the client, as far as either allows and others can wait. Runs in the event loop.
+    pub(crate) fn continue_relay(&mut self, now: Instant) -> Next {
+        let Some(relay) = &mut self.relay else { return Next::Wait };
+        let moved =
+            relay.advance(&mut self.output, &self.request.wire, &mut self.writable, || self.since = now);
+        if moved.is_err() {
+            return self.lose_relay(now);
+        }
+        let Some(outcome) = relay.finished(&self.output) else { return Next::Wait };
+        self.relay = None;
+        self.request.buffer = self.output.reset();
+        self.after_child(outcome, now)
+    }
+
+    /// The client is gone. Its child finds the relay closed, and is waited for.
+    pub(crate) fn lose_relay(&mut self, now: Instant) -> Next {
+        self.wire().hang_up();
+        let relay = self.relay.take();
+        self.output.reset();
+        match relay.and_then(|relay| relay.outcome) {
+            Some(_) => Next::Close,
+            None => self.enter_child(now),
         }
     }
 

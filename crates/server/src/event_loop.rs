@@ -20,7 +20,7 @@ use crate::{
     connection::{Connection, Next},
     deadlines::Deadlines,
     doors::Doors,
-    fork::{ChildOutcome, Children},
+    fork::{ChildOutcome, Children, Relay, Report},
     settings::House,
     wear::Wear,
     wire::{HALF_CLOSE, OtherEnd, Wire},
@@ -31,6 +31,8 @@ const WATCHES: usize = (1 << 20) + 1;
 /// The control channel of children.
 const CONTROL: usize = CHILDREN - 1;
 const CHILDREN: usize = 1 << 24;
+/// The relays of connections, by the number of the connection.
+const RELAYS: usize = 1 << 29;
 const CONNECTIONS: usize = 1 << 30;
 
 /// Connections accepted from one listener before others have their turn.
@@ -50,6 +52,8 @@ pub(crate) struct Watch {
 
 pub(crate) struct Loop {
     poll: Poll,
+    /// The poll set's, for what leaves it by itself.
+    registry: Arc<Registry>,
     events: Events,
     house: Arc<House>,
     doors: Doors,
@@ -95,6 +99,7 @@ impl Loop {
             _ => None,
         };
         Ok(Self {
+            registry: Arc::new(registry.try_clone()?),
             poll,
             events: Events::with_capacity(64),
             wear: Wear::new(&house.settings),
@@ -257,14 +262,15 @@ impl Loop {
         let now = Instant::now();
         let Some(children) = &mut self.children else { return };
         let own = connection.token;
-        let connections = self.slots.iter().filter_map(|(token, slot)| {
-            let connection = slot.connection.as_ref().filter(|_| token != own)?;
-            Some(connection.wire().as_fd().as_raw_fd())
+        let connections = self.slots.iter().filter(|(token, _)| *token != own);
+        let connections = connections.filter_map(|(_, slot)| slot.connection.as_ref()).flat_map(|other| {
+            let relay = other.relay.as_ref().map(|relay| relay.descriptor());
+            std::iter::once(other.wire().as_fd().as_raw_fd()).chain(relay)
         });
         let waiting = self.ready.iter().map(|connection| connection.wire().as_fd().as_raw_fd());
         let doors = self.doors.descriptors();
         let watches = self.watches.iter().map(|watch| watch.descriptor.as_raw_fd());
-        let poll = std::iter::once(self.poll.as_raw_fd());
+        let poll = [self.poll.as_raw_fd(), self.registry.as_raw_fd()];
         let mut others = connections.chain(waiting).chain(doors).chain(watches).chain(poll);
         let started = children.start(&mut connection, app, self.poll.registry(), &mut others);
         drop(others);
@@ -313,6 +319,7 @@ impl Loop {
     fn handle(&mut self, event: &Event, now: Instant) {
         match event.token().0 {
             token if token >= CONNECTIONS => self.note(token - CONNECTIONS, event, now),
+            token if token >= RELAYS => self.note_relay(token - RELAYS, now),
             token if token >= CHILDREN => self.reap(token - CHILDREN, now),
             CONTROL => self.read_control_channel(now),
             token if token >= WATCHES => self.obey(token - WATCHES),
@@ -358,11 +365,19 @@ impl Loop {
     fn time_out(&mut self, token: usize, now: Instant) {
         let Some(slot) = self.slots.get_mut(token) else { return };
         let Some(mut connection) = slot.connection.take() else { return };
+        let mut check =
+            || self.children.as_mut().and_then(|children| children.check_timeout(&connection, now));
         if connection.is_in_child() {
-            let again = self.children.as_mut().and_then(|children| children.check_timeout(&connection, now));
+            let again = check();
             self.deadlines.set(token, again);
             slot.connection = Some(connection);
             return;
+        }
+        if connection.relay.as_ref().is_some_and(|relay| relay.next_check.is_some_and(|check| check <= now)) {
+            let again = check();
+            if let Some(relay) = &mut connection.relay {
+                relay.next_check = again;
+            }
         }
         let next = if connection.deadline().is_some_and(|deadline| deadline <= now) {
             connection.time_out(now)
@@ -435,16 +450,51 @@ impl Loop {
 
     fn reap(&mut self, index: usize, now: Instant) {
         let Some(children) = &mut self.children else { return };
+        if children.is_relayed(index) {
+            self.read_control_channel(now); // the message that the relay has started may still be unread
+        }
+        let Some(children) = &mut self.children else { return };
         if let Some((token, outcome)) = children.reap(index, self.poll.registry()) {
             self.take_back_from_child(token, outcome, now);
         }
     }
 
     fn read_control_channel(&mut self, now: Instant) {
-        let mut next = || self.children.as_mut()?.next_released_connection(now);
-        let released: Vec<_> = std::iter::from_fn(&mut next).collect();
-        for (token, outcome) in released {
-            self.take_back_from_child(token, outcome, now);
+        while let Some(report) = self.children.as_mut().and_then(|children| children.next_report(now)) {
+            match report {
+                Report::Complete { connection, outcome } => {
+                    self.take_back_from_child(connection, outcome, now);
+                }
+                Report::RelayStarted { connection, socket } => self.start_relay(connection, socket, now),
+            }
+        }
+    }
+
+    fn start_relay(&mut self, token: usize, socket: Option<OwnedFd>, now: Instant) {
+        let Some(mut connection) = self.slots.get_mut(token).and_then(|slot| slot.connection.take()) else {
+            return;
+        };
+        let socket = socket.ok_or_else(|| io::Error::other("no descriptor is left for it"));
+        let relay = socket.and_then(|socket| Relay::new(socket, &self.registry, Token(RELAYS + token)));
+        let next = match relay {
+            Ok(mut relay) => {
+                relay.next_check = connection.deadline();
+                connection.start_relay(relay, now)
+            }
+            Err(error) => {
+                log::error!("the rest of a response cannot be received from its process: {error}");
+                connection.wire().reset();
+                Next::Wait
+            }
+        };
+        self.settle(connection, next);
+    }
+
+    fn note_relay(&mut self, token: usize, now: Instant) {
+        let connection = self.slots.get_mut(token).and_then(|slot| slot.connection.as_mut());
+        if let Some(relay) = connection.and_then(|connection| connection.relay.as_mut()) {
+            relay.is_readable = true;
+            self.go_on(token, now);
         }
     }
 

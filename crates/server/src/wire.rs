@@ -23,7 +23,7 @@ use rustix::{
 };
 
 use crate::{
-    fork::{ChildProgress, ResponseProgress},
+    fork::{ParentLink, RelaySender, ResponseProgress},
     settings::House,
     sys,
 };
@@ -82,8 +82,10 @@ pub(crate) struct Wire {
     /// The number under which the event loop knows the connection.
     pub(crate) token: usize,
     pub(crate) house: Arc<House>,
-    /// In a forked child: where it reports to its parent.
-    progress: OnceLock<ChildProgress>,
+    /// In a forked child.
+    parent: OnceLock<Arc<ParentLink>>,
+    /// In a forked child: the response that goes through its parent ends in the middle.
+    is_truncated_in_relay: AtomicBool,
     stage: AtomicU8,
     /// A thread waits for a slow client...
     waits: AtomicBool,
@@ -109,7 +111,8 @@ impl Wire {
             listener,
             token: 0,
             house,
-            progress: OnceLock::new(),
+            parent: OnceLock::new(),
+            is_truncated_in_relay: AtomicBool::new(false),
             stage: AtomicU8::new(stage::OPEN),
             waits: AtomicBool::new(false),
             waited: AtomicU64::new(0),
@@ -134,7 +137,7 @@ impl Wire {
     /// Sends from a response. `BrokenPipe` where the watchdog has ended it.
     pub(crate) fn send(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
         self.begin()?;
-        self.send_interim(bytes, more)
+        self.send_or_relay(|| self.send_interim(bytes, more), |relay| relay.send(&[IoSlice::new(bytes)]))
     }
 
     /// Sends what is no part of the response: `100 Continue`.
@@ -148,14 +151,49 @@ impl Wire {
         self.begin()?;
         let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         let none = &mut SendAncillaryBuffer::default();
-        Ok(rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, pieces, none, flags))?)
+        let mut send =
+            || rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, pieces, none, flags));
+        self.send_or_relay(|| Ok(send()?), |relay| relay.send(pieces))
     }
 
     /// Sends from a file without bringing its bytes into the process. Moves `offset` on.
     pub(crate) fn send_file(&self, file: BorrowedFd<'_>, offset: &mut u64, count: u64) -> io::Result<usize> {
         self.begin()?;
-        let count = usize::try_from(count).unwrap_or(usize::MAX).min(1 << 30);
-        Ok(rustix::io::retry_on_intr(|| rustix::fs::sendfile(&self.socket, file, Some(&mut *offset), count))?)
+        let most = usize::try_from(count).unwrap_or(usize::MAX).min(1 << 30);
+        let mut at = *offset;
+        let mut send =
+            || rustix::io::retry_on_intr(|| rustix::fs::sendfile(&self.socket, file, Some(&mut at), most));
+        let sent = self.send_or_relay(|| Ok(send()?), |relay| relay.send_file(file, *offset, count))?;
+        *offset += sent as u64;
+        Ok(sent)
+    }
+
+    /// Uses the socket, or in a child whose client's socket was full before, the relay through its parent.
+    fn send_or_relay(
+        &self,
+        to_socket: impl FnOnce() -> io::Result<usize>,
+        to_relay: impl FnOnce(&RelaySender) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let Some(parent) = self.parent.get() else { return to_socket() };
+        if let Some(relay) = parent.relay() {
+            return to_relay(relay);
+        }
+        match to_socket() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match parent.start_relay() {
+                Ok(relay) => to_relay(relay),
+                Err(failure) => {
+                    log::warn!(
+                        "a response cannot go through the worker, so its process waits for its client: {failure}"
+                    );
+                    Err(error)
+                }
+            },
+            sent => sent,
+        }
+    }
+
+    fn relay(&self) -> Option<&RelaySender> {
+        self.parent.get().and_then(|parent| parent.relay())
     }
 
     /// Blocks until the socket takes bytes again; `TimedOut` past the write timeout.
@@ -163,8 +201,8 @@ impl Wire {
         let began = Instant::now();
         self.waits.store(true, Ordering::Release);
         let wait = || self.poll_writable(began + self.house.settings.write_timeout);
-        let waited = match self.progress.get() {
-            Some(progress) => progress.while_waiting_for_client(wait),
+        let waited = match self.parent.get() {
+            Some(parent) => parent.progress.while_waiting_for_client(wait),
             None => wait(),
         };
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -177,7 +215,8 @@ impl Wire {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let timeout = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
-            let mut sockets = [PollFd::new(&self.socket, PollFlags::OUT)];
+            let socket = self.relay().map_or(self.socket.as_fd(), AsFd::as_fd);
+            let mut sockets = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
             match rustix::event::poll(&mut sockets, Some(&timeout)) {
                 Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
                 Ok(_) => return Ok(()),
@@ -213,16 +252,16 @@ impl Wire {
         self.waited.store(0, Ordering::Relaxed);
         self.is_unbounded.store(false, Ordering::Relaxed);
         self.call_started.store(self.micros(now), Ordering::Release);
-        if let Some(progress) = self.progress.get() {
-            progress.start_call(now);
+        if let Some(parent) = self.parent.get() {
+            parent.progress.start_call(now);
         }
     }
 
     /// From here to the next [`restart_call_timer`](Self::restart_call_timer) the application may take as long as it likes.
     pub(crate) fn suspend_call_timer(&self) {
         self.is_unbounded.store(true, Ordering::Release);
-        if let Some(progress) = self.progress.get() {
-            progress.suspend_timeout();
+        if let Some(parent) = self.parent.get() {
+            parent.progress.suspend_timeout();
         }
     }
 
@@ -268,7 +307,7 @@ impl Wire {
 
     /// Whether this is the copy of a connection in a child process that answers one request.
     pub(crate) fn is_in_child(&self) -> bool {
-        self.progress.get().is_some()
+        self.parent.get().is_some()
     }
 
     fn begin(&self) -> io::Result<()> {
@@ -278,8 +317,8 @@ impl Wire {
         if !self.moves(stage::OPEN, stage::BEGUN) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        if let Some(progress) = self.progress.get() {
-            progress.set_response(ResponseProgress::Started);
+        if let Some(parent) = self.parent.get() {
+            parent.progress.set_response(ResponseProgress::Started);
         }
         Ok(())
     }
@@ -317,9 +356,14 @@ impl Wire {
         self.stage.load(Ordering::Acquire) == stage::FORFEITED
     }
 
-    /// In a forked child: reports there from now on that the response has begun, and when this waits for its client.
-    pub(crate) fn report_progress_to(&self, progress: ChildProgress) {
-        let _ = self.progress.set(progress);
+    /// In a forked child: what it reports of the response goes there, and what the client's socket does not take.
+    pub(crate) fn set_parent(&self, parent: &Arc<ParentLink>) {
+        let _ = self.parent.set(Arc::clone(parent));
+    }
+
+    /// In a forked child: whether the response goes through its parent, and has an end that only a reset shows to the client.
+    pub(crate) fn is_truncated_in_relay(&self) -> bool {
+        self.is_truncated_in_relay.load(Ordering::Relaxed)
     }
 
     /// In a forked child: puts a closed connection in the place of the socket, which belongs to the parent from now on.
@@ -330,16 +374,24 @@ impl Wire {
 
     /// Says that nothing more will be sent.
     pub(crate) fn finish_writing(&self) {
-        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        if self.relay().is_none() {
+            let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        }
     }
 
     /// Ends the connection for the peer even where another process still holds a copy of the socket.
     pub(crate) fn hang_up(&self) {
-        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        if self.relay().is_none() {
+            let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        }
     }
 
     /// Ends the connection by a reset, so that the peer can tell it from a clean end, whoever else holds a copy of the socket.
     pub(crate) fn reset(&self) {
+        if self.relay().is_some() {
+            // The parent still sends what came before.
+            return self.is_truncated_in_relay.store(true, Ordering::Relaxed);
+        }
         // Connecting a socket to nothing is how the system is asked for it (connect(2)); a Unix socket knows no reset.
         let _ = rustix::net::connect_unspec(&self.socket);
     }

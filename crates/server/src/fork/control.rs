@@ -4,14 +4,20 @@
 //! never send one: the parent learns of their end from the system, and of their response from [`progress`](super::progress).
 
 use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
 };
 
 use rustix::{
-    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType},
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+        SocketFlags, SocketType,
+    },
     process::Pid,
 };
+
+use super::relay::take_descriptor;
 
 /// A message with the child that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +35,8 @@ pub(crate) struct Message {
 pub(crate) enum ChildEvent {
     /// The response is complete. The child has released the connection and runs on for its threads.
     ResponseComplete = 1,
+    /// The rest of the response comes through the relay whose descriptor comes with this message.
+    RelayStarted = 2,
 }
 
 const LENGTH: usize = 9;
@@ -48,6 +56,7 @@ impl Message {
         let (pid, rest) = rest.split_first_chunk()?;
         let event = match rest {
             [1] => ChildEvent::ResponseComplete,
+            [2] => ChildEvent::RelayStarted,
             _ => return None,
         };
         let index = usize::try_from(u32::from_ne_bytes(*index)).ok()?;
@@ -76,27 +85,44 @@ impl ControlChannel {
         self.parent.as_raw_fd()
     }
 
-    /// In a child: sends a message about itself.
-    pub(crate) fn send(&self, index: usize, event: ChildEvent) -> io::Result<()> {
+    /// In a child: sends a message about itself, perhaps with a descriptor.
+    pub(crate) fn send(
+        &self,
+        index: usize,
+        event: ChildEvent,
+        descriptor: Option<&OwnedFd>,
+    ) -> io::Result<()> {
         let bytes = Message { index, pid: rustix::process::getpid(), event }.encode()?;
-        rustix::io::retry_on_intr(|| rustix::net::send(&self.children, &bytes, SendFlags::NOSIGNAL))?;
+        let descriptors = descriptor.map(|descriptor| [descriptor.as_fd()]);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut rights = SendAncillaryBuffer::new(&mut space);
+        if let Some(descriptors) = &descriptors {
+            rights.push(SendAncillaryMessage::ScmRights(descriptors));
+        }
+        let bytes = [IoSlice::new(&bytes)];
+        let send = || rustix::net::sendmsg(&self.children, &bytes, &mut rights, SendFlags::NOSIGNAL);
+        rustix::io::retry_on_intr(send)?;
         Ok(())
     }
 
-    /// In the parent: the next message, if there is one. What is no message is dropped. (There is no end of file: the parent itself
-    /// holds the other end open.)
-    pub(crate) fn receive(&self) -> Option<Message> {
+    /// In the parent: the next message, with the descriptor that came with it. What is no message is dropped. (There is no end of
+    /// file: the parent itself holds the other end open.)
+    pub(crate) fn receive(&self) -> Option<(Message, Option<OwnedFd>)> {
         loop {
             let mut bytes = [0; LENGTH + 1];
-            let received = rustix::io::retry_on_intr(|| {
-                rustix::net::recv(&self.parent, &mut bytes[..], RecvFlags::empty())
-            });
-            match received {
-                Err(_) => return None,
-                Ok((length, _)) => match Message::decode(&bytes[..length]) {
-                    Some(message) => return Some(message),
-                    None => log::warn!("a child sent a malformed message to its worker"),
-                },
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut rights = RecvAncillaryBuffer::new(&mut space);
+            let received = {
+                let mut slices = [IoSliceMut::new(&mut bytes)];
+                rustix::io::retry_on_intr(|| {
+                    rustix::net::recvmsg(&self.parent, &mut slices, &mut rights, RecvFlags::CMSG_CLOEXEC)
+                })
+            };
+            let length = received.ok()?.bytes;
+            let descriptor = take_descriptor(&mut rights);
+            match Message::decode(&bytes[..length]) {
+                Some(message) => return Some((message, descriptor)),
+                None => log::warn!("a child sent a malformed message to its worker"),
             }
         }
     }
@@ -109,16 +135,29 @@ mod tests {
     #[test]
     fn messages_arrive_in_order_and_whole() {
         let channel = ControlChannel::new().unwrap();
-        assert_eq!(channel.receive(), None);
+        assert!(channel.receive().is_none());
         for index in [0, 7, 65_535] {
-            channel.send(index, ChildEvent::ResponseComplete).unwrap();
+            channel.send(index, ChildEvent::ResponseComplete, None).unwrap();
         }
         let pid = rustix::process::getpid();
         for index in [0, 7, 65_535] {
             let event = ChildEvent::ResponseComplete;
-            assert_eq!(channel.receive(), Some(Message { index, pid, event }));
+            assert_eq!(channel.receive().unwrap().0, Message { index, pid, event });
         }
-        assert_eq!(channel.receive(), None);
+        assert!(channel.receive().is_none());
+    }
+
+    #[test]
+    fn a_descriptor_comes_with_its_message() {
+        let channel = ControlChannel::new().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        channel.send(0, ChildEvent::ResponseComplete, None).unwrap();
+        channel.send(1, ChildEvent::RelayStarted, Some(&writer.into())).unwrap();
+        assert!(channel.receive().unwrap().1.is_none());
+        let (message, descriptor) = channel.receive().unwrap();
+        assert_eq!((message.index, message.event), (1, ChildEvent::RelayStarted));
+        rustix::io::write(descriptor.unwrap(), b"x").unwrap();
+        assert_eq!(io::read_to_string(reader).unwrap(), "x");
     }
 
     #[test]
@@ -128,8 +167,8 @@ mod tests {
         {
             rustix::net::send(&channel.children, junk, SendFlags::empty()).unwrap();
         }
-        channel.send(3, ChildEvent::ResponseComplete).unwrap();
-        assert_eq!(channel.receive().unwrap().index, 3);
-        assert_eq!(channel.receive(), None);
+        channel.send(3, ChildEvent::ResponseComplete, None).unwrap();
+        assert_eq!(channel.receive().unwrap().0.index, 3);
+        assert!(channel.receive().is_none());
     }
 }

@@ -9,6 +9,8 @@
 //! | [`child`]    | the child's side: one request, from the fork to the exit |
 //! | [`progress`] | what children report through shared memory |
 //! | [`control`]  | what children send to their parent |
+//! | [`parent_link`] | both of these, in a child |
+//! | [`relay`]    | the response, where its client is slower than the child |
 //! | [`warmup`]   | the request before the first fork |
 //!
 //! The parent learns of a child's end from a pidfd in its own poll set, reaps that one pid and no other (the application's
@@ -17,7 +19,9 @@
 
 mod child;
 mod control;
+mod parent_link;
 mod progress;
+mod relay;
 mod warmup;
 
 use std::{
@@ -37,7 +41,9 @@ use self::{
     progress::{CallState, ProgressTable},
 };
 pub(crate) use self::{
-    progress::{ChildProgress, ResponseProgress},
+    parent_link::ParentLink,
+    progress::ResponseProgress,
+    relay::{Relay, RelaySender},
     warmup::run_warmup_request,
 };
 use crate::{
@@ -63,13 +69,21 @@ pub(crate) enum ChildOutcome {
     Truncated,
 }
 
+/// What a running child reports about the connection with this token.
+pub(crate) enum Report {
+    /// The response is complete.
+    Complete { connection: usize, outcome: ChildOutcome },
+    /// The rest of the response comes through this socket. None if this process had no descriptor left for it.
+    RelayStarted { connection: usize, socket: Option<OwnedFd> },
+}
+
 /// The children that run now.
 pub(crate) struct Children {
     limit: usize,
     timeout: Option<Duration>,
     running: Slab<Child>,
     progress: Arc<ProgressTable>,
-    control: ControlChannel,
+    control: Arc<ControlChannel>,
     first_token: usize,
 }
 
@@ -97,7 +111,7 @@ impl Children {
             timeout,
             running: Slab::with_capacity(limit),
             progress: Arc::new(ProgressTable::new(limit)?),
-            control: ControlChannel::new()?,
+            control: Arc::new(ControlChannel::new()?),
             first_token,
         })
     }
@@ -139,7 +153,8 @@ impl Children {
                 sys::take_signals_of_child(parent);
                 drop(held);
                 let mut others = others.chain(std::iter::once(self.control.parent_end()));
-                child::answer_and_exit(connection, app, &progress, &self.control, &mut others)
+                let link = ParentLink::new(progress, &self.control);
+                child::answer_and_exit(connection, app, link, &mut others)
             }
             Ok((Forked::Parent(pid), held)) => {
                 drop(held);
@@ -220,23 +235,27 @@ impl Children {
         self.running.iter().map(|(index, _)| index).collect()
     }
 
-    /// The next connection whose child has sent its whole response, but runs on.
-    pub(crate) fn next_released_connection(&mut self, now: Instant) -> Option<(usize, ChildOutcome)> {
+    /// The next thing that a child has reported about its connection.
+    pub(crate) fn next_report(&mut self, now: Instant) -> Option<Report> {
         loop {
-            let message = self.control.receive()?;
-            let ChildEvent::ResponseComplete = message.event;
+            let (message, descriptor) = self.control.receive()?;
             // A child that has ended meanwhile was reaped, and its connection taken back then.
             let child = self.running.get_mut(message.index).filter(|child| child.pid == message.pid);
             let Some(child) = child else { continue };
             let ChildPhase::Responding { connection } = child.phase else { continue };
-            let outcome = match self.progress.response(message.index) {
-                ResponseProgress::KeepAlive => ChildOutcome::KeepAlive,
-                ResponseProgress::Close => ChildOutcome::Close,
-                ResponseProgress::NotStarted | ResponseProgress::Started => continue,
-            };
+            if message.event == ChildEvent::RelayStarted {
+                return Some(Report::RelayStarted { connection, socket: descriptor });
+            }
+            let Some(outcome) = outcome(self.progress.response(message.index)) else { continue };
             child.phase = ChildPhase::Background { deadline: self.timeout.map(|timeout| now + timeout) };
-            return Some((connection, outcome));
+            return Some(Report::Complete { connection, outcome });
         }
+    }
+
+    /// Whether this child sends its response through the parent; then [`next_report`](Self::next_report) must come before
+    /// [`reap`](Self::reap).
+    pub(crate) fn is_relayed(&self, index: usize) -> bool {
+        self.progress.is_relayed(index)
     }
 
     /// Reaps this child if it has ended: the connection that it answered, and what its end means for it. None also for a child that had
@@ -258,20 +277,17 @@ impl Children {
             child.log_background_exit(status);
             return None;
         };
-        let outcome = match self.progress.response(index) {
-            ResponseProgress::KeepAlive => ChildOutcome::KeepAlive,
-            ResponseProgress::Close => ChildOutcome::Close,
-            progress => {
-                child.log_exit(status, "before its response was complete");
-                match progress {
-                    ResponseProgress::Started => ChildOutcome::Truncated,
-                    _ if child.timed_out => {
-                        ChildOutcome::NoResponse { status: 504, why: "the request took too long" }
-                    }
-                    _ => ChildOutcome::NoResponse { status: 500, why: "the request's process died" },
+        let progress = self.progress.response(index);
+        let outcome = outcome(progress).unwrap_or_else(|| {
+            child.log_exit(status, "before its response was complete");
+            match progress {
+                ResponseProgress::Started => ChildOutcome::Truncated,
+                _ if child.timed_out => {
+                    ChildOutcome::NoResponse { status: 504, why: "the request took too long" }
                 }
+                _ => ChildOutcome::NoResponse { status: 500, why: "the request's process died" },
             }
-        };
+        });
         Some((connection, outcome))
     }
 }
@@ -312,6 +328,16 @@ impl Child {
         if status.is_some_and(|status| status.exit_status() != Some(0)) {
             self.log_exit(status, "while its background threads ran");
         }
+    }
+}
+
+/// What the progress of a child means that has done its part; None if it has not.
+fn outcome(progress: ResponseProgress) -> Option<ChildOutcome> {
+    match progress {
+        ResponseProgress::KeepAlive => Some(ChildOutcome::KeepAlive),
+        ResponseProgress::Close => Some(ChildOutcome::Close),
+        ResponseProgress::Truncated => Some(ChildOutcome::Truncated),
+        ResponseProgress::NotStarted | ResponseProgress::Started => None,
     }
 }
 

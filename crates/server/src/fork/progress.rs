@@ -27,7 +27,12 @@ pub(crate) enum ResponseProgress {
     KeepAlive,
     /// The response is complete, and the connection must be closed.
     Close,
+    /// The response is incomplete and remains so. Only a reset tells the client.
+    Truncated,
 }
+
+/// Set beside the progress once the child sends its response through the parent.
+const RELAYED: u8 = 0x80;
 
 /// What `--timeout` has to know about a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,17 +72,23 @@ impl ProgressTable {
     /// The report of a child that is about to be forked.
     pub(crate) fn start(table: &Arc<Self>, index: usize) -> ChildProgress {
         let progress = ChildProgress { table: Arc::clone(table), index };
-        progress.set_response(ResponseProgress::NotStarted);
+        table.responses.get(index).store(ResponseProgress::NotStarted as u8, Ordering::Release);
         progress.start_call(Instant::now());
         progress
     }
 
     pub(crate) fn response(&self, index: usize) -> ResponseProgress {
-        let value = self.responses.get(index).load(Ordering::Acquire);
-        [ResponseProgress::NotStarted, ResponseProgress::KeepAlive, ResponseProgress::Close]
+        let value = self.responses.get(index).load(Ordering::Acquire) & !RELAYED;
+        use ResponseProgress::{Close, KeepAlive, NotStarted, Truncated};
+        [NotStarted, KeepAlive, Close, Truncated]
             .into_iter()
             .find(|progress| *progress as u8 == value)
             .unwrap_or(ResponseProgress::Started)
+    }
+
+    /// Whether the child sends its response through the parent.
+    pub(crate) fn is_relayed(&self, index: usize) -> bool {
+        self.responses.get(index).load(Ordering::Acquire) & RELAYED != 0
     }
 
     pub(crate) fn call(&self, index: usize) -> CallState {
@@ -100,7 +111,15 @@ impl ChildProgress {
 
     /// Everything written before this is visible to whoever reads it.
     pub(crate) fn set_response(&self, progress: ResponseProgress) {
-        self.table.responses.get(self.index).store(progress as u8, Ordering::Release);
+        let response = self.table.responses.get(self.index);
+        response.store(response.load(Ordering::Relaxed) & RELAYED | progress as u8, Ordering::Release);
+    }
+
+    /// Whether this child sends its response through the parent from now on.
+    pub(crate) fn set_relayed(&self, is_relayed: bool) {
+        let response = self.table.responses.get(self.index);
+        let progress = response.load(Ordering::Relaxed) & !RELAYED;
+        response.store(progress | if is_relayed { RELAYED } else { 0 }, Ordering::Release);
     }
 
     /// The child enters the application, or asks it for another chunk.
@@ -144,8 +163,11 @@ mod tests {
         second.set_response(ResponseProgress::KeepAlive);
         assert_eq!(table.response(0), ResponseProgress::Started);
         assert_eq!(table.response(1), ResponseProgress::KeepAlive);
+        second.set_relayed(true);
+        second.set_response(ResponseProgress::Truncated);
+        assert_eq!((table.response(1), table.is_relayed(1)), (ResponseProgress::Truncated, true));
         ProgressTable::start(&table, 1);
-        assert_eq!(table.response(1), ResponseProgress::NotStarted);
+        assert_eq!((table.response(1), table.is_relayed(1)), (ResponseProgress::NotStarted, false));
     }
 
     #[test]
