@@ -289,9 +289,10 @@ impl Connection {
         self.after_child(outcome, now)
     }
 
-    /// The client is gone. Its child finds the relay closed, and is waited for.
+    /// The client is gone, or is given up; how its response was to end is not known here, so a reset shows that it is incomplete.
+    /// The child finds the relay closed, and is waited for.
     pub(crate) fn lose_relay(&mut self, now: Instant) -> Next {
-        self.wire().hang_up();
+        self.wire().reset();
         let relay = self.relay.take();
         self.output.reset();
         match relay.and_then(|relay| relay.outcome) {

@@ -161,9 +161,9 @@ impl Wire {
         self.begin()?;
         let most = usize::try_from(count).unwrap_or(usize::MAX).min(1 << 30);
         let mut at = *offset;
-        let mut send =
+        let mut to_socket =
             || rustix::io::retry_on_intr(|| rustix::fs::sendfile(&self.socket, file, Some(&mut at), most));
-        let sent = self.send_or_relay(|| Ok(send()?), |relay| relay.send_file(file, *offset, count))?;
+        let sent = self.send_or_relay(|| Ok(to_socket()?), |relay| relay.send_file(file, *offset, count))?;
         *offset += sent as u64;
         Ok(sent)
     }

@@ -79,11 +79,13 @@ impl ProgressTable {
 
     pub(crate) fn response(&self, index: usize) -> ResponseProgress {
         let value = self.responses.get(index).load(Ordering::Acquire) & !RELAYED;
-        use ResponseProgress::{Close, KeepAlive, NotStarted, Truncated};
-        [NotStarted, KeepAlive, Close, Truncated]
-            .into_iter()
-            .find(|progress| *progress as u8 == value)
-            .unwrap_or(ResponseProgress::Started)
+        let all = [
+            ResponseProgress::NotStarted,
+            ResponseProgress::KeepAlive,
+            ResponseProgress::Close,
+            ResponseProgress::Truncated,
+        ];
+        all.into_iter().find(|progress| *progress as u8 == value).unwrap_or(ResponseProgress::Started)
     }
 
     /// Whether the child sends its response through the parent.
