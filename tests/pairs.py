@@ -36,7 +36,7 @@ REASONS = {
     "strict": "A request that could be read in two ways is refused: `--http-compat gunicorn` takes a request without `Host` and CONNECT.",
     "methods": "A method is any token: `get` is another one than `GET`, and the app's to refuse.",
     "versions": "HTTP/2.0 in a request line is answered 505, not 400.",
-    "main thread": "With several threads a request may run in the main thread of its worker.",
+    "main thread": "With several threads a request may run in the main thread of its worker. With one, the default, every request does, as with gunicorn.",
     "umask": "`--umask` is for all files, those that the app makes as well; gunicorn minds its own only.",
     "commas": "An address list with commas is taken in a config file, too.",
     "statuses": "Exit status 2 is for what was said wrongly, also by a config file that fails, where gunicorn has 1, or 4 for an APP that is none; 3 is for an app that fails `--check-config`, where it has 1.",

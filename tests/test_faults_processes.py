@@ -150,7 +150,11 @@ def test_many_children_that_die_at_once_are_all_reaped_and_nobody_else_is(start,
 
 @pytest.mark.parametrize(
     "options",
-    [("--workers", "2", "--threads", "1"), ("--workers", "2"), ("--workers", "2", "--fork")],
+    [
+        ("--workers", "2", "--threads", "1"),
+        ("--workers", "2", "--threads", "4"),
+        ("--workers", "2", "--fork"),
+    ],
     ids=["inline", "threads", "fork"],
 )
 def test_nothing_of_a_killed_master_is_left(start, gate, options):

@@ -10,7 +10,7 @@ import threading
 import pytest
 from harness import eventually, gone
 
-DEATHS = ["segfault", "exit", "clean exit", "SIGKILL", "SIGABRT", "SIGTERM"]
+DEATHS = ["segfault", "exit", "clean exit", "SIGKILL", "SIGABRT"]
 
 
 @pytest.fixture
@@ -178,6 +178,27 @@ def test_the_exit_statuses_of_the_apps_own_processes_are_its_own(shared, options
     for client in clients:
         client.join()
     assert answers == [[0, 7, 0, "hi\n"]] * 10
+
+
+FORKS_AND_STARTS = """
+import os, signal, subprocess
+def app(environ, start_response):
+    forked = os.fork()
+    while not forked:
+        signal.pause()
+    os.kill(forked, signal.SIGTERM)
+    started = subprocess.Popen(["sleep", "600"])
+    started.terminate()
+    text = f"{os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1])} {started.wait()}"
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [text.encode()]
+"""
+
+
+def test_a_request_ignores_term_but_the_processes_that_it_forks_and_starts_do_not(start, tmp_path):
+    (tmp_path / "forks.py").write_text(FORKS_AND_STARTS)
+    server = start("forks:app", "--fork", cwd=tmp_path)
+    assert server.get("/").text == "-15 -15"
 
 
 def test_several_workers_fork_too(start, gate):

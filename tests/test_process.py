@@ -7,6 +7,7 @@ import grp
 import json
 import os
 import pwd
+import re
 import signal
 import socket
 import stat
@@ -16,7 +17,7 @@ from urllib.request import urlopen
 
 import pytest
 from harness import APPS, MLWS, Command, Server, eventually, gone, processes
-from wire import DEADLINE
+from wire import DEADLINE, Wire
 
 as_root = pytest.mark.skipif(
     os.geteuid() != 0
@@ -177,6 +178,23 @@ def test_a_daemon_serves_when_its_command_returns_and_goes_when_told(daemon, tmp
     assert "stopping" in (tmp_path / "log").read_text()
 
 
+def test_a_daemon_finishes_its_requests_when_term_comes_twice(daemon, gate, tmp_path):
+    log = tmp_path / "log"
+    assert daemon("raw", "--bind", "127.0.0.1:0", "--error-logfile", log).returncode == 0
+    port = int(re.search(r"serving raw on http://127.0.0.1:(\d+)", log.read_text()).group(1))
+    master = int((tmp_path / "pid").read_text())
+    with Wire(("127.0.0.1", port)) as wire:
+        wire.send(f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        gate.wait_for(1)
+        os.kill(master, signal.SIGTERM)
+        eventually(lambda: "stopping: " in log.read_text(), "the daemon to stop")
+        os.kill(master, signal.SIGTERM)
+        gate.open()
+        assert wire.answer().text == "passed\n"
+    eventually(lambda: not running_with(tmp_path), "the daemon to end")
+    assert "stopping at once" not in log.read_text()
+
+
 def test_a_daemon_whose_log_will_be_lost_is_warned_of(daemon, tmp_path):
     started = daemon("raw", "--bind", "127.0.0.1:0")
     assert started.returncode == 0
@@ -224,7 +242,7 @@ def test_workers_run_as_another_user_and_cannot_go_back(start):
 
 
 @as_root
-@pytest.mark.parametrize("fork", [(), ("--fork",)], ids=["threads", "fork"])
+@pytest.mark.parametrize("fork", [(), ("--fork",)], ids=["inline", "fork"])
 def test_users_and_groups_may_be_numbers(start, fork):
     found = who(start("whoami", "-u", "4321", "-g", "1234", *fork))
     assert (found["uid"], found["gid"], found["groups"]) == (4321, 1234, [1234])
@@ -305,7 +323,7 @@ def test_a_service_manager_hears_of_the_start_and_of_the_end(start, manager):
     env = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
     server = start("raw", "--workers", "2", env=env)
     words = manager.recv(1000).decode().splitlines()
-    assert words == ["READY=1", f"STATUS=serving on {server.urls[0]} (2 workers, 4 threads each)"]
+    assert words == ["READY=1", f"STATUS=serving on {server.urls[0]} (2 workers, 1 thread each)"]
     names, env = told(server, "variables")
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
         assert name not in names
@@ -436,6 +454,21 @@ def test_process_1_passes_signals_on_and_all_end_gracefully(contained, gate):
     assert server.wait() == 0
     assert server.log.wait_for_end().count("stopping: ") == 1
     assert "stopping at once" not in server.log.text
+
+
+def test_process_1_passes_on_another_term_which_changes_nothing(contained, gate):
+    server = contained("raw")
+    with server.wire() as wire:
+        wire.send(f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        gate.wait_for(1)
+        os.kill(server.init, signal.SIGTERM)
+        server.log.wait_for("stopping: ")
+        for process in (server.init, server.master, server.init):
+            os.kill(process, signal.SIGTERM)
+        gate.open()
+        assert wire.answer().text == "passed\n"
+    assert server.wait() == 0
+    assert "stopping at once" not in server.log.wait_for_end()
 
 
 def test_process_1_ends_as_the_master_ended(contained):

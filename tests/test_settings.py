@@ -61,7 +61,7 @@ def test_a_config_file_in_python_is_found_by_its_name(folder):
     assert settings["workers"] == ("3", "gunicorn.conf.py")
     assert settings["keep_alive"] == ("7", "gunicorn.conf.py")
     assert settings["log_level"] == ('"warning"', "gunicorn.conf.py")
-    assert settings["threads"] == ("4", "default")
+    assert settings["threads"] == ("1", "default")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_of_several_files_our_own_counts_alone(folder):
     write(folder, "mlws.toml", "workers = 4\n")
     settings = shown(folder)
     assert settings["workers"] == ("4", "mlws.toml")
-    assert settings["threads"] == ("4", "default")
+    assert settings["threads"] == ("1", "default")
 
 
 def test_a_pyproject_without_our_table_is_left_alone(folder):

@@ -88,7 +88,9 @@ def test_the_others_serve_on_while_one_is_killed_again_and_again(start):
     worker_pids(server, 2)
 
 
-@pytest.mark.parametrize("options", [INLINE, ("--threads", "4"), FORK, ("--workers", "2")], ids=" ".join)
+@pytest.mark.parametrize(
+    "options", [INLINE, ("--threads", "4"), FORK, ("--workers", "2", "--threads", "4")], ids=" ".join
+)
 def test_a_running_request_is_finished_before_the_end(start, gate, options):
     server = start("raw", *options)
     wire = ask(server, gate.path)
@@ -143,7 +145,7 @@ def test_who_waits_to_be_accepted_is_served_before_the_end(start, gate, options)
 
 
 def test_an_answer_that_is_being_read_is_finished_before_the_end(start):
-    server = start("raw")
+    server = start("raw", "--threads", "4")
     with server.wire(receive_buffer=4096) as wire:
         wire.send(b"GET /answers/many?pieces=200&size=100000 HTTP/1.1\r\nHost: test\r\n\r\n")
         wire.head()
@@ -158,7 +160,7 @@ def test_an_answer_that_is_being_read_is_finished_before_the_end(start):
 
 
 def test_idle_and_silent_connections_do_not_hold_up_the_end(start):
-    server = start("raw", "--keep-alive", "600", "--head-timeout", "600", "--graceful-timeout", "600")
+    server = start("raw", "--keep-alive", "1", "--head-timeout", "600", "--graceful-timeout", "600")
     with server.wire() as idle, server.wire() as silent:
         assert idle.request("/answers/hello").status == 200
         assert server.get("/answers/hello").status == 200
@@ -203,13 +205,46 @@ def test_a_request_that_never_ends_is_cut_off_at_the_graceful_timeout(start, gat
     eventually(lambda: not server.family(), "the group to be empty")
 
 
-def test_a_second_signal_ends_it_at_once(start, gate):
-    server = start("raw", "--graceful-timeout", "600", "--timeout", "600")
+EVERY_MODE = [INLINE, ("--threads", "4"), FORK, ("--preload",), ("--preload", "--fork")]
+
+
+@pytest.mark.parametrize("options", EVERY_MODE, ids=" ".join)
+def test_a_term_to_every_process_and_then_another_let_a_running_request_finish(start, gate, options):
+    server = start("raw", *options)
+    with ask(server, gate.path) as wire:
+        gate.wait_for(1)
+        os.killpg(server.pid, signal.SIGTERM)
+        server.log.wait_for("stopping: ")
+        os.killpg(server.pid, signal.SIGTERM)
+        os.kill(server.pid, signal.SIGTERM)
+        for worker in server.workers():
+            os.kill(worker, signal.SIGTERM)
+        # Each process has taken the signals by then, except a main thread that is inside the application.
+        eventually(lambda: not pending(server.pid, signal.SIGTERM), "the master to take the signals")
+        gate.open()
+        answer = wire.answer()
+        assert (answer.status, answer.text) == (200, "passed\n")
+    assert server.wait() == 0
+    eventually(lambda: not server.family(), "the group to be empty")
+    assert "stopping at once" not in server.log.text
+    assert "SIGTERM" not in server.log.text
+
+
+def pending(pid, signum):
+    """Whether the kernel still holds the signal for the process."""
+    masks = re.findall(r"^(?:Shd|Sig)Pnd:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return any(int(mask, 16) >> (signum - 1) & 1 for mask in masks)
+
+
+@pytest.mark.parametrize("options", EVERY_MODE, ids=" ".join)
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT], ids=lambda signum: signum.name)
+def test_int_and_quit_end_a_graceful_stop_at_once(start, gate, options, signum):
+    server = start("raw", *options, "--graceful-timeout", "600", "--timeout", "600")
     wire = ask(server, gate.path)
     gate.wait_for(1)
     os.kill(server.pid, signal.SIGTERM)
-    eventually(lambda: refused(server), "the listening socket to be closed")
-    os.kill(server.pid, signal.SIGTERM)
+    server.log.wait_for("stopping: ")
+    os.kill(server.pid, signum)
     server.wait()
     assert wire.closed()
     wire.close()

@@ -26,7 +26,7 @@ def serve(
     reuse_port: bool = False,
     worker_connections: int = 60000,
     workers: int | None = None,
-    threads: int = 4,
+    threads: int = 1,
     worker_class: Literal["sync", "gthread"] | None = None,
     fork: bool = False,
     max_children: int = 64,

@@ -37,9 +37,6 @@ pub trait App: Send + Sync {
         thread::Builder::new().name(name).stack_size(STACK_SIZE).spawn(main).map(drop)
     }
 
-    /// Runs the signal handlers of the application that are pending, in its main thread.
-    fn check_signals(&self) {}
-
     /// Whether only one attached thread runs at a time (a global interpreter lock).
     fn one_at_a_time(&self) -> bool {
         false
@@ -58,6 +55,10 @@ pub trait App: Send + Sync {
     /// Writes where every thread is inside the app to the log. Called by the lookout, which holds no lock of the app and must not wait
     /// for one: a thread that is stuck may have it.
     fn show_stacks(&self) {}
+
+    /// Runs signal handlers that are pending for the calling thread (Python: those of the application). The thread that called
+    /// [`Server::run`](crate::Server::run) calls it at least twice a second while it is outside the app.
+    fn check_signals(&self) {}
 
     /// Hears of each finished request, in whichever thread or process finished it.
     fn log(&self, _record: &Record<'_>) {}

@@ -5,7 +5,7 @@
 //! are told in `receive` and `answer`.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,9 +15,6 @@ use crate::{Request, fork::Relay, response_writer::ResponseWriter, settings::Hou
 
 /// How long a client may take to close its side, or go on sending, before the connection is closed under it.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long after its last response a client is waited for once the server is to end: one that is about to send its next
-/// request gets an answer to it, with the news that it is the last.
-const GOODBYE: Duration = Duration::from_secs(1);
 /// The largest buffer kept for a next connection.
 const KEPT: usize = 32 * 1024;
 /// How many of them are kept.
@@ -142,12 +139,13 @@ impl Connection {
     /// When the present wait has lasted too long.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let settings = &self.house().settings;
-        let is_draining = || self.house().draining.load(Ordering::Relaxed);
+        let is_draining = || self.house().drain_began.get().is_some();
         let wait = match self.phase {
-            Phase::Idle if is_draining() => GOODBYE.min(settings.keep_alive),
-            Phase::Idle => settings.keep_alive,
+            Phase::Idle => return Some(self.house().idle_until(self.since + settings.keep_alive)),
             // A request that is not even asked yet does not hold up the end for long.
-            Phase::Head if is_draining() => LINGER.min(settings.head_timeout),
+            Phase::Head if is_draining() => {
+                return Some(self.house().idle_until(self.since + LINGER.min(settings.head_timeout)));
+            }
             Phase::Head => settings.head_timeout,
             Phase::Body => {
                 let earned = self.received.checked_div(settings.body_rate).unwrap_or(0);

@@ -1,18 +1,19 @@
-//! The doors: listening sockets, and when a connection is accepted from one.
+//! The doors: listening sockets, and when a connection is accepted from one. The last may be the queue of connections that other
+//! workers hand over ([`crate::handover`]).
 //!
 //! A door is closed while nobody waits behind it, and pauses where accepting makes no sense for a while: no descriptors are left,
 //! there are too many connections, or another worker should have the next one (see `shares`).
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, RawFd},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
-use crate::{Listener, Settings, shares::Share, wire::Peer};
+use crate::{HandoverQueue, Listener, Settings, handover::Arrival, shares::Share};
 
 /// How long accepting pauses when there are no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -25,6 +26,8 @@ const ONE_MORE: usize = 16;
 
 pub(crate) struct Doors {
     all: Vec<Door>,
+    /// The URL of each listener.
+    urls: Arc<[String]>,
     /// How many connections there may be.
     bound: usize,
     share: Option<Share>,
@@ -32,8 +35,13 @@ pub(crate) struct Doors {
     told: Option<Instant>,
 }
 
+enum Source {
+    Listener(Listener),
+    Handover(Arc<HandoverQueue>),
+}
+
 struct Door {
-    listener: Listener,
+    source: Source,
     /// Connections may be waiting.
     open: bool,
     /// No accepting before this time.
@@ -49,13 +57,17 @@ impl Doors {
         registry: &Registry,
         settings: &Settings,
     ) -> io::Result<Self> {
-        for (index, listener) in listeners.iter().enumerate() {
-            let descriptor = listener.as_fd().as_raw_fd();
-            registry.register(&mut SourceFd(&descriptor), Token(index), Interest::READABLE)?;
+        let urls = listeners.iter().map(Listener::url).collect();
+        let handover = settings.handover.clone().map(Source::Handover);
+        let sources = listeners.into_iter().map(Source::Listener).chain(handover);
+        let door = |source| Door { source, open: true, paused: None, in_spite: 0 };
+        let all: Vec<_> = sources.map(door).collect();
+        for (index, door) in all.iter().enumerate() {
+            registry.register(&mut SourceFd(&door.descriptor()), Token(index), Interest::READABLE)?;
         }
-        let door = |listener| Door { listener, open: true, paused: None, in_spite: 0 };
         Ok(Self {
-            all: listeners.into_iter().map(door).collect(),
+            all,
+            urls,
             bound: settings.connections,
             share: settings.shares.as_ref().map(|(shares, slot)| Share::take(Arc::clone(shares), *slot)),
             told: None,
@@ -83,17 +95,19 @@ impl Doors {
         self.all.iter().filter_map(|door| door.paused).min()
     }
 
+    /// Those of the listeners.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.all.iter().map(|door| door.listener.as_fd().as_raw_fd())
+        let listeners = self.all.iter().filter(|door| matches!(door.source, Source::Listener(_)));
+        listeners.map(Door::descriptor)
+    }
+
+    /// The URL of each listener, also after they were closed.
+    pub(crate) fn urls(&self) -> Arc<[String]> {
+        Arc::clone(&self.urls)
     }
 
     /// The next connection from this door, unless nobody waits there or it pauses. `connections` are those that there are.
-    pub(crate) fn accept(
-        &mut self,
-        index: usize,
-        now: Instant,
-        connections: usize,
-    ) -> Option<(OwnedFd, Peer)> {
+    pub(crate) fn accept(&mut self, index: usize, now: Instant, connections: usize) -> Option<Arrival> {
         let door = &mut self.all[index];
         if door.paused.is_some_and(|until| until <= now) {
             door.paused = None;
@@ -104,7 +118,7 @@ impl Doors {
             } else if door.holds_back(self.share.as_ref(), connections) {
                 door.paused = Some(now + MOMENT);
             } else {
-                match door.listener.accept() {
+                match door.source.accept(index, &self.urls) {
                     Ok(accepted) => return Some(accepted),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         (door.open, door.in_spite) = (false, 0);
@@ -133,18 +147,46 @@ impl Doors {
     /// From now on this worker does not count for the others, and takes whoever is at its doors.
     pub(crate) fn leave_shares(&mut self) {
         self.share = None;
+        self.all.iter_mut().for_each(|door| door.paused = None);
+    }
+
+    /// Takes no connections that others hand over any more.
+    pub(crate) fn close_handover(&mut self, registry: &Registry) {
+        let is_handover = |door: &mut Door| matches!(door.source, Source::Handover(_));
+        for door in self.all.extract_if(.., is_handover) {
+            let _ = registry.deregister(&mut SourceFd(&door.descriptor()));
+        }
     }
 
     /// Closes them all for good.
     pub(crate) fn close(&mut self, registry: &Registry) {
         self.leave_shares();
         for door in self.all.drain(..) {
-            let _ = registry.deregister(&mut SourceFd(&door.listener.as_fd().as_raw_fd()));
+            let _ = registry.deregister(&mut SourceFd(&door.descriptor()));
+        }
+    }
+}
+
+impl Source {
+    fn accept(&self, index: usize, urls: &[String]) -> io::Result<Arrival> {
+        match self {
+            Self::Listener(listener) => {
+                let (socket, peer) = listener.accept()?;
+                Ok(Arrival { socket, peer, listener: index, handed_over: None })
+            }
+            Self::Handover(queue) => queue.receive(urls),
         }
     }
 }
 
 impl Door {
+    fn descriptor(&self) -> RawFd {
+        match &self.source {
+            Source::Listener(listener) => listener.as_fd().as_raw_fd(),
+            Source::Handover(queue) => queue.as_fd().as_raw_fd(),
+        }
+    }
+
     /// Whether another worker should have the next connection: once, then this one takes a few, and holds back again.
     fn holds_back(&mut self, share: Option<&Share>, connections: usize) -> bool {
         if !share.is_some_and(Share::is_large) {

@@ -21,11 +21,13 @@ use crate::{
     deadlines::Deadlines,
     doors::Doors,
     fork::{ChildOutcome, Children, Relay, Report},
+    handover::{Arrival, HandedOver, Handover},
     settings::House,
     wear::Wear,
     wire::{HALF_CLOSE, OtherEnd, Wire},
 };
 
+const HANDOVER: usize = (1 << 20) - 1;
 const WAKER: usize = 1 << 20;
 const WATCHES: usize = (1 << 20) + 1;
 /// The control channel of children.
@@ -67,6 +69,8 @@ pub(crate) struct Loop {
     children: Option<Children>,
     spare: Vec<Vec<u8>>,
     order: Option<Order>,
+    /// Once idle connections go to other workers.
+    handover: Option<Handover>,
     wear: Wear,
     /// When the present turn began, and the one before it.
     turns: (Instant, Instant),
@@ -113,6 +117,7 @@ impl Loop {
             children,
             spare: Vec::new(),
             order: None,
+            handover: None,
             turns: (Instant::now(), Instant::now()),
         })
     }
@@ -252,6 +257,9 @@ impl Loop {
             self.again.push_back(token);
         } else {
             connection.shed(&mut self.spare);
+            if self.handover.as_mut().is_some_and(|handover| handover.pass_on(&connection)) {
+                return self.forget(&connection);
+            }
         }
         self.deadlines.set(token, connection.deadline());
         slot.connection = Some(connection);
@@ -271,7 +279,8 @@ impl Loop {
         let doors = self.doors.descriptors();
         let watches = self.watches.iter().map(|watch| watch.descriptor.as_raw_fd());
         let poll = [self.poll.as_raw_fd(), self.registry.as_raw_fd()];
-        let mut others = connections.chain(waiting).chain(doors).chain(watches).chain(poll);
+        let handover = self.house.settings.handover.iter().flat_map(|queue| queue.descriptors());
+        let mut others = connections.chain(waiting).chain(doors).chain(handover).chain(watches).chain(poll);
         let started = children.start(&mut connection, app, self.poll.registry(), &mut others);
         drop(others);
         let next = match started {
@@ -289,16 +298,24 @@ impl Loop {
     }
 
     /// Whether the loop has been told to end and has nothing left to do but to wait for connections that are given up.
-    pub(crate) fn is_finished(&self, is_given_up: impl Fn(usize) -> bool) -> bool {
+    pub(crate) fn is_finished(&mut self, is_given_up: impl Fn(usize) -> bool) -> bool {
+        if self.order == Some(Order::HandOver) && self.has_nothing_left(&is_given_up) {
+            // If those that receive were told to end meanwhile, what was sent last has to be taken back.
+            for index in 0..self.watches.len() {
+                self.obey(index);
+            }
+        }
         match self.order {
             None => false,
             Some(Order::Stop) => true,
-            Some(Order::Drain) => {
-                let mut slots = self.slots.iter();
-                slots.all(|(token, slot)| slot.connection.is_none() && is_given_up(token))
-                    && self.children.as_ref().is_none_or(Children::is_empty)
-            }
+            Some(Order::HandOver | Order::Drain) => self.has_nothing_left(&is_given_up),
         }
+    }
+
+    fn has_nothing_left(&self, is_given_up: &impl Fn(usize) -> bool) -> bool {
+        let mut slots = self.slots.iter();
+        slots.all(|(token, slot)| slot.connection.is_none() && is_given_up(token))
+            && self.children.as_ref().is_none_or(Children::is_empty)
     }
 
     /// What it was told last.
@@ -324,6 +341,7 @@ impl Loop {
             CONTROL => self.read_control_channel(now),
             token if token >= WATCHES => self.obey(token - WATCHES),
             WAKER => {}
+            HANDOVER => self.hand_over_again(now),
             token => self.doors.knock(token),
         }
     }
@@ -405,16 +423,20 @@ impl Loop {
     /// True if there may be more at this door.
     fn accept(&mut self, index: usize, now: Instant) -> bool {
         for _ in 0..ACCEPTS_IN_A_TURN {
-            let Some((socket, peer)) = self.doors.accept(index, now, self.slots.len()) else { return false };
-            let wire = Wire::new(socket, peer, index, Arc::clone(&self.house));
-            if let Err(error) = self.welcome(wire, now) {
-                log::error!("a connection could not be watched and is closed: {error}");
-            }
+            let Some(arrival) = self.doors.accept(index, now, self.slots.len()) else { return false };
+            self.take_in(arrival, now);
         }
         true
     }
 
-    fn welcome(&mut self, mut wire: Wire, now: Instant) -> io::Result<()> {
+    fn take_in(&mut self, arrival: Arrival, now: Instant) {
+        let (wire, handed_over) = arrival.into_wire(&self.house);
+        if let Err(error) = self.welcome(wire, handed_over, now) {
+            log::error!("a connection could not be watched and is closed: {error}");
+        }
+    }
+
+    fn welcome(&mut self, mut wire: Wire, handed_over: Option<HandedOver>, now: Instant) -> io::Result<()> {
         let entry = self.slots.vacant_entry();
         let token = entry.key();
         wire.token = token;
@@ -424,10 +446,11 @@ impl Loop {
             CONNECTIONS + token,
             Interest::READABLE | Interest::WRITABLE,
         )?;
-        entry.insert(Slot {
-            connection: Some(Box::new(Connection::new(token, wire, now))),
-            ..Slot::default()
-        });
+        let mut connection = Box::new(Connection::new(token, wire, now));
+        if let Some(handed_over) = handed_over {
+            handed_over.restore(&mut connection);
+        }
+        entry.insert(Slot { connection: Some(connection), ..Slot::default() });
         self.doors.tell(self.slots.len());
         self.go_on(token, now);
         Ok(())
@@ -439,6 +462,13 @@ impl Loop {
             let _ = self.poll.registry().deregister(&mut SourceFd(&connection.wire().as_fd().as_raw_fd()));
             connection.wire().hang_up();
         }
+        self.close_slot(connection);
+    }
+
+    /// Another worker has the connection now: it stays open, and only this copy of its descriptor is closed.
+    fn forget(&mut self, connection: &Connection) {
+        // The poll set would go on reporting a socket that another process has a copy of.
+        let _ = self.poll.registry().deregister(&mut SourceFd(&connection.wire().as_fd().as_raw_fd()));
         self.close_slot(connection);
     }
 
@@ -518,19 +548,21 @@ impl Loop {
 
     fn obey(&mut self, index: usize) {
         while let Some(order) = (self.watches[index].orders)() {
-            if self.order != Some(Order::Stop) {
-                self.order = Some(order);
+            if self.order >= Some(order) {
+                continue;
             }
             match order {
-                Order::Drain => self.drain(),
+                Order::HandOver | Order::Drain => self.drain(order),
                 Order::Stop => self.children.as_mut().map_or((), Children::kill_all),
             }
+            self.order = Some(order);
         }
     }
 
-    /// Takes in who is already at the door, accepts no more, and lets all finish; who has long been idle goes at once.
-    fn drain(&mut self) {
-        self.house.draining.store(true, Ordering::Relaxed);
+    /// Takes in who is already at the door, accepts no more, and lets all finish. Idle connections are handed over, or get one more
+    /// answer.
+    fn drain(&mut self, order: Order) {
+        self.begin_drain(order);
         self.doors.leave_shares();
         for index in 0..self.doors.len() {
             self.doors.knock(index);
@@ -540,10 +572,45 @@ impl Loop {
         self.close_doors();
     }
 
-    /// Accepts no more, and lets all finish; who has long been idle goes at once.
-    pub(crate) fn close_doors(&mut self) {
+    /// From now on idle connections are handed over, if others go on; else each response is the last of its connection.
+    fn begin_drain(&mut self, order: Order) {
+        self.order = Some(order);
+        self.house.drain_began.get_or_init(Instant::now);
+        let handover = self.handover.take();
+        if let Some(handover) = &handover {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&handover.descriptor()));
+        }
+        if let Some(queue) = self.house.settings.handover.clone().filter(|_| order == Order::HandOver) {
+            self.doors.close_handover(self.poll.registry());
+            let handover = Handover::new(queue, self.doors.urls());
+            match register(self.poll.registry(), handover.descriptor(), HANDOVER, Interest::WRITABLE) {
+                Ok(()) => return self.handover = Some(handover),
+                Err(error) => log::error!("idle connections cannot be handed over: {error}"),
+            }
+        }
         self.house.draining.store(true, Ordering::Relaxed);
-        self.order.get_or_insert(Order::Drain);
+        while let Some(arrival) = handover.as_ref().and_then(Handover::take_back) {
+            self.take_in(arrival, Instant::now());
+        }
+    }
+
+    /// There is room again for connections that could not be handed over.
+    fn hand_over_again(&mut self, now: Instant) {
+        if let Some(handover) = &mut self.handover {
+            handover.try_again();
+        }
+        for token in self.tokens() {
+            if self.handover.as_ref().is_some_and(Handover::has_room) {
+                self.go_on(token, now);
+            }
+        }
+    }
+
+    /// Accepts no more, and lets all finish. Idle connections are handed over, or get one more answer.
+    pub(crate) fn close_doors(&mut self) {
+        if self.order.is_none() {
+            self.begin_drain(Order::HandOver);
+        }
         self.doors.close(self.poll.registry());
         // One last look at each idle connection: a request may have come in since. And its deadline is nearer now.
         let now = Instant::now();
@@ -552,9 +619,13 @@ impl Loop {
                 connection.readable |= connection.is_idle();
             }
         }
-        for token in self.slots.iter().map(|(token, _)| token).collect::<Vec<_>>() {
+        for token in self.tokens() {
             self.go_on(token, now);
         }
+    }
+
+    fn tokens(&self) -> Vec<usize> {
+        self.slots.iter().map(|(token, _)| token).collect()
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -9,8 +9,8 @@
 //!    (the [`watchdog`] minds how long that takes);
 //! 5. the connection goes back to the loop, which minds its [`deadlines`].
 //!
-//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`]; [`networks`] of proxies are believed; a process is [`wear`]ing out;
-//! and [`fork`] has a warm-up request, too.
+//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`], and idle ones go to other workers by [`handover`];
+//! [`networks`] of proxies are believed; a process is [`wear`]ing out; and [`fork`] has a warm-up request, too.
 
 mod answer;
 mod app;
@@ -21,6 +21,7 @@ mod deadlines;
 mod doors;
 mod event_loop;
 mod fork;
+mod handover;
 mod listener;
 mod memory;
 mod networks;
@@ -34,6 +35,7 @@ mod settings;
 mod shares;
 mod sys;
 mod thread_pool;
+mod wakeup;
 mod watchdog;
 mod wear;
 mod wire;
@@ -42,6 +44,7 @@ mod writer;
 pub use app::{App, STACK_SIZE};
 pub use body::RequestBody;
 pub use fork::run_in_discarded_process;
+pub use handover::HandoverQueue;
 pub use listener::{Address, AddressError, Listener};
 pub use networks::{NetworkError, Networks};
 pub use payload::{Aborted, Body, Bytes, Stream};
@@ -50,6 +53,6 @@ pub use response::{Record, Response};
 pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use shares::Shares;
-pub use sys::{Atomic, SharedPage, leave as exit_now};
+pub use sys::{Atomic, SharedPage, is_request_process, leave as exit_now};
 pub use thread_pool::leave_stuck;
 pub use writer::Writer;

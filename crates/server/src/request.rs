@@ -190,6 +190,7 @@ impl Request {
             version: self.head.version,
             keep_alive: self.head.keep_alive
                 && !house.draining.load(Ordering::Relaxed)
+                && !self.wire.closes
                 && !house.settings.keep_alive.is_zero(),
         }
     }

@@ -14,9 +14,12 @@ use crate::{
 const BACKLOG: i32 = 2048;
 
 /// What a server can be told from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
-    /// Accept no more, finish what runs, then return.
+    /// Accept no more, hand idle connections over to other workers ([`Settings::handover`]), finish what runs, then return. May be
+    /// followed by `Drain` when those end, too.
+    HandOver,
+    /// Accept no more, finish what runs, then return. An idle connection gets one more answer.
     Drain,
     /// Return at once; connections are cut, children killed.
     Stop,

@@ -5,16 +5,19 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 pub use mlws_http1::Limits;
 use mlws_http1::ProxyVersions;
 
-use crate::{Networks, Shares, writer::ActiveWriters};
+use crate::{HandoverQueue, Networks, Shares, writer::ActiveWriters};
+
+/// The least time for which an idle connection stays open once the server drains.
+const DRAIN_KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// Settings of one server process.
 #[derive(Clone, Debug)]
@@ -44,6 +47,11 @@ pub struct Settings {
     pub max_rss: Option<u64>,
     /// The page on which workers that share their listeners keep their load even, and the slot of this one.
     pub shares: Option<(Arc<Shares>, usize)>,
+    /// Where idle connections go on [`Order::HandOver`](crate::Order::HandOver), and come from otherwise. Without one, that order is
+    /// [`Order::Drain`](crate::Order::Drain).
+    pub handover: Option<Arc<HandoverQueue>>,
+    /// How long after an order to drain the owner ends this process. Idle connections are closed a little earlier.
+    pub graceful_timeout: Duration,
     /// How long an idle connection is kept for a next request. Zero: every response closes.
     pub keep_alive: Duration,
     /// Connections at once; past it new ones wait in the backlog of the listening socket.
@@ -81,6 +89,8 @@ impl Default for Settings {
             max_requests: None,
             max_rss: None,
             shares: None,
+            handover: None,
+            graceful_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(5),
             connections: 60_000,
             queue: 8192,
@@ -140,8 +150,11 @@ pub(crate) struct House {
     pub(crate) limits: Arc<Limits>,
     pub(crate) wants_log: bool,
     pub(crate) wants_head: bool,
-    /// Set once the server is told to end: every response from then on closes its connection.
+    /// Set once the server is told to end and idle connections cannot be handed over: every response from then on closes its
+    /// connection.
     pub(crate) draining: AtomicBool,
+    /// When the server was told to end.
+    pub(crate) drain_began: OnceLock<Instant>,
     /// What is left of [`Settings::bodies_in_memory`].
     pub(crate) room: AtomicUsize,
     /// What is left of [`Settings::response_memory`].
@@ -161,9 +174,45 @@ impl House {
             wants_log,
             wants_head,
             draining: AtomicBool::new(false),
+            drain_began: OnceLock::new(),
             room,
             response_memory,
             writers: ActiveWriters::default(),
+        }
+    }
+
+    /// When a connection on which nothing is asked is closed, where that is at `usual` in a server that goes on. One that ends gives
+    /// each client time for a last request, but not so much that the process is killed over it.
+    pub(crate) fn idle_until(&self, usual: Instant) -> Instant {
+        let Some(began) = self.drain_began.get() else { return usual };
+        let usual = usual.max(*began + DRAIN_KEEP_ALIVE);
+        let latest = began.checked_add(self.settings.graceful_timeout / 10 * 9);
+        latest.map_or(usual, |latest| usual.min(latest))
+    }
+
+    /// Whether a drain has lasted so long that connections that could not be handed over have to be closed.
+    pub(crate) fn must_close_connections(&self) -> bool {
+        self.drain_began.get().is_some_and(|began| began.elapsed() > self.settings.graceful_timeout / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_outlasts_the_beginning_of_a_drain_but_not_the_patience_of_the_owner() {
+        let now = Instant::now();
+        let seconds = Duration::from_secs;
+        // (its keep-alive ends after, the graceful timeout, it is closed after)
+        for (usual, graceful, closed) in [(1, 30, 2), (5, 30, 5), (600, 30, 27), (5, 1, 0), (9, u64::MAX, 9)]
+        {
+            let settings = Settings { graceful_timeout: seconds(graceful), ..Settings::default() };
+            let house = House::new(settings, false, false);
+            assert_eq!(house.idle_until(now + seconds(usual)), now + seconds(usual));
+            house.drain_began.get_or_init(|| now);
+            let until = house.idle_until(now + seconds(usual)) - now;
+            assert_eq!(until.as_secs(), closed, "{usual} {graceful}: {until:?}");
         }
     }
 }

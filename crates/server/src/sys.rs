@@ -7,7 +7,7 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-    sync::atomic::{AtomicU8, AtomicU64},
+    sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering},
 };
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -55,12 +55,34 @@ impl Drop for Held {
     }
 }
 
-/// In a child that answers one request: TERM ends it, while INT and QUIT, which a terminal sends to the whole group, leave it to
-/// finish. Handlers of the parent write into pipes that the child shares, so none of them may stay.
+/// The process that answers one request, in that process; 0 in all others.
+static REQUEST_PROCESS: AtomicI32 = AtomicI32::new(0);
+
+/// Whether this process was forked to answer one request ([`Concurrency::Fork`](crate::Concurrency::Fork)). A process that the app
+/// forks from it was not.
+pub fn is_request_process() -> bool {
+    REQUEST_PROCESS.load(Ordering::Relaxed) == rustix::process::getpid().as_raw_pid()
+}
+
+/// Ignores the signal in a request's process. This is a handler and not `SIG_IGN`, so that programs which the app starts get the
+/// default disposition back at exec. A process that the app forks inherits the handler and gets the default action.
+extern "C" fn ignore_in_request_process(signal: libc::c_int) {
+    if !is_request_process() {
+        // SAFETY: both are async-signal-safe. The signal is blocked here, so it acts on return.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+        }
+    }
+}
+
+/// In a child that answers one request: signals that are often sent to the whole process group leave it to finish. Who stops the
+/// server gracefully sends TERM to all processes; a terminal sends INT and QUIT. The parent decides when a child is killed.
+/// Handlers of the parent write into pipes that the child shares, so none of them may stay.
 pub(crate) fn take_signals_of_child(parent: rustix::process::Pid) {
-    extern "C" fn nothing(_: libc::c_int) {}
-    let nothing = nothing as extern "C" fn(libc::c_int);
-    // SAFETY: the handler does nothing, and a program that the app starts gets the default back at exec.
+    REQUEST_PROCESS.store(rustix::process::getpid().as_raw_pid(), Ordering::Relaxed);
+    let ignore = ignore_in_request_process as extern "C" fn(libc::c_int);
+    // SAFETY: the handler is async-signal-safe, and a program that the app starts gets the default back at exec.
     unsafe {
         // Nobody would bound the time of a child whose parent is gone.
         #[cfg(target_os = "linux")]
@@ -68,9 +90,9 @@ pub(crate) fn take_signals_of_child(parent: rustix::process::Pid) {
         if libc::getppid() != parent.as_raw_nonzero().get() {
             leave(0); // it was gone before that could be asked for
         }
-        libc::signal(libc::SIGTERM, libc::SIG_DFL);
-        for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
-            libc::signal(signal, nothing as libc::sighandler_t);
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2]
+        {
+            libc::signal(signal, ignore as libc::sighandler_t);
         }
     }
 }

@@ -81,6 +81,8 @@ pub(crate) struct Wire {
     pub(crate) listener: usize,
     /// The number under which the event loop knows the connection.
     pub(crate) token: usize,
+    /// Its listener is gone since a reload: the next response closes the connection.
+    pub(crate) closes: bool,
     pub(crate) house: Arc<House>,
     /// In a forked child.
     parent: OnceLock<Arc<ParentLink>>,
@@ -110,6 +112,7 @@ impl Wire {
             peer,
             listener,
             token: 0,
+            closes: false,
             house,
             parent: OnceLock::new(),
             is_truncated_in_relay: AtomicBool::new(false),

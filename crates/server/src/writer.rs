@@ -13,7 +13,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicBool, Ordering, fence},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -23,6 +23,7 @@ use mlws_http1::{Asked, ResponseHead};
 use crate::{
     Bytes,
     response_writer::{Progress, ResponseWriter, Spool},
+    wakeup::PendingWork,
     wire::Wire,
 };
 
@@ -50,8 +51,8 @@ pub struct Writer {
 pub(crate) struct SharedWriter {
     wire: Arc<Wire>,
     state: Mutex<State>,
-    /// The socket may take more than when it was last tried.
-    is_writable: AtomicBool,
+    /// The socket may take more than when it was last tried, so the queue is to be sent.
+    pending: PendingWork,
     /// Something is queued that the monitor thread should send if the next piece is long in coming.
     is_deferred: AtomicBool,
 }
@@ -85,7 +86,7 @@ impl ActiveWriters {
             if let Some(at) = half_closed {
                 writer.wire.note_half_close(at);
             }
-            writer.is_writable.store(true, Ordering::SeqCst);
+            writer.pending.announce();
             writer.send_if_writable(MAX_BYTES_PER_TURN)
         })
     }
@@ -119,7 +120,7 @@ impl Writer {
         let shared = Arc::new(SharedWriter {
             wire: Arc::clone(wire),
             state: Mutex::new(state),
-            is_writable: AtomicBool::new(false),
+            pending: PendingWork::new(),
             is_deferred: AtomicBool::new(false),
         });
         // Before anything is sent: from then on the event loop must find it when the socket takes more.
@@ -272,20 +273,11 @@ impl Drop for Writer {
 }
 
 impl SharedWriter {
-    /// Sends after an event of the socket. Whoever holds the lock at that moment does it instead, after letting go of the lock:
-    /// the flag is set before the lock is tried, and looked at after the lock was released. True if there is more to send.
+    /// Sends after an event of the socket; whoever holds the lock at that moment does it afterwards. True if the limit ended it.
     fn send_if_writable(&self, limit: usize) -> bool {
-        loop {
-            fence(Ordering::SeqCst);
-            if !self.is_writable.load(Ordering::SeqCst) {
-                return false;
-            }
-            let Some(mut state) = self.try_lock() else { return false };
-            self.is_writable.store(false, Ordering::SeqCst);
-            if state.send(&self.wire, limit) {
-                return true;
-            }
-        }
+        let mut is_paused = false;
+        self.pending.run(|| self.try_lock(), |mut state| is_paused = state.send(&self.wire, limit));
+        is_paused
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

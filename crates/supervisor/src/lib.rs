@@ -17,7 +17,7 @@
 //! | `sys`      | fork, signal handlers and masks: all the unsafe code |
 //!
 //! Between the master and each worker there is one *line*, a pair of sockets, for words of one byte. The worker says that it
-//! is ready, is worn, or wants a reload; the master says "drain", or "open your logs anew". When the master dies its end is
+//! is ready, is worn, or wants a reload; the master says "drain", "drain and hand over", or "open your logs anew". When the master dies its end is
 //! closed, and the worker stops.
 //!
 //! A worker may be a master itself ([`supervise_under`]): one that has loaded what its workers are to share.
@@ -42,6 +42,7 @@ pub use rustix::process::Pid;
 pub use detach::{Detached, Launch, detach};
 pub use init::{Init, become_init_if_pid_1};
 use master::{End, Master};
+pub use sys::{SignalHandler, deliver_term, reclaim_term, set_term_handler_of_forked_processes};
 pub use worker::{Order, Voice, Worker};
 
 /// What the caller's language needs done around a fork. In `CPython` these are `PyOS_BeforeFork`,
@@ -181,7 +182,7 @@ pub enum Role {
 /// The exit code of a worker whose `work` panicked (`EX_SOFTWARE` of `sysexits.h`).
 pub const PANICKED: i32 = 70;
 
-/// Runs workers until told to stop, by TERM (gracefully; a second one is fast), INT or QUIT (fast).
+/// Runs workers until told to stop, by TERM (gracefully; another TERM changes nothing), INT or QUIT (fast).
 ///
 /// The calling process becomes the master. It forks, so it must not have threads that hold locks the workers will want.
 /// HUP brings a new generation, TTIN and TTOU one worker more or fewer, USR1 new log files, USR2 a second master, and WINCH

@@ -21,7 +21,9 @@ use crate::process::Process;
 use crate::signals::{Pipe, Signals};
 use crate::slot::{Generation, Slot};
 use crate::sys::{self, Blocked, Fork};
-use crate::worker::{ASKS_FOR_RELOAD, IS_READY, Line, ONE_FEWER, ONE_MORE, Order, REOPEN, Worker};
+use crate::worker::{
+    ASKS_FOR_RELOAD, DRAIN, HAND_OVER, IS_READY, Line, ONE_FEWER, ONE_MORE, Order, REOPEN, Worker,
+};
 use crate::{News, Owner, Settings};
 
 /// A worker that dies before it is ready, or within this time after, is part of a crash loop.
@@ -69,8 +71,6 @@ enum Phase {
     Serving,
     Stopping {
         code: i32,
-        /// Heard TERM, so that another one means "at once".
-        by_term: bool,
     },
 }
 
@@ -127,7 +127,7 @@ impl<'a> Master<'a> {
             if let Some(Newborn { number, line }) = self.top_up() {
                 return End::Forked(Worker::new(number, self.forks, OwnedFd::from(line), self.signals));
             }
-            if let Phase::Stopping { code, .. } = self.phase
+            if let Phase::Stopping { code } = self.phase
                 && self.processes().next().is_none()
             {
                 return End::Stopped(code);
@@ -138,10 +138,9 @@ impl<'a> Master<'a> {
 
     fn obey(&mut self, signal: Signal) {
         match (signal, self.phase) {
-            (Signal::TERM, Phase::Stopping { code, by_term: true })
-            | (Signal::INT | Signal::QUIT, Phase::Stopping { code, .. }) => self.stop_fast(code),
+            (Signal::INT | Signal::QUIT, Phase::Stopping { code }) => self.stop_fast(code),
             (Signal::INT | Signal::QUIT, _) => self.stop_fast(0),
-            (Signal::TERM, _) => self.stop_gracefully(true),
+            (Signal::TERM, _) => self.stop_gracefully(DRAIN),
             _ if self.above.is_some() => {} // sent to the group; the master above sees to it
             (Signal::USR1, _) => self.reopen_logs(),
             (_, Phase::Stopping { .. }) => {}
@@ -161,7 +160,8 @@ impl<'a> Master<'a> {
                 Order::Reopen => self.reopen_logs(),
                 Order::OneMore => self.one_more(),
                 Order::OneFewer => self.one_fewer(),
-                Order::Drain => self.stop_gracefully(false),
+                Order::HandOver => self.stop_gracefully(HAND_OVER),
+                Order::Drain => self.stop_gracefully(DRAIN),
                 Order::Stop => self.stop_fast(0),
             }
         }
@@ -260,14 +260,14 @@ impl<'a> Master<'a> {
                     worn.pid,
                     slot.holder.as_ref().map_or(worn.pid, |heir| heir.pid)
                 );
-                worn.retire(patience);
+                worn.retire(HAND_OVER, patience);
                 self.leaving.push(worn);
             }
         }
         if let Some(coming) = self.coming.take_if(|coming| coming.iter().all(Slot::is_ready)) {
             info!("the new workers serve; the old ones may finish what they run, for at most {patience:?}");
             let old = std::mem::replace(&mut self.present, coming);
-            self.send_home(old);
+            self.send_home(old, HAND_OVER);
             self.announced = false;
         }
         if self.phase == Phase::Serving && !self.announced && self.present.iter().all(Slot::is_ready) {
@@ -356,7 +356,7 @@ impl<'a> Master<'a> {
         if generation.len() > 1 {
             let (last, to) = (generation.pop(), generation.len());
             info!("one worker fewer: {to}");
-            self.send_home(last);
+            self.send_home(last, HAND_OVER);
             self.owner.hear(News::Resized { from: to + 1, to });
         }
     }
@@ -370,7 +370,7 @@ impl<'a> Master<'a> {
         let generations =
             std::mem::take(&mut self.present).into_iter().chain(self.coming.take().into_iter().flatten());
         let slots: Vec<_> = generations.collect();
-        self.send_home(slots);
+        self.send_home(slots, DRAIN);
     }
 
     fn start_second_master(&mut self) {
@@ -386,12 +386,18 @@ impl<'a> Master<'a> {
         }
     }
 
-    /// Tells the processes of these slots to finish what they run and leave.
-    fn send_home(&mut self, slots: impl IntoIterator<Item = Slot>) {
+    /// Tells the processes of these slots to finish what they run and leave, by `HAND_OVER` if others serve on, else by `DRAIN`.
+    ///
+    /// Invariant: those that hand over are told first that nobody goes on. What they send later they take back themselves, and what
+    /// they have sent before is still found by the others.
+    fn send_home(&mut self, slots: impl IntoIterator<Item = Slot>, order: [u8; 1]) {
+        if order == DRAIN {
+            self.leaving.iter().for_each(|process| process.order(DRAIN));
+        }
         for slot in slots {
             for mut process in [slot.holder, slot.heir].into_iter().flatten() {
                 if process.is_ready() {
-                    process.retire(self.settings.graceful_timeout);
+                    process.retire(order, self.settings.graceful_timeout);
                 } else {
                     process.dismiss(FAST_TIMEOUT); // it has nothing to finish
                 }
@@ -400,24 +406,26 @@ impl<'a> Master<'a> {
         }
     }
 
-    fn stop_gracefully(&mut self, by_term: bool) {
-        if let Phase::Stopping { code, .. } = self.phase {
-            self.phase = Phase::Stopping { code, by_term };
+    /// Only the first TERM counts. `timeout`, `uvx`, process managers and an init often deliver it twice: to the process
+    /// group, and to the master.
+    fn stop_gracefully(&mut self, order: [u8; 1]) {
+        if matches!(self.phase, Phase::Stopping { .. }) {
+            self.send_home([], order); // workers that hand over have to know that nobody is left to take what they have
             return;
         }
         info!(
             "stopping: the workers may finish what they run, for at most {:?}",
             self.settings.graceful_timeout
         );
-        self.end(Phase::Stopping { code: 0, by_term });
+        self.end(Phase::Stopping { code: 0 });
         let slots: Vec<_> = self.present.drain(..).chain(self.coming.take().into_iter().flatten()).collect();
-        self.send_home(slots);
+        self.send_home(slots, order);
     }
 
     /// Tells all workers to stop at once, and will kill them soon.
     fn stop_fast(&mut self, code: i32) {
         info!("stopping at once");
-        self.end(Phase::Stopping { code, by_term: true });
+        self.end(Phase::Stopping { code });
         let slots: Vec<_> = self.present.drain(..).chain(self.coming.take().into_iter().flatten()).collect();
         self.leaving.extend(slots.into_iter().flat_map(|slot| [slot.holder, slot.heir]).flatten());
         let patience = if self.settings.is_above_masters { 2 * FAST_TIMEOUT } else { FAST_TIMEOUT };

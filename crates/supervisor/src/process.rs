@@ -11,7 +11,7 @@ use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::ending::Ending;
-use crate::worker::{ASKS_FOR_RELOAD, DRAIN, IS_READY, IS_WORN};
+use crate::worker::{ASKS_FOR_RELOAD, IS_READY, IS_WORN};
 
 /// How long a process that was told to show its stacks has for it, before it is killed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -85,9 +85,10 @@ impl Process {
         }
     }
 
-    /// It is to finish what it runs and go. The line stays open: its end would say that the master is gone.
-    pub(crate) fn retire(&mut self, patience: Duration) {
-        self.order(DRAIN);
+    /// It is to finish what it runs and go, by this order: `DRAIN` or `HAND_OVER`. The line stays open: its end would say
+    /// that the master is gone.
+    pub(crate) fn retire(&mut self, order: [u8; 1], patience: Duration) {
+        self.order(order);
         (self.age, self.deadline) = (Age::Leaves, Instant::now().checked_add(patience));
     }
 

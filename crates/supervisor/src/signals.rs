@@ -44,7 +44,6 @@ pub(crate) struct Signals {
     pipe: Pipe,
     /// What `drop` puts in place of our handler.
     after: Vec<(Signal, Disposition)>,
-    had_term: bool,
 }
 
 impl Signals {
@@ -53,7 +52,7 @@ impl Signals {
         let pipe = Pipe::new()?;
         sys::deliver_to(pipe.writer.as_fd());
         let after = CAUGHT.into_iter().map(|signal| (signal, Disposition::caught().put(signal))).collect();
-        Ok(Signals { pipe, after, had_term: false })
+        Ok(Signals { pipe, after })
     }
 
     /// Makes the master's queue, inherited by a fork, the new worker's own: `pipe` in place of the master's, and CHLD as
@@ -62,7 +61,6 @@ impl Signals {
     pub(crate) fn become_workers(&mut self, pipe: Pipe) {
         sys::deliver_to(pipe.writer.as_fd());
         self.pipe = pipe;
-        self.had_term = false;
         for (signal, before) in std::mem::take(&mut self.after) {
             if signal == Signal::CHILD {
                 before.put(signal);
@@ -74,11 +72,6 @@ impl Signals {
     /// Makes a worker's queue that of a master, which hears of its children, too.
     pub(crate) fn become_masters(&mut self) {
         self.after.push((Signal::CHILD, Disposition::caught().put(Signal::CHILD)));
-    }
-
-    /// Whether no TERM was asked about before.
-    pub(crate) fn is_first_term(&mut self) -> bool {
-        !std::mem::replace(&mut self.had_term, true)
     }
 
     /// The next signal that came, if any. Never blocks.

@@ -8,7 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use rustix::process::{Pid, Signal, getpid};
 
@@ -16,6 +16,8 @@ use rustix::process::{Pid, Signal, getpid};
 static OWNER: AtomicI32 = AtomicI32::new(0);
 static PIPE: AtomicI32 = AtomicI32::new(NOWHERE);
 const NOWHERE: i32 = -1;
+/// What handles TERM in processes that the application forks: the default action, or the handler that ours replaced.
+static TERM_WHERE_FORKED: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 
 /// Names the pipe that signals caught by this process are written to. It must stay open until [`deliver_nowhere`].
 pub(crate) fn deliver_to(pipe: BorrowedFd<'_>) {
@@ -29,16 +31,71 @@ pub(crate) fn deliver_nowhere() {
 }
 
 /// A process that the application forks from a worker inherits this handler and the pipe, but is no worker: its byte
-/// would be an order to the worker. It gets the signal's default action instead, as after an exec.
+/// would be an order to the worker. It gets the signal's default action instead, as after an exec, or for TERM the
+/// application's own handler.
 extern "C" fn on_signal(signal: libc::c_int) {
-    if OWNER.load(Ordering::SeqCst) != getpid().as_raw_pid() {
-        // SAFETY: `signal` and `raise` are async-signal-safe. The signal is blocked here, so it acts on return.
-        unsafe {
-            libc::signal(signal, libc::SIG_DFL);
-            libc::raise(signal);
-        }
-        return;
+    if OWNER.load(Ordering::SeqCst) == getpid().as_raw_pid() {
+        return write_to_pipe(signal);
     }
+    match TERM_WHERE_FORKED.load(Ordering::SeqCst) {
+        libc::SIG_IGN if signal == libc::SIGTERM => {}
+        handler if signal == libc::SIGTERM && handler != libc::SIG_DFL => {
+            // SAFETY: the address is that of a handler which took one argument (`reclaim_term` checks that), of a library that
+            // stays loaded; it was installed to run at any time.
+            let handler: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(handler) };
+            handler(signal);
+        }
+        _ => take_default_action(signal),
+    }
+}
+
+/// Blocked signals act when they are unblocked: here on return from the handler.
+fn take_default_action(signal: libc::c_int) {
+    // SAFETY: both calls are async-signal-safe.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+/// As if TERM had reached this process: a worker or master stops gracefully, and one that the application has forked ends.
+pub fn deliver_term() {
+    if OWNER.load(Ordering::SeqCst) == getpid().as_raw_pid() {
+        write_to_pipe(libc::SIGTERM);
+    } else {
+        take_default_action(libc::SIGTERM);
+    }
+}
+
+/// The C-level handler of a signal, to be compared and put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalHandler(libc::sighandler_t);
+
+/// Makes this crate's handler the one for TERM again, in a process that has inherited or installed it, if another replaced it: `expected`
+/// (any, if not given), or one of the kernel's (default, ignore). The handler that was replaced, if any was.
+///
+/// A foreign handler stays: it may call the one before it.
+pub fn reclaim_term(expected: Option<SignalHandler>) -> Option<SignalHandler> {
+    let own = Disposition::caught();
+    let current = Disposition::of_signal(Signal::TERM);
+    let handler = current.0.sa_sigaction;
+    let takes_one_argument = current.0.sa_flags & libc::SA_SIGINFO == 0;
+    let is_expected = expected.is_none_or(|expected| expected.0 == handler) && takes_one_argument
+        || matches!(handler, libc::SIG_DFL | libc::SIG_IGN);
+    if handler == own.0.sa_sigaction || !is_expected {
+        return None;
+    }
+    own.put(Signal::TERM);
+    Some(SignalHandler(handler))
+}
+
+/// Which handler of TERM processes have that the application forks from this one: by default, or with `None`, the default action.
+/// It must be one that [`reclaim_term`] returned.
+pub fn set_term_handler_of_forked_processes(handler: Option<SignalHandler>) {
+    TERM_WHERE_FORKED.store(handler.map_or(libc::SIG_DFL, |handler| handler.0), Ordering::SeqCst);
+}
+
+fn write_to_pipe(signal: libc::c_int) {
     let pipe = PIPE.load(Ordering::SeqCst);
     if pipe == NOWHERE {
         return;
@@ -68,6 +125,14 @@ impl Disposition {
         action.sa_sigaction = handler;
         action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
         Disposition(action)
+    }
+
+    /// The present disposition of `signal`.
+    fn of_signal(signal: Signal) -> Disposition {
+        let mut current = Disposition::default();
+        // SAFETY: a null second argument changes nothing, and the third points to an initialised structure.
+        unsafe { libc::sigaction(signal.as_raw(), ptr::null(), &raw mut current.0) };
+        current
     }
 
     /// Makes this the disposition of `signal` and returns the one before.

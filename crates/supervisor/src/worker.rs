@@ -19,11 +19,12 @@ pub(crate) const IS_WORN: [u8; 1] = *b"w";
 pub(crate) const ASKS_FOR_RELOAD: [u8; 1] = *b"r";
 /// ...and what it hears.
 pub(crate) const DRAIN: [u8; 1] = *b".";
+pub(crate) const HAND_OVER: [u8; 1] = *b">";
 pub(crate) const REOPEN: [u8; 1] = *b"l";
 pub(crate) const ONE_MORE: [u8; 1] = *b"+";
 pub(crate) const ONE_FEWER: [u8; 1] = *b"-";
 
-/// What a worker is told to do. A `Drain` may be followed by a `Stop`; nothing follows a `Stop`.
+/// What a worker is told to do. A `HandOver` may be followed by a `Drain`, either by a `Stop`; nothing follows a `Stop`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
     /// Open log files anew. On USR1, and when the master was told so.
@@ -32,10 +33,13 @@ pub enum Order {
     OneMore,
     /// ...or one fewer.
     OneFewer,
-    /// Take no new work, finish what runs, then return from `work`. On the first TERM, and when the master wants the
-    /// worker gone.
+    /// The same as `Drain`, while other workers serve on: a successor, a new generation, or the rest of the present one. Idle
+    /// connections can be handed over to them.
+    HandOver,
+    /// Take no new work, finish what runs, then return from `work`. No other worker is known to go on. On TERM, and when the
+    /// master stops. Another TERM changes nothing.
     Drain,
-    /// Return from `work` at once. On INT, QUIT and a second TERM, and when the master is gone.
+    /// Return from `work` at once. On INT and QUIT, and when the master is gone.
     Stop,
 }
 
@@ -97,8 +101,8 @@ impl Worker {
     pub fn next_order(&mut self) -> Option<Order> {
         while let Some(signal) = self.signals.next() {
             let order = match signal {
-                Signal::TERM if self.signals.is_first_term() => Order::Drain,
-                Signal::TERM | Signal::INT | Signal::QUIT => Order::Stop,
+                Signal::TERM => Order::Drain,
+                Signal::INT | Signal::QUIT => Order::Stop,
                 Signal::USR1 => Order::Reopen,
                 _ => continue, // for the master, sent to the whole group
             };
@@ -124,7 +128,7 @@ impl Worker {
 
     /// The order, unless it, or a stronger one, was given before.
     fn news(&mut self, order: Order) -> Option<Order> {
-        if order < Order::Drain {
+        if order < Order::HandOver {
             return Some(order);
         }
         let is_news = Some(order) > self.last_order;
@@ -161,6 +165,7 @@ impl Line {
             match retry_on_intr(|| read(&self.end, &mut word)) {
                 Ok(1) => match word {
                     DRAIN => return Some(Order::Drain),
+                    HAND_OVER => return Some(Order::HandOver),
                     REOPEN => return Some(Order::Reopen),
                     ONE_MORE => return Some(Order::OneMore),
                     ONE_FEWER => return Some(Order::OneFewer),

@@ -47,7 +47,7 @@ use self::{
     failure::Label,
     start_response::{Stage, StartResponse},
 };
-use crate::{ffi, forked_process::guarded, hooks::Hooks, logs::access::AccessLog, threads};
+use crate::{ffi, forked_process::guarded, hooks::Hooks, logs::access::AccessLog, signal_handlers, threads};
 
 /// A WSGI application, as the server calls it.
 pub(crate) struct Wsgi {
@@ -226,23 +226,16 @@ impl App for Wsgi {
         .map_err(|error: PyErr| io::Error::other(error.to_string()))
     }
 
-    fn check_signals(&self) {
-        Python::attach(|py| {
-            if let Err(error) = guarded(py, "a signal handler", || py.check_signals()) {
-                log::error!(
-                    "a signal handler of the application failed\n{}",
-                    crate::refusal::traceback(py, &error)
-                );
-            }
-        });
-    }
-
     fn detached(&self, wait: &mut (dyn FnMut() + Send)) {
         Python::attach(|py| py.detach(wait));
     }
 
     fn one_at_a_time(&self) -> bool {
         self.has_gil
+    }
+
+    fn check_signals(&self) {
+        Python::attach(signal_handlers::check);
     }
 
     fn show_stacks(&self) {

@@ -6,8 +6,10 @@
 #![allow(unsafe_code)]
 
 use std::{
+    ffi::{c_int, c_void},
     io,
     os::fd::{BorrowedFd, OwnedFd, RawFd},
+    panic::catch_unwind,
     ptr::NonNull,
     sync::{
         Mutex, MutexGuard, Once, PoisonError,
@@ -63,6 +65,20 @@ pub(crate) fn forks() -> u64 {
 pub(crate) fn show_stacks() {
     // SAFETY: the handler is faulthandler's, made to run at any time; without one the signal is ignored.
     unsafe { libc::raise(libc::SIGURG) };
+}
+
+/// Has the main thread call `function`, between two bytecodes, as soon as it runs Python code. Any thread may ask for it, attached
+/// or not. False if too many calls are pending already.
+pub(crate) fn call_on_main_thread(function: fn(Python<'_>)) -> bool {
+    extern "C" fn call(function: *mut c_void) -> c_int {
+        // SAFETY: the pointer was made from such a function, below.
+        let function: fn(Python<'_>) = unsafe { std::mem::transmute(function) };
+        // An unwinding must not cross into C; the panic hook has logged it.
+        let _ = catch_unwind(|| Python::attach(function));
+        0
+    }
+    // SAFETY: the call needs no GIL, and a function outlives everything.
+    unsafe { ffi::Py_AddPendingCall(Some(call), function as *mut c_void) == 0 }
 }
 
 /// The `str` of these bytes, each a code point of its own (latin-1, PEP 3333 "Unicode Issues").

@@ -16,6 +16,7 @@
 //! | [`reload`]        | `--reload`: watches the application's files |
 //! | [`process`]       | service managers, daemons, containers, pidfiles, users |
 //! | [`logs`]          | the two logs, wherever they go |
+//! | [`signal_handlers`] | signal handlers of the application, and the one that stands for the server's |
 //! | [`stacks`]        | where a process crashed, or where a request hangs |
 //! | [`refusal`]       | why nothing is served |
 //! | [`ffi`]           | all the unsafe code |
@@ -33,6 +34,7 @@ mod refusal;
 mod reload;
 mod serving;
 mod settings;
+mod signal_handlers;
 mod stacks;
 mod threads;
 

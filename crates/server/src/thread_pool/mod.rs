@@ -16,7 +16,6 @@
 
 mod monitor;
 mod promotion;
-mod wakeup;
 mod write_batch;
 
 use std::{
@@ -35,7 +34,6 @@ use mio::Waker;
 pub use self::monitor::leave_stuck;
 use self::{
     promotion::{Promotion, PromotionTicket, SLOW_TICK},
-    wakeup::LeaderSleep,
     write_batch::WriteBatch,
 };
 use crate::{
@@ -45,6 +43,7 @@ use crate::{
     event_loop::Loop,
     settings::House,
     sys,
+    wakeup::LeaderSleep,
     watchdog::Posts,
 };
 
@@ -214,7 +213,7 @@ impl ThreadPool {
             self.loop_iterations
                 .store(self.loop_iterations.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             self.take_handed_back(&mut held);
-            if self.is_finished(&held) {
+            if self.is_finished(&mut held) {
                 return self.promotion.shutdown();
             }
             if self.batch.is_due(now, call) || !held.has_ready() {
@@ -256,7 +255,7 @@ impl ThreadPool {
                 held.turn_away();
             }
             self.batch.send(|connection, next| held.settle(connection, next));
-            if self.is_finished(&held) {
+            if self.is_finished(&mut held) {
                 continue; // what was sent just now may have been the last of all: nothing would end the wait
             }
             match self.poll(number, &mut held) {
@@ -402,7 +401,7 @@ impl ThreadPool {
         self.promotion.shutdown();
     }
 
-    fn is_finished(&self, event_loop: &Loop) -> bool {
+    fn is_finished(&self, event_loop: &mut Loop) -> bool {
         event_loop.is_finished(|connection| self.calls.has_given_up(connection))
     }
 

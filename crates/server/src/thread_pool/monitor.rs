@@ -80,7 +80,7 @@ impl ThreadPool {
             self.batch.send(|connection, next| event_loop.settle(connection, next));
             event_loop.turn_away();
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.is_finished(&event_loop) {
+            if left.is_zero() || self.is_finished(&mut event_loop) {
                 break;
             }
             if !event_loop.is_busy() && event_loop.wait(Some(left)).is_err() {

@@ -18,7 +18,7 @@
 //! |---|---|---|
 //! | follower | `Shared::promoted` or shutdown | `promote`, `shutdown` |
 //! | monitor thread, at rest | another call, or something deferred | [`Promotion::notify_monitor`] |
-//! | leader, in the poll set | a handed-back connection, or a free thread for a queued request | [`LeaderSleep::notify`](super::wakeup::LeaderSleep::notify) |
+//! | leader, in the poll set | a handed-back connection, or a free thread for a queued request | [`LeaderSleep::notify`](crate::wakeup::LeaderSleep::notify) |
 
 use std::{
     sync::{
@@ -364,5 +364,146 @@ impl Promotion {
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, AtomicU32},
+        thread,
+    };
+
+    use super::*;
+
+    const LONG: Option<Duration> = Some(MAX_WAIT_FOR_THREAD);
+    const SHORT: Option<Duration> = Some(Duration::ZERO);
+
+    #[test]
+    fn the_monitor_decides_by_how_long_a_call_lasts_and_who_waits() {
+        let quiet = Observation::default();
+        let table = [
+            // (what was seen, the decision)
+            (quiet, Decision::Hold),
+            (Observation { ticks_in_call: 4, ..quiet }, Decision::Hold),
+            (Observation { ticks_in_call: 5, ..quiet }, Decision::Promote),
+            (Observation { ticks_in_call: 5, has_leader: true, ..quiet }, Decision::Hold),
+            (Observation { oldest_wait: SHORT, ..quiet }, Decision::Promote),
+            (Observation { oldest_wait: SHORT, cooldown_ticks: 1, ..quiet }, Decision::Hold),
+            (Observation { oldest_wait: SHORT, ticks_in_call: 1, ..quiet }, Decision::Hold),
+            (Observation { oldest_wait: LONG, ticks_in_call: 1, ..quiet }, Decision::Preempt),
+            (
+                Observation { oldest_wait: LONG, ticks_in_call: 1, cooldown_ticks: 9, ..quiet },
+                Decision::Preempt,
+            ),
+            (Observation { oldest_wait: LONG, ticks_in_call: 9, ..quiet }, Decision::Preempt),
+            // Calls of less than a tick: the request waits for the processor, not for a thread.
+            (Observation { oldest_wait: LONG, cooldown_ticks: 1, ..quiet }, Decision::Hold),
+        ];
+        for (seen, decision) in table {
+            assert_eq!(seen.decide(), decision, "{seen:?}");
+        }
+    }
+
+    fn ticket(promotion: &Promotion, ago: Duration, preempts: bool) -> PromotionTicket {
+        let woken_at = Instant::now().checked_sub(ago).unwrap();
+        PromotionTicket { woken_at, call: promotion.calls.load(Ordering::SeqCst), preempts }
+    }
+
+    #[test]
+    fn a_follower_that_waited_long_for_the_gil_leads_only_if_the_leader_is_still_in_the_same_call() {
+        let promotion = Promotion::new(3, true);
+        promotion.before_call(None, false);
+        let soon = ticket(&promotion, Duration::ZERO, false);
+        let late = ticket(&promotion, PREEMPTION_THRESHOLD, false);
+        let preempting = ticket(&promotion, PREEMPTION_THRESHOLD, true);
+        assert!(promotion.should_take_over(&soon) && promotion.should_take_over(&late));
+        promotion.resumed_lead();
+        promotion.before_call(None, false);
+        assert_eq!(promotion.cooldown_ticks.load(Ordering::SeqCst), 0);
+        assert!(promotion.should_take_over(&preempting));
+        assert!(!promotion.should_take_over(&late));
+        assert_eq!(promotion.cooldown_ticks.load(Ordering::SeqCst), COOLDOWN_TICKS);
+        // If it had the GIL for the asking, the calls in between do not matter.
+        assert!(
+            promotion.should_take_over(&PromotionTicket {
+                woken_at: Instant::now() + PREEMPTION_THRESHOLD,
+                ..soon
+            })
+        );
+    }
+
+    #[derive(Default)]
+    struct Pool {
+        flushes: AtomicU32,
+        polls: AtomicU32,
+        watches: AtomicU32,
+        is_watched: AtomicBool,
+    }
+
+    impl Monitored for &Pool {
+        fn flush(&mut self) {
+            self.flushes.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn poll_event_loop(&mut self) {
+            self.polls.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn watch(&mut self) -> Option<Instant> {
+            self.watches.fetch_add(1, Ordering::SeqCst);
+            self.is_watched.load(Ordering::SeqCst).then(Instant::now)
+        }
+    }
+
+    fn with_monitor(promotion: &Promotion, pool: &Pool, test: impl FnOnce()) {
+        thread::scope(|scope| {
+            scope.spawn(|| promotion.run_monitor(&mut &*pool));
+            test();
+            promotion.shutdown();
+        });
+    }
+
+    #[test]
+    fn a_follower_is_promoted_while_call_follows_call_and_requests_are_queued() {
+        let (promotion, pool) = (Promotion::new(3, true), Pool::default());
+        promotion.cooldown_ticks.store(3, Ordering::SeqCst);
+        with_monitor(&promotion, &pool, || {
+            thread::scope(|scope| {
+                let follower = scope.spawn(|| promotion.wait(None));
+                while !follower.is_finished() {
+                    promotion.before_call(Some(Instant::now()), false);
+                    thread::yield_now();
+                }
+                assert!(follower.join().unwrap().is_some());
+            });
+        });
+    }
+
+    #[test]
+    fn nobody_is_promoted_while_call_follows_call_and_no_request_is_queued() {
+        let (promotion, pool) = (Promotion::new(3, true), Pool::default());
+        pool.is_watched.store(true, Ordering::SeqCst);
+        promotion.became_leader(None);
+        with_monitor(&promotion, &pool, || {
+            while pool.watches.load(Ordering::SeqCst) < 20 {
+                promotion.notify_monitor(false);
+            }
+            assert!(!promotion.is_pending.load(Ordering::SeqCst));
+        });
+    }
+
+    #[test]
+    fn in_a_long_call_the_monitor_sends_what_waits_and_polls_until_the_leader_is_back() {
+        for followers in [0, 3] {
+            let (promotion, pool) = (Promotion::new(followers, true), Pool::default());
+            with_monitor(&promotion, &pool, || {
+                promotion.before_call(None, true);
+                while pool.flushes.load(Ordering::SeqCst) == 0 || pool.polls.load(Ordering::SeqCst) < 5 {
+                    thread::yield_now();
+                }
+                promotion.resumed_lead();
+            });
+        }
     }
 }

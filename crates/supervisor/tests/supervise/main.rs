@@ -37,7 +37,9 @@ fn main() -> ExitCode {
         many_that_die_at_once_are_all_replaced_and_leave_no_zombies
         hooks_surround_every_fork
         term_lets_a_busy_worker_finish
-        a_second_term_ends_a_busy_worker_at_once
+        a_second_term_changes_nothing
+        quit_after_term_ends_a_busy_worker_at_once
+        a_second_term_to_masters_under_a_master_changes_nothing
         quit_ends_a_busy_worker_at_once
         ctrl_c_ends_busy_workers_at_once
         term_to_every_process_is_one_order_to_drain
@@ -64,6 +66,8 @@ fn main() -> ExitCode {
         ttin_and_ttou_change_the_number_of_workers
         winch_sends_all_home_and_hup_brings_new_ones
         usr1_reaches_all_workers
+        workers_that_hand_over_are_told_when_nobody_goes_on
+        workers_under_a_second_master_are_told_when_nobody_goes_on
         a_master_under_a_master_starts_reloads_counts_and_ends_with_it
         a_killed_master_above_ends_all_below_it
         usr2_starts_a_second_master_that_takes_over
@@ -165,16 +169,47 @@ fn term_lets_a_busy_worker_finish() {
     assert_eq!(show.end().0, Some(0));
 }
 
-fn a_second_term_ends_a_busy_worker_at_once() {
+/// `timeout`, `uvx` and process managers send TERM to the group and to the master.
+fn a_second_term_changes_nothing() {
+    let mut show = Show::start("busy");
+    let worker = show.worker_is_up();
+    show.signal(Signal::TERM);
+    show.hears("hears Drain");
+    show.signal(Signal::TERM);
+    show.signal_to_all(Signal::TERM);
+    signal_to(worker, Signal::TERM);
+    show.writes_line();
+    show.hears("has finished its work");
+    let (code, lines) = show.end();
+    assert_eq!(code, Some(0));
+    assert!(!lines.iter().any(|line| line.contains("hears Stop") || line.contains("at once")), "{lines:#?}");
+}
+
+fn quit_after_term_ends_a_busy_worker_at_once() {
     let mut show = Show::start("busy");
     show.worker_is_up();
     show.signal(Signal::TERM);
     show.hears("hears Drain");
-    show.signal(Signal::TERM);
+    show.signal(Signal::QUIT);
     show.hears("hears Stop");
     let (code, lines) = show.end();
     assert_eq!(code, Some(0));
     assert!(!lines.iter().any(|line| line.contains("has finished")));
+}
+
+fn a_second_term_to_masters_under_a_master_changes_nothing() {
+    let mut show = Show::start("busy masters");
+    show.worker_is_up();
+    show.hears("all are ready");
+    show.signal_to_all(Signal::TERM);
+    show.hears("hears Drain");
+    show.signal_to_all(Signal::TERM);
+    show.signal(Signal::TERM);
+    show.writes_line();
+    show.hears("has finished its work");
+    let (code, lines) = show.end();
+    assert_eq!(code, Some(0));
+    assert!(!lines.iter().any(|line| line.contains("hears Stop") || line.contains("at once")), "{lines:#?}");
 }
 
 fn quit_ends_a_busy_worker_at_once() {
@@ -425,7 +460,7 @@ fn a_worn_worker_is_followed_by_an_heir_one_at_a_time() {
     for _ in old {
         let heir = show.worker_is_up().as_raw_pid();
         show.hears(&format!("is followed by {heir}"));
-        show.hears("hears Drain");
+        show.hears("hears HandOver");
     }
     for worker in old {
         show.hears(&format!("worker {} has ended", worker.as_raw_pid()));
@@ -456,6 +491,7 @@ fn ttin_and_ttou_change_the_number_of_workers() {
     for left in ["3", "2", "1"] {
         show.signal(Signal::TTOU);
         show.hears(&format!("one worker fewer: {left}"));
+        show.hears("hears HandOver");
         show.hears("has ended");
     }
     show.signal(Signal::TTOU); // one always stays
@@ -473,6 +509,7 @@ fn winch_sends_all_home_and_hup_brings_new_ones() {
         show.worker_is_up();
     }
     show.signal(Signal::WINCH);
+    show.hears("hears Drain");
     for _ in 0..3 {
         show.hears("has ended");
     }
@@ -494,6 +531,28 @@ fn usr1_reaches_all_workers() {
         show.hears("hears Reopen");
     }
     show.signal(Signal::TERM);
+    assert_eq!(show.end().0, Some(0));
+}
+
+fn workers_that_hand_over_are_told_when_nobody_goes_on() {
+    for end in [Signal::TERM, Signal::WINCH] {
+        told_first_to_hand_over_and_then_to_drain(Show::start("busy"), end);
+    }
+}
+
+fn workers_under_a_second_master_are_told_when_nobody_goes_on() {
+    told_first_to_hand_over_and_then_to_drain(Show::start("busy masters"), Signal::TERM);
+}
+
+fn told_first_to_hand_over_and_then_to_drain(mut show: Show, end: Signal) {
+    let old = show.worker_is_up().as_raw_pid();
+    show.hears("all are ready");
+    show.signal(Signal::HUP);
+    show.hears(&format!("{old} hears HandOver"));
+    show.hears("all are ready");
+    show.signal(end);
+    show.hears(&format!("{old} hears Drain"));
+    show.signal(Signal::QUIT);
     assert_eq!(show.end().0, Some(0));
 }
 

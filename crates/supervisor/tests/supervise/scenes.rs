@@ -160,20 +160,8 @@ pub(crate) fn play(scene: &str) -> ExitCode {
             }
             obey(worker)
         }),
-        "masters" => {
-            with_generations(Settings { is_above_masters: true, ..settings(1) }, &mut |worker, generation| {
-                say(&format!("master of generation {generation}"));
-                let mut play = Play {
-                    settings: settings(2),
-                    generation,
-                    says_hooks: false,
-                    work: &mut |worker, _| obey(worker),
-                };
-                match supervise_under(worker, play.settings.clone(), &mut play) {
-                    Role::Master(code) | Role::Worker(code) => code,
-                }
-            })
-        }
+        "masters" => with_masters(&settings(1), &settings(2), &mut obey),
+        "busy masters" => with_masters(&settings(1), &settings(1), &mut be_busy),
         "late reload" => with(settings(1), &mut |mut worker| {
             worker.ready();
             wait_for_order(&mut worker);
@@ -195,6 +183,18 @@ fn with(settings: Settings, work: &mut dyn FnMut(Worker) -> i32) -> ExitCode {
 
 fn with_generations(settings: Settings, work: &mut dyn FnMut(Worker, usize) -> i32) -> ExitCode {
     play_with(Play { settings, generation: 0, says_hooks: false, work })
+}
+
+/// The workers are those of a master for each generation.
+fn with_masters(above: &Settings, below: &Settings, work: &mut dyn FnMut(Worker) -> i32) -> ExitCode {
+    with_generations(Settings { is_above_masters: true, ..above.clone() }, &mut |worker, generation| {
+        say(&format!("master of generation {generation}"));
+        let work = &mut |worker, _| work(worker);
+        let mut play = Play { settings: below.clone(), generation, says_hooks: false, work };
+        match supervise_under(worker, play.settings.clone(), &mut play) {
+            Role::Master(code) | Role::Worker(code) => code,
+        }
+    })
 }
 
 fn play_with(mut play: Play<'_>) -> ExitCode {

@@ -4,7 +4,7 @@
 
 use std::{io, path::PathBuf, process::Command, sync::Arc};
 
-use mlws_server::Shares;
+use mlws_server::{HandoverQueue, Shares};
 use mlws_supervisor::{ForkHooks, News, Owner, Pid, Role, Settings, Worker, supervise_under};
 use pyo3::prelude::*;
 #[cfg(target_os = "linux")]
@@ -25,7 +25,7 @@ use crate::{
     refusal::Refusal,
     reload::Watch,
     settings::{ErrorFormat, Flags, Sources},
-    stacks,
+    signal_handlers, stacks,
 };
 
 /// For so many workers there is room to tell each other how many connections they have, even if they were fewer at first.
@@ -54,6 +54,8 @@ pub(super) struct House<'a> {
     pub(super) reconfigures: bool,
     /// How many connections each worker has.
     pub(crate) shares: Arc<Shares>,
+    /// Where workers that leave put their idle connections.
+    pub(crate) handover: Option<Arc<HandoverQueue>>,
     /// In the process of a generation, and in its workers: the application as it was loaded for all of them.
     pub(super) preloaded: Option<Arc<Wsgi>>,
     /// Where the application is loaded and then forked: the connections that are not its own.
@@ -96,6 +98,9 @@ impl<'a> House<'a> {
         let shares = Shares::new(usize::from(flags.running.workers).max(FEW)).map_err(|error| {
             Refusal::System(format!("no memory for what the workers tell each other: {error}"))
         })?;
+        let handover = HandoverQueue::new().map_err(|error| {
+            Refusal::System(format!("no queue for connections that workers hand over: {error}"))
+        })?;
         let house = Self {
             flags,
             sources,
@@ -112,6 +117,7 @@ impl<'a> House<'a> {
             statsd: logging::change().statsd.clone(),
             reconfigures: false,
             shares: Arc::new(shares),
+            handover: Some(Arc::new(handover)),
             preloaded: None,
             known_sockets: None,
             watch: None,
@@ -239,6 +245,7 @@ impl<'a> House<'a> {
         let wsgi = self.wsgi(py)?;
         self.tell(py, "leads", (wsgi.application(),));
         self.preloaded = Some(wsgi);
+        signal_handlers::reclaim_term(py);
         warn_of_threads();
         match supervise_under(worker, self.settings(), self) {
             Role::Master(status) => Ok(status),
@@ -271,16 +278,20 @@ impl Owner for House<'_> {
             if let Err(error) = stacks::listen(py) {
                 log::warn!("a worker that hangs or crashes will not show where: {error}");
             }
-            if self.preloaded.is_none() && (self.flags.running.fork || self.flags.running.preload) {
-                self.known_sockets = Some(KnownSockets::new(py));
+            if self.preloaded.is_none() {
+                if self.flags.running.fork || self.flags.running.preload {
+                    self.known_sockets = Some(KnownSockets::new(py));
+                }
+                signal_handlers::install(py);
             }
             let done = if is_worker {
-                let done = working::work(py, self, worker).map(|()| 0);
+                let done = working::work(py, self, worker);
                 self.tell(py, "leaves", ());
                 done
             } else {
                 self.preload(py, worker)
             };
+            signal_handlers::ignore_term(py);
             done.unwrap_or_else(|refusal| {
                 logging::critical(&refusal.to_string());
                 refusal.exit_status()
@@ -322,6 +333,7 @@ impl Owner for House<'_> {
                 }
                 // A socket that the master kept open would let clients wait for nobody.
                 self.sockets.listeners.clear();
+                self.handover = None;
             }
             News::Workers { serving } => {
                 if let Some(statsd) = &self.statsd {
@@ -357,9 +369,12 @@ impl Owner for House<'_> {
         Ok(self.settings())
     }
 
-    /// A config file may have started threads, which want to run while the master waits.
+    /// A config file may have started threads, which want to run while the master waits, and installed signal handlers.
     fn idle(&mut self, wait: &mut (dyn FnMut() + Send)) {
-        Python::attach(|py| py.detach(wait));
+        Python::attach(|py| {
+            py.detach(wait);
+            signal_handlers::check_in_master(py);
+        });
     }
 
     fn start_second(&mut self) -> io::Result<Pid> {

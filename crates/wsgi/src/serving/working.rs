@@ -16,13 +16,14 @@ use crate::{
     logs::{self, access::AccessLog},
     refusal::Refusal,
     reload::{Ask, Watch, Watcher},
+    signal_handlers,
 };
 
 /// How long `worker_abort` may take before the worker may be left.
 const A_MOMENT: Duration = Duration::from_millis(500);
 
-/// Serves until ordered to end.
-pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) -> Result<(), Refusal> {
+/// Serves until ordered to end. The exit status of the worker.
+pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) -> Result<i32, Refusal> {
     let hooks = house.hooks.clone();
     let failed = |error| Refusal::raised(py, "a function of the config file failed", &error);
     hooks.as_ref().map_or(Ok(()), |hooks| hooks.call(py, "born", ())).map_err(failed)?;
@@ -31,6 +32,7 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     hooks.as_ref().map_or(Ok(()), loaded).map_err(failed)?;
     let cannot = |error| Refusal::System(format!("this worker cannot serve: {error}"));
     let voice = worker.voice().map_err(cannot)?;
+    signal_handlers::reclaim_term(py);
     house.settle(py);
     worker.ready();
     let watch = house.watch.take().filter(|_| worker.number == 0);
@@ -38,7 +40,8 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
         watch.map(|watch| start_watcher(py, watch, &worker, house.flags.running.fork)).transpose()?;
     let listeners = std::mem::take(&mut house.sockets.listeners);
     let shares = Some((Arc::clone(&house.shares), worker.number));
-    let settings = mlws_server::Settings { shares, ..house.flags.server() };
+    let handover = house.handover.clone();
+    let settings = mlws_server::Settings { shares, handover, ..house.flags.server() };
     let overdue = hooks.clone();
     let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| {
         voice.is_worn();
@@ -50,7 +53,7 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
         .and_then(Server::run)
         .map_err(cannot)?
     {
-        Ended::Finished => Ok(()),
+        Ended::Finished => Ok(signal_handlers::exit_status(py)),
         Ended::Stuck => {
             flush_python(py);
             leave_stuck()
@@ -99,7 +102,14 @@ impl Hearer {
                     continue;
                 }
                 Order::OneMore | Order::OneFewer => continue, // for a master
-                Order::Drain => mlws_server::Order::Drain,
+                Order::HandOver => {
+                    signal_handlers::drain_begins();
+                    mlws_server::Order::HandOver
+                }
+                Order::Drain => {
+                    signal_handlers::drain_begins();
+                    mlws_server::Order::Drain
+                }
                 Order::Stop => {
                     if let Some(hooks) = self.hooks.take() {
                         Python::attach(|py| hooks.tell(py, "interrupted", ()));

@@ -103,7 +103,7 @@ pub(super) fn answers(matches: &ArgMatches) -> Result<Vec<String>, Refusal> {
     Ok(warnings)
 }
 
-/// What `--worker-class` says of threads: one for `sync`, as many as are wanted for `gthread`.
+/// Validates `--worker-class`: gunicorn's classes that run an application on `--threads` threads, one by default.
 pub(super) fn worker_class(name: &str) -> Result<String, String> {
     match name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase().as_str() {
         "sync" | "syncworker" => Ok("sync".into()),

@@ -32,7 +32,7 @@ mod show;
 mod sources;
 mod values;
 
-use clap::{ArgAction, Command, CommandFactory, Parser, parser::ValueSource};
+use clap::{ArgAction, Command, CommandFactory, Parser};
 use mlws_server::{Concurrency, Settings};
 use pyo3::{Py, types::PyDict};
 
@@ -126,11 +126,6 @@ impl Flags {
         extras.warnings.extend(gunicorn::answers(&pile.matches)?);
         let shown = pile.flags.configuration.print_config.then(|| show::toml(&pile));
         let mut flags = Self { extras, shown, ..pile.flags };
-        // gunicorn's sync workers run one request at a time; an application may count on that.
-        let is_sync = flags.running.worker_class.as_deref() == Some("sync");
-        if is_sync && pile.matches.value_source("threads") == Some(ValueSource::DefaultValue) {
-            flags.running.threads = 1;
-        }
         flags.logs.log_config_dict = flags.extras.logconfig_dict.take();
         flags.development.reload_extra_file.extend(flags.source.paste.as_deref().and_then(paste::file));
         Ok(flags)
@@ -163,6 +158,7 @@ impl Flags {
             max_rss: Some(self.running.max_rss).filter(|size| *size > 0),
             trusted: self.proxies.forwarded_allow_ips.clone(),
             proxy_protocol: self.proxies.protocol(),
+            graceful_timeout: self.running.graceful_timeout,
             keep_alive: self.patience.keep_alive,
             connections: self.sockets.worker_connections as usize,
             queue: self.running.max_queue as usize,
@@ -231,9 +227,10 @@ mod tests {
     }
 
     #[test]
-    fn one_thread_is_inline_and_fork_excludes_threads() {
-        assert_eq!(Flags::of_words("app").unwrap().concurrency(), Concurrency::Threads(4));
+    fn one_thread_is_the_default_and_inline_and_fork_excludes_threads() {
+        assert_eq!(Flags::of_words("app").unwrap().concurrency(), Concurrency::Inline);
         assert_eq!(Flags::of_words("app --threads 1").unwrap().concurrency(), Concurrency::Inline);
+        assert_eq!(Flags::of_words("app --threads 4").unwrap().concurrency(), Concurrency::Threads(4));
         assert_eq!(Flags::of_words("app --fork").unwrap().concurrency(), Concurrency::Fork { children: 64 });
         assert_eq!(Flags::of_words("app --timeout 0").unwrap().server().timeout, None);
         assert!(Flags::of_words("app --fork --threads 4").err().unwrap().contains("cannot be used with"));
@@ -283,13 +280,17 @@ mod tests {
     }
 
     #[test]
-    fn sync_workers_run_one_request_at_a_time_and_green_ones_are_refused() {
+    fn worker_classes_leave_the_number_of_threads_alone_and_green_ones_are_refused() {
         assert_eq!(Flags::of_words("app -k sync").unwrap().concurrency(), Concurrency::Inline);
         assert_eq!(
             Flags::of_words("app -k sync --threads 2").unwrap().concurrency(),
             Concurrency::Threads(2)
         );
-        assert_eq!(Flags::of_words("app -k gthread").unwrap().concurrency(), Concurrency::Threads(4));
+        assert_eq!(Flags::of_words("app -k gthread").unwrap().concurrency(), Concurrency::Inline);
+        assert_eq!(
+            Flags::of_words("app -k gthread --threads 2").unwrap().concurrency(),
+            Concurrency::Threads(2)
+        );
         assert!(Flags::of_words("app -k gevent").err().unwrap().contains("--threads"));
     }
 

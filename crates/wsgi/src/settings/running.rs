@@ -44,11 +44,11 @@ pub(crate) struct Running {
           value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) workers: u16,
 
-    /// Requests that each worker runs at once; 1 runs them one after the other, in the loop itself
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    /// Threads that run the application in each worker. One runs it on the main thread, one request after the other
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(super) threads: u16,
 
-    /// What gunicorn calls its ways to run: sync is --threads 1 unless --threads is given, gthread changes nothing
+    /// gunicorn's worker class: sync and gthread are accepted and change nothing, as --threads sets the number of threads
     #[arg(short = 'k', long, value_name = "KIND", value_parser = worker_class)]
     pub(super) worker_class: Option<String>,
 

@@ -1,0 +1,194 @@
+//! Two protocols by which threads leave work for each other without missing any.
+//!
+//! Both sides of each protocol announce something and then look at what the other side announces. The announcements are
+//! read-modify-write operations on one flag, so the later of the two sees all that the other thread did before. The tests check that
+//! with a model checker (`cargo test -p mlws-server --features loom --lib wakeup`).
+
+#[cfg(feature = "loom")]
+use loom::sync::atomic::{AtomicBool, Ordering};
+#[cfg(not(feature = "loom"))]
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How the leader goes to sleep in the poll set: it announces the sleep and then looks once more for work; others publish work and
+/// then look for a sleeper.
+pub(crate) struct LeaderSleep {
+    is_asleep: AtomicBool,
+}
+
+impl LeaderSleep {
+    pub(crate) fn new() -> Self {
+        Self { is_asleep: AtomicBool::new(false) }
+    }
+
+    /// Runs `sleep`, unless `has_work` finds something after the sleep was announced.
+    pub(crate) fn sleep_unless(&self, has_work: impl FnOnce() -> bool, sleep: impl FnOnce()) {
+        self.is_asleep.swap(true, Ordering::AcqRel);
+        if !has_work() {
+            sleep();
+        }
+        self.is_asleep.store(false, Ordering::Release);
+    }
+
+    /// Runs `wake` if the leader sleeps or is about to. To be called after the work was published. The leader looks for all work once
+    /// it is awake, so it is woken once.
+    pub(crate) fn notify(&self, wake: impl FnOnce()) {
+        if self.is_asleep.swap(false, Ordering::AcqRel) {
+            wake();
+        }
+    }
+}
+
+/// Work that needs a lock which another thread may hold: whoever finds the lock taken leaves the work to its holder, who looks for it
+/// after letting go of the lock.
+#[derive(Debug)]
+pub(crate) struct PendingWork {
+    is_pending: AtomicBool,
+}
+
+impl PendingWork {
+    pub(crate) fn new() -> Self {
+        Self { is_pending: AtomicBool::new(false) }
+    }
+
+    /// There is work. [`run`](Self::run) is to follow.
+    pub(crate) fn announce(&self) {
+        self.is_pending.swap(true, Ordering::AcqRel);
+    }
+
+    /// Does pending work, for as long as the lock can be had. To be called after `announce`, and by everybody who has held the lock,
+    /// after the release.
+    pub(crate) fn run<G>(&self, try_lock: impl Fn() -> Option<G>, mut work: impl FnMut(G)) {
+        while self.is_pending.fetch_or(false, Ordering::AcqRel) {
+            let Some(guard) = try_lock() else { return };
+            if self.is_pending.swap(false, Ordering::AcqRel) {
+                work(guard);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, feature = "loom"))]
+mod tests {
+    use loom::{
+        sync::{
+            Arc, Condvar, Mutex,
+            atomic::{AtomicUsize, Ordering},
+        },
+        thread,
+    };
+
+    use super::{LeaderSleep, PendingWork};
+
+    /// The eventfd in the poll set: what was written before the wait ends it at once.
+    #[derive(Default)]
+    struct Waker {
+        is_set: Mutex<bool>,
+        changed: Condvar,
+    }
+
+    impl Waker {
+        fn wake(&self) {
+            *self.is_set.lock().unwrap() = true;
+            self.changed.notify_one();
+        }
+
+        fn wait(&self) {
+            let mut is_set = self.is_set.lock().unwrap();
+            while !*is_set {
+                is_set = self.changed.wait(is_set).unwrap();
+            }
+            *is_set = false;
+        }
+    }
+
+    /// Runs `test` in every order of steps with up to three preemptions, which is where faults of this kind show.
+    fn model(test: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(test);
+    }
+
+    struct Pool {
+        sleep: LeaderSleep,
+        waker: Waker,
+        calls_in_progress: AtomicUsize,
+        handed_back: AtomicUsize,
+    }
+
+    fn pool(calls_in_progress: usize) -> Arc<Pool> {
+        Arc::new(Pool {
+            sleep: LeaderSleep::new(),
+            waker: Waker::default(),
+            calls_in_progress: AtomicUsize::new(calls_in_progress),
+            handed_back: AtomicUsize::new(0),
+        })
+    }
+
+    /// The leader has a request queued for which no thread is free. Loom reports a deadlock if it sleeps for ever.
+    #[test]
+    fn a_thread_that_becomes_free_wakes_a_leader_with_a_queued_request() {
+        model(|| {
+            let pool = pool(2);
+            for _ in 0..2 {
+                let pool = Arc::clone(&pool);
+                thread::spawn(move || {
+                    pool.calls_in_progress.fetch_sub(1, Ordering::SeqCst);
+                    pool.sleep.notify(|| pool.waker.wake());
+                });
+            }
+            let can_call = || pool.calls_in_progress.load(Ordering::SeqCst) < 2;
+            while !can_call() {
+                pool.sleep.sleep_unless(can_call, || pool.waker.wait());
+            }
+        });
+    }
+
+    #[test]
+    fn every_connection_that_is_handed_back_is_taken() {
+        model(|| {
+            let pool = pool(0);
+            for _ in 0..2 {
+                let pool = Arc::clone(&pool);
+                thread::spawn(move || {
+                    pool.handed_back.fetch_add(1, Ordering::SeqCst);
+                    pool.sleep.notify(|| pool.waker.wake());
+                });
+            }
+            let mut taken = 0;
+            while taken < 2 {
+                let has_work = || pool.handed_back.load(Ordering::SeqCst) > 0;
+                pool.sleep.sleep_unless(has_work, || pool.waker.wait());
+                taken += pool.handed_back.swap(0, Ordering::SeqCst);
+            }
+        });
+    }
+
+    fn count(done: &AtomicUsize) {
+        done.fetch_add(1, Ordering::SeqCst);
+    }
+
+    #[test]
+    fn work_that_finds_the_lock_taken_is_done_by_its_holder() {
+        model(|| {
+            let state = Arc::new((PendingWork::new(), Mutex::new(()), AtomicUsize::new(0)));
+            let others: Vec<_> = (0..2)
+                .map(|_| {
+                    let state = Arc::clone(&state);
+                    thread::spawn(move || {
+                        let (pending, lock, _) = &*state;
+                        pending.announce();
+                        pending.run(|| lock.try_lock().ok(), |_guard| count(&state.2));
+                    })
+                })
+                .collect();
+            let (pending, lock, done) = &*state;
+            drop(lock.lock().unwrap());
+            pending.run(|| lock.try_lock().ok(), |_guard| count(done));
+            for other in others {
+                other.join().unwrap();
+            }
+            assert!(done.load(Ordering::SeqCst) > 0);
+            assert!(!pending.is_pending.load(Ordering::SeqCst));
+        });
+    }
+}

@@ -1,0 +1,34 @@
+"""Exports, each in the way its framework documents: `/flask/export?user=ann`, and so on.
+
+Every one streams rows that name the user who asked, taken while the row is produced from where the framework keeps the current
+request. `/FRAMEWORK/me` is a short page that takes the user from the same place. What frees a request's resources adds a line
+to the file `ends`.
+"""
+
+import os
+from importlib import import_module
+from pathlib import Path
+
+FOLDER = Path(os.environ["EXPORTS_FOLDER"])
+DATABASE = FOLDER / "rows.db"
+ROWS = 1500
+TEXT = "x" * 500
+
+
+def note_end(framework, user):
+    file = os.open(FOLDER / "ends", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, f"{framework} {user}\n".encode())
+    os.close(file)
+
+
+def load(framework):
+    return import_module(f"{__name__}.with_{framework}").application
+
+
+def application(environ, start_response):
+    _, framework, rest = environ["PATH_INFO"].split("/", 2)
+    environ["SCRIPT_NAME"], environ["PATH_INFO"] = f"/{framework}", f"/{rest}"
+    return APPS[framework](environ, start_response)
+
+
+APPS = {name: load(name) for name in ("bottle", "django", "flask", "sqlalchemy", "sqlite")}

@@ -1,0 +1,234 @@
+"""Whatever one client does, the others are answered meanwhile.
+
+"Meanwhile" is no matter of time: when the others have their answers, the hostile client is not done yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import subprocess
+import threading
+
+import pytest
+from apps.streaming import content
+from clients import SlowWire, ask, get, target, together
+from conftest import CONCURRENCY
+from harness import DEADLINE, eventually
+
+MODES = {**CONCURRENCY, "fork": ("--fork", "--max-children", "8")}
+numbers = itertools.count()
+
+
+@pytest.fixture
+def serving(shared, mode):
+    return shared("streaming", *MODES[mode])
+
+
+def others_are_answered(server):
+    """On connections of their own, and on one that is kept."""
+    with server.wire() as kept:
+        for _ in range(15):
+            assert kept.request("/hello").text == "hello\n"
+            assert server.get("/hello").text == "hello\n"
+
+
+class Busy:
+    """A client that goes on until it is told to stop, on a thread of its own; what it returns is its result."""
+
+    def __init__(self, work):
+        self.stop, self.started, self.failure = threading.Event(), threading.Event(), None
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+
+    def _run(self, work):
+        try:
+            work(self)
+        except BaseException as failure:
+            self.failure = failure
+        finally:
+            self.started.set()
+
+    def __enter__(self):
+        self._thread.start()
+        self.started.wait()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self._thread.join()
+        if self.failure:
+            raise self.failure
+
+    def goes_on(self):
+        return self._thread.is_alive()
+
+
+@contextlib.contextmanager
+def reads_a_fast_stream(server, folder, mode):
+    """Rows are made, sent and read as fast as they can be; the others must not wait until millions of them are."""
+    until, received, count = folder / "until", folder / "rows", 3_000_000
+    url = f"http://{server.host}:{server.port}" + target("/rows", until=until, count=count)
+    with subprocess.Popen(["curl", "--silent", "--output", received, url]) as reader:
+        try:
+            eventually(lambda: received.exists(), "the first rows")
+            yield lambda: reader.poll() is None
+        finally:
+            until.touch()
+            assert reader.wait(2 * DEADLINE) == 0
+            until.unlink()
+            received.unlink()
+
+
+@contextlib.contextmanager
+def uploads_chunks_of_one_byte(server, folder, mode):
+    def send(busy):
+        with server.wire() as wire:
+            wire.send(b"POST /upload HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n")
+            count = 0
+            while not busy.stop.is_set():
+                if count < 400_000:
+                    wire.send(b"1\r\nx\r\n" * 1000)
+                    count += 1000
+                    busy.started.set()
+                else:
+                    busy.stop.wait()
+            wire.send(b"0\r\n\r\n")
+            assert wire.answer().text == f"{count} {hashlib.sha256(b'x' * count).hexdigest()}"
+
+    with Busy(send) as busy:
+        yield busy.goes_on
+
+
+@contextlib.contextmanager
+def uploads_a_large_body(server, folder, mode):
+    """With one thread, no more than is taken before the app is called."""
+    body = content("upload", 500_000 if mode == "inline" else 64 << 20)
+
+    def send(busy):
+        with server.wire() as wire:
+            wire.send(f"POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+            busy.started.set()
+            wire.send(body[:-1000], step=65536)
+            busy.stop.wait()
+            wire.send(body[-1000:])
+            assert wire.answer().text == f"{len(body)} {hashlib.sha256(body).hexdigest()}"
+
+    with Busy(send) as busy:
+        yield busy.goes_on
+
+
+@contextlib.contextmanager
+def pipelines_hundreds_of_requests(server, folder, mode):
+    batch = 200
+
+    def send(busy):
+        with server.wire() as wire:
+            while not busy.stop.is_set():
+                wire.send(get("/hello") * batch)
+                busy.started.set()
+                for _ in range(batch):
+                    assert wire.answer().text == "hello\n"
+
+    with Busy(send) as busy:
+        yield busy.goes_on
+
+
+@contextlib.contextmanager
+def does_not_read(server, folder, count, size, types):
+    with contextlib.ExitStack() as ends:
+        wires = {}
+        for number in range(count):
+            name = f"unread{next(numbers)}"
+            path = target("/large", name=name, size=size, type=types[number % len(types)])
+            wires[name] = ends.enter_context(ask(server, path, wire=SlowWire))
+        yield lambda: True  # no client reads a byte before this block is over
+        for name, wire in wires.items():
+            wire.hurry()
+            answer = wire.answer()
+            assert (answer.status, answer.complete) == (200, True)
+            assert answer.body == content(name, size)
+
+
+def does_not_read_a_large_body(server, folder, mode):
+    return does_not_read(server, folder, 3, 8 << 20, ["bytes", "stream", "write"])
+
+
+def does_not_read_64_responses(server, folder, mode):
+    return does_not_read(server, folder, 64, 300_000, ["bytes", "list", "stream", "write", "file"])
+
+
+HOSTILE = [
+    reads_a_fast_stream,
+    uploads_chunks_of_one_byte,
+    uploads_a_large_body,
+    pipelines_hundreds_of_requests,
+    does_not_read_a_large_body,
+    does_not_read_64_responses,
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.__name__)
+@pytest.mark.parametrize("mode", MODES)
+def test_others_are_answered_while_a_client(serving, tmp_path, at_length, mode, hostile):
+    if mode == "inline" and hostile is reads_a_fast_stream:
+        pytest.skip("the one thread is the stream's until the app is done with it")
+    for _ in range(at_length(1, 20)):
+        with hostile(serving, tmp_path, mode) as goes_on:
+            others_are_answered(serving)
+            assert goes_on()
+
+
+# Threads that are in `close()`.
+
+
+@pytest.mark.parametrize("wait", [True, False], ids=["then ask", "while asking"])
+def test_each_of_five_requests_in_a_row_is_answered_while_close_of_the_one_before_runs(
+    shared, tmp_path, record, wait
+):
+    """The next request comes when the thread sleeps in `close()`, or just when it goes there: either way another takes it."""
+    server = shared("streaming", "--threads", "2")
+    doors = [tmp_path / f"door{number}" for number in range(5)]
+    try:
+        with server.wire() as wire:
+            for number, door in enumerate(doors):
+                answer = wire.request(target("/slow_close", name=number, record=record, until=door))
+                assert answer.text == "early\n"
+                if wait or number:
+                    eventually(lambda number=number: f"closing {number}\n" in record.read_text(), "close()")
+                if number:
+                    assert f"closed {number - 1}\n" not in record.read_text()
+                    doors[number - 1].touch()
+                    eventually(
+                        lambda number=number: f"closed {number - 1}\n" in record.read_text(), "close()"
+                    )
+    finally:
+        for door in doors:
+            door.touch()
+
+
+def test_nobody_waits_for_threads_that_come_back_from_close(shared):
+    """A wake-up that is lost here costs a second, which makes minutes of it all."""
+    server = shared("streaming", "--threads", "4")
+
+    def ask_often():
+        with server.wire() as wire:
+            for _ in range(150):
+                assert wire.request("/short_close").text == "early\n"
+
+    together(*[ask_often] * 16, deadline=DEADLINE)
+
+
+@pytest.mark.parametrize("mode", ["threads", "fork"])
+def test_others_are_answered_while_close_of_three_runs(serving, tmp_path, record, mode):
+    door = tmp_path / "door"
+    try:
+        for number in range(3):
+            answer = serving.get(target("/slow_close", name=number, record=record, until=door))
+            assert answer.text == "early\n"
+        eventually(lambda: record.read_text().count("closing") == 3, "three to be in close()")
+        others_are_answered(serving)
+        assert "closed" not in record.read_text()
+    finally:
+        door.touch()
+    eventually(lambda: record.read_text().count("closed") == 3, "close() to be over")
