@@ -140,6 +140,13 @@ impl ThreadPool {
     /// Serves until ordered to end. The calling thread is one of the pool.
     pub(crate) fn run(self: Arc<Self>) -> io::Result<Ended> {
         let forks = lock(&self.event_loop).forks();
+        // The first of the threads that follow may be inside the application before the next one is started.
+        let mut monitor = None;
+        if !forks {
+            let pool = Arc::clone(&self);
+            let thread = thread::Builder::new().name("mlws-monitor".into());
+            monitor = Some(thread.spawn(move || pool.monitor_main())?);
+        }
         for number in 1..=self.promotion.followers() {
             let pool = Arc::clone(&self);
             pool.running.add();
@@ -151,12 +158,6 @@ impl ThreadPool {
                 pool.thread_main(number);
             };
             self.app.spawn(format!("mlws-{number}"), Box::new(main))?;
-        }
-        let mut monitor = None;
-        if !forks {
-            let pool = Arc::clone(&self);
-            let thread = thread::Builder::new().name("mlws-monitor".into());
-            monitor = Some(thread.spawn(move || pool.monitor_main())?);
         }
         self.thread_main(0);
         // Told to stop at once, threads that are still inside the application are left behind; the process is about to end.
