@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     App, Concurrency, Ended, Notice, Order, Settings,
-    answer::Produced,
+    answer::{Others, Produced},
     connection::{Connection, Next},
     event_loop::Loop,
     settings::House,
@@ -75,6 +75,8 @@ pub(crate) struct ThreadPool {
     /// When the event loop was last polled, in microseconds after `epoch`.
     polled_at: AtomicU64,
     epoch: Instant,
+    /// Threads that have something to do and wait for the GIL.
+    waiting_for_lock: AtomicUsize,
     /// The monitor thread holds the event loop, for a moment and without waiting for anything.
     is_monitor_polling: AtomicBool,
     running: RunningThreads,
@@ -131,6 +133,7 @@ impl ThreadPool {
             is_polling: AtomicBool::new(false),
             polled_at: AtomicU64::new(0),
             epoch: Instant::now(),
+            waiting_for_lock: AtomicUsize::new(0),
             is_monitor_polling: AtomicBool::new(false),
             running: RunningThreads::default(),
             failure: Mutex::default(),
@@ -198,7 +201,7 @@ impl ThreadPool {
         let at_most = (number == 0).then_some(SIGNAL_CHECK);
         loop {
             let mut ticket = None;
-            self.app.detached(&mut || ticket = self.promotion.wait(at_most));
+            self.wait_detached(&mut || ticket = self.promotion.wait(at_most));
             if ticket.is_some() || self.promotion.is_shutdown() {
                 return ticket;
             }
@@ -331,13 +334,21 @@ impl ThreadPool {
     }
 
     fn produce(&self, connection: &mut Connection) -> Produced {
-        let defer = || self.promotion.notify_monitor(true);
-        let defer: Option<&dyn Fn()> = if self.coalesce_writes { Some(&defer) } else { None };
-        let run = AssertUnwindSafe(|| connection.run(&*self.app, defer));
+        let others: Option<&dyn Others> = if self.coalesce_writes { Some(self) } else { None };
+        let run = AssertUnwindSafe(|| connection.run(&*self.app, others));
         catch_unwind(run).unwrap_or_else(|_| {
             log::error!("a panic while a response was produced; its connection is closed");
             Produced { next: Next::Close, on_complete: None }
         })
+    }
+
+    /// Runs `wait` without the GIL, and shows to others while the calling thread waits for it afterwards.
+    fn wait_detached(&self, wait: &mut (dyn FnMut() + Send)) {
+        self.app.detached(&mut || {
+            wait();
+            self.waiting_for_lock.fetch_add(1, Ordering::Relaxed);
+        });
+        self.waiting_for_lock.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Runs the application's signal handlers without the event loop, in the first thread of the process.
@@ -369,7 +380,7 @@ impl ThreadPool {
         };
         let mut polled = Ok(true);
         self.handback.leader.sleep_unless(has_work, || {
-            self.app.detached(&mut || {
+            self.wait_detached(&mut || {
                 self.is_polling.store(true, Ordering::Relaxed);
                 polled = event_loop.wait(at_most);
                 self.is_polling.store(false, Ordering::Relaxed);
@@ -428,6 +439,16 @@ impl ThreadPool {
                 Err(TryLockError::WouldBlock) => return None,
             }
         }
+    }
+}
+
+impl Others for ThreadPool {
+    fn notify_deferred(&self) {
+        self.promotion.notify_deferred();
+    }
+
+    fn wait_for_lock(&self) -> bool {
+        self.waiting_for_lock.load(Ordering::Relaxed) > 0
     }
 }
 
