@@ -73,7 +73,7 @@ pub(crate) struct Loop {
     /// Once idle connections go to other workers.
     handover: Option<Handover>,
     wear: Wear,
-    /// When the present turn began, and the one before it.
+    /// When connections were last accepted, and the time before that.
     turns: (Instant, Instant),
 }
 
@@ -150,6 +150,7 @@ impl Loop {
     /// Lets every connection that has something to do go on, as far as it can without the app, and accepts new ones.
     pub(crate) fn turn(&mut self) {
         let now = self.serve_events();
+        self.turns = (now, self.turns.0);
         for index in 0..self.doors.len() {
             self.accept(index, now);
         }
@@ -164,7 +165,6 @@ impl Loop {
 
     fn serve_events(&mut self) -> Instant {
         let now = Instant::now();
-        self.turns = (now, self.turns.0);
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {
             self.handle(event, now);
@@ -226,7 +226,7 @@ impl Loop {
     /// Whether nobody waits for the answer to this request any more. The end of the client's side alone does not say so, for a
     /// client may half-close when it has said all; but then it does so at once.
     pub(crate) fn is_forsaken(&self, connection: &Connection, now: Instant) -> bool {
-        // What was read in this turn may have lain in its socket since the one before.
+        // What was accepted in this turn may have waited since connections were accepted before.
         let since = connection.since.min(self.turns.1);
         if !connection.is_complete() || now.saturating_duration_since(since) < SOON {
             return false;
