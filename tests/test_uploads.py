@@ -183,6 +183,16 @@ def test_100_continue_for_a_chunked_body_is_sent_before_the_application_is_calle
     assert record.read_text() == "called\n"
 
 
+def test_100_continue_for_a_chunked_body_follows_the_response_before_it(server):
+    with server.wire() as wire:
+        wire.send(HELLO + head("/inputs/echo", "chunked", more=EXPECT))
+        assert wire.answer().text == "hello\n"
+        assert wire.head()[1] == 100
+        wire.send(framed(b"hello", "chunked") + HELLO)
+        assert wire.answer().text == "hello"
+        assert wire.answer().text == "hello\n"
+
+
 def test_100_continue_is_not_sent_if_the_first_chunk_comes_with_the_head(server):
     with server.wire() as wire:
         wire.send(head("/inputs/echo", "chunked", more=EXPECT) + b"5\r\nhel")
