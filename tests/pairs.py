@@ -47,6 +47,7 @@ REASONS = {
     "winch": "WINCH sends the workers home wherever it does not come from a terminal, not for daemons only.",
     "timeouts": "A call that takes too long is answered 504, and the log shows where it hangs; gunicorn interrupts it, which is a 500 if the app lets it.",
     "generation": "With `--preload` a process of each generation loads the app and forks the workers: `pre_fork` and `child_exit` are called in it, it is `server.pid`, `worker.ppid` is its pid, and `worker.age` begins with 1 again after a reload.",
+    "access mode": "An access log is created with mode 0640, since it holds addresses and what clients have asked for.",
     "youngest": "TTOU sends the youngest worker home, gunicorn the oldest.",
     "stuck": "`worker_exit` is not called in a worker that is left because a call never came back; `child_exit` is.",
     "own length": "`response.headers` in `post_request` are without `Content-Length`, which the server sends itself.",

@@ -312,7 +312,12 @@ STARTS = {
     ),
     "preloaded": start("--preload", workers=2, files={FOUND: "workers = 2"}),
     "a pidfile": start("--pid", "app.pid"),
-    "log files": start("--access-logfile", "access.log", files={FOUND: "errorlog = 'error.log'"}),
+    "log files": start(
+        "--access-logfile",
+        "access.log",
+        files={FOUND: "errorlog = 'error.log'"},
+        differs={"files*": "access mode"},
+    ),
     "a user": start("-u", "nobody", "-g", "65534"),
 }
 

@@ -215,19 +215,49 @@ def test_patience_ends(start, option):
 
 
 def worker_connections(start, gate):
-    server = start("raw", "--threads", "1", "--worker-connections", "2")
-    wires = [server.wire() for _ in range(2)]
-    for wire in wires:
-        assert wire.request("/answers/hello").status == 200
+    server = start("raw", "--threads", "2", "--worker-connections", "2")
+    wires = [ask(server, gate.path) for _ in range(2)]
+    gate.wait_for(2)
     with ask(server, "/answers/hello") as waiting:
         waiting.socket.setblocking(False)
         rests(server.workers()[0])
         with pytest.raises(BlockingIOError):
             waiting.socket.recv(1)
         waiting.socket.settimeout(wires[0].socket.gettimeout())
+        gate.open()
+        for wire in wires:
+            assert wire.answer().status == 200
         wires[0].close()
         assert waiting.answer().status == 200
     wires[1].close()
+
+
+def test_a_full_worker_closes_the_longest_idle_connection_for_a_new_client(start):
+    server = start("raw", "--worker-connections", "3", "--keep-alive", "600")
+    wires = [server.wire() for _ in range(3)]
+    for wire in wires:
+        assert wire.request("/answers/hello").status == 200
+    with server.wire() as new:
+        assert new.request("/answers/hello").status == 200
+        assert wires[0].closed()
+        for wire in (*wires[1:], new):
+            assert wire.request("/answers/hello").status == 200
+    for wire in wires:
+        wire.close()
+
+
+@pytest.mark.parametrize(
+    "concurrency", [(), ("--threads", "1"), ("--fork",)], ids=["threads", "inline", "fork"]
+)
+def test_a_connection_that_never_sent_a_request_is_closed_before_others(start, concurrency):
+    patience = ("--keep-alive", "600", "--head-timeout", "600")
+    server = start("raw", "--worker-connections", "2", *patience, *concurrency)
+    with server.wire() as used, server.wire() as silent:
+        assert used.request("/answers/hello").status == 200
+        with server.wire() as new:
+            assert new.request("/answers/hello").status == 200
+            assert silent.closed()
+            assert used.request("/answers/hello").status == 200
 
 
 def max_children(start, gate):

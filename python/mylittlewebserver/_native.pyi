@@ -6,12 +6,13 @@ from typing import Literal
 
 from _typeshed.wsgi import WSGIApplication
 
-__all__ = ["__version__", "log", "main", "serve"]
+__all__ = ["__version__", "log", "main", "restore_descriptor_limit", "serve"]
 
 __version__: str
 
 def log(level: int, text: str, /) -> None: ...
 def main(args: Sequence[str], /) -> int: ...
+def restore_descriptor_limit(pid: int, /) -> None: ...
 def serve(
     app: WSGIApplication | Callable[[], WSGIApplication] | str | None = None,
     *,

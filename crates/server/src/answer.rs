@@ -13,7 +13,7 @@ use std::{
 use crate::{
     Aborted, App, Body, Record, Request, Response, Stream, Writer,
     connection::{Connection, Next, Phase},
-    fork::Ending,
+    fork::{ChildOutcome, Relay},
     response::Start,
     response_writer::{Progress, Spool},
     writer::{MAX_BYTES_PER_TURN, Room},
@@ -160,6 +160,7 @@ impl Connection {
                 Err(_) => self.lose(Instant::now()),
             };
         }
+        self.wire().restart_call_timer(Instant::now());
         drop(on_complete);
         next
     }
@@ -210,7 +211,9 @@ impl Connection {
     /// Moves what the client does not read to a temporary file, or waits for the client where that is not possible. Blocks.
     fn make_room(&mut self) -> Next {
         let wire = Arc::clone(&self.request.wire);
-        let mut may_spill = self.output.held() as u64 <= wire.house.settings.response_spool;
+        // A child does not buffer what its parent does.
+        let mut may_spill =
+            self.output.held() as u64 <= wire.house.settings.response_spool && !wire.is_in_child();
         loop {
             if may_spill {
                 match self.spill() {
@@ -239,24 +242,62 @@ impl Connection {
     }
 
     /// A child process has answered, or died without.
-    pub(crate) fn after_child(&mut self, ending: Ending, now: Instant) -> Next {
-        match ending {
-            Ending::KeptAlive => {
+    pub(crate) fn after_child(&mut self, outcome: ChildOutcome, now: Instant) -> Next {
+        if let Some(relay) = &mut self.relay {
+            (relay.outcome, relay.is_readable, relay.next_check) = (Some(outcome), true, None);
+            return self.continue_relay(now);
+        }
+        match outcome {
+            ChildOutcome::KeepAlive => {
                 self.expect_next_request(now);
                 Next::Wait
             }
-            Ending::Closed => self.part(now),
-            Ending::Silent { status, why } => {
+            ChildOutcome::Close => self.part(now),
+            ChildOutcome::NoResponse { status, why } => {
                 self.respond(Response::plain(
                     status,
                     format!("{status} {}: {why}\n", mlws_http1::reason(status)),
                 ));
                 self.send(now)
             }
-            Ending::Cut => {
+            ChildOutcome::Truncated => {
                 self.wire().reset();
                 Next::Close
             }
+        }
+    }
+
+    /// The rest of the child's response comes through this relay.
+    pub(crate) fn start_relay(&mut self, relay: Relay, now: Instant) -> Next {
+        self.relay = Some(Box::new(relay));
+        self.phase = Phase::Relaying;
+        (self.since, self.writable) = (now, true);
+        self.continue_relay(now)
+    }
+
+    /// Moves what the child sends to the client, as far as either allows and others can wait. Runs in the event loop.
+    pub(crate) fn continue_relay(&mut self, now: Instant) -> Next {
+        let Some(relay) = &mut self.relay else { return Next::Wait };
+        let moved =
+            relay.advance(&mut self.output, &self.request.wire, &mut self.writable, || self.since = now);
+        if moved.is_err() {
+            return self.lose_relay(now);
+        }
+        let Some(outcome) = relay.finished(&self.output) else { return Next::Wait };
+        self.relay = None;
+        self.request.buffer = self.output.reset();
+        self.after_child(outcome, now)
+    }
+
+    /// The client is gone, or is given up; how its response was to end is not known here, so a reset shows that it is incomplete.
+    /// The child finds the relay closed, and is waited for.
+    pub(crate) fn lose_relay(&mut self, now: Instant) -> Next {
+        self.wire().reset();
+        let relay = self.relay.take();
+        self.output.reset();
+        match relay.and_then(|relay| relay.outcome) {
+            Some(_) => Next::Close,
+            None => self.enter_child(now),
         }
     }
 

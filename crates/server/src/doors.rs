@@ -106,6 +106,16 @@ impl Doors {
         Arc::clone(&self.urls)
     }
 
+    /// Whether a client waits at this door, there is no room for it, and no other worker should have it.
+    pub(crate) fn lacks_room(&self, index: usize, now: Instant, connections: usize) -> bool {
+        let door = &self.all[index];
+        connections >= self.bound
+            && door.open
+            && door.paused.is_none_or(|until| until <= now)
+            && !self.share.as_ref().is_some_and(Share::is_large)
+            && matches!(&door.source, Source::Listener(listener) if listener.has_client())
+    }
+
     /// The next connection from this door, unless nobody waits there or it pauses. `connections` are those that there are.
     pub(crate) fn accept(&mut self, index: usize, now: Instant, connections: usize) -> Option<Arrival> {
         let door = &mut self.all[index];

@@ -20,8 +20,9 @@ use crate::{
     connection::{Connection, Next},
     deadlines::Deadlines,
     doors::Doors,
-    fork::Children,
+    fork::{ChildOutcome, Children, Relay, Report},
     handover::{Arrival, HandedOver, Handover},
+    idle::longest_idle,
     settings::House,
     wear::Wear,
     wire::{HALF_CLOSE, OtherEnd, Wire},
@@ -30,15 +31,19 @@ use crate::{
 const HANDOVER: usize = (1 << 20) - 1;
 const WAKER: usize = 1 << 20;
 const WATCHES: usize = (1 << 20) + 1;
+/// The control channel of children.
+const CONTROL: usize = CHILDREN - 1;
 const CHILDREN: usize = 1 << 24;
+/// The relays of connections, by the number of the connection.
+const RELAYS: usize = 1 << 29;
 const CONNECTIONS: usize = 1 << 30;
 
 /// Connections accepted from one listener before others have their turn.
 const ACCEPTS_IN_A_TURN: usize = 64;
 /// How often that is done at the end, while there are more.
 const TURNS_OF_A_DRAIN: usize = 256;
-/// How often children without a pidfd are asked after.
-const ASKING: Duration = Duration::from_millis(10);
+/// How often children without a pidfd are polled.
+const CHILD_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A request that has waited less than this for the app is not worth asking after its client.
 const SOON: Duration = Duration::from_millis(10);
@@ -50,6 +55,8 @@ pub(crate) struct Watch {
 
 pub(crate) struct Loop {
     poll: Poll,
+    /// The poll set's, for what leaves it by itself.
+    registry: Arc<Registry>,
     events: Events,
     house: Arc<House>,
     doors: Doors,
@@ -89,10 +96,15 @@ impl Loop {
             register(registry, watch.descriptor.as_raw_fd(), WATCHES + index, Interest::READABLE)?;
         }
         let children = match house.settings.concurrency {
-            Concurrency::Fork { children, .. } => Some(Children::new(children.max(1), CHILDREN)?),
+            Concurrency::Fork { children, .. } => {
+                let children = Children::new(children.max(1), house.settings.timeout, CHILDREN)?;
+                register(registry, children.control_descriptor(), CONTROL, Interest::READABLE)?;
+                Some(children)
+            }
             _ => None,
         };
         Ok(Self {
+            registry: Arc::new(registry.try_clone()?),
             poll,
             events: Events::with_capacity(64),
             wear: Wear::new(&house.settings),
@@ -125,9 +137,12 @@ impl Loop {
     /// `at_most` ended the wait, and nothing is to be done.
     pub(crate) fn wait(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
         let now = Instant::now();
-        let asking = self.children.as_ref().is_some_and(Children::must_be_asked_after).then_some(ASKING);
-        let paused = self.doors.pause().map(|until| until.saturating_duration_since(now));
-        let due = [self.deadlines.wait(now), asking, paused].into_iter().flatten().min();
+        let children = self.children.as_ref();
+        let polling = children.is_some_and(Children::needs_polling).then_some(CHILD_POLL_INTERVAL);
+        let background = children.and_then(Children::next_background_deadline);
+        let [paused, background] = [self.doors.pause(), background]
+            .map(|until| until.map(|until| until.saturating_duration_since(now)));
+        let due = [self.deadlines.wait(now), polling, paused, background].into_iter().flatten().min();
         self.poll_for([due, at_most].into_iter().flatten().min())?;
         Ok(!self.events.is_empty() || due.is_some_and(|due| now.elapsed() >= due))
     }
@@ -165,7 +180,7 @@ impl Loop {
                 self.go_on(token, now);
             }
         }
-        self.ask_after_children(now);
+        self.check_children(now);
         for token in self.deadlines.take_expired(now) {
             self.time_out(token, now);
         }
@@ -256,14 +271,15 @@ impl Loop {
         let now = Instant::now();
         let Some(children) = &mut self.children else { return };
         let own = connection.token;
-        let connections = self.slots.iter().filter_map(|(token, slot)| {
-            let connection = slot.connection.as_ref().filter(|_| token != own)?;
-            Some(connection.wire().as_fd().as_raw_fd())
+        let connections = self.slots.iter().filter(|(token, _)| *token != own);
+        let connections = connections.filter_map(|(_, slot)| slot.connection.as_ref()).flat_map(|other| {
+            let relay = other.relay.as_ref().map(|relay| relay.descriptor());
+            std::iter::once(other.wire().as_fd().as_raw_fd()).chain(relay)
         });
         let waiting = self.ready.iter().map(|connection| connection.wire().as_fd().as_raw_fd());
         let doors = self.doors.descriptors();
         let watches = self.watches.iter().map(|watch| watch.descriptor.as_raw_fd());
-        let poll = std::iter::once(self.poll.as_raw_fd());
+        let poll = [self.poll.as_raw_fd(), self.registry.as_raw_fd()];
         let handover = self.house.settings.handover.iter().flat_map(|queue| queue.descriptors());
         let mut others = connections.chain(waiting).chain(doors).chain(handover).chain(watches).chain(poll);
         let started = children.start(&mut connection, app, self.poll.registry(), &mut others);
@@ -321,7 +337,9 @@ impl Loop {
     fn handle(&mut self, event: &Event, now: Instant) {
         match event.token().0 {
             token if token >= CONNECTIONS => self.note(token - CONNECTIONS, event, now),
+            token if token >= RELAYS => self.note_relay(token - RELAYS, now),
             token if token >= CHILDREN => self.reap(token - CHILDREN, now),
+            CONTROL => self.read_control_channel(now),
             token if token >= WATCHES => self.obey(token - WATCHES),
             WAKER => {}
             HANDOVER => self.hand_over_again(now),
@@ -366,11 +384,19 @@ impl Loop {
     fn time_out(&mut self, token: usize, now: Instant) {
         let Some(slot) = self.slots.get_mut(token) else { return };
         let Some(mut connection) = slot.connection.take() else { return };
+        let mut check =
+            || self.children.as_mut().and_then(|children| children.check_timeout(&connection, now));
         if connection.is_in_child() {
-            let again = self.children.as_mut().and_then(|children| children.time_out(&connection, now));
-            self.deadlines.set(token, again.map(|again| now + again));
+            let again = check();
+            self.deadlines.set(token, again);
             slot.connection = Some(connection);
             return;
+        }
+        if connection.relay.as_ref().is_some_and(|relay| relay.next_check.is_some_and(|check| check <= now)) {
+            let again = check();
+            if let Some(relay) = &mut connection.relay {
+                relay.next_check = again;
+            }
         }
         let next = if connection.deadline().is_some_and(|deadline| deadline <= now) {
             connection.time_out(now)
@@ -398,6 +424,9 @@ impl Loop {
     /// True if there may be more at this door.
     fn accept(&mut self, index: usize, now: Instant) -> bool {
         for _ in 0..ACCEPTS_IN_A_TURN {
+            if self.doors.lacks_room(index, now, self.slots.len()) {
+                self.close_longest_idle(now);
+            }
             let Some(arrival) = self.doors.accept(index, now, self.slots.len()) else { return false };
             self.take_in(arrival, now);
         }
@@ -408,6 +437,17 @@ impl Loop {
         let (wire, handed_over) = arrival.into_wire(&self.house);
         if let Err(error) = self.welcome(wire, handed_over, now) {
             log::error!("a connection could not be watched and is closed: {error}");
+        }
+    }
+
+    /// Makes room for a client that waits, if there is an idle connection that can be closed.
+    fn close_longest_idle(&mut self, now: Instant) {
+        let connections = self.slots.iter().filter_map(|(_, slot)| slot.connection.as_deref());
+        for token in longest_idle(connections, self.slots.len(), now) {
+            let slot = self.slots.get_mut(token);
+            if let Some(connection) = slot.and_then(|slot| slot.connection.take()) {
+                self.close(&connection);
+            }
         }
     }
 
@@ -455,17 +495,67 @@ impl Loop {
 
     fn reap(&mut self, index: usize, now: Instant) {
         let Some(children) = &mut self.children else { return };
-        let Some((token, ending)) = children.reap(index, self.poll.registry()) else { return };
+        if children.is_relayed(index) {
+            self.read_control_channel(now); // the message that the relay has started may still be unread
+        }
+        let Some(children) = &mut self.children else { return };
+        if let Some((token, outcome)) = children.reap(index, self.poll.registry()) {
+            self.take_back_from_child(token, outcome, now);
+        }
+    }
+
+    fn read_control_channel(&mut self, now: Instant) {
+        while let Some(report) = self.children.as_mut().and_then(|children| children.next_report(now)) {
+            match report {
+                Report::Complete { connection, outcome } => {
+                    self.take_back_from_child(connection, outcome, now);
+                }
+                Report::RelayStarted { connection, socket } => self.start_relay(connection, socket, now),
+            }
+        }
+    }
+
+    fn start_relay(&mut self, token: usize, socket: Option<OwnedFd>, now: Instant) {
         let Some(mut connection) = self.slots.get_mut(token).and_then(|slot| slot.connection.take()) else {
             return;
         };
-        let next = connection.after_child(ending, now);
+        let socket = socket.ok_or_else(|| io::Error::other("no descriptor is left for it"));
+        let relay = socket.and_then(|socket| Relay::new(socket, &self.registry, Token(RELAYS + token)));
+        let next = match relay {
+            Ok(mut relay) => {
+                relay.next_check = connection.deadline();
+                connection.start_relay(relay, now)
+            }
+            Err(error) => {
+                log::error!("the rest of a response cannot be received from its process: {error}");
+                connection.wire().reset();
+                Next::Wait
+            }
+        };
         self.settle(connection, next);
     }
 
-    fn ask_after_children(&mut self, now: Instant) {
-        if self.children.as_ref().is_some_and(Children::must_be_asked_after) {
-            for index in self.children.as_ref().map(Children::indices).unwrap_or_default() {
+    fn note_relay(&mut self, token: usize, now: Instant) {
+        let connection = self.slots.get_mut(token).and_then(|slot| slot.connection.as_mut());
+        if let Some(relay) = connection.and_then(|connection| connection.relay.as_mut()) {
+            relay.is_readable = true;
+            self.go_on(token, now);
+        }
+    }
+
+    fn take_back_from_child(&mut self, token: usize, outcome: ChildOutcome, now: Instant) {
+        let connection = self.slots.get_mut(token).and_then(|slot| slot.connection.take());
+        if let Some(mut connection) = connection {
+            let next = connection.after_child(outcome, now);
+            self.settle(connection, next);
+        }
+    }
+
+    fn check_children(&mut self, now: Instant) {
+        let Some(children) = &mut self.children else { return };
+        children.check_background(now);
+        if children.needs_polling() {
+            for index in children.indices() {
                 self.reap(index, now);
             }
         }

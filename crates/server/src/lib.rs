@@ -10,8 +10,9 @@
 //!    (the [`watchdog`] minds how long that takes);
 //! 5. the connection goes back to the loop, which minds its [`deadlines`].
 //!
-//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`], and idle ones go to other workers by [`handover`];
-//! [`networks`] of proxies are believed; a process is [`wear`]ing out; and a request is a [`rehearsal`] before the first fork.
+//! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`], in place of [`idle`] ones if need be, and idle
+//! ones go to other workers by [`handover`]; [`networks`] of proxies are believed; a process is [`wear`]ing out; and [`fork`] has a
+//! warm-up request, too.
 
 mod answer;
 mod app;
@@ -23,13 +24,12 @@ mod doors;
 mod event_loop;
 mod fork;
 mod handover;
+mod idle;
 mod listener;
 mod memory;
 mod networks;
-mod note;
 mod payload;
 mod receive;
-mod rehearsal;
 mod request;
 mod response;
 mod response_writer;
@@ -47,8 +47,9 @@ mod writer;
 
 pub use app::{App, STACK_SIZE};
 pub use body::RequestBody;
+pub use fork::run_in_discarded_process;
 pub use handover::HandoverQueue;
-pub use listener::{Address, AddressError, Listener};
+pub use listener::{Address, AddressError, Listener, SocketFile};
 pub use networks::{NetworkError, Networks};
 pub use payload::{Aborted, Body, Bytes, Stream};
 pub use request::{Client, Failures, Request};
@@ -56,7 +57,7 @@ pub use response::{Record, Response};
 pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use shares::Shares;
-pub use sys::{Atomic, ReadBuffer, SharedPage, is_request_process};
+pub use sys::{Atomic, ReadBuffer, SharedPage, is_request_process, leave as exit_now};
 pub use thread_pool::leave_stuck;
 pub use upload::Failure;
 pub use writer::Writer;

@@ -5,15 +5,16 @@ use std::{
     net::{SocketAddr, ToSocketAddrs},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
-        unix::{ffi::OsStrExt, fs::FileTypeExt, net::UnixStream},
+        unix::{ffi::OsStrExt, fs::FileTypeExt},
     },
     path::{Path, PathBuf},
     str::FromStr,
 };
 
 use rustix::{
-    fs::OFlags,
-    io::FdFlags,
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Mode, OFlags},
+    io::{Errno, FdFlags},
     net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt},
 };
 
@@ -103,7 +104,7 @@ enum Local {
 }
 
 impl Listener {
-    /// Binds and listens. A stale Unix socket file, on which nobody answers, is replaced.
+    /// Binds and listens. A stale Unix socket file, on which nobody listens, is replaced.
     pub fn bind(address: &Address, backlog: i32) -> io::Result<Self> {
         Self::bind_as(address, backlog, false)
     }
@@ -123,12 +124,7 @@ impl Listener {
                 rustix::net::bind(&socket, &address)?;
                 socket
             }
-            Address::Unix(path) => {
-                remove_stale(path)?;
-                let socket = new_socket(AddressFamily::UNIX)?;
-                rustix::net::bind(&socket, &SocketAddrUnix::new(path.as_path())?)?;
-                socket
-            }
+            Address::Unix(path) => return bind_unix(path, backlog),
             Address::Descriptor(number) => {
                 let socket = sys::adopt(*number)?;
                 rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
@@ -152,6 +148,20 @@ impl Listener {
             Err(_) => Local::Unix(unix_path(rustix::net::getsockname(&socket)?)),
         };
         Ok(Self { socket, local })
+    }
+
+    /// The same socket, which a client finds at this path.
+    #[must_use]
+    pub fn at_path(self, path: &Path) -> Self {
+        Self { local: Local::Unix(path.to_owned()), ..self }
+    }
+
+    /// The file of a Unix socket that clients find it by, if that is still there.
+    pub fn file(&self) -> io::Result<Option<SocketFile>> {
+        match &self.local {
+            Local::Unix(path) => SocketFile::open(path).map(Some),
+            Local::Tcp(_) => Ok(None),
+        }
     }
 
     /// A second handle to the same socket.
@@ -183,6 +193,12 @@ impl Listener {
         }
     }
 
+    /// Whether a connection waits to be accepted.
+    pub(crate) fn has_client(&self) -> bool {
+        let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
     /// Takes one waiting connection; `WouldBlock` where there is none.
     pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -205,14 +221,86 @@ fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
 }
 
-fn remove_stale(path: &Path) -> io::Result<()> {
+/// Binds to a temporary name, and gives the socket its own name once it listens: until then a stale one keeps its place, so that no
+/// client ever finds nothing there.
+fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
+    refuse_if_in_use(path)?;
+    let socket = new_socket(AddressFamily::UNIX)?;
+    let temporary = temporary_name(path);
+    let own_name = SocketAddrUnix::new(path)?;
+    let Ok(temporary_address) = SocketAddrUnix::new(temporary.as_path()) else {
+        // The longer name is too long for a socket.
+        if path.symlink_metadata().is_ok() {
+            std::fs::remove_file(path)?;
+        }
+        rustix::net::bind(&socket, &own_name)?;
+        rustix::net::listen(&socket, backlog)?;
+        return Ok(Listener::from_socket(socket)?.at_path(path));
+    };
+    let _ = std::fs::remove_file(&temporary); // of a process of this number that was killed
+    rustix::net::bind(&socket, &temporary_address)?;
+    let listening = rustix::net::listen(&socket, backlog).map_err(io::Error::from);
+    listening
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
+    Ok(Listener::from_socket(socket)?.at_path(path))
+}
+
+fn temporary_name(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn refuse_if_in_use(path: &Path) -> io::Result<()> {
     match path.symlink_metadata() {
         Ok(found) if !found.file_type().is_socket() => {
             Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is no socket"))
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => Err(io::ErrorKind::AddrInUse.into()),
-        Ok(_) => std::fs::remove_file(path),
-        Err(_) => Ok(()),
+        Ok(_) if is_listened_on(path)? => Err(io::ErrorKind::AddrInUse.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a process listens on a Unix socket. It may be too busy to accept a connection.
+fn is_listened_on(path: &Path) -> io::Result<bool> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let client = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let connected = rustix::net::connect(&client, &SocketAddrUnix::new(path)?);
+    Ok(matches!(connected, Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS)))
+}
+
+/// The file of a Unix socket, which outlives its process. It is held open, so that no other file can be taken for it.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    file: OwnedFd,
+}
+
+impl SocketFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&path, flags, Mode::empty())?;
+        Ok(Self { path, file })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes it, unless it is gone or another file has taken its place.
+    pub fn remove(&self) -> io::Result<()> {
+        let own = rustix::fs::fstat(&self.file)?;
+        match rustix::fs::lstat(&self.path) {
+            Ok(found) if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino) => {
+                std::fs::remove_file(&self.path)
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

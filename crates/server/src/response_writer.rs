@@ -162,6 +162,22 @@ impl ResponseWriter {
         self.push_copy(frame.suffix);
     }
 
+    /// Queues bytes of a response that another process has framed.
+    pub(crate) fn push_framed(&mut self, bytes: Vec<u8>) {
+        if bytes.len() <= COPY_LIMIT {
+            return self.push_copy(&bytes);
+        }
+        self.queued += bytes.len();
+        let end = bytes.len();
+        self.queue.push_back(Segment::Bytes { bytes: bytes.into(), sent: 0, end });
+    }
+
+    /// The same for a range of a file.
+    pub(crate) fn push_framed_file(&mut self, file: File, offset: u64, length: u64) {
+        let range = FileRange { file: Arc::new(file), offset, left: length, is_spool: false };
+        self.queue.push_back(Segment::File(range));
+    }
+
     /// Queues what marks the end of the body, if the body is complete.
     pub(crate) fn push_end(&mut self) {
         if let Some(Ok(end)) = self.framing.as_ref().map(Framing::end) {

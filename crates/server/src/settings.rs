@@ -133,6 +133,15 @@ pub enum Concurrency {
 }
 
 impl Concurrency {
+    /// How many requests run at once.
+    pub fn requests(self) -> usize {
+        match self {
+            Self::Inline => 1,
+            Self::Threads(count) => count,
+            Self::Fork { children } => children,
+        }
+    }
+
     /// Whether a response may hold its thread or process for as long as its events take, because others are left.
     pub(crate) fn may_wait_for_events(self) -> bool {
         match self {

@@ -32,22 +32,30 @@ pub struct Shares {
 impl Shares {
     /// An error where the system has no memory for it.
     pub fn new(slots: usize) -> io::Result<Self> {
-        Ok(Self { slots, page: SharedPage::new(slots * APART)? })
+        let numbers = slots.checked_mul(APART).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { slots, page: SharedPage::new(numbers)? })
+    }
+
+    /// For how many workers there are slots. Others take no part.
+    pub fn slots(&self) -> usize {
+        self.slots
     }
 
     /// For the master: the worker of this slot is gone, or is about to go.
     pub fn clear(&self, slot: usize) {
-        self.slot(slot).store(ABSENT, Ordering::Relaxed);
+        if let Some(slot) = self.slot(slot) {
+            slot.store(ABSENT, Ordering::Relaxed);
+        }
     }
 
-    fn slot(&self, slot: usize) -> &AtomicU64 {
-        self.page.get(slot * APART)
+    fn slot(&self, slot: usize) -> Option<&AtomicU64> {
+        self.page.get(slot.checked_mul(APART)?)
     }
 
     /// The fewest connections that another worker has.
     fn least_but(&self, own: usize) -> Option<u32> {
         let others = (0..self.slots).filter(|slot| *slot != own);
-        let told = others.map(|slot| self.slot(slot).load(Ordering::Relaxed));
+        let told = others.filter_map(|slot| Some(self.slot(slot)?.load(Ordering::Relaxed)));
         told.filter(|told| *told != ABSENT).map(|told| told as u32).min()
     }
 }
@@ -64,7 +72,9 @@ impl Share {
     /// Takes the slot, whoever had it before.
     pub(crate) fn take(shares: Arc<Shares>, slot: usize) -> Self {
         let written = u64::from(std::process::id()) << 32;
-        shares.slot(slot).store(written, Ordering::Relaxed);
+        if let Some(slot) = shares.slot(slot) {
+            slot.store(written, Ordering::Relaxed);
+        }
         Self { shares, slot, written }
     }
 
@@ -81,9 +91,10 @@ impl Share {
     }
 
     fn replace(&mut self, new: u64) {
-        let slot = self.shares.slot(self.slot);
-        // Where it fails, the slot is somebody else's by now.
-        let _ = slot.compare_exchange(self.written, new, Ordering::Relaxed, Ordering::Relaxed);
+        if let Some(slot) = self.shares.slot(self.slot) {
+            // Where it fails, the slot is somebody else's by now.
+            let _ = slot.compare_exchange(self.written, new, Ordering::Relaxed, Ordering::Relaxed);
+        }
         self.written = new;
     }
 }

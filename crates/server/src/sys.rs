@@ -7,7 +7,7 @@
 use std::{
     io,
     mem::MaybeUninit,
-    os::fd::{AsFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
     sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering},
 };
 
@@ -100,18 +100,26 @@ pub(crate) fn take_signals_of_child(parent: rustix::process::Pid) {
 
 /// Leaves the process at once, without exit handlers: those of a child belong to its parent, and those of a process with a stuck
 /// thread might wait for it.
-pub(crate) fn leave(status: i32) -> ! {
+pub fn leave(status: i32) -> ! {
     // SAFETY: `_exit` does not return and touches no memory of ours.
     unsafe { libc::_exit(status) }
 }
 
 /// Takes over a descriptor that this process was started with.
 pub(crate) fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
+    if (0..=2).contains(&descriptor) {
+        return Err(io::Error::other("stdin, stdout and stderr cannot be taken over"));
+    }
     // SAFETY: asking for the flags of a number that is no open descriptor only gives an error.
-    if unsafe { libc::fcntl(descriptor, libc::F_GETFD) } < 0 {
+    let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFD) };
+    if flags < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open, and the operator who named it on the command line hands it to us.
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(io::Error::other("it was opened in this process, or is taken over already"));
+    }
+    // SAFETY: it is open, and was inherited: all that this process and Python open is closed on exec, and so is what was taken
+    // over here before. So nobody else owns it.
     let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
     rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC)?;
     Ok(owned)
@@ -121,6 +129,15 @@ pub(crate) fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
 pub(crate) fn close_copy(descriptor: RawFd) {
     // SAFETY: only called in a child that leaves by `leave`, so no owner of the descriptor is ever dropped after this.
     unsafe { libc::close(descriptor) };
+}
+
+/// Makes this descriptor another name for what `other` stands for. Whoever uses it finds the other from now on.
+pub(crate) fn replace_descriptor(descriptor: &OwnedFd, other: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: both are open, the first is owned by the caller and stays open throughout.
+    if unsafe { libc::dup2(other.as_raw_fd(), descriptor.as_raw_fd()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)?)
 }
 
 /// Asks for large pages where this memory has none yet: filling it then takes a fault for each two megabytes.
@@ -171,11 +188,12 @@ impl<T: Atomic> SharedPage<T> {
     /// So many of them, all zero. One at least.
     pub fn new(count: usize) -> io::Result<Self> {
         let count = count.max(1);
+        let length = count.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a fresh anonymous mapping, zeroed by the system; zero is valid for an Atomic.
         let start = unsafe {
             rustix::mm::mmap_anonymous(
                 std::ptr::null_mut(),
-                count * size_of::<T>(),
+                length,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
             )?
@@ -183,10 +201,10 @@ impl<T: Atomic> SharedPage<T> {
         Ok(Self { start: start.cast(), count })
     }
 
-    /// The number at an index, which starts again from the first past the last.
-    pub fn get(&self, index: usize) -> &T {
-        // SAFETY: the mapping holds `count` of them, aligned as a page is, and lives as long as `self`; the modulo keeps any index inside.
-        unsafe { &*self.start.add(index % self.count) }
+    /// The number at an index, if there is one.
+    pub fn get(&self, index: usize) -> Option<&T> {
+        // SAFETY: the mapping holds `count` of them, aligned as a page is, and lives as long as `self`.
+        (index < self.count).then(|| unsafe { &*self.start.add(index) })
     }
 }
 
@@ -268,6 +286,8 @@ pub(crate) fn append_to<R>(
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::{AsRawFd, IntoRawFd};
+
     use super::*;
 
     #[test]
@@ -289,5 +309,24 @@ mod tests {
         let zeros = std::fs::File::open("/dev/zero").unwrap();
         append_to(&mut vector, 100, |buffer| buffer.read_from(&zeros, 7)).unwrap();
         assert_eq!(vector, [0; 7]);
+    }
+
+    #[test]
+    fn a_shared_page_is_as_long_as_it_was_made() {
+        let page = SharedPage::<AtomicU64>::new(2).unwrap();
+        assert!(page.get(1).is_some() && page.get(2).is_none() && page.get(usize::MAX).is_none());
+        assert!(SharedPage::<AtomicU64>::new(usize::MAX / 4).is_err());
+    }
+
+    #[test]
+    fn only_an_inherited_descriptor_is_taken_over_and_only_once() {
+        let own = std::fs::File::open("/dev/null").unwrap();
+        assert!(adopt(own.as_raw_fd()).is_err());
+        rustix::io::fcntl_setfd(&own, rustix::io::FdFlags::empty()).unwrap(); // as if it were inherited
+        let number = own.into_raw_fd();
+        let adopted = adopt(number).unwrap();
+        assert!(adopt(number).is_err());
+        drop(adopted);
+        assert!(adopt(1).is_err() && adopt(-1).is_err());
     }
 }

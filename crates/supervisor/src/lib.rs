@@ -75,6 +75,8 @@ pub struct Settings {
     pub is_above_masters: bool,
     /// The master that has started this one beside it, to hear of its end.
     pub first: Option<Pid>,
+    /// Workers may request a reload ([`Voice::asks_for_reload`]); otherwise such a request has no effect.
+    pub workers_may_reload: bool,
 }
 
 impl Default for Settings {
@@ -86,6 +88,7 @@ impl Default for Settings {
             tick: None,
             is_above_masters: false,
             first: None,
+            workers_may_reload: false,
         }
     }
 }

@@ -181,7 +181,7 @@ impl<'a> Master<'a> {
             self.phase = Phase::Serving;
         }
         match &self.above {
-            _ if !asked_for_reload => {}
+            _ if !asked_for_reload || !self.settings.workers_may_reload => {}
             Some(above) => above.say(ASKS_FOR_RELOAD),
             None => self.reload(),
         }

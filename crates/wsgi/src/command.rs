@@ -5,6 +5,7 @@ use std::{
     io::{self, Write},
 };
 
+use mlws_supervisor::Pid;
 use pyo3::{
     exceptions::{PySystemExit, PyTypeError, PyValueError},
     prelude::*,
@@ -13,6 +14,7 @@ use pyo3::{
 
 use crate::{
     logs::logging,
+    process::descriptors,
     refusal::Refusal,
     serving,
     settings::{self, Sources, Unread, Value, of_python, show_completions},
@@ -56,6 +58,15 @@ pub(crate) fn write_log(level: u32, text: &str) {
         30.. => log::warn!("{text}"),
         20.. => log::info!("{text}"),
         _ => log::debug!("{text}"),
+    }
+}
+
+/// Gives a program that was just started the limit on open files that this process was started with.
+#[pyfunction]
+#[pyo3(signature = (pid, /))]
+pub(crate) fn restore_descriptor_limit(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid).filter(|pid| pid.as_raw_nonzero().get() > 0) {
+        descriptors::restore(pid);
     }
 }
 

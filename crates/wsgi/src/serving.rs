@@ -11,11 +11,15 @@
 //! | [`house`]   | what the master has, and does when it is told of something |
 //! | [`sockets`] | what it listens on, and hands to a second master |
 //! | [`loading`] | the application: imported, warmed up, watched |
+//! | [`shared_sockets`] | connections that forked processes would share |
+//! | [`warmup`]  | the request before the first fork |
 //! | [`working`] | a worker, from its orders to its end |
 
 mod house;
 mod loading;
+mod shared_sockets;
 mod sockets;
+mod warmup;
 mod working;
 
 use std::{
@@ -28,6 +32,7 @@ use std::{
 use mlws_server::Concurrency;
 use mlws_supervisor::{ForkHooks, Role, supervise};
 use pyo3::{exceptions::PySystemExit, prelude::*};
+use rustix::process::geteuid;
 
 use self::house::House;
 pub(crate) use self::sockets::is_second_master;
@@ -35,9 +40,9 @@ use crate::{
     environment::Environment,
     ffi,
     hooks::Hooks,
-    loader::Target,
+    loader::{Target, end_imports_of_master, extend_path_of_master},
     logs::logging,
-    process::{self, Identity},
+    process::{self, Identity, descriptors},
     refusal::Refusal,
     settings::{ErrorFormat, Flags, Sources},
 };
@@ -67,6 +72,7 @@ pub(crate) fn run(
         }
         log::warn!("--reload is for development: it shows failures to clients, and costs time");
     }
+    let _raised = descriptors::Raised::new(py);
     let again = start_again(py);
     let environment = Environment::set(py, &flags)?;
     let again = again.map(|command| environment.restored(command));
@@ -95,9 +101,14 @@ pub(crate) fn check(py: Python<'_>, flags: &Flags) -> Result<i32, Refusal> {
     logging::start(flags.logs.level(), flags.logs.error_logformat == ErrorFormat::Json);
     warn(flags);
     let target = Target::of(py, flags)?;
-    Identity::of(&flags.process)?;
+    let identity = Identity::of(&flags.process)?;
     Environment::set(py, flags)?;
-    target.load(py, &enter_folder(flags, None)?)?;
+    let folders = enter_folder(flags, None)?;
+    if let Some(identity) = identity {
+        identity.assume()?; // the application never runs with other rights than those of the workers
+    }
+    end_imports_of_master(py).map_err(|error| Refusal::System(error.to_string()))?;
+    target.load(py, &folders)?;
     log::info!("{} can be served with these settings", flags.name());
     Ok(0)
 }
@@ -148,15 +159,21 @@ fn hooks(
     folders: &[PathBuf],
 ) -> Result<Option<Arc<Hooks>>, Refusal> {
     let Some(functions) = &flags.extras.hooks else { return Ok(None) };
-    let folders = folders.to_vec();
+    let (folders_of_hooks, folders) = (folders, folders.to_vec());
     let application = match application {
         Application::Given(app) => Application::Given(app.clone_ref(py)),
         Application::Named(_) => Application::Named(Target::of(py, flags)?),
     };
+    let gives_up_root = Identity::of(&flags.process)?.is_some_and(|identity| identity.gives_up_root());
     let load = move |py: Python<'_>| match &application {
         Application::Given(app) => Ok(app.clone_ref(py)),
+        Application::Named(_) if gives_up_root && geteuid().is_root() => Err(Refusal::App(
+            "with --user, the application is not loaded as root: call wsgi() in post_fork or later".into(),
+        )),
         Application::Named(target) => target.load(py, &folders),
     };
+    extend_path_of_master(py, folders_of_hooks)
+        .map_err(|error| Refusal::raised(py, "modules cannot be looked for", &error))?;
     Hooks::new(py, functions, flags.seen.as_ref(), load).map(Some)
 }
 

@@ -140,6 +140,12 @@ impl ThreadPool {
     /// Serves until ordered to end. The calling thread is one of the pool.
     pub(crate) fn run(self: Arc<Self>) -> io::Result<Ended> {
         let forks = lock(&self.event_loop).forks();
+        let mut monitor = None;
+        if !forks {
+            let pool = Arc::clone(&self);
+            let thread = thread::Builder::new().name("mlws-monitor".into());
+            monitor = Some(thread.spawn(move || pool.monitor_main())?);
+        }
         for number in 1..=self.promotion.followers() {
             let pool = Arc::clone(&self);
             pool.running.add();
@@ -152,12 +158,7 @@ impl ThreadPool {
             };
             self.app.spawn(format!("mlws-{number}"), Box::new(main))?;
         }
-        let mut monitor = None;
-        if !forks {
-            let pool = Arc::clone(&self);
-            let thread = thread::Builder::new().name("mlws-monitor".into());
-            monitor = Some(thread.spawn(move || pool.monitor_main())?);
-        }
+        (self.notice)(Notice::Serving);
         self.thread_main(0);
         // Told to stop at once, threads that are still inside the application are left behind; the process is about to end.
         if lock(&self.event_loop).order() != Some(Order::Stop) {
@@ -173,10 +174,11 @@ impl ThreadPool {
         lock(&self.failure).take().map_or(Ok(ended), Err)
     }
 
-    /// The life of one thread: lead if the event loop is free, else follow.
+    /// The life of one thread: lead if the event loop is free, else follow. The first thread leads first, so that nothing of the
+    /// application runs before all threads exist.
     fn thread_main(&self, number: usize) {
         self.app.attached(&mut || {
-            let mut ticket: Option<PromotionTicket> = None;
+            let mut ticket = if number == 0 { None } else { self.follow(number) };
             while !self.promotion.is_shutdown() {
                 let should = ticket.is_none_or(|ticket| self.promotion.should_take_over(&ticket));
                 match should.then(|| self.try_lock_loop()).flatten() {

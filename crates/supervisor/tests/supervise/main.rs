@@ -63,6 +63,7 @@ fn main() -> ExitCode {
         no_reload_begins_while_all_end
         a_worn_worker_is_followed_by_an_heir_one_at_a_time
         a_worker_that_asks_for_a_reload_gets_one
+        a_worker_may_not_reload_unless_the_settings_say_so
         ttin_and_ttou_change_the_number_of_workers
         winch_sends_all_home_and_hup_brings_new_ones
         usr1_reaches_all_workers
@@ -478,6 +479,18 @@ fn a_worker_that_asks_for_a_reload_gets_one() {
     assert!(is_alive(new));
     show.signal(Signal::TERM);
     assert_eq!(show.end().0, Some(0));
+}
+
+fn a_worker_may_not_reload_unless_the_settings_say_so() {
+    let mut show = Show::start("asks for a reload in vain");
+    let worker = show.worker_is_up(); // said after the request
+    show.signal(Signal::TTIN);
+    show.worker_is_up();
+    assert!(is_alive(worker));
+    show.signal(Signal::TERM);
+    let (code, lines) = show.end();
+    assert_eq!(code, Some(0));
+    assert!(!lines.iter().any(|line| line.contains("Reloading")), "{lines:#?}");
 }
 
 fn ttin_and_ttou_change_the_number_of_workers() {

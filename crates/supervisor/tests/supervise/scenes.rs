@@ -154,15 +154,23 @@ pub(crate) fn play(scene: &str) -> ExitCode {
             &mut |worker, generation| if generation == 0 { obey(worker) } else { read_line() },
         ),
         "worn" => with(settings(3), &mut wear_out),
-        "asks for a reload" => with_generations(settings(1), &mut |worker, generation| {
-            if generation == 0 {
-                worker.voice().unwrap().asks_for_reload();
-            }
+        "asks for a reload" => with_generations(
+            Settings { workers_may_reload: true, ..settings(1) },
+            &mut |worker, generation| {
+                if generation == 0 {
+                    worker.voice().unwrap().asks_for_reload();
+                }
+                obey(worker)
+            },
+        ),
+        "asks for a reload in vain" => with_generations(settings(1), &mut |mut worker, _| {
+            worker.voice().unwrap().asks_for_reload();
+            worker.ready(); // the master reads this after the request
             obey(worker)
         }),
         "masters" => with_masters(&settings(1), &settings(2), &mut obey),
         "busy masters" => with_masters(&settings(1), &settings(1), &mut be_busy),
-        "late reload" => with(settings(1), &mut |mut worker| {
+        "late reload" => with(Settings { workers_may_reload: true, ..settings(1) }, &mut |mut worker| {
             worker.ready();
             wait_for_order(&mut worker);
             worker.voice().unwrap().asks_for_reload();

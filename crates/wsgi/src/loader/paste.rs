@@ -11,6 +11,7 @@ use pyo3::{
 
 use super::{Object, Target};
 use crate::{
+    process::privileged::read_settings,
     refusal::Refusal,
     settings::{Layer, of_python},
 };
@@ -34,6 +35,7 @@ pub(super) fn target(py: Python<'_>, text: &str, variables: &[(String, String)])
 /// What `[server:main]` of the file says, if it is meant for us.
 pub(crate) fn settings(py: Python<'_>, text: &str, variables: &[(String, String)]) -> Result<Layer, Refusal> {
     let (file, _) = divide(text)?;
+    read_settings(&file).map_err(|error| Refusal::Usage(format!("--paste {}: {error}", file.display())))?;
     let found = || -> PyResult<_> {
         let variables = variables.to_vec().into_py_dict(py)?;
         let found = py.import(MODULE)?.call_method1("settings", (&file, variables))?;

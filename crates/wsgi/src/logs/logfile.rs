@@ -1,17 +1,17 @@
 //! A file that lines are appended to, and that can be opened anew once something has moved it away; or stdout, or stderr.
 //!
 //! The one thing to know: it has the same descriptor for ever, for Python's `faulthandler` writes to that. The master opens it, with
-//! the rights that it has; the owner is set so that a worker that has given up its rights can open it again.
+//! the rights of the workers if they suffice; a new file belongs to them, so that they can open it again.
 
 use std::{
     io,
-    os::{fd::RawFd, unix::fs::fchown},
+    os::fd::RawFd,
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock, RwLockReadGuard},
 };
 
 use rustix::{
-    fs::{FileType, fstat},
+    fs::Mode,
     stdio::{dup2_stderr, dup2_stdout, stderr, stdout},
 };
 
@@ -27,15 +27,20 @@ pub(crate) struct LogFile {
 }
 
 enum Place {
-    File(PathBuf, Option<(u32, u32)>),
+    File {
+        path: PathBuf,
+        /// Of a new file.
+        mode: Mode,
+        owner: Option<Identity>,
+    },
     Stdout,
     Stderr,
 }
 
 impl LogFile {
-    /// Opens a file to append to it. It is given to `identity`, if there is one.
-    pub(crate) fn open(path: &Path, identity: Option<&Identity>) -> io::Result<Self> {
-        Self::at(Place::File(std::path::absolute(path)?, identity.map(Identity::ids)))
+    /// Opens a file to append to it. A new one gets this mode, less the umask, and belongs to `owner` if there is one.
+    pub(crate) fn open(path: &Path, mode: Mode, owner: Option<&Identity>) -> io::Result<Self> {
+        Self::at(Place::File { path: std::path::absolute(path)?, mode, owner: owner.cloned() })
     }
 
     pub(crate) fn stdout() -> io::Result<Self> {
@@ -52,7 +57,7 @@ impl LogFile {
 
     /// Opens the path anew, if it is one. Where that fails, lines go on to the old file, and the log tells.
     pub(crate) fn reopen(&self) {
-        if let Place::File(path, _) = &self.place
+        if let Place::File { path, .. } = &self.place
             && let Err(error) = self.open_place_again()
         {
             log::error!("{} cannot be opened anew ({error}); the old file goes on", path.display());
@@ -62,7 +67,7 @@ impl LogFile {
     /// Follows where stdout or stderr leads now, if it is one of them. Not to be done in vain: a worker that has given up its rights
     /// may not open a pipe that its master could.
     pub(crate) fn follow(&self) {
-        if !matches!(self.place, Place::File(..)) {
+        if !matches!(self.place, Place::File { .. }) {
             let _ = self.open_place_again(); // there is nowhere left to tell
         }
     }
@@ -100,16 +105,7 @@ impl Place {
         match self {
             Self::Stdout => Sink::beside(stdout()),
             Self::Stderr => Sink::beside(stderr()),
-            Self::File(path, owner) => {
-                let sink = Sink::open(path)?;
-                if let Some((user, group)) = owner
-                    && FileType::from_raw_mode(fstat(&sink)?.st_mode) == FileType::RegularFile
-                {
-                    // Only root can, and only where the owner is another is it needed.
-                    let _ = fchown(&sink, Some(*user), Some(*group));
-                }
-                Ok(sink)
-            }
+            Self::File { path, mode, owner } => Sink::open(path, *mode, owner.as_ref()),
         }
     }
 }
@@ -122,7 +118,7 @@ mod tests {
     fn a_file_that_was_moved_away_is_opened_anew_and_kept_where_that_fails() {
         let folder = tempfile::tempdir().unwrap();
         let [path, moved] = ["log", "log.1"].map(|name| folder.path().join(name));
-        let log = LogFile::open(&path, None).unwrap();
+        let log = LogFile::open(&path, Mode::RUSR | Mode::WUSR, None).unwrap();
         log.write(b"one\n");
         std::fs::rename(&path, &moved).unwrap();
         log.write(b"two\n");

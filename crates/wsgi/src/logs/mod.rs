@@ -31,9 +31,13 @@ use std::{
 };
 
 use pyo3::prelude::*;
+use rustix::fs::Mode;
 
 use self::access::AccessLog;
 use crate::{loader::extend_path, process::Identity, refusal::Refusal, settings::Flags};
+
+/// Of a new file of the error log; the umask takes from it.
+const MODE: Mode = Mode::from_raw_mode(0o666);
 
 /// The logs go where they are to go from here on. The access log, if there is to be one.
 pub(crate) fn open(
@@ -41,12 +45,10 @@ pub(crate) fn open(
     identity: Option<&Identity>,
     configure_python: impl FnOnce() -> Result<(), Refusal>,
 ) -> Result<Option<AccessLog>, Refusal> {
-    let cannot =
-        |path: &Path, error| Refusal::System(format!("cannot open the log {}: {error}", path.display()));
     let logs = &flags.logs;
     let path = &logs.error_logfile;
-    let file = (path.as_os_str() != "-").then(|| logfile::LogFile::open(path, identity)).transpose();
-    let file = file.map_err(|error| cannot(path, error))?;
+    let file = (path.as_os_str() != "-").then(|| logfile::LogFile::open(path, MODE, identity)).transpose();
+    let file = file.map_err(|error| cannot(path, &error))?;
     if file.is_none() && flags.process.daemon && !logs.goes_elsewhere() {
         log::warn!(
             "a daemon has no stderr: its log is lost from when it is ready, unless --error-logfile names a file"
@@ -58,13 +60,26 @@ pub(crate) fn open(
     let syslog = logs.syslog(flags.name()).transpose().map_err(unknown)?.map(Arc::new);
     let statsd = logs.statsd().transpose().map_err(unknown)?.map(Arc::new);
     let mut outlets = logging::change();
-    (outlets.syslog, outlets.statsd) = (syslog.clone(), statsd.clone());
+    (outlets.syslog, outlets.statsd) = (syslog, statsd);
     drop(outlets);
     configure_python()?;
+    open_access(flags, identity)
+}
+
+/// The access log, if there is to be one, beside the collectors that are open already.
+pub(crate) fn open_access(flags: &Flags, identity: Option<&Identity>) -> Result<Option<AccessLog>, Refusal> {
+    let logs = &flags.logs;
+    let outlets = logging::change();
+    let (syslog, statsd) = (outlets.syslog.clone(), outlets.statsd.clone());
+    drop(outlets);
     let syslog = syslog.filter(|_| !logs.disable_redirect_access_to_syslog);
     let path = logs.access_logfile.as_deref();
     AccessLog::open(path, &logs.access_logformat, identity, syslog, statsd)
-        .map_err(|error| cannot(path.unwrap_or(Path::new("-")), error))
+        .map_err(|error| cannot(path.unwrap_or(Path::new("-")), &error))
+}
+
+fn cannot(path: &Path, error: &io::Error) -> Refusal {
+    Refusal::System(format!("cannot open the log {}: {error}", path.display()))
 }
 
 /// Sets up Python's logging, if there is a configuration of it, which may name classes of the application's folders.

@@ -5,12 +5,8 @@
 //! to be written to without waiting, and stays as it is for them.
 
 use std::{
-    fs::OpenOptions,
     io,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-        unix::fs::OpenOptionsExt,
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::Path,
     sync::{
         Mutex, PoisonError,
@@ -26,6 +22,8 @@ use rustix::{
     io::{DupFlags, Errno, retry_on_intr},
     net::SendFlags,
 };
+
+use crate::process::{Identity, privileged::open_to_append};
 
 /// So much is written to a pipe whole or not at all (`PIPE_BUF`).
 const ATOMIC: usize = 4096;
@@ -67,20 +65,16 @@ pub(crate) enum Outcome {
 }
 
 impl Sink {
-    /// Opens a file to append to it. A FIFO need not have a reader yet.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        options.append(true).create(true).custom_flags(flags.bits().cast_signed());
-        let file = match options.open(path) {
+    /// Opens a file to append to it; a new one gets this mode and owner. A FIFO need not have a reader yet.
+    pub(crate) fn open(path: &Path, mode: Mode, owner: Option<&Identity>) -> io::Result<Self> {
+        let open = |access| open_to_append(path, access | OFlags::NONBLOCK, mode, owner);
+        let file = match open(OFlags::WRONLY) {
             // Who may read it counts as a reader.
-            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
-                options.read(true).open(path)?
-            }
+            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => open(OFlags::RDWR)?,
             opened => opened?,
         };
         let way = if is_read_by_somebody(file.as_fd())? { Way::Unblocked } else { Way::File };
-        Ok(Self::new(file.into(), way))
+        Ok(Self::new(file, way))
     }
 
     /// Stands for what this process was given, such as stdout.
@@ -229,7 +223,7 @@ impl Tally {
     /// second at most, for where readers are slow it is only worse after it.
     pub(crate) fn count(&self, outcome: Outcome) -> Option<u64> {
         let page = self.0.as_ref()?;
-        let (lost, told) = (page.get(0), page.get(1));
+        let (lost, told) = (page.get(0)?, page.get(1)?);
         if outcome != Outcome::Written {
             lost.fetch_add(1, Ordering::Relaxed);
             return None;

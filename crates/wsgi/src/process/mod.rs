@@ -8,10 +8,14 @@
 //! | [`systemd`]    | the protocol of a service manager |
 //! | [`daemon`]     | letting go of the terminal |
 //! | [`pidfile`]    | which process is the master |
+//! | [`descriptors`] | the limit on open files |
 //! | [`privileges`] | whom the workers run as |
+//! | [`privileged`] | opening files as root |
 
 mod daemon;
+pub(crate) mod descriptors;
 mod pidfile;
+pub(crate) mod privileged;
 mod privileges;
 mod systemd;
 

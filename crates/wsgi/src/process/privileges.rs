@@ -3,22 +3,24 @@
 //! The one thing to know: the master keeps its rights, so that it can bind, reopen and replace; each worker gives them up right after
 //! its fork, before any code of the application runs, and makes sure that they cannot be had back.
 
-use std::{ffi::CString, os::unix::fs::chown, path::Path};
+use std::{ffi::CString, io};
 
-use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setfsgid, setfsuid, setgid, setgroups, setuid};
+use rustix::{process::Gid as GroupId, thread::set_thread_groups};
 
 use crate::{refusal::Refusal, settings::Process};
 
+#[derive(Clone)]
 pub(crate) struct Identity {
     uid: Uid,
     gid: Gid,
-    /// Whose supplementary groups to take; without a name there are none.
-    groups_of: Option<CString>,
+    /// The supplementary groups: `gid` alone, unless --initgroups asks for those of the user.
+    groups: Vec<Gid>,
 }
 
 impl Identity {
     /// What the flags ask for; none where they ask for nothing. A user without a group has that of the user's own entry. Refused are
-    /// unknown names, and any change unless the process is root's.
+    /// unknown names, a number without an entry and without a group, and any change unless the process is root's.
     pub(crate) fn of(flags: &Process) -> Result<Option<Self>, Refusal> {
         if flags.user.is_none() && flags.group.is_none() {
             return Ok(None);
@@ -33,6 +35,11 @@ impl Identity {
         let gid = match (&flags.group, &entry) {
             (Some(group), _) => find_group(group)?,
             (None, Some(entry)) if is_root => entry.gid,
+            (None, None) if is_root => {
+                return Err(Refusal::Usage(format!(
+                    "user {uid} has no entry in the list of users, which would name a group: give --group too"
+                )));
+            }
             (None, _) => Gid::effective(),
         };
         if !is_root && (uid, gid) != (Uid::effective(), Gid::effective()) {
@@ -41,8 +48,9 @@ impl Identity {
             )));
         }
         let name = entry.filter(|_| flags.initgroups).map(|entry| CString::new(entry.name));
-        let groups_of = name.transpose().map_err(|_| Refusal::Usage("a user name holds a NUL".into()))?;
-        Ok(Some(Self { uid, gid, groups_of }))
+        let name = name.transpose().map_err(|_| Refusal::Usage("a user name holds a NUL".into()))?;
+        let groups = name.map(|name| getgrouplist(&name, gid)).transpose().map_err(cannot_look_up)?;
+        Ok(Some(Self { uid, gid, groups: groups.unwrap_or_else(|| vec![gid]) }))
     }
 
     /// User and group, as numbers.
@@ -50,9 +58,29 @@ impl Identity {
         (self.uid.as_raw(), self.gid.as_raw())
     }
 
-    /// Gives the file to the workers.
-    pub(crate) fn own(&self, path: &Path) -> std::io::Result<()> {
-        chown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw()))
+    /// Whether root's rights are given up in favour of this user: what runs in the workers must not run in the master then.
+    pub(crate) fn gives_up_root(&self) -> bool {
+        Uid::effective().is_root() && !self.uid.is_root()
+    }
+
+    /// Runs `work` with what this user may do to files, and no more. It runs in a thread of its own: the kernel keeps these ids for
+    /// each thread, and they end with it. The other ids stay root's, so that nobody can send signals to the thread.
+    pub(crate) fn run_as<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        let groups: Vec<_> = self.groups.iter().map(|group| GroupId::from_raw(group.as_raw())).collect();
+        let work = move || {
+            set_thread_groups(&groups)?;
+            // They return the id of before, whether it has changed or not.
+            setfsgid(self.gid);
+            setfsuid(self.uid);
+            if (setfsgid(self.gid), setfsuid(self.uid)) != (self.gid, self.uid) {
+                return Err(io::Error::other("the ids for access to files cannot be changed"));
+            }
+            work()
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, work)?;
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+        })
     }
 
     /// Becomes it, for good. Runs in a worker.
@@ -60,16 +88,14 @@ impl Identity {
         if !Uid::effective().is_root() {
             return Ok(()); // it is so already, else `of` had refused
         }
-        let changed = match &self.groups_of {
-            Some(name) => initgroups(name, self.gid),
-            None => setgroups(&[self.gid]),
-        };
-        changed.and_then(|()| setgid(self.gid)).and_then(|()| setuid(self.uid)).map_err(|error| {
-            Refusal::System(format!(
-                "the worker cannot become user {} and group {}: {error}",
-                self.uid, self.gid
-            ))
-        })?;
+        setgroups(&self.groups).and_then(|()| setgid(self.gid)).and_then(|()| setuid(self.uid)).map_err(
+            |error| {
+                Refusal::System(format!(
+                    "the worker cannot become user {} and group {}: {error}",
+                    self.uid, self.gid
+                ))
+            },
+        )?;
         if !self.uid.is_root() && setuid(Uid::from_raw(0)).is_ok() {
             return Err(Refusal::System("the worker could become root again, so it does not go on".into()));
         }

@@ -12,14 +12,14 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::{fs::Mode, process::umask};
 
 use super::{
-    Application, PythonFork, end_process, enter_folder, hooks, processes_and_threads, sockets::Sockets, warn,
-    warn_of_threads, with_suffix, working,
+    Application, PythonFork, end_process, enter_folder, hooks, processes_and_threads,
+    shared_sockets::KnownSockets, sockets::Sockets, warn, warn_of_threads, with_suffix, working,
 };
 use crate::{
     app::Wsgi,
     environment::Environment,
     hooks::Hooks,
-    loader::Target,
+    loader::{Target, end_imports_of_master},
     logs::{self, access::AccessLog, logging, statsd::Statsd},
     process::{self, Identity, Pidfile, Surroundings},
     refusal::Refusal,
@@ -58,6 +58,8 @@ pub(super) struct House<'a> {
     pub(crate) handover: Option<Arc<HandoverQueue>>,
     /// In the process of a generation, and in its workers: the application as it was loaded for all of them.
     pub(super) preloaded: Option<Arc<Wsgi>>,
+    /// Where the application is loaded and then forked: the connections that are not its own.
+    pub(super) known_sockets: Option<KnownSockets>,
     /// With `--reload`: which files the application was loaded from.
     pub(crate) watch: Option<Watch>,
     pub(super) second: Option<Pid>,
@@ -79,7 +81,11 @@ impl<'a> House<'a> {
         if let Some(mask) = flags.process.umask {
             umask(Mode::from_raw_mode(mask));
         }
-        let access = logs::open(&flags, identity.as_ref(), || logs::configure_python(py, &flags, &folders))?;
+        // A configuration of Python's logging can run any code, so that is left to the workers where the master has more rights.
+        let configures_late = identity.as_ref().is_some_and(Identity::gives_up_root);
+        let configure =
+            || if configures_late { Ok(()) } else { logs::configure_python(py, &flags, &folders) };
+        let access = logs::open(&flags, identity.as_ref(), configure)?;
         warn(&flags);
         process::name(py, &flags.process, "master");
         let hooks = hooks(py, &flags, &application, &folders)?;
@@ -93,11 +99,11 @@ impl<'a> House<'a> {
             Some(_) => Pidfile::create(&with_suffix(path, ".2")),
         });
         let pidfile = pidfile.transpose().inspect_err(|_| sockets.remove_files())?;
-        let shares = Shares::new(usize::from(flags.running.workers).max(FEW)).map_err(|error| {
-            Refusal::System(format!("no memory for what the workers tell each other: {error}"))
-        })?;
+        let shares = new_shares(&flags)?;
         let handover = HandoverQueue::new().map_err(|error| {
-            Refusal::System(format!("no queue for connections that workers hand over: {error}"))
+            Refusal::System(format!(
+                "creating the queue for connections that workers hand over failed: {error}"
+            ))
         })?;
         let house = Self {
             flags,
@@ -113,14 +119,16 @@ impl<'a> House<'a> {
             sockets,
             access: access.map(Arc::new),
             statsd: logging::change().statsd.clone(),
-            reconfigures: false,
-            shares: Arc::new(shares),
+            reconfigures: configures_late,
+            shares,
             handover: Some(Arc::new(handover)),
             preloaded: None,
+            known_sockets: None,
             watch: None,
             second: None,
             again,
         };
+        house.log_bound();
         house.tell(py, "listening", (house.sockets.places(),));
         house.tell(py, "whole", ("when_ready",));
         Ok(house)
@@ -173,6 +181,8 @@ impl<'a> House<'a> {
         let has_other_pidfile = self.sockets.first.is_none() && flags.process.pid != self.flags.process.pid;
         let pidfile = flags.process.pid.as_deref().filter(|_| has_other_pidfile);
         let pidfile = pidfile.map(Pidfile::create).transpose()?;
+        let has_slots = usize::from(flags.running.workers) <= self.shares.slots();
+        let shares = if has_slots { Arc::clone(&self.shares) } else { new_shares(&flags)? };
         let access = logs::open(&flags, identity.as_ref(), || Ok(()))?;
         let followed = self.sockets.follow(&flags, &self.surroundings.systemd, identity.as_ref());
         if let Err(refusal) = followed {
@@ -193,6 +203,7 @@ impl<'a> House<'a> {
             hooks.follow(py, self.hooks.as_ref());
         }
         (self.application, self.folders, self.hooks, self.identity) = (application, folders, hooks, identity);
+        self.shares = shares; // workers of before have those that they were forked with
         (self.access, self.urls) = (access.map(Arc::new), self.sockets.urls());
         self.flags = Arc::new(flags);
         Ok(())
@@ -205,13 +216,23 @@ impl<'a> House<'a> {
         }
     }
 
-    /// In a new worker, before anything of the application runs, and with the rights of the master.
-    fn prepare_logs(&mut self, py: Python<'_>) -> Result<(), Refusal> {
+    /// In a new worker, before anything of the application runs.
+    fn prepare(&mut self, py: Python<'_>) -> Result<(), Refusal> {
+        self.pidfile = None; // the lock on it ends with the master
+        if self.flags.logs.captures() {
+            logging::capture(); // with the rights of the master
+        }
+        // The workers of a preloaded application have given up their rights already.
+        if let Some(identity) = self.identity.take() {
+            identity.assume()?;
+        }
+        end_imports_of_master(py).map_err(|error| Refusal::System(error.to_string()))?;
         if std::mem::take(&mut self.reconfigures) {
             logs::configure_python(py, &self.flags, &self.folders)?;
-        }
-        if self.flags.logs.captures() {
-            logging::capture();
+            let was_pythons = self.access.as_ref().is_some_and(|access| access.is_pythons());
+            if was_pythons != logs::python::takes_access() {
+                self.access = logs::open_access(&self.flags, None)?.map(Arc::new);
+            }
         }
         Ok(())
     }
@@ -234,6 +255,7 @@ impl<'a> House<'a> {
             tick: if self.preloaded.is_none() { self.surroundings.systemd.watchdog_interval() } else { None },
             is_above_masters: preloads,
             first: self.sockets.first,
+            workers_may_reload: self.flags.development.reload,
         }
     }
 
@@ -251,6 +273,13 @@ impl<'a> House<'a> {
     }
 }
 
+fn new_shares(flags: &Flags) -> Result<Arc<Shares>, Refusal> {
+    let shares = Shares::new(usize::from(flags.running.workers).max(FEW));
+    shares.map(Arc::new).map_err(|error| {
+        Refusal::System(format!("no memory for the numbers of connections that workers share: {error}"))
+    })
+}
+
 impl Owner for House<'_> {
     fn work(&mut self, worker: Worker) -> i32 {
         Python::attach(|py| {
@@ -260,12 +289,7 @@ impl Owner for House<'_> {
                 &self.flags.process,
                 if is_worker { "worker" } else { "master of a generation" },
             );
-            if let Err(refusal) = self.prepare_logs(py) {
-                logging::critical(&refusal.to_string());
-                return refusal.exit_status();
-            }
-            let identity = self.identity.take(); // the workers of a preloaded application have it already
-            if let Err(refusal) = identity.map_or(Ok(()), |identity| identity.assume()) {
+            if let Err(refusal) = self.prepare(py) {
                 logging::critical(&refusal.to_string());
                 return refusal.exit_status();
             }
@@ -276,6 +300,9 @@ impl Owner for House<'_> {
                 log::warn!("a worker that hangs or crashes will not show where: {error}");
             }
             if self.preloaded.is_none() {
+                if self.flags.running.fork || self.flags.running.preload {
+                    self.known_sockets = Some(KnownSockets::new(py));
+                }
                 signal_handlers::install(py);
             }
             let done = if is_worker {
@@ -336,7 +363,8 @@ impl Owner for House<'_> {
             }
             News::Reloading => self.surroundings.systemd.reloading(),
             News::ReloadFailed => {
-                self.reconfigures = false; // what the others need may be what has failed
+                // What the others need may be what has failed. But where the master has not configured anything, they have to.
+                self.reconfigures = self.identity.as_ref().is_some_and(Identity::gives_up_root);
                 self.surroundings.systemd.ready("the last reload has failed; serving as before");
             }
             News::Tick => self.surroundings.systemd.alive(),

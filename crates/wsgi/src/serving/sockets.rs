@@ -6,16 +6,17 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::PathBuf,
     process::Command,
 };
 
-use mlws_server::{Address, Listener};
+use mlws_server::{Address, Listener, SocketFile};
 use mlws_supervisor::Pid;
 use pyo3::prelude::*;
 use rustix::{fs::Mode, process::umask};
 
 use crate::{
-    process::{Identity, Systemd, take_variable},
+    process::{Identity, Systemd, descriptors, privileged::give_socket, take_variable},
     refusal::Refusal,
     settings::Flags,
 };
@@ -32,6 +33,8 @@ pub(crate) struct Sockets {
     pub(crate) first: Option<Pid>,
     /// The address of each listener, as it was asked for.
     bound: Vec<Address>,
+    /// The files of Unix sockets among them, to be removed at the end.
+    files: Vec<SocketFile>,
 }
 
 /// Where a listener is, as Python has it.
@@ -53,13 +56,18 @@ impl Sockets {
         let addresses = handed_over.as_ref().unwrap_or(&flags.sockets.bind);
         let told = |name| take_variable(py, name).map_err(|error| Refusal::System(error.to_string()));
         if let (Some(descriptors), first) = (told(SOCKETS)?, told(FIRST)?) {
-            let mut sockets = Self { listeners: Vec::new(), first: None, bound: addresses.clone() };
-            for descriptor in descriptors.split(',') {
+            let mut sockets =
+                Self { listeners: Vec::new(), first: None, bound: addresses.clone(), files: Vec::new() };
+            for (index, descriptor) in descriptors.split(',').enumerate() {
                 let number = descriptor.parse().map_err(io::Error::other);
                 let adopted = number.and_then(|number| Listener::bind(&Address::Descriptor(number), backlog));
-                sockets.listeners.push(adopted.map_err(|error| {
+                let listener = adopted.map_err(|error| {
                     Refusal::System(format!("no socket was handed over as {SOCKETS}={descriptors}: {error}"))
-                })?);
+                })?;
+                sockets.add(match addresses.get(index) {
+                    Some(Address::Unix(path)) => listener.at_path(path),
+                    _ => listener,
+                });
             }
             sockets.first = first.and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
             return Ok(sockets);
@@ -74,10 +82,11 @@ impl Sockets {
 
     /// Binds all addresses or none.
     fn bind_all(addresses: &[Address], flags: &Flags, identity: Option<&Identity>) -> Result<Self, Refusal> {
-        let mut sockets = Self { listeners: Vec::new(), first: None, bound: Vec::new() };
+        let mut sockets = Self { listeners: Vec::new(), first: None, bound: Vec::new(), files: Vec::new() };
         for address in addresses {
             match bind(address, flags, identity) {
-                Ok(listener) => sockets.listeners.push(listener),
+                Ok(listener) if matches!(address, Address::Descriptor(_)) => sockets.listeners.push(listener),
+                Ok(listener) => sockets.add(listener),
                 Err(error) => {
                     sockets.remove_files();
                     return Err(Refusal::System(format!("cannot listen on {address}: {error}")));
@@ -86,6 +95,14 @@ impl Sockets {
             sockets.bound.push(address.clone());
         }
         Ok(sockets)
+    }
+
+    fn add(&mut self, listener: Listener) {
+        match listener.file() {
+            Ok(file) => self.files.extend(file),
+            Err(error) => log::warn!("{} will not be removed at the end: {error}", listener.url()),
+        }
+        self.listeners.push(listener);
     }
 
     /// After a reload: binds what is new among the addresses, keeps what was there, and lets the rest go. Workers of before have
@@ -102,13 +119,21 @@ impl Sockets {
         let fresh: Vec<_> =
             flags.sockets.bind.iter().filter(|address| !self.bound.contains(address)).cloned().collect();
         let mut new = Self::bind_all(&fresh, flags, identity)?;
+        let mut left: Vec<PathBuf> = Vec::new();
         for (address, listener) in std::mem::take(&mut self.bound).into_iter().zip(self.listeners.drain(..)) {
             if flags.sockets.bind.contains(&address) {
                 new.bound.push(address);
                 new.listeners.push(listener);
             } else if let Address::Unix(path) = address {
-                // Who still serves on it is going; a client that comes now has to come to another address.
-                let _ = std::fs::remove_file(path);
+                left.extend(std::path::absolute(path));
+            }
+        }
+        for file in std::mem::take(&mut self.files) {
+            // Who still serves on it is going; a client that comes now has to come to another address.
+            if left.iter().any(|path| path == file.path()) {
+                let _ = file.remove();
+            } else {
+                new.files.push(file);
             }
         }
         *self = new;
@@ -137,16 +162,16 @@ impl Sockets {
         let copies = copies.collect::<io::Result<Vec<OwnedFd>>>()?;
         let numbers: Vec<_> = copies.iter().map(|copy| copy.as_raw_fd().to_string()).collect();
         command.env(SOCKETS, numbers.join(",")).env(FIRST, std::process::id().to_string());
-        Ok(Pid::from_child(&command.spawn()?))
+        let second = Pid::from_child(&command.spawn()?);
+        descriptors::restore(second); // it raises its own limit
+        Ok(second)
     }
 
     /// A Unix socket outlives its process as a file.
     pub(crate) fn remove_files(&self) {
-        for address in &self.bound {
-            if let Address::Unix(path) = address
-                && let Err(error) = std::fs::remove_file(path)
-            {
-                log::warn!("cannot remove the socket file {}: {error}", path.display());
+        for file in &self.files {
+            if let Err(error) = file.remove() {
+                log::warn!("cannot remove the socket file {}: {error}", file.path().display());
             }
         }
     }
@@ -160,10 +185,20 @@ pub(crate) fn is_second_master() -> bool {
 /// A Unix socket belongs to the workers, and everybody may connect whom --umask lets in.
 fn bind(address: &Address, flags: &Flags, identity: Option<&Identity>) -> io::Result<Listener> {
     let found = umask(Mode::from_raw_mode(flags.process.umask.unwrap_or(0)));
-    let listener = Listener::bind_as(address, flags.sockets.backlog, flags.sockets.reuse_port);
+    let bound = bind_for(address, flags, identity.filter(|identity| identity.gives_up_root()));
     umask(found);
-    if let (Ok(_), Address::Unix(path), Some(identity)) = (&listener, address, identity) {
-        identity.own(path).inspect_err(|_| drop(std::fs::remove_file(path)))?;
+    bound
+}
+
+/// Binds a Unix socket with the rights of `owner`, or where they do not suffice as root, who then gives it away.
+fn bind_for(address: &Address, flags: &Flags, owner: Option<&Identity>) -> io::Result<Listener> {
+    let listen = || Listener::bind_as(address, flags.sockets.backlog, flags.sockets.reuse_port);
+    let (Address::Unix(path), Some(owner)) = (address, owner) else { return listen() };
+    match owner.run_as(listen) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        bound => return bound,
     }
-    listener
+    let listener = listen()?;
+    give_socket(path, owner).inspect_err(|_| drop(std::fs::remove_file(path)))?;
+    Ok(listener)
 }

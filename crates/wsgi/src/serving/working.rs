@@ -23,7 +23,7 @@ use crate::{
 const A_MOMENT: Duration = Duration::from_millis(500);
 
 /// Serves until ordered to end. The exit status of the worker.
-pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) -> Result<i32, Refusal> {
+pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, worker: Worker) -> Result<i32, Refusal> {
     let hooks = house.hooks.clone();
     let failed = |error| Refusal::raised(py, "a function of the config file failed", &error);
     hooks.as_ref().map_or(Ok(()), |hooks| hooks.call(py, "born", ())).map_err(failed)?;
@@ -34,25 +34,28 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     let voice = worker.voice().map_err(cannot)?;
     signal_handlers::reclaim_term(py);
     house.settle(py);
-    worker.ready();
     let watch = house.watch.take().filter(|_| worker.number == 0);
     let watcher =
         watch.map(|watch| start_watcher(py, watch, &worker, house.flags.running.fork)).transpose()?;
     let listeners = std::mem::take(&mut house.sockets.listeners);
     let shares = Some((Arc::clone(&house.shares), worker.number));
     let handover = house.handover.clone();
-    let settings = mlws_server::Settings { shares, handover, ..house.flags.server() };
+    let settings = mlws_server::Settings { shares, handover, ..house.server() };
     let overdue = hooks.clone();
-    let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| {
-        voice.is_worn();
-        if let (Notice::Overdue, Some(hooks)) = (notice, &overdue) {
-            tell_of_abort(hooks);
+    let hearer = Hearer { worker, watcher, access: house.access.clone(), hooks };
+    let hearer = Arc::new(Mutex::new(hearer));
+    let ready = Arc::clone(&hearer);
+    let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| match notice {
+        Notice::Serving => ready.lock().unwrap_or_else(PoisonError::into_inner).worker.ready(),
+        Notice::Worn => voice.is_worn(),
+        Notice::Overdue => {
+            voice.is_worn();
+            if let Some(hooks) = &overdue {
+                tell_of_abort(hooks);
+            }
         }
     }));
-    match obey(server, Hearer { worker, watcher, access: house.access.clone(), hooks })
-        .and_then(Server::run)
-        .map_err(cannot)?
-    {
+    match obey(server, &hearer).and_then(Server::run).map_err(cannot)? {
         Ended::Finished => Ok(signal_handlers::exit_status(py)),
         Ended::Stuck => {
             flush_python(py);
@@ -124,14 +127,13 @@ impl Hearer {
 }
 
 /// Orders show on two descriptors, and either may be the one that has news.
-fn obey(mut server: Server, hearer: Hearer) -> io::Result<Server> {
+fn obey(mut server: Server, hearer: &Arc<Mutex<Hearer>>) -> io::Result<Server> {
     let mut descriptors = Vec::new();
-    for descriptor in hearer.worker.orders() {
+    for descriptor in hearer.lock().unwrap_or_else(PoisonError::into_inner).worker.orders() {
         descriptors.push(descriptor.try_clone_to_owned()?);
     }
-    let hearer = Arc::new(Mutex::new(hearer));
     for descriptor in descriptors {
-        let hearer = Arc::clone(&hearer);
+        let hearer = Arc::clone(hearer);
         let next = move || hearer.lock().unwrap_or_else(PoisonError::into_inner).next_order();
         server = server.watch(descriptor, Box::new(next));
     }

@@ -7,15 +7,16 @@
 use std::path::{Path, PathBuf};
 
 use pyo3::{
+    exceptions::PyImportError,
     prelude::*,
-    types::{PyBool, PyDict, PyList, PySet, PyTuple},
+    types::{PyBool, PyBytes, PyDict, PyList, PySet, PyTuple},
 };
 
 use super::{
     Flags,
     layers::{self, Layer, Value},
 };
-use crate::refusal::Refusal;
+use crate::{loader::extend_path_of_master, process::privileged::read_settings, refusal::Refusal};
 
 /// Looked for in this order where no file is named; the first that is there is the only one that is read.
 const USUAL: [&str; 3] = ["mlws.toml", "gunicorn.conf.py", PYPROJECT];
@@ -53,34 +54,27 @@ pub(crate) struct Extras {
 
 type Read = Result<(Layer, Extras), Refusal>;
 
-/// Reads the file that --config names.
-pub(super) fn named(py: Python<'_>, folder: &Path, name: &str) -> Read {
+/// Reads the file that --config names. A Python file can import what lies in the directories of `imports`.
+pub(super) fn named(py: Python<'_>, folder: &Path, name: &str, imports: &[PathBuf]) -> Read {
     if let Some(module) = name.strip_prefix("python:") {
-        let imported = py.import("importlib").and_then(|importlib| {
-            let path = py.import("sys")?.getattr("path")?;
-            path.call_method1("insert", (0, folder.as_os_str()))?;
-            let module = importlib.call_method1("import_module", (module,));
-            path.call_method1("remove", (folder.as_os_str(),))?;
-            module
-        });
-        let module = imported.map_err(|error| raised(py, name, &error))?;
-        return of_module(py, name, &module);
+        let import = || py.import(module);
+        return of_module(py, name, &run_with_imports(py, name, imports, import)?);
     }
     let path = folder.join(name.strip_prefix("file:").unwrap_or(name));
     if !path.is_file() {
         return Err(Refusal::Usage(format!("--config {name}: there is no such file")));
     }
     let is_toml = path.extension().is_some_and(|extension| extension == "toml");
-    if is_toml { toml(&path, name) } else { python(py, &path, name) }
+    if is_toml { toml(&path, name) } else { python(py, &path, name, imports) }
 }
 
 /// Reads what lies in the folder, if anything does.
-pub(super) fn usual(py: Python<'_>, folder: &Path) -> Read {
+pub(super) fn usual(py: Python<'_>, folder: &Path, imports: &[PathBuf]) -> Read {
     for name in USUAL {
         let path = folder.join(name);
         match name {
             _ if !path.is_file() => {}
-            "gunicorn.conf.py" => return python(py, &path, name),
+            "gunicorn.conf.py" => return python(py, &path, name, imports),
             PYPROJECT if !has_table(&path) => {}
             _ => return toml(&path, name),
         }
@@ -93,9 +87,10 @@ fn has_table(path: &Path) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.contains("[tool.mylittlewebserver"))
 }
 
-fn toml(path: &PathBuf, name: &str) -> Read {
+fn toml(path: &Path, name: &str) -> Read {
     let wrong = |why: String| Refusal::Usage(format!("{name}: {why}"));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text = read_settings(path).map_err(|error| wrong(error.to_string()))?;
+    let text = String::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
     let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
     if name.ends_with(PYPROJECT) {
         let tool = table.remove("tool").and_then(|mut tool| tool.as_table_mut()?.remove(TABLE));
@@ -132,9 +127,26 @@ fn of_toml(value: toml::Value) -> Option<Value> {
     })
 }
 
-fn python(py: Python<'_>, path: &Path, name: &str) -> Read {
-    let module = run(py, path).map_err(|error| raised(py, name, &error))?;
+fn python(py: Python<'_>, path: &Path, name: &str, imports: &[PathBuf]) -> Read {
+    let source = read_settings(path).map_err(|error| Refusal::Usage(format!("{name}: {error}")))?;
+    let module = run_with_imports(py, name, imports, || run(py, path, &source))?;
     of_module(py, name, &module)
+}
+
+/// Runs a config file that can import what lies in these directories, now and when its hooks are called.
+fn run_with_imports<'py>(
+    py: Python<'py>,
+    name: &str,
+    imports: &[PathBuf],
+    run: impl FnOnce() -> PyResult<Bound<'py, PyModule>>,
+) -> Result<Bound<'py, PyModule>, Refusal> {
+    let refused = extend_path_of_master(py, imports).map_err(|error| raised(py, name, &error))?;
+    run().map_err(|error| match raised(py, name, &error) {
+        Refusal::Usage(text) if error.is_instance_of::<PyImportError>(py) && !refused.is_empty() => {
+            Refusal::Usage(format!("{text}; {}", refused.join("; ")))
+        }
+        refusal => refusal,
+    })
 }
 
 /// A file that cannot be run is a setting that makes no sense.
@@ -142,18 +154,20 @@ fn raised(py: Python<'_>, name: &str, error: &PyErr) -> Refusal {
     Refusal::Usage(Refusal::raised(py, &format!("{name} cannot be read"), error).to_string())
 }
 
-/// Runs the file as the module `__config__`, as gunicorn does.
-fn run<'py>(py: Python<'py>, path: &Path) -> PyResult<Bound<'py, PyAny>> {
+/// Runs the file as the module `__config__`, as gunicorn does. It is not read again, and no compiled file beside it is used: either
+/// may be somebody else's.
+fn run<'py>(py: Python<'py>, path: &Path, source: &[u8]) -> PyResult<Bound<'py, PyModule>> {
     let (util, machinery) = (py.import("importlib.util")?, py.import("importlib.machinery")?);
     let loader = machinery.call_method1("SourceFileLoader", ("__config__", path.as_os_str()))?;
     let spec = util.call_method1("spec_from_loader", ("__config__", &loader))?;
     let module = util.call_method1("module_from_spec", (spec,))?;
     py.import("sys")?.getattr("modules")?.set_item("__config__", &module)?;
-    loader.call_method1("exec_module", (&module,))?;
-    Ok(module)
+    let code = loader.call_method1("source_to_code", (PyBytes::new(py, source), path.as_os_str()))?;
+    py.import("builtins")?.call_method1("exec", (code, module.getattr("__dict__")?))?;
+    Ok(module.cast_into()?)
 }
 
-fn of_module(py: Python<'_>, name: &str, module: &Bound<'_, PyAny>) -> Read {
+fn of_module(py: Python<'_>, name: &str, module: &Bound<'_, PyModule>) -> Read {
     let read = || {
         let (hooks, mut extras, mut values) = (PyDict::new(py), Extras::default(), Vec::new());
         let definition = Flags::definition();

@@ -101,8 +101,13 @@ impl Layer {
 
     /// The one value of a setting, if it is named here.
     pub(super) fn value(&self, id: &str) -> Option<&OsString> {
+        self.values(id)?.first()
+    }
+
+    /// The values of a setting, if it is named here.
+    pub(super) fn values(&self, id: &str) -> Option<&[OsString]> {
         match self.said.get(id)? {
-            Said::Values(values) => values.first(),
+            Said::Values(values) => Some(values),
             Said::Off => None,
         }
     }

@@ -26,7 +26,8 @@ pub(crate) struct Process {
     #[arg(short = 'D', long)]
     pub(crate) daemon: bool,
 
-    /// Run the workers as this user, and in its own group unless --group is given. Only root can
+    /// Run the workers as this user, and in its own group unless --group is given. Only root can. A UID without an entry
+    /// in the list of users needs --group
     #[arg(short, long, value_name = "NAME|UID")]
     pub(crate) user: Option<String>,
 

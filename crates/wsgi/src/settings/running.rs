@@ -31,7 +31,8 @@ pub(crate) struct Sockets {
     #[arg(long)]
     pub(crate) reuse_port: bool,
 
-    /// Connections that each worker has at once; further clients wait to be accepted
+    /// Connections that each worker has at once, if the limit on open files allows. For further clients those that have been
+    /// idle longest are closed; where none is idle, they wait to be accepted
     #[arg(long, value_name = "N", default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1..=MOST))]
     pub(super) worker_connections: u32,
 }
@@ -70,7 +71,8 @@ pub(crate) struct Running {
     pub(crate) preload: bool,
 
     /// With --fork or --preload: a path, such as /, that the application answers once before the first fork. What it
-    /// imports and caches then, every process has from its start
+    /// imports and caches then, every process has from its start. If it leaves a connection open, which all processes
+    /// would share, they only have its imports
     #[arg(long, value_name = "PATH")]
     pub(crate) fork_warmup: Option<String>,
 

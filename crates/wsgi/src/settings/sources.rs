@@ -96,8 +96,9 @@ impl Sources {
         let named = upper.iter().rev().find_map(|layer| layer.value("config"));
         let named = named.map(|name| name.to_string_lossy().into_owned());
         let is_command = matches!(self.caller, Caller::Command(_));
-        let found = named.map(|name| config_file::named(py, &self.folder, &name));
-        let found = found.or_else(|| is_command.then(|| config_file::usual(py, &self.folder)));
+        let imports = self.import_directories(&upper);
+        let found = named.map(|name| config_file::named(py, &self.folder, &name, &imports));
+        let found = found.or_else(|| is_command.then(|| config_file::usual(py, &self.folder, &imports)));
         let (layer, extras) = found.transpose()?.unwrap_or_default();
         upper.insert(0, layer);
         if let Some(text) = upper.iter().rev().find_map(|layer| layer.value("paste")) {
@@ -110,6 +111,23 @@ impl Sources {
         let seen =
             seen.map_err(|error| Refusal::raised(py, "the settings cannot be shown to hooks", &error))?;
         Ok(Flags { seen, ..Flags::settled(pile, extras)? })
+    }
+}
+
+impl Sources {
+    /// Where a config file can import from: the directory that the server is started in, and what --chdir and --pythonpath name
+    /// outside of the file. The last is looked into first.
+    fn import_directories(&self, layers: &[Layer]) -> Vec<PathBuf> {
+        let value = |id| layers.iter().rev().find_map(|layer| layer.values(id));
+        let mut directories = vec![self.folder.clone()];
+        if let Some(directory) = value("chdir").unwrap_or_default().first() {
+            directories.push(self.folder.join(directory));
+        }
+        let home = directories[directories.len() - 1].clone();
+        for texts in value("pythonpath").unwrap_or_default() {
+            directories.extend(texts.to_string_lossy().split(',').map(|directory| home.join(directory)));
+        }
+        directories
     }
 }
 

@@ -16,6 +16,7 @@ use pyo3::{
     prelude::*,
     types::{PyDict, PyString},
 };
+use rustix::fs::Mode;
 
 use self::atoms::Atom;
 pub(crate) use self::format::Format;
@@ -29,6 +30,9 @@ use crate::{
     },
     process::Identity,
 };
+
+/// Of a new file, which holds addresses and what clients have asked for.
+const MODE: Mode = Mode::from_raw_mode(0o640);
 
 pub(crate) struct AccessLog {
     format: Format,
@@ -61,7 +65,7 @@ impl AccessLog {
         let is_pythons = python::takes_access();
         let file = path.filter(|_| !is_pythons).map(|path| match path.as_os_str() {
             dash if dash == "-" => LogFile::stdout(),
-            _ => LogFile::open(path, identity),
+            _ => LogFile::open(path, MODE, identity),
         });
         let (file, syslog) = (file.transpose()?, syslog.filter(|_| !is_pythons));
         if file.is_none() && syslog.is_none() && statsd.is_none() && !is_pythons {
@@ -71,6 +75,10 @@ impl AccessLog {
             log::warn!("--access-logformat: there is no atom %({name})s, so it is always -");
         }
         Ok(Some(Self { format: format.clone(), zone: TimeZone::system(), file, syslog, statsd, is_pythons }))
+    }
+
+    pub(crate) fn is_pythons(&self) -> bool {
+        self.is_pythons
     }
 
     /// Opens the file anew, after something has moved it away. Where that fails, the old one goes on.

@@ -1,0 +1,58 @@
+//! Which connections are closed when a worker is full and another client waits: those that have been idle longest.
+
+use std::time::{Duration, Instant};
+
+use crate::connection::{Connection, Phase};
+
+/// A connection that has been idle for less time may be about to send a request.
+const MIN_IDLE: Duration = Duration::from_secs(1);
+/// One of so many connections is closed at once: with many of them it takes a while to look at all.
+const SHARE: usize = 1024;
+
+/// What decides the order: those that have never sent a request go first.
+type Candidate = (IsKeptAlive, Instant, Token);
+type IsKeptAlive = bool;
+type Token = usize;
+
+/// The tokens of those to close, if any can be. `count` is how many connections there are in all.
+pub(crate) fn longest_idle<'a>(
+    connections: impl Iterator<Item = &'a Connection>,
+    count: usize,
+    now: Instant,
+) -> Vec<Token> {
+    let is_idle = |connection: &&Connection| connection.is_idle() && !connection.readable;
+    let candidate = |of: &Connection| (of.phase == Phase::Idle, of.since, of.token);
+    choose(connections.filter(is_idle).map(candidate), 1 + count / SHARE, now)
+}
+
+fn choose(idle: impl Iterator<Item = Candidate>, count: usize, now: Instant) -> Vec<Token> {
+    let is_long_idle = |since: Instant| now.saturating_duration_since(since) >= MIN_IDLE;
+    let mut idle: Vec<_> = idle.filter(|(_, since, _)| is_long_idle(*since)).collect();
+    if count < idle.len() {
+        idle.select_nth_unstable(count);
+        idle.truncate(count);
+    }
+    idle.into_iter().map(|(_, _, token)| token).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_idle_go_first_and_before_them_those_that_never_sent_a_request() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let idle = [(true, at(0), 0), (true, at(1), 1), (false, at(2), 2), (false, at(9), 3)];
+        let chosen = |count, now| {
+            let mut chosen = choose(idle.into_iter(), count, at(now));
+            chosen.sort_unstable();
+            chosen
+        };
+        assert_eq!(chosen(1, 9), [2]);
+        assert_eq!(chosen(2, 9), [0, 2]);
+        assert_eq!(chosen(9, 9), [0, 1, 2]); // the last one may be about to send its first
+        assert_eq!(chosen(2, 10), [2, 3]);
+        assert!(chosen(9, 0).is_empty());
+    }
+}
