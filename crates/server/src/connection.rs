@@ -67,7 +67,7 @@ pub(crate) enum Phase {
     },
     /// A child process answers.
     InChild,
-    /// The response is sent; what the app has left of the request's body is read and dropped, up to a limit.
+    /// The response is sent; the rest of the request's body, which the app has not read, is read and dropped.
     Draining {
         left: u64,
     },
@@ -75,7 +75,7 @@ pub(crate) enum Phase {
     Relaying,
     /// All is said: what the client still sends is read and forgotten until it closes, too.
     Lingering {
-        left: usize,
+        left: u64,
     },
 }
 

@@ -3,8 +3,8 @@
 //! The way of a request through the rooms:
 //!
 //! 1. [`event_loop`] wakes and lets a [`connection`] go on;
-//! 2. [`receive`] reads and parses (the protocol itself is `mlws-http1`), with the body in a [`body`] that fits it; of a large one the app
-//!    reads the rest itself, as an [`upload`];
+//! 2. [`receive`] reads and parses (the protocol itself is `mlws-http1`), with the body in a [`body`] that fits it; of a large one with a
+//!    Content-Length the app reads the rest itself, as an [`upload`];
 //! 3. the [`thread_pool`] has a thread run the request, or [`fork`] makes a child;
 //! 4. [`answer`] calls the [`App`] and produces its [`Response`] through a [`writer`] and a [`response_writer`] over the [`wire`];
 //!    (the [`watchdog`] minds how long that takes);
