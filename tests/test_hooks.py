@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 from conftest import CONCURRENCY
-from harness import APPS, MLWS, Command, Server, eventually
+from harness import APPS, MLWS, Command, Server, eventually, gone
 
 NOTING = """
 import os
@@ -136,6 +136,40 @@ def test_a_worker_that_hangs_is_told(configured, record):
         answer = server.get("/hangs/blocks")
         assert answer.status == 504
         assert noted(record, "worker_abort") == [(str(worker), "True")]
+
+
+WITHOUT_FORK = {name: options for name, options in CONCURRENCY.items() if name != "fork"}
+
+
+@pytest.mark.parametrize("app", ["blocks", "keeps_the_gil"])
+@pytest.mark.parametrize("options", WITHOUT_FORK.values(), ids=WITHOUT_FORK)
+def test_a_worker_told_to_stop_at_once_exits_whatever_its_requests_do(configured, record, options, app):
+    with configured(ALL, "--workers", "1", "--timeout", "600", *options, app="raw") as server:
+        (worker,) = server.workers()
+        with server.wire() as wire:
+            wire.send(f"GET /hangs/{app}?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            noted(record, "in")
+            os.kill(worker, signal.SIGQUIT)
+            eventually(lambda: gone(worker), "the worker to exit")
+        if app == "blocks":
+            assert noted(record, "worker_int") == [(str(worker),)]
+
+
+@pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY.keys())
+def test_a_worker_int_that_blocks_does_not_keep_the_worker(configured, record, options):
+    hooks = """
+    import threading
+    def worker_int(worker):
+        note("worker_int", worker.pid)
+        threading.Event().wait(600)
+    def worker_exit(server, worker): note("worker_exit", worker.pid)
+    """
+    with configured(hooks, "--workers", "1", *options) as server:
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGQUIT)
+        server.log.wait_for("worker_int takes longer than 500ms: the worker exits without waiting for it")
+        eventually(lambda: gone(worker), "the worker to exit")
+        assert noted(record, "worker_exit") == [(str(worker),)]
 
 
 REQUESTS = """

@@ -22,7 +22,7 @@ use crate::{
     connection::{Connection, Next},
     note::{Came, Note, Notes},
     sys::{self, Forked},
-    watchdog,
+    thread_pool, watchdog,
 };
 
 /// How long a child that is about to be killed may take to say where it is.
@@ -96,6 +96,7 @@ impl Children {
         let forked = sys::fork();
         match forked {
             Ok((Forked::Child, held)) => {
+                thread_pool::forget_event_loop();
                 sys::take_signals_of_child(parent);
                 drop(held);
                 answer_and_leave(connection, app, &note, others)
