@@ -141,18 +141,47 @@ def test_a_worker_that_hangs_is_told(configured, record):
 WITHOUT_FORK = {name: options for name, options in CONCURRENCY.items() if name != "fork"}
 
 
-@pytest.mark.parametrize("app", ["blocks", "keeps_the_gil"])
+# It calls C functions only, and those without releasing the GIL, so that no other thread runs from the call on.
+HOLDS_THE_GIL = """
+import ctypes, os, sys
+
+libc = ctypes.PyDLL(None)
+libc.write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
+record = os.open({record!r}, os.O_WRONLY | os.O_APPEND)
+sys.setswitchinterval(600)
+
+def app(environ, start_response):
+    libc.write(record, b"in\\n", 3)
+    while libc.sleep(600):
+        pass
+"""
+
+
 @pytest.mark.parametrize("options", WITHOUT_FORK.values(), ids=WITHOUT_FORK)
-def test_a_worker_told_to_stop_at_once_exits_whatever_its_requests_do(configured, record, options, app):
-    with configured(ALL, "--workers", "1", "--timeout", "600", *options, app="raw") as server:
+def test_a_worker_told_to_stop_at_once_exits_while_a_request_holds_the_gil(
+    configured, record, tmp_path, options
+):
+    (tmp_path / "holds.py").write_text(HOLDS_THE_GIL.format(record=str(record)))
+    options = ("--workers", "1", "--timeout", "600", *options)
+    with configured(ALL, *options, app="holds:app", cwd=tmp_path) as server:
         (worker,) = server.workers()
         with server.wire() as wire:
-            wire.send(f"GET /hangs/{app}?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
             noted(record, "in")
             os.kill(worker, signal.SIGQUIT)
             eventually(lambda: gone(worker), "the worker to exit")
-        if app == "blocks":
-            assert noted(record, "worker_int") == [(str(worker),)]
+
+
+@pytest.mark.parametrize("options", WITHOUT_FORK.values(), ids=WITHOUT_FORK)
+def test_worker_int_is_called_while_a_request_blocks(configured, record, options):
+    with configured(ALL, "--workers", "1", "--timeout", "600", *options, app="raw") as server:
+        (worker,) = server.workers()
+        with server.wire() as wire:
+            wire.send(f"GET /hangs/blocks?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            noted(record, "in")
+            os.kill(worker, signal.SIGQUIT)
+            eventually(lambda: gone(worker), "the worker to exit")
+        assert noted(record, "worker_int") == [(str(worker),)]
 
 
 @pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY.keys())

@@ -158,25 +158,14 @@ impl ThreadPool {
 
     /// Serves until ordered to end. The calling thread is one of the pool.
     pub(crate) fn run(self: Arc<Self>) -> io::Result<Ended> {
-        let forks = lock(&self.event_loop).forks();
-        for number in 1..=self.promotion.followers() {
-            let pool = Arc::clone(&self);
-            pool.running.add();
-            let main = move || {
-                let _running = RunningGuard(&pool.running);
-                if pool.threads >= SCHED_BATCH_THRESHOLD {
-                    sys::wake_politely();
-                }
-                pool.thread_main(number);
-            };
-            self.app.spawn(format!("mlws-{number}"), Box::new(main))?;
-        }
         let mut monitor = None;
-        if !forks {
+        if !lock(&self.event_loop).forks() {
+            // First, because a request that holds the GIL may come in before the other threads exist.
             let pool = Arc::clone(&self);
             let thread = thread::Builder::new().name("mlws-monitor".into());
             monitor = Some(thread.spawn(move || pool.monitor_main())?);
         }
+        self.spawn_followers().inspect_err(|_| self.promotion.shutdown())?;
         self.thread_main(0);
         self.has_first_ended.store(true, Ordering::SeqCst);
         // Told to stop at once, threads that are still inside the application are left behind; the process is about to end.
@@ -191,6 +180,22 @@ impl ThreadPool {
         }
         let ended = if self.calls.overdue() > 0 { Ended::Stuck } else { Ended::Finished };
         lock(&self.failure).take().map_or(Ok(ended), Err)
+    }
+
+    fn spawn_followers(self: &Arc<Self>) -> io::Result<()> {
+        for number in 1..=self.promotion.followers() {
+            let pool = Arc::clone(self);
+            pool.running.add();
+            let main = move || {
+                let _running = RunningGuard(&pool.running);
+                if pool.threads >= SCHED_BATCH_THRESHOLD {
+                    sys::wake_politely();
+                }
+                pool.thread_main(number);
+            };
+            self.app.spawn(format!("mlws-{number}"), Box::new(main))?;
+        }
+        Ok(())
     }
 
     /// The life of one thread: lead if the event loop is free, else follow.
