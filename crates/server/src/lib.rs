@@ -58,6 +58,6 @@ pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use shares::Shares;
 pub use sys::{Atomic, ReadBuffer, SharedPage, is_request_process, leave as exit_now};
-pub use thread_pool::leave_stuck;
+pub use thread_pool::{leave_stuck, runs_event_loop};
 pub use upload::Failure;
 pub use writer::Writer;

@@ -35,6 +35,10 @@ pub enum Notice {
     Overdue,
     /// `max_requests` or `max_rss` is reached. The server serves on until it is told to drain.
     Worn,
+    /// The process is about to exit without returning from [`Server::run`], because the thread that called it is busy in the app or
+    /// another one is stuck there. The last chance to write what is still buffered. The callback runs in a thread that must not wait
+    /// for the app. It may block for a moment.
+    Leaving,
 }
 
 /// How a server ended that was ordered to.
@@ -68,7 +72,8 @@ impl Server {
         self
     }
 
-    /// Calls `notice` when there is something that the owner should know. It runs in a thread of the server, and must not block.
+    /// Calls `notice` when there is something that the owner should know. It runs in a thread of the server, which may hold the event
+    /// loop, so it must not wait for the app, and except for [`Notice::Overdue`] and [`Notice::Leaving`] must not block.
     #[must_use]
     pub fn on_notice(mut self, notice: Box<dyn Fn(Notice) + Send + Sync>) -> Self {
         self.notice = notice;

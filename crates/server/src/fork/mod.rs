@@ -50,7 +50,7 @@ use crate::{
     App, clock,
     connection::Connection,
     sys::{self, Forked},
-    watchdog,
+    thread_pool, watchdog,
 };
 
 /// How long a child that is about to be killed may take to write its stacks to the log.
@@ -150,6 +150,7 @@ impl Children {
         let parent = rustix::process::getpid();
         match sys::fork() {
             Ok((Forked::Child, held)) => {
+                thread_pool::forget_event_loop();
                 sys::take_signals_of_child(parent);
                 drop(held);
                 let mut others = others.chain(std::iter::once(self.control.parent_end()));

@@ -13,7 +13,21 @@
 //! - One thread more than asked for runs, so that someone can always accept, read, time out and reject.
 //! - While nobody leads, the monitor thread runs the event loop every few milliseconds. It never takes the GIL.
 //! - Which follower is promoted, and when, is decided in [`promotion`].
+//!
+//! Invariant: what runs on the event loop needs no GIL and waits for nobody. The thread that holds the event loop may be the monitor
+//! thread, while another thread holds the GIL and spins in [`ThreadPool::try_lock_loop`]: to wait for the GIL then is a deadlock. And
+//! where the leader itself has the GIL, Python code would hold up every other client. So, with the event loop held:
+//!
+//! - Commands (`Loop::obey`) and the owner's [`Notice`]s only write to descriptors and set flags. Hooks run in threads of their own.
+//! - Log records go to the application's logging handlers by way of another thread. The logger asks [`runs_event_loop`].
+//! - [`App`] methods are not called, except `detached` (around the wait) and `attached`; the access log is written by the thread that
+//!   ran the request. With `Concurrency::Fork` the process has one thread, so `start_child`, and with it the brackets of the fork,
+//!   may run here.
+//! - The only objects of the application that are dropped here are the byte strings of response bodies, which run no code. (`PyO3`
+//!   defers the decrement of a reference that is dropped without the GIL until some thread attaches.) `Request::kept` and completion
+//!   callbacks are dropped by the thread that ran the request.
 
+mod held_loop;
 mod monitor;
 mod promotion;
 mod write_batch;
@@ -31,11 +45,13 @@ use std::{
 
 use mio::Waker;
 
-pub use self::monitor::leave_stuck;
+pub(crate) use self::held_loop::forget_event_loop;
 use self::{
+    held_loop::HeldLoop,
     promotion::{Promotion, PromotionTicket, SLOW_TICK},
     write_batch::WriteBatch,
 };
+pub use self::{held_loop::runs_event_loop, monitor::leave_stuck};
 use crate::{
     App, Concurrency, Ended, Notice, Order, Settings,
     answer::{Others, Produced},
@@ -80,6 +96,8 @@ pub(crate) struct ThreadPool {
     /// The monitor thread holds the event loop, for a moment and without waiting for anything.
     is_monitor_polling: AtomicBool,
     running: RunningThreads,
+    /// The first thread has left the pool, and [`ThreadPool::run`] can return.
+    has_first_ended: AtomicBool,
     failure: Mutex<Option<io::Error>>,
 }
 
@@ -136,33 +154,23 @@ impl ThreadPool {
             waiting_for_lock: AtomicUsize::new(0),
             is_monitor_polling: AtomicBool::new(false),
             running: RunningThreads::default(),
+            has_first_ended: AtomicBool::new(false),
             failure: Mutex::default(),
         })
     }
 
     /// Serves until ordered to end. The calling thread is one of the pool.
     pub(crate) fn run(self: Arc<Self>) -> io::Result<Ended> {
-        let forks = lock(&self.event_loop).forks();
         let mut monitor = None;
-        if !forks {
+        if !lock(&self.event_loop).forks() {
             let pool = Arc::clone(&self);
             let thread = thread::Builder::new().name("mlws-monitor".into());
             monitor = Some(thread.spawn(move || pool.monitor_main())?);
         }
-        for number in 1..=self.promotion.followers() {
-            let pool = Arc::clone(&self);
-            pool.running.add();
-            let main = move || {
-                let _running = RunningGuard(&pool.running);
-                if pool.threads >= SCHED_BATCH_THRESHOLD {
-                    sys::wake_politely();
-                }
-                pool.thread_main(number);
-            };
-            self.app.spawn(format!("mlws-{number}"), Box::new(main))?;
-        }
+        self.spawn_followers().inspect_err(|_| self.promotion.shutdown())?;
         (self.notice)(Notice::Serving);
         self.thread_main(0);
+        self.has_first_ended.store(true, Ordering::SeqCst);
         // Told to stop at once, threads that are still inside the application are left behind; the process is about to end.
         if lock(&self.event_loop).order() != Some(Order::Stop) {
             self.app.detached(&mut || {
@@ -175,6 +183,22 @@ impl ThreadPool {
         }
         let ended = if self.calls.overdue() > 0 { Ended::Stuck } else { Ended::Finished };
         lock(&self.failure).take().map_or(Ok(ended), Err)
+    }
+
+    fn spawn_followers(self: &Arc<Self>) -> io::Result<()> {
+        for number in 1..=self.promotion.followers() {
+            let pool = Arc::clone(self);
+            pool.running.add();
+            let main = move || {
+                let _running = RunningGuard(&pool.running);
+                if pool.threads >= SCHED_BATCH_THRESHOLD {
+                    sys::wake_politely();
+                }
+                pool.thread_main(number);
+            };
+            self.app.spawn(format!("mlws-{number}"), Box::new(main))?;
+        }
+        Ok(())
     }
 
     /// The life of one thread: lead if the event loop is free, else follow. The first thread leads first, so that nothing of the
@@ -210,7 +234,7 @@ impl ThreadPool {
     }
 
     /// Runs the event loop until the lead is lost or all is over.
-    fn run_loop(&self, number: usize, event_loop: MutexGuard<'_, Loop>) {
+    fn run_loop(&self, number: usize, event_loop: HeldLoop<'_>) {
         let mut held = event_loop;
         let mut call = Duration::ZERO;
         let mut now = Instant::now();
@@ -282,9 +306,9 @@ impl ThreadPool {
         &'a self,
         number: usize,
         now: Instant,
-        event_loop: MutexGuard<'a, Loop>,
+        event_loop: HeldLoop<'a>,
         connection: Box<Connection>,
-    ) -> Option<MutexGuard<'a, Loop>> {
+    ) -> Option<HeldLoop<'a>> {
         let in_progress = self.calls_in_progress.fetch_add(1, Ordering::SeqCst) + 1;
         let oldest_ready = if in_progress < self.threads { event_loop.oldest_ready() } else { None };
         drop(event_loop);
@@ -352,7 +376,7 @@ impl ThreadPool {
     }
 
     /// Runs the application's signal handlers without the event loop, in the first thread of the process.
-    fn check_signals<'a>(&'a self, event_loop: MutexGuard<'a, Loop>) -> Option<MutexGuard<'a, Loop>> {
+    fn check_signals<'a>(&'a self, event_loop: HeldLoop<'a>) -> Option<HeldLoop<'a>> {
         drop(event_loop);
         self.promotion.before_call(None, false);
         self.app.check_signals();
@@ -428,11 +452,11 @@ impl ThreadPool {
 
     /// The event loop, unless another thread leads. The monitor thread lets go of it in a moment without waiting for the GIL, so that is
     /// waited for.
-    fn try_lock_loop(&self) -> Option<MutexGuard<'_, Loop>> {
+    fn try_lock_loop(&self) -> Option<HeldLoop<'_>> {
         loop {
             match self.event_loop.try_lock() {
-                Ok(event_loop) => return Some(event_loop),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Ok(event_loop) => return Some(HeldLoop::new(event_loop)),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(HeldLoop::new(poisoned.into_inner())),
                 Err(TryLockError::WouldBlock) if self.is_monitor_polling.load(Ordering::SeqCst) => {
                     thread::yield_now();
                 }
