@@ -81,11 +81,6 @@ impl Chunked {
         Ok(None)
     }
 
-    /// How much of the current chunk is missing.
-    pub(crate) fn missing(&self) -> u64 {
-        self.left
-    }
-
     fn step(&mut self, byte: u8, input: &[u8], limits: &Limits) -> Result<State, Error> {
         match self.state {
             State::Size | State::Digits(_) => self.size(byte, limits),

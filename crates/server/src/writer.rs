@@ -177,18 +177,22 @@ impl Writer {
             return Ok(Room::Left);
         }
         (self.flushed_at, self.is_quick) = (now, true);
-        if state.blocked_since.is_none() {
-            state.send(&shared.wire, usize::MAX);
-        }
+        let is_paused = state.blocked_since.is_none() && state.send(&shared.wire, MAX_BYTES_PER_TURN);
         let outcome = if let Some(failure) = state.failure {
             Err(failure.into())
+        } else if is_paused {
+            state.blocked_since = None; // the rest is sent without the application's lock
+            Ok(Room::Full)
         } else if state.blocked_since.is_none() || state.response.reserve_memory(house) {
             Ok(Room::Left)
         } else {
             Ok(Room::Full)
         };
         drop(state);
-        shared.send_if_writable(usize::MAX);
+        if shared.send_if_writable(MAX_BYTES_PER_TURN) {
+            shared.lock().blocked_since = None;
+            return Ok(Room::Full);
+        }
         outcome
     }
 
@@ -199,6 +203,9 @@ impl Writer {
         loop {
             let mut state = shared.lock();
             state.check(house.settings.write_timeout, Instant::now())?;
+            if state.blocked_since.is_none() {
+                state.send(&shared.wire, usize::MAX);
+            }
             if state.blocked_since.is_none() || state.response.reserve_memory(house) {
                 return Ok(());
             }
