@@ -289,7 +289,7 @@ def test_both_logs_go_to_syslog_in_gunicorns_form(start, syslog):
     (*records, last) = datagrams(syslog, "GET /answers/hello")
     assert re.fullmatch(r'<158>gunicorn\.raw\.access: \[\d+\] 127\.0\.0\.1 - - .*" 200 6 .*\0', last)
     assert any(
-        re.fullmatch(rf"<158>gunicorn\.raw\.error: \[{server.pid}\] serving .*\0", text) for text in records
+        re.fullmatch(rf"<158>gunicorn\.raw\.error: \[{server.pid}\] Listening at: .*\0", text) for text in records
     )
     server.get("/failures/raises")
     assert any(text.startswith("<155>gunicorn.raw.error: ") for text in datagrams(syslog, "(?s)on fire"))

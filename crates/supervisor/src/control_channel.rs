@@ -12,51 +12,41 @@ use rustix::io::{Errno, FdFlags, dup2, fcntl_setfd, read, retry_on_intr, write};
 
 use crate::messages;
 
-/// What a worker reports to its master.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum ToMaster {
-    Ready = b'!',
-    RequestRecycle = b'w',
-    RequestReload = b'r',
-}
-
-/// What a master orders its workers to do. It orders an immediate stop by closing the channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum ToWorker {
-    Drain = b'.',
-    HandOver = b'>',
-    ReopenLogs = b'l',
-    IncreaseWorkers = b'+',
-    DecreaseWorkers = b'-',
-}
-
 /// A message that is encoded as one byte.
-pub(crate) trait Message: Copy + 'static {
-    const ALL: &'static [Self];
+pub(crate) trait Message: Copy {
     fn to_byte(self) -> u8;
-
-    fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.iter().copied().find(|message| message.to_byte() == byte)
-    }
+    fn from_byte(byte: u8) -> Option<Self>;
 }
 
-impl Message for ToMaster {
-    const ALL: &'static [Self] = &[Self::Ready, Self::RequestRecycle, Self::RequestReload];
+macro_rules! message {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $byte:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(crate) enum $name {
+            $($variant = $byte,)*
+        }
 
-    fn to_byte(self) -> u8 {
-        self as u8
-    }
+        impl Message for $name {
+            fn to_byte(self) -> u8 {
+                self as u8
+            }
+
+            fn from_byte(byte: u8) -> Option<Self> {
+                [$(Self::$variant),*].into_iter().find(|message| *message as u8 == byte)
+            }
+        }
+    };
 }
 
-impl Message for ToWorker {
-    const ALL: &'static [Self] =
-        &[Self::Drain, Self::HandOver, Self::ReopenLogs, Self::IncreaseWorkers, Self::DecreaseWorkers];
+message! {
+    /// What a worker reports to its master.
+    ToMaster { Ready = b'!', RequestRecycle = b'w', RequestReload = b'r', }
+}
 
-    fn to_byte(self) -> u8 {
-        self as u8
-    }
+message! {
+    /// What a master orders its workers to do. It orders an immediate stop by closing the channel.
+    ToWorker { Drain = b'.', HandOver = b'>', ReopenLogs = b'l', IncreaseWorkers = b'+', DecreaseWorkers = b'-', }
 }
 
 /// The worker's end.
@@ -155,15 +145,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_message_is_decoded_to_itself_and_has_its_own_byte() {
-        fn check<M: Message + PartialEq + std::fmt::Debug>() {
-            for message in M::ALL {
-                assert_eq!(M::from_byte(message.to_byte()).as_ref(), Some(message));
-            }
-            assert!(M::from_byte(b'?').is_none());
+    fn every_byte_is_decoded_to_the_message_that_it_encodes() {
+        fn decoded<M: Message>() -> usize {
+            let messages = (0..=255).filter_map(|byte| M::from_byte(byte).map(|message| (byte, message)));
+            messages.inspect(|(byte, message)| assert_eq!(message.to_byte(), *byte)).count()
         }
-        check::<ToMaster>();
-        check::<ToWorker>();
+        assert_eq!((decoded::<ToMaster>(), decoded::<ToWorker>()), (3, 5));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::slot::{Slot, SlotExit};
 use crate::sys::{self, Fork};
 use crate::worker::{Worker, WorkerCommand};
 use crate::worker_handle::{Drain, WorkerHandle};
-use crate::worker_set::{STOP_TIMEOUT, SlotId, WorkerExit, WorkerSet};
+use crate::worker_set::{STOP_TIMEOUT, SlotId, WorkerSet};
 
 /// How [`Master::run`] returns.
 pub(crate) enum Outcome {
@@ -166,9 +166,9 @@ impl<'a> Master<'a> {
 
     /// Exits are collected first and then handled, because handling one of them may stop all workers.
     fn reap_workers(&mut self) {
-        for WorkerExit { slot, exit } in self.workers.take_exited() {
+        for (slot_id, exit) in self.workers.take_exited() {
             self.delegate.on_event(MasterEvent::WorkerReaped { pid: exit.worker.pid });
-            self.handle_worker_exit(slot, &exit);
+            self.handle_worker_exit(slot_id, &exit);
         }
     }
 
@@ -196,7 +196,7 @@ impl<'a> Master<'a> {
                     return self.stop_now(status.code());
                 }
                 let log = if was_ready { messages::worker_lost } else { messages::worker_boot_failed };
-                log(pid, status, &messages::restart_in(slot.plan_restart(exit)));
+                log(pid, status, &messages::restart_in(slot.plan_restart(&exit.worker)));
             }
         }
     }
@@ -257,8 +257,8 @@ impl<'a> Master<'a> {
     }
 
     /// When `fire_timers` or `spawn_missing_workers` has something to do.
-    fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        self.workers.next_deadline(now).into_iter().chain(self.next_heartbeat).min()
+    fn next_deadline(&self) -> Option<Instant> {
+        self.workers.next_deadline().into_iter().chain(self.next_heartbeat).min()
     }
 
     fn reload(&mut self) {
@@ -389,8 +389,7 @@ impl<'a> Master<'a> {
 
     /// Waits for a signal, a message from a worker or the parent, or the next deadline.
     fn poll(&mut self) {
-        let now = Instant::now();
-        let timeout = self.next_deadline(now).map(|deadline| deadline.saturating_duration_since(now));
+        let timeout = self.next_deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let fds = [self.signals.as_fd()].into_iter().chain(self.workers.poll_fds());
         let fds = fds.chain(self.parent.as_ref().and_then(ChannelToMaster::poll_fd));

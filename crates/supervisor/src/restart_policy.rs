@@ -8,32 +8,10 @@ const MIN_UPTIME: Duration = Duration::from_secs(1);
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
-/// What the decision depends on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Exit {
-    /// How long the worker ran after it was ready. `None` if it never was.
-    pub(crate) uptime: Option<Duration>,
-    /// It had asked to be replaced.
-    pub(crate) recycle_requested: bool,
-    /// A replacement was running or starting already.
-    pub(crate) has_replacement: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Restart {
-    /// Restart now, and forget earlier failures.
-    Now,
-    /// Count a failure and wait for its backoff.
-    BackOff,
-}
-
-pub(crate) fn decide(exit: Exit) -> Restart {
-    match exit.uptime {
-        Some(uptime) if exit.has_replacement || exit.recycle_requested || uptime >= MIN_UPTIME => {
-            Restart::Now
-        }
-        _ => Restart::BackOff,
-    }
+/// Whether a worker that exited is restarted now, rather than after a backoff. `uptime` is how long it ran after it was ready, and
+/// `was_recycling` whether it had asked to be replaced.
+pub(crate) fn restarts_now(uptime: Option<Duration>, was_recycling: bool) -> bool {
+    uptime.is_some_and(|uptime| was_recycling || uptime >= MIN_UPTIME)
 }
 
 /// The delay before the next attempt, after `failures` earlier failures in a row.
@@ -46,19 +24,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_workers_that_ran_long_enough_or_were_to_be_replaced_restart_now() {
+    fn only_workers_that_ran_long_enough_or_were_to_be_recycled_restart_now() {
         let (never, short, long) = (None, Some(Duration::from_millis(999)), Some(MIN_UPTIME));
-        for (uptime, recycle_requested, has_replacement, expected) in [
-            (never, false, false, Restart::BackOff),
-            (never, true, false, Restart::BackOff),
-            (never, false, true, Restart::BackOff),
-            (short, false, false, Restart::BackOff),
-            (short, true, false, Restart::Now),
-            (short, false, true, Restart::Now),
-            (long, false, false, Restart::Now),
+        for (uptime, was_recycling, expected) in [
+            (never, false, false),
+            (never, true, false),
+            (short, false, false),
+            (short, true, true),
+            (long, false, true),
+            (long, true, true),
         ] {
-            let exit = Exit { uptime, recycle_requested, has_replacement };
-            assert_eq!(decide(exit), expected, "{exit:?}");
+            assert_eq!(restarts_now(uptime, was_recycling), expected, "{uptime:?} {was_recycling}");
         }
     }
 

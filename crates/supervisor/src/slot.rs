@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use crate::exit_status::ExitStatus;
-use crate::restart_policy::{self, Exit, Restart};
+use crate::restart_policy;
 use crate::worker_handle::WorkerHandle;
 
 pub(crate) type Generation = Vec<Slot>;
@@ -54,6 +54,10 @@ pub(crate) struct SlotExit {
 }
 
 impl SlotState {
+    fn empty() -> SlotState {
+        SlotState::Empty { retry_at: Instant::now() }
+    }
+
     fn of(worker: WorkerHandle) -> SlotState {
         if worker.is_running() {
             SlotState::Running { worker, replace_at: Instant::now() }
@@ -65,7 +69,7 @@ impl SlotState {
 
 impl Slot {
     pub(crate) fn empty() -> Slot {
-        Slot { state: SlotState::Empty { retry_at: Instant::now() }, failures: 0 }
+        Slot { state: SlotState::empty(), failures: 0 }
     }
 
     pub(crate) fn generation(size: usize) -> Generation {
@@ -89,52 +93,30 @@ impl Slot {
         workers_of!(self.state)
     }
 
-    fn workers_mut(&mut self) -> impl Iterator<Item = &mut WorkerHandle> {
+    pub(crate) fn workers_mut(&mut self) -> impl Iterator<Item = &mut WorkerHandle> {
         workers_of!(&mut self.state)
     }
 
-    /// Reads the messages of the slot's workers. Returns whether one of them requested a reload.
-    pub(crate) fn read_messages(&mut self) -> bool {
-        let mut reload_requested = false;
-        for worker in self.workers_mut() {
-            reload_requested |= worker.read_messages();
-        }
+    /// Follows a worker that has become ready. To be called after reading messages.
+    pub(crate) fn update(&mut self) {
         self.transition(|state| match state {
             SlotState::Starting(worker) => SlotState::of(worker),
             state => state,
         });
-        reload_requested
     }
 
-    pub(crate) fn enforce_timeouts(&mut self, now: Instant) {
-        self.workers_mut().for_each(|worker| worker.enforce_timeout(now));
-    }
-
-    /// Whether a process must be forked now: for an empty slot, or if `may_replace`, for a worker that is to be recycled.
-    pub(crate) fn needs_process(&self, now: Instant, may_replace: bool) -> bool {
+    /// When a process is to be forked here: for an empty slot or, if `may_replace`, for a worker that is to be recycled.
+    pub(crate) fn fork_at(&self, may_replace: bool) -> Option<Instant> {
         match &self.state {
-            SlotState::Empty { retry_at } => *retry_at <= now,
-            SlotState::Running { worker, replace_at } => {
-                may_replace && worker.recycle_requested && *replace_at <= now
+            SlotState::Empty { retry_at } => Some(*retry_at),
+            SlotState::Running { worker, replace_at } if worker.recycle_requested && may_replace => {
+                Some(*replace_at)
             }
-            SlotState::Starting(_) | SlotState::Replacing { .. } => false,
+            _ => None,
         }
     }
 
-    /// When `needs_process` or `enforce_timeouts` has something to do. A replacement that is due already waits for another
-    /// one to become ready, and has no deadline.
-    pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let fork = match &self.state {
-            SlotState::Empty { retry_at } => Some(*retry_at),
-            SlotState::Running { worker, replace_at } => {
-                Some(*replace_at).filter(|at| worker.recycle_requested && *at > now)
-            }
-            SlotState::Starting(_) | SlotState::Replacing { .. } => None,
-        };
-        self.workers().filter_map(WorkerHandle::deadline).chain(fork).min()
-    }
-
-    /// Adds the process that `needs_process` asked for.
+    /// Adds the process that `fork_at` asked for.
     pub(crate) fn add(&mut self, new: WorkerHandle) {
         self.transition(|state| match state {
             SlotState::Running { worker: old, .. } | SlotState::Replacing { old, .. } => {
@@ -169,8 +151,9 @@ impl Slot {
         };
         self.transition(|state| match state {
             SlotState::Empty { retry_at } => SlotState::Empty { retry_at },
-            SlotState::Starting(worker) => keep(worker, false)
-                .map_or_else(|| SlotState::Empty { retry_at: Instant::now() }, SlotState::Starting),
+            SlotState::Starting(worker) => {
+                keep(worker, false).map_or_else(SlotState::empty, SlotState::Starting)
+            }
             SlotState::Running { worker, replace_at } => match keep(worker, false) {
                 Some(worker) => SlotState::Running { worker, replace_at },
                 None => SlotState::Empty { retry_at: replace_at },
@@ -180,7 +163,7 @@ impl Slot {
                 match (old, new) {
                     (Some(old), Some(new)) => SlotState::Replacing { old, new },
                     (Some(worker), None) | (None, Some(worker)) => SlotState::of(worker),
-                    (None, None) => SlotState::Empty { retry_at: Instant::now() },
+                    (None, None) => SlotState::empty(),
                 }
             }
         });
@@ -188,16 +171,12 @@ impl Slot {
     }
 
     /// Decides when the slot's next process is forked after one has exited. Returns the delay.
-    pub(crate) fn plan_restart(&mut self, exit: &SlotExit) -> Duration {
-        let has_replacement = !matches!(self.state, SlotState::Empty { .. });
-        let (uptime, recycle_requested) = (exit.worker.uptime(), exit.worker.recycle_requested);
-        match restart_policy::decide(Exit { uptime, recycle_requested, has_replacement }) {
-            Restart::Now => {
-                self.failures = 0;
-                Duration::ZERO
-            }
-            Restart::BackOff => self.back_off(),
+    pub(crate) fn plan_restart(&mut self, exited: &WorkerHandle) -> Duration {
+        if !restart_policy::restarts_now(exited.uptime(), exited.recycle_requested) {
+            return self.back_off();
         }
+        self.failures = 0;
+        Duration::ZERO
     }
 
     /// Counts a failure. The next process is forked after a delay that grows with the failures in a row. Returns the delay.
@@ -213,8 +192,7 @@ impl Slot {
     }
 
     fn transition(&mut self, next: impl FnOnce(SlotState) -> SlotState) {
-        let placeholder = SlotState::Empty { retry_at: Instant::now() };
-        self.state = next(std::mem::replace(&mut self.state, placeholder));
+        self.state = next(std::mem::replace(&mut self.state, SlotState::empty()));
     }
 }
 
@@ -231,6 +209,17 @@ mod tests {
         to_master
     }
 
+    fn read_messages(slot: &mut Slot) {
+        for worker in slot.workers_mut() {
+            worker.read_messages();
+        }
+        slot.update();
+    }
+
+    fn forks(slot: &Slot, may_replace: bool) -> bool {
+        slot.fork_at(may_replace).is_some_and(|at| at <= Instant::now())
+    }
+
     fn pids(slot: &Slot) -> Vec<i32> {
         slot.workers().map(|worker| worker.pid.as_raw_pid()).collect()
     }
@@ -241,21 +230,21 @@ mod tests {
     #[test]
     fn a_worker_that_is_to_be_recycled_serves_until_its_replacement_is_ready() {
         let mut slot = Slot::empty();
-        assert!(slot.needs_process(Instant::now(), false));
+        assert!(forks(&slot, false));
         let old = worker(&mut slot, OLD);
-        slot.read_messages();
-        assert!(!slot.is_running() && !slot.needs_process(Instant::now(), true));
+        read_messages(&mut slot);
+        assert!(!slot.is_running() && !forks(&slot, true));
         old.send(ToMaster::Ready);
-        slot.read_messages();
-        assert!(slot.is_running() && !slot.needs_process(Instant::now(), true));
+        read_messages(&mut slot);
+        assert!(slot.is_running() && !forks(&slot, true));
         old.send(ToMaster::RequestRecycle);
-        slot.read_messages();
-        assert!(slot.needs_process(Instant::now(), true) && !slot.needs_process(Instant::now(), false));
+        read_messages(&mut slot);
+        assert!(forks(&slot, true) && !forks(&slot, false));
         let new = worker(&mut slot, NEW);
         assert!(slot.is_running() && slot.is_replacing() && slot.take_replaced().is_none());
         assert_eq!(pids(&slot), [OLD, NEW]);
         new.send(ToMaster::Ready);
-        slot.read_messages();
+        read_messages(&mut slot);
         let replaced = slot.take_replaced().map(|(old, new)| (old.pid.as_raw_pid(), new.pid.as_raw_pid()));
         assert_eq!((replaced, pids(&slot)), (Some((OLD, NEW)), vec![NEW]));
         assert!(slot.is_running() && !slot.is_replacing());
@@ -268,10 +257,9 @@ mod tests {
         let exits = slot.take_exited();
         assert_eq!((exits.len(), exits[0].status, pids(&slot)), (1, ExitStatus::Unknown, vec![]));
         let now = Instant::now();
-        let delay = slot.plan_restart(&exits[0]);
-        assert!(delay > Duration::ZERO && !slot.needs_process(now, true));
-        let deadline = slot.next_deadline(now).unwrap();
-        assert!(deadline >= now + delay && slot.needs_process(deadline, true));
+        let delay = slot.plan_restart(&exits[0].worker);
+        assert!(delay > Duration::ZERO);
+        assert!(slot.fork_at(false).is_some_and(|at| at >= now + delay));
     }
 
     #[test]
@@ -279,7 +267,7 @@ mod tests {
         let mut slot = Slot::empty();
         let old = worker(&mut slot, OLD);
         old.send(ToMaster::Ready);
-        slot.read_messages();
+        read_messages(&mut slot);
         let _new = worker(&mut slot, NEW);
         let exits: Vec<_> = slot.take_exited().iter().map(|exit| exit.was_replacement).collect();
         assert_eq!((exits, pids(&slot)), (vec![true, false], vec![]));

@@ -28,12 +28,6 @@ pub(crate) struct SlotId {
     pub(crate) number: usize,
 }
 
-/// A worker that has exited. `slot` is where it was, unless it was stopping.
-pub(crate) struct WorkerExit {
-    pub(crate) slot: Option<SlotId>,
-    pub(crate) exit: SlotExit,
-}
-
 impl WorkerSet {
     pub(crate) fn new(workers: usize) -> WorkerSet {
         WorkerSet { current: Slot::generation(workers), next: None, stopping: Vec::new() }
@@ -65,23 +59,20 @@ impl WorkerSet {
     /// Reads the messages of all workers. Returns whether one of them requested a reload.
     pub(crate) fn read_messages(&mut self) -> bool {
         let mut reload_requested = false;
-        for slot in self.slots_mut() {
-            reload_requested |= slot.read_messages();
-        }
-        for worker in &mut self.stopping {
+        for worker in self.workers_mut() {
             reload_requested |= worker.read_messages();
         }
+        self.slots_mut().for_each(Slot::update);
         reload_requested
     }
 
-    /// Removes and returns the workers that have exited.
-    pub(crate) fn take_exited(&mut self) -> Vec<WorkerExit> {
+    /// Removes and returns the workers that have exited, and the slot of each unless it was stopping.
+    pub(crate) fn take_exited(&mut self) -> Vec<(Option<SlotId>, SlotExit)> {
         let mut exits = Vec::new();
         for worker in std::mem::take(&mut self.stopping) {
             match worker.reap() {
                 Some(status) => {
-                    let exit = SlotExit { worker, status, was_replacement: false };
-                    exits.push(WorkerExit { slot: None, exit });
+                    exits.push((None, SlotExit { worker, status, was_replacement: false }));
                 }
                 None => self.stopping.push(worker),
             }
@@ -89,8 +80,8 @@ impl WorkerSet {
         let generations = [(false, Some(&mut self.current)), (true, self.next.as_mut())];
         for (is_next, generation) in generations {
             for (number, slot) in generation.into_iter().flatten().enumerate() {
-                let slot_id = Some(SlotId { is_next, number });
-                exits.extend(slot.take_exited().into_iter().map(|exit| WorkerExit { slot: slot_id, exit }));
+                let id = Some(SlotId { is_next, number });
+                exits.extend(slot.take_exited().into_iter().map(|exit| (id, exit)));
             }
         }
         exits
@@ -156,26 +147,31 @@ impl WorkerSet {
         self.stopping.iter_mut().for_each(|worker| worker.terminate(timeout));
     }
 
-    /// The next slot to fork a process for. Workers are replaced one at a time, and not while a new generation starts.
+    /// Workers are replaced one at a time, and not while a new generation starts.
+    fn may_replace(&self) -> bool {
+        self.next.is_none() && !self.current.iter().any(Slot::is_replacing)
+    }
+
+    /// The next slot to fork a process for.
     pub(crate) fn slot_to_fill(&self, now: Instant) -> Option<SlotId> {
-        let may_replace = self.next.is_none() && !self.current.iter().any(Slot::is_replacing);
+        let may_replace = self.may_replace();
+        let is_due = |slot: &Slot| slot.fork_at(may_replace).is_some_and(|at| at <= now);
         let find = |generation: &Generation, is_next| {
-            let number = generation.iter().position(|slot| slot.needs_process(now, may_replace))?;
-            Some(SlotId { is_next, number })
+            generation.iter().position(is_due).map(|number| SlotId { is_next, number })
         };
         find(&self.current, false).or_else(|| find(self.next.as_ref()?, true))
     }
 
     /// Aborts or kills workers that have not started or stopped in time.
     pub(crate) fn enforce_timeouts(&mut self, now: Instant) {
-        self.slots_mut().for_each(|slot| slot.enforce_timeouts(now));
-        self.stopping.iter_mut().for_each(|worker| worker.enforce_timeout(now));
+        self.workers_mut().for_each(|worker| worker.enforce_timeout(now));
     }
 
     /// When `slot_to_fill` or `enforce_timeouts` has something to do.
-    pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let slots = self.slots().filter_map(|slot| slot.next_deadline(now));
-        slots.chain(self.stopping.iter().filter_map(WorkerHandle::deadline)).min()
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let may_replace = self.may_replace();
+        let forks = self.slots().filter_map(|slot| slot.fork_at(may_replace));
+        forks.chain(self.workers().filter_map(WorkerHandle::deadline)).min()
     }
 
     /// The descriptors that become readable when a worker sends a message.
@@ -189,6 +185,11 @@ impl WorkerSet {
 
     fn slots_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
         self.current.iter_mut().chain(self.next.iter_mut().flatten())
+    }
+
+    fn workers_mut(&mut self) -> impl Iterator<Item = &mut WorkerHandle> {
+        let slots = self.current.iter_mut().chain(self.next.iter_mut().flatten());
+        slots.flat_map(Slot::workers_mut).chain(&mut self.stopping)
     }
 
     fn workers(&self) -> impl Iterator<Item = &WorkerHandle> {
