@@ -287,7 +287,7 @@ def test_sockets_and_logs_belong_to_the_workers(tmp_path):
     path, log, access = tmp_path / "socket", tmp_path / "log", tmp_path / "access"
     options = ("--user", "nobody", "--error-logfile", log, "--access-logfile", access)
     with Command(MLWS, "whoami", "--bind", f"unix:{path}", *options):
-        eventually(lambda: log.exists() and "serving" in log.read_text())
+        eventually(lambda: log.exists() and "Listening at: " in log.read_text())
         for file in (path, log, access):
             assert (file.stat().st_uid, file.stat().st_gid) == (nobody.pw_uid, nobody.pw_gid)
         assert stat.S_IMODE(path.stat().st_mode) == 0o777
@@ -493,7 +493,7 @@ serve("raw", bind="127.0.0.1:0")
 print(os.getpid(), file=open({str(record)!r}, "a"))
 """
     with Command(*CONTAINER[:-1], Path(MLWS).with_name("python"), "-c", program) as command:
-        command.log.wait_for("serving")
+        command.log.wait_for("Listening at: ")
         [init] = children(command.pid)
         os.kill(init, signal.SIGTERM)
         assert command.wait() == 0

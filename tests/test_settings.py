@@ -277,7 +277,9 @@ def test_a_reload_with_a_broken_file_leaves_all_as_it_is(folder):
         before = server.workers()
         write(folder, "gunicorn.conf.py", "workers = 'many'\n")
         server.process.send_signal(signal.SIGHUP)
-        server.log.wait_for("Reload failed, keeping the previous configuration: gunicorn.conf.py: invalid value 'many'")
+        server.log.wait_for(
+            "Reload failed, keeping the previous configuration: gunicorn.conf.py: invalid value 'many'"
+        )
         assert server.workers() == before
         write(folder, "gunicorn.conf.py", "workers = 1\n")
         server.process.send_signal(signal.SIGHUP)

@@ -107,7 +107,7 @@ def reloads(server, count=1):
     for _ in range(count):
         old, since = set(server.family_pids()), len(server.log.text)
         os.kill(server.pid, signal.SIGHUP)
-        server.log.wait_for(r"\] serving ", since)
+        server.log.wait_for(r"\] Listening at: ", since)
         eventually(
             lambda old=old: not (old - {server.pid}) & set(server.family_pids()), "the old workers to go"
         )
@@ -361,7 +361,7 @@ def test_a_daemon_hands_over_to_a_second_master(pages):
     second = None
     try:
         os.kill(first, signal.SIGUSR2)
-        eventually(lambda: log.read_text().count("] serving ") == 2, "both to serve")
+        eventually(lambda: log.read_text().count("] Listening at: ") == 2, "both to serve")
         second = int((pages.folder / "pid.2").read_text())
         os.kill(first, signal.SIGTERM)
         eventually(lambda: content(pidfile) == f"{second}\n", "the pidfile to be taken over")
