@@ -161,7 +161,7 @@ def winch_in_the_foreground(server):
     server.number(1)
     old = server.workers()
     server.kill(signal.SIGWINCH)
-    server.log.wait_for("SIGWINCH ignored|may finish what they run and go", deadline=PATIENCE)
+    server.log.wait_for("SIGWINCH ignored|Draining all workers", deadline=PATIENCE)
     if server.make == "mlws":
         eventually(lambda: gone(old[0]), "the worker to go")
     return {"the old one goes on": not gone(old[0])}

@@ -342,7 +342,7 @@ def test_an_abstract_notify_socket_is_heard_of_too(start):
 
 def test_a_service_manager_that_is_gone_harms_nobody(start, tmp_path):
     server = start("raw", env={"NOTIFY_SOCKET": str(tmp_path / "nobody")})
-    server.log.wait_for("service manager cannot be told")
+    server.log.wait_for("Failed to notify the service manager")
     assert server.get("/").status == 200
 
 
@@ -366,7 +366,7 @@ def test_a_socket_that_is_handed_over_replaces_bind(start):
         server = start("raw", "--bind", "127.0.0.1:1", command=activated(1), stdin=listening)
         port = listening.getsockname()[1]
     assert server.urls == [f"http://127.0.0.1:{port}"]
-    server.log.wait_for(f"has handed over the sockets, which replace --bind: http://127.0.0.1:{port}\n")
+    server.log.wait_for(f"Inherited sockets from the service manager, --bind is ignored: http://127.0.0.1:{port}\n")
     assert told(server, "inheritable") == []
     names, env = told(server, "variables")
     assert not any(name.startswith("LISTEN_") for name in names)

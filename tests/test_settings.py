@@ -294,7 +294,7 @@ def test_a_reload_moves_to_the_addresses_of_the_file(folder):
         assert old.exists()
         write(folder, "gunicorn.conf.py", f"bind = ['unix:{new}', '127.0.0.1:0']\n")
         server.process.send_signal(signal.SIGHUP)
-        told = server.log.wait_for("the addresses have changed: (.+)").group(1)
+        told = server.log.wait_for("Addresses changed: (.+)").group(1)
         assert set(told.split(", ")) == {server.urls[0], f"unix:{new}"}, "what stays keeps its port"
         server.log.wait_for("Reload complete")
         assert server.get("/").status == 200

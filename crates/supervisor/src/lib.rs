@@ -17,6 +17,7 @@
 //! | `control_channel` | the messages between a master and a worker |
 //! | `signal_queue`    | a queue of signals, fed by a self-pipe |
 //! | `exit_status`     | how a worker exited |
+//! | `upgrade`         | the other master of a binary upgrade |
 //! | `init`            | the init process of a container |
 //! | `detach`          | daemonizing |
 //! | `fork_hooks`      | forking with the embedding language's hooks around it |
@@ -43,6 +44,7 @@ mod settings;
 mod signal_queue;
 mod slot;
 mod sys;
+mod upgrade;
 mod worker;
 mod worker_handle;
 mod worker_set;

@@ -4,12 +4,12 @@
 //! its fork. A worker drops the master, and with it the master's channels to the other workers, by returning.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::Signal;
 
 use crate::action::{Action, Phase};
 use crate::control_channel::{ChannelToMaster, ToMaster, ToWorker, channel};
@@ -21,6 +21,7 @@ use crate::settings::Settings;
 use crate::signal_queue::{SignalPipe, SignalQueue, signal_name};
 use crate::slot::{Slot, SlotExit};
 use crate::sys::{self, Fork};
+use crate::upgrade::Upgrade;
 use crate::worker::{Worker, WorkerCommand};
 use crate::worker_handle::{Drain, WorkerHandle};
 use crate::worker_set::{STOP_TIMEOUT, SlotId, WorkerSet};
@@ -48,10 +49,7 @@ pub(crate) struct Master<'a> {
     /// The number of running workers that the delegate knows of.
     serving: usize,
     forks: u64,
-    /// The new master that this one has started, on USR2.
-    upgraded_to: Option<Pid>,
-    /// A pidfd, readable once the master that started this one has exited.
-    upgraded_from: Option<OwnedFd>,
+    upgrade: Upgrade,
     next_heartbeat: Option<Instant>,
 }
 
@@ -76,7 +74,7 @@ impl<'a> Master<'a> {
         };
         Ok(Master {
             workers: WorkerSet::new(settings.workers),
-            upgraded_from: settings.old_master.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
+            upgrade: Upgrade::new(settings.old_master),
             next_heartbeat: settings.heartbeat_interval.map(|interval| Instant::now() + interval),
             settings,
             delegate,
@@ -87,7 +85,6 @@ impl<'a> Master<'a> {
             ready_reported: false,
             serving: 0,
             forks: 0,
-            upgraded_to: None,
         })
     }
 
@@ -133,12 +130,16 @@ impl<'a> Master<'a> {
     }
 
     fn perform(&mut self, action: Action) {
+        let manages_masters = self.settings.manages_masters;
         match action {
             Action::ReopenLogs => {
                 self.delegate.on_event(MasterEvent::ReopenLogs);
                 self.workers.send(ToWorker::ReopenLogs);
             }
+            Action::IncreaseWorkers if manages_masters => self.workers.send(ToWorker::IncreaseWorkers),
+            Action::IncreaseWorkers if self.is_stopping() => {} // from the parent of a nested master
             Action::IncreaseWorkers => self.increase_workers(),
+            Action::DecreaseWorkers if manages_masters => self.workers.send(ToWorker::DecreaseWorkers),
             Action::DecreaseWorkers => self.decrease_workers(),
             Action::Reload => self.reload(),
             Action::Upgrade => self.spawn_upgrade(),
@@ -203,14 +204,12 @@ impl<'a> Master<'a> {
 
     /// Notices that the new master or the old master of a binary upgrade has exited.
     fn check_other_masters(&mut self) {
-        if let Some((pid, status)) = self.upgraded_to.and_then(|pid| Some((pid, ExitStatus::reap(pid)?))) {
+        if let Some((pid, status)) = self.upgrade.reap_new_master() {
             messages::new_master_exited(pid, status);
-            self.upgraded_to = None;
             self.delegate.on_event(MasterEvent::NewMasterExited);
         }
-        if self.upgraded_from.as_ref().is_some_and(is_readable) {
+        if self.upgrade.take_old_master_exit() {
             messages::old_master_exited();
-            self.upgraded_from = None;
             self.delegate.on_event(MasterEvent::OldMasterExited);
         }
     }
@@ -262,12 +261,12 @@ impl<'a> Master<'a> {
     }
 
     fn reload(&mut self) {
-        match self.phase {
-            Phase::Stopping { .. } => return,
-            // The generation that is starting may have loaded the code before it changed again.
-            _ if self.workers.next.is_some() => return self.reload_pending = true,
-            Phase::Starting => return self.reload_pending = true,
-            Phase::Serving => {}
+        // A generation that is starting may have loaded the code before it changed again.
+        let is_starting = self.phase == Phase::Starting || self.workers.next.is_some();
+        if self.is_stopping() {
+            return;
+        } else if is_starting {
+            return self.reload_pending = true;
         }
         match self.delegate.reload() {
             Ok(settings) => {
@@ -281,12 +280,6 @@ impl<'a> Master<'a> {
     }
 
     fn increase_workers(&mut self) {
-        if self.settings.manages_masters {
-            return self.workers.send(ToWorker::IncreaseWorkers);
-        }
-        if matches!(self.phase, Phase::Stopping { .. }) {
-            return;
-        }
         let generation = self.workers.newest();
         generation.push(Slot::empty());
         let to = generation.len();
@@ -296,9 +289,6 @@ impl<'a> Master<'a> {
 
     /// One worker always remains.
     fn decrease_workers(&mut self) {
-        if self.settings.manages_masters {
-            return self.workers.send(ToWorker::DecreaseWorkers);
-        }
         let generation = self.workers.newest();
         if generation.len() > 1 {
             let (last, to) = (generation.pop(), generation.len());
@@ -309,13 +299,13 @@ impl<'a> Master<'a> {
     }
 
     fn spawn_upgrade(&mut self) {
-        if let Some(pid) = self.upgraded_to {
+        if let Some(pid) = self.upgrade.new_master {
             return messages::upgrade_in_progress(pid);
         }
         match self.delegate.spawn_upgrade() {
             Ok(pid) => {
                 messages::new_master_started(pid);
-                self.upgraded_to = Some(pid);
+                self.upgrade.new_master = Some(pid);
             }
             Err(error) => messages::upgrade_failed(error),
         }
@@ -325,7 +315,7 @@ impl<'a> Master<'a> {
     /// group, and to the master. But a final drain is passed on to workers that were told to hand over.
     fn shut_down(&mut self, drain: Drain) {
         let timeout = self.settings.graceful_timeout;
-        if !matches!(self.phase, Phase::Stopping { .. }) {
+        if !self.is_stopping() {
             messages::shutting_down(timeout);
             self.enter_stopping(0);
         }
@@ -342,9 +332,13 @@ impl<'a> Master<'a> {
         self.workers.terminate_all(timeout);
     }
 
+    fn is_stopping(&self) -> bool {
+        matches!(self.phase, Phase::Stopping { .. })
+    }
+
     /// The exit code of an earlier stop is kept.
     fn enter_stopping(&mut self, code: i32) {
-        if !matches!(self.phase, Phase::Stopping { .. }) {
+        if !self.is_stopping() {
             self.delegate.on_event(MasterEvent::Stopping);
             self.phase = Phase::Stopping { code };
         }
@@ -393,21 +387,15 @@ impl<'a> Master<'a> {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let fds = [self.signals.as_fd()].into_iter().chain(self.workers.poll_fds());
         let fds = fds.chain(self.parent.as_ref().and_then(ChannelToMaster::poll_fd));
-        let fds = fds.chain(self.upgraded_from.as_ref().map(AsFd::as_fd));
+        let fds = fds.chain(self.upgrade.poll_fd());
         let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         let mut polled = Ok(0);
         self.delegate.while_idle(&mut || polled = poll(&mut fds, timeout.as_ref()));
-        match polled {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => {
-                messages::master_poll_failed(error);
-                std::thread::sleep(Duration::from_millis(100));
-            }
+        if let Err(error) = polled
+            && error != Errno::INTR
+        {
+            messages::master_poll_failed(error);
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
-}
-
-fn is_readable(descriptor: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(descriptor, PollFlags::IN)];
-    matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1))
 }

@@ -13,7 +13,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdout};
 pub(super) fn leave_terminal(py: Python<'_>, streams: Streams) {
     crate::serving::flush_python(py);
     if let Err(error) = to_null(streams) {
-        log::warn!("the terminal is kept: {error}");
+        log::warn!("Failed to leave the terminal: {error}");
     }
 }
 

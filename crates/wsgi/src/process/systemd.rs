@@ -118,7 +118,7 @@ impl Systemd {
         if let Some(socket) = &self.notify
             && let Err(error) = send(socket, what)
         {
-            log::warn!("the service manager cannot be told {}: {error}", what.replace('\n', " "));
+            log::warn!("Failed to notify the service manager of {}: {error}", what.replace('\n', " "));
         }
     }
 }

@@ -75,7 +75,7 @@ impl Sockets {
         let sockets = Self::bind_all(addresses, flags, identity)?;
         if handed_over.is_some() {
             let urls = sockets.urls();
-            log::info!("the service manager has handed over the sockets, which replace --bind: {urls}");
+            log::info!("Inherited sockets from the service manager, --bind is ignored: {urls}");
         }
         Ok(sockets)
     }
@@ -101,7 +101,9 @@ impl Sockets {
     fn add(&mut self, listener: Listener) {
         match listener.file() {
             Ok(file) => self.files.extend(file),
-            Err(error) => log::warn!("{} will not be removed at the end: {error}", listener.url()),
+            Err(error) => {
+                log::warn!("Socket file of {} will not be removed at exit: {error}", listener.url());
+            }
         }
         self.listeners.push(listener);
     }
@@ -138,7 +140,7 @@ impl Sockets {
             }
         }
         *self = new;
-        log::info!("the addresses have changed: {}", self.urls());
+        log::info!("Addresses changed: {}", self.urls());
         Ok(())
     }
 
@@ -172,7 +174,7 @@ impl Sockets {
     pub(crate) fn remove_files(&self) {
         for file in &self.files {
             if let Err(error) = file.remove() {
-                log::warn!("cannot remove the socket file {}: {error}", file.path().display());
+                log::warn!("Failed to remove the socket file {}: {error}", file.path().display());
             }
         }
     }
