@@ -172,7 +172,7 @@ def test_a_hangup_loads_the_project_again(project):
 )
 def test_an_address_is_written_as_for_runserver(project, address, url):
     with manage(project, address) as server:
-        server.log.wait_for(f"on ({url})")
+        server.log.wait_for(f"Listening at: ({url})")
 
 
 def test_unless_told_it_listens_where_runserver_does(project):

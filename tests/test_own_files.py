@@ -111,7 +111,7 @@ def test_a_stale_socket_is_replaced_and_nothing_else_is_left(path):
     with serving(path) as server:
         assert path.stat().st_ino != before
         assert os.listdir(path.parent) == [path.name]
-        assert f"on unix:{path} (" in server.log.text
+        assert f"Listening at: unix:{path} (" in server.log.text
     assert os.listdir(path.parent) == []
 
 

@@ -26,11 +26,9 @@ use crate::worker::{Worker, WorkerCommand};
 use crate::worker_handle::{Drain, WorkerHandle};
 use crate::worker_set::{STOP_TIMEOUT, SlotId, WorkerSet};
 
-/// How [`Master::run`] returns.
+/// How [`Master::run`] returns: in the master, with its exit code, or in a worker that was just forked.
 pub(crate) enum Outcome {
-    /// In the master: all workers are gone. This is the exit code.
     Stopped(i32),
-    /// In a worker that was just forked.
     Forked(Worker),
 }
 
@@ -120,6 +118,7 @@ impl<'a> Master<'a> {
             return;
         }
         messages::handling_signal(&signal_name(signal.as_raw()));
+        self.read_worker_messages(); // a worker that was ready before the signal drains, and is not terminated
         self.perform(action);
     }
 
