@@ -366,7 +366,9 @@ def test_a_socket_that_is_handed_over_replaces_bind(start):
         server = start("raw", "--bind", "127.0.0.1:1", command=activated(1), stdin=listening)
         port = listening.getsockname()[1]
     assert server.urls == [f"http://127.0.0.1:{port}"]
-    server.log.wait_for(f"Inherited sockets from the service manager, --bind is ignored: http://127.0.0.1:{port}\n")
+    server.log.wait_for(
+        f"Inherited sockets from the service manager, --bind is ignored: http://127.0.0.1:{port}\n"
+    )
     assert told(server, "inheritable") == []
     names, env = told(server, "variables")
     assert not any(name.startswith("LISTEN_") for name in names)
