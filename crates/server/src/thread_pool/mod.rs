@@ -23,9 +23,9 @@
 //! - [`App`] methods are not called, except `detached` (around the wait) and `attached`; the access log is written by the thread that
 //!   ran the request. With `Concurrency::Fork` the process has one thread, so `start_child`, and with it the brackets of the fork,
 //!   may run here.
-//! - The only objects of the application that are dropped here are the byte strings of response bodies, which run no code. (`PyO3`
-//!   defers the decrement of a reference that is dropped without the GIL until some thread attaches.) `Request::kept` and completion
-//!   callbacks are dropped by the thread that ran the request.
+//! - The only objects of the application that are dropped here are the byte strings of response bodies, which run no code (except for a
+//!   subclass of `bytes` with `__del__`). `PyO3` defers the decrement of a reference that is dropped without the GIL until some thread
+//!   attaches. `Request::kept` and completion callbacks are dropped by the thread that ran the request.
 
 mod held_loop;
 mod monitor;
