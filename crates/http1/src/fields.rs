@@ -4,16 +4,13 @@
 //! The one thing to know: where two fields disagree, or one could be read in two ways, the request is refused.
 //! A server that guesses is one that a proxy in front of it can be made to disagree with.
 
-use std::mem::MaybeUninit;
+use memchr::memchr_iter;
 
 use crate::error::Error;
-use crate::grammar::{decimal, list};
+use crate::grammar::{decimal, is_text, is_token_byte, list, trim_end, trim_start};
 use crate::head::{Field, Head, Length, Span, Version};
 use crate::limits::{Limits, Tolerance};
 use crate::target::{RequestLine, is_host};
-
-/// How many fields fit on the stack; above the default limit, so that the heap is for unusual limits alone.
-const ON_STACK: usize = 100;
 
 /// Reads the fields of a complete head into `head`. `input` ends with the head's blank line.
 pub(crate) fn read(input: &[u8], line: &RequestLine, limits: &Limits, head: &mut Head) -> Result<(), Error> {
@@ -23,12 +20,11 @@ pub(crate) fn read(input: &[u8], line: &RequestLine, limits: &Limits, head: &mut
     head.query = line.query;
     head.version = line.version;
     head.len = input.len();
-    head.fields.clear();
-    let mut found = if limits.fields <= ON_STACK {
-        tokenize(input, line, limits.tolerance, &mut [const { MaybeUninit::uninit() }; ON_STACK], head)?
-    } else {
-        tokenize(input, line, limits.tolerance, &mut vec![MaybeUninit::uninit(); limits.fields], head)?
-    };
+    split_lines(input, line.end, &mut head.fields)?;
+    let mut found = Found::default();
+    for field in &head.fields {
+        found.note(input, field, head.version, limits.tolerance)?;
+    }
     head.host = line.authority.or(found.host);
     if (head.version, limits.tolerance, found.host) == (Version::Http11, Tolerance::Strict, None) {
         return Err(Error::HostMissing);
@@ -43,41 +39,31 @@ pub(crate) fn read(input: &[u8], line: &RequestLine, limits: &Limits, head: &mut
     Ok(())
 }
 
-/// httparse knows names and values; lines, their ends and the request line were checked before.
-fn tokenize<'a>(
-    input: &'a [u8],
-    line: &RequestLine,
-    tolerance: Tolerance,
-    scratch: &mut [MaybeUninit<httparse::Header<'a>>],
-    head: &mut Head,
-) -> Result<Found, Error> {
-    let start = line.method.start as usize;
-    let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(&input[start..], scratch) {
-        Ok(httparse::Status::Complete(length)) if start + length == input.len() => {}
-        Err(httparse::Error::HeaderValue) => return Err(Error::FieldValue),
-        Err(httparse::Error::TooManyHeaders) => return Err(Error::TooManyFields),
-        _ => return Err(Error::FieldName),
-    }
-    let span = |part: &[u8]| {
-        let start = part.as_ptr().addr() - input.as_ptr().addr();
-        Span::new(start, start + part.len())
-    };
-    let mut found = Found::default();
-    for header in &*request.headers {
-        let field = Field { name: span(header.name.as_bytes()), value: span(header.value) };
-        head.fields.push(field);
-        // `chunked` followed by a tab is legal, and a known disguise for readers that do not trim it.
-        let is_padded = input.get(field.value.end as usize) != Some(&b'\r');
-        if is_padded
-            && tolerance == Tolerance::Strict
-            && header.name.eq_ignore_ascii_case("transfer-encoding")
-        {
-            return Err(Error::TransferCoding);
+/// Splits the field lines, which start at `first` and end with the blank line, and checks their grammar (RFC 9112,
+/// section 5). Each ends with CRLF: [`Scan`](crate::scan::Scan) has checked that.
+fn split_lines(input: &[u8], first: usize, fields: &mut Vec<Field>) -> Result<(), Error> {
+    fields.clear();
+    let mut start = first;
+    let lines = &input[first..input.len() - b"\r\n".len()];
+    for feed in memchr_iter(b'\n', lines).map(|at| first + at) {
+        let end = feed - 1;
+        let line = &input[start..end];
+        let colon = line.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(0);
+        if colon == 0 || line[colon] != b':' {
+            return Err(Error::FieldName);
         }
-        found.note(header.name, header.value, field.value, head.version, tolerance)?;
+        let value = trim_start(&line[colon + 1..]);
+        if !is_text(value) {
+            return Err(Error::FieldValue);
+        }
+        let value_start = end - value.len();
+        fields.push(Field {
+            name: Span::new(start, start + colon),
+            value: Span::new(value_start, value_start + trim_end(value).len()),
+        });
+        start = feed + 1;
     }
-    Ok(found)
+    Ok(())
 }
 
 /// What the fields read so far have said.
@@ -96,39 +82,43 @@ struct Found {
 impl Found {
     fn note(
         &mut self,
-        name: &str,
-        value: &[u8],
-        span: Span,
+        input: &[u8],
+        field: &Field,
         version: Version,
         tolerance: Tolerance,
     ) -> Result<(), Error> {
+        let (name, value) = (field.name.of(input), field.value.of(input));
         match name.len() {
-            4 if name.eq_ignore_ascii_case("host") => {
-                once(&mut self.host, span, Error::HostRepeated)?;
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                once(&mut self.host, field.value, Error::HostRepeated)?;
                 if !is_host(value) {
                     return Err(Error::Host);
                 }
             }
-            6 if name.eq_ignore_ascii_case("expect") && version == Version::Http11 => {
+            6 if name.eq_ignore_ascii_case(b"expect") && version == Version::Http11 => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Error::Expectation);
                 }
                 self.expects = true;
             }
-            10 if name.eq_ignore_ascii_case("connection") => {
+            10 if name.eq_ignore_ascii_case(b"connection") => {
                 for option in list(value) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            12 if name.eq_ignore_ascii_case("content-type") => {
+            12 if name.eq_ignore_ascii_case(b"content-type") => {
                 once(&mut self.content_type, (), Error::ContentTypeRepeated)?;
             }
-            14 if name.eq_ignore_ascii_case("content-length") => {
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = decimal(value).ok_or(Error::ContentLength)?;
                 once(&mut self.content_length, length, Error::ContentLengthRepeated)?;
             }
-            17 if name.eq_ignore_ascii_case("transfer-encoding") => match tolerance {
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => match tolerance {
+                // `chunked` followed by white space is legal, and hides it from parsers that do not trim it.
+                Tolerance::Strict if input.get(field.value.end as usize) != Some(&b'\r') => {
+                    return Err(Error::TransferCoding);
+                }
                 Tolerance::Strict => {
                     let is_chunked = value.eq_ignore_ascii_case(b"chunked");
                     let chunked = is_chunked.then_some(()).ok_or(Error::TransferCoding);

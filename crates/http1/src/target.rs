@@ -9,7 +9,7 @@ use std::ops::Range;
 use memchr::{memchr, memrchr};
 
 use crate::error::Error;
-use crate::grammar::decimal;
+use crate::grammar::{all, decimal};
 use crate::head::{Span, Version};
 use crate::limits::Tolerance;
 
@@ -23,6 +23,8 @@ pub(crate) struct RequestLine {
     /// The host and port that the target names, if it does.
     pub(crate) authority: Option<Span>,
     pub(crate) version: Version,
+    /// Index of the byte after its CRLF.
+    pub(crate) end: usize,
 }
 
 impl RequestLine {
@@ -38,7 +40,7 @@ impl RequestLine {
         if (method, target) == (b"PRI", b"*") {
             return Err(Error::Version); // the preface of HTTP/2
         }
-        if !target.iter().all(|&byte| byte.is_ascii_graphic() && byte != b'#') {
+        if !all(target, |byte| byte.is_ascii_graphic() && byte != b'#') {
             return Err(Error::Target);
         }
         let (authority, path) = match target {
@@ -71,6 +73,7 @@ impl RequestLine {
             query: Span::new(question.map_or(end, |at| at + 1), end),
             authority,
             version,
+            end: line.end + b"\r\n".len(),
         })
     }
 }
