@@ -2,7 +2,7 @@
 //!
 //! The one thing to know: the same input always gives the same ones.
 
-use mlws_http1::{Limits, Tolerance};
+use mlws_http1::{Limits, ParserMode};
 
 /// A source of numbers that begins with a hash of the input (FNV-1a, then xorshift).
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Dice {
 
     /// The default limits, the same for clients of gunicorn, and small ones.
     pub fn limits(&mut self) -> [Limits; 3] {
-        let gunicorn = Limits { tolerance: Tolerance::Gunicorn, ..Limits::default() };
+        let gunicorn = Limits { mode: ParserMode::Gunicorn, ..Limits::default() };
         [Limits::default(), gunicorn, self.small_limits()]
     }
 
@@ -48,7 +48,7 @@ impl Dice {
             body: self.up_to(30) as u64,
             chunk_extensions: self.up_to(12),
             trailers: self.up_to(24),
-            tolerance: [Tolerance::Strict, Tolerance::Gunicorn][self.up_to(1)],
+            mode: [ParserMode::Strict, ParserMode::Gunicorn][self.up_to(1)],
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The one thing to know: next to the machine's checks, an accepted head is held against what the RFCs say of its
 //! bytes, in the plainest words there are (RFC 9112, sections 2 to 5).
 
-use mlws_http1::{Length, Limits, Tolerance, Version};
+use mlws_http1::{Length, Limits, ParserMode, Version};
 
 use crate::dice::Dice;
 use crate::reading::{End, Message, Reading, read};
@@ -22,7 +22,7 @@ pub fn check(bytes: &[u8]) {
         assert_eq!(read(&limits, dice.cut(bytes)), whole, "cut it is another");
         spoiled::check(&limits, bytes, &whole);
         if let Some(message) = whole.messages.first() {
-            check_accepted(bytes, message, limits.tolerance);
+            check_accepted(bytes, message, limits.mode);
             check_rewritten(&limits, &whole);
             assert_eq!(read(&limits, [&bytes[..bytes.len() - 1]]).end, End::Incomplete);
         }
@@ -39,7 +39,7 @@ fn check_rewritten(limits: &Limits, whole: &Reading) {
     assert_eq!(again.messages, whole.messages, "written again it is another");
 }
 
-fn check_accepted(bytes: &[u8], message: &Message, tolerance: Tolerance) {
+fn check_accepted(bytes: &[u8], message: &Message, mode: ParserMode) {
     let head = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let text: String = head.iter().map(|&byte| char::from(byte)).collect();
     let mut lines = text.strip_suffix("\r\n\r\n").expect("a blank line").split("\r\n");
@@ -57,19 +57,19 @@ fn check_accepted(bytes: &[u8], message: &Message, tolerance: Tolerance) {
         assert_eq!(&value.chars().map(|byte| byte as u8).collect::<Vec<u8>>(), our_value);
     }
     assert!(message.method.chars().all(is_token));
-    match tolerance {
-        Tolerance::Strict => assert_ne!(message.method, "CONNECT"),
-        Tolerance::Gunicorn => {
+    match mode {
+        ParserMode::Strict => assert_ne!(message.method, "CONNECT"),
+        ParserMode::Gunicorn => {
             assert!((3..=20).contains(&message.method.len()), "{}", message.method);
             assert!(!message.method.contains(|byte: char| byte.is_ascii_lowercase() || byte == '#'));
         }
     }
     assert!(message.target.chars().all(|byte| byte.is_ascii_graphic() && byte != '#'));
     let fields = Fields(fields);
-    check_framing(&fields, message, tolerance);
+    check_framing(&fields, message, mode);
     check_connection(&fields, message);
     let hosts = fields.all("host").len();
-    let needs_none = (message.version, tolerance) != (Version::Http11, Tolerance::Strict);
+    let needs_none = (message.version, mode) != (Version::Http11, ParserMode::Strict);
     assert!(hosts == 1 || (hosts == 0 && needs_none));
 }
 
@@ -89,7 +89,7 @@ impl Fields {
 }
 
 /// Section 6.3, and our own strictness: no field that frames is there twice, but for the codings that gunicorn takes.
-fn check_framing(fields: &Fields, message: &Message, tolerance: Tolerance) {
+fn check_framing(fields: &Fields, message: &Message, mode: ParserMode) {
     match (&fields.all("transfer-encoding")[..], &fields.all("content-length")[..]) {
         ([], []) => assert_eq!(message.length, Length::Known(0)),
         ([], [length]) => {
@@ -106,7 +106,7 @@ fn check_framing(fields: &Fields, message: &Message, tolerance: Tolerance) {
                 members.is_empty() || !message.keep_alive,
                 "what was framed twice may be read in two ways"
             );
-            assert!(tolerance == Tolerance::Gunicorn || (members.is_empty() && codings.len() == 1));
+            assert!(mode == ParserMode::Gunicorn || (members.is_empty() && codings.len() == 1));
         }
         (codings, lengths) => panic!("{codings:?} and {lengths:?} were accepted"),
     }

@@ -19,8 +19,8 @@ pub fn check(bytes: &[u8]) {
 
 /// Every prefix gives nothing yet, or what the whole gives.
 fn check_header(bytes: &[u8], versions: ProxyVersions) {
-    let whole = ProxyHeader::read(bytes, versions);
-    let prefixes = (0..=bytes.len()).map(|end| ProxyHeader::read(&bytes[..end], versions));
+    let whole = ProxyHeader::parse(bytes, versions);
+    let prefixes = (0..=bytes.len()).map(|end| ProxyHeader::parse(&bytes[..end], versions));
     let first = prefixes.enumerate().find(|(_, found)| *found != Ok(None));
     let Some((end, found)) = first else {
         assert!(whole == Ok(None) && bytes.len() < 4096, "nothing is waited for without end");
@@ -45,7 +45,7 @@ fn check_rewritten(header: ProxyHeader) {
         let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
         let (from, to) = (source.ip(), destination.ip());
         let line = format!("PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port());
-        assert_eq!(ProxyHeader::read(line.as_bytes(), ProxyVersions::One), Ok(Some((header, line.len()))));
+        assert_eq!(ProxyHeader::parse(line.as_bytes(), ProxyVersions::One), Ok(Some((header, line.len()))));
     }
 }
 
@@ -53,7 +53,7 @@ fn check_rewritten(header: ProxyHeader) {
 fn check_field(bytes: &[u8], field: ForwardedField) {
     let is_proxy = |address: IpAddr| address.is_loopback();
     let read = |value: &[u8]| {
-        let said = Forwarded::read(&[(field, value)], is_proxy).ok()?;
+        let said = Forwarded::parse(&[(field, value)], is_proxy).ok()?;
         Some((said.client, said.https, said.host.map(std::borrow::Cow::into_owned), said.port))
     };
     if let Some((_, _, Some(host), _)) = read(bytes) {
@@ -77,7 +77,7 @@ fn check_field(bytes: &[u8], field: ForwardedField) {
         "a client has changed what its proxy said"
     );
     if field == ForwardedField::Prefix {
-        let said = Forwarded::read(&[(field, bytes)], is_proxy);
+        let said = Forwarded::parse(&[(field, bytes)], is_proxy);
         let prefix = said.ok().and_then(|said| said.prefix).unwrap_or_default();
         assert!(
             prefix.is_empty()

@@ -13,7 +13,7 @@
 //! x               the app fails here
 //! ```
 
-use mlws_http1::{Asked, Finished, ResponseError, ResponseHead, Version};
+use mlws_http1::{EncodedHead, RequestInfo, ResponseError, ResponseHead, Version};
 
 use crate::client;
 
@@ -71,7 +71,7 @@ pub fn play(script: &[u8]) -> Vec<Exchange> {
 
 fn answer(steps: &[&[u8]]) -> Exchange {
     let asks = |flag: u8| matches!(steps[0], [b'?', flags @ ..] if flags.contains(&flag));
-    let asked = Asked {
+    let asked = RequestInfo {
         is_head: asks(b'H'),
         version: if asks(b'0') { Version::Http10 } else { Version::Http11 },
         keep_alive: !asks(b'c'),
@@ -82,7 +82,7 @@ fn answer(steps: &[&[u8]]) -> Exchange {
 }
 
 /// What comes of the steps; an error where the app has to be answered for.
-fn app(asked: Asked, steps: &[&[u8]]) -> Result<Exchange, ResponseError> {
+fn app(asked: RequestInfo, steps: &[&[u8]]) -> Result<Exchange, ResponseError> {
     let status_line = steps.iter().find_map(|step| step.strip_prefix(b"!")).unwrap_or(b"200 OK");
     let (status, reason) = split(status_line, b' ');
     let status = number(status).and_then(|status| status.try_into().ok()).unwrap_or(u16::MAX);
@@ -112,16 +112,16 @@ fn app(asked: Asked, steps: &[&[u8]]) -> Result<Exchange, ResponseError> {
 }
 
 /// Writes the pieces as a server does, and notes what a client has to find.
-fn send(finished: Finished, pieces: &[Vec<u8>], fails: bool) -> Exchange {
-    let Finished { bytes: mut wire, mut framing, keep_alive } = finished;
+fn send(finished: EncodedHead, pieces: &[Vec<u8>], fails: bool) -> Exchange {
+    let EncodedHead { bytes: mut wire, mut framing, keep_alive } = finished;
     assert!(!framing.ends_by_close() || !keep_alive);
     let most = if framing.wants_body() { framing.remaining().unwrap_or(u64::MAX) } else { 0 };
     let mut body = pieces.concat();
     body.truncate(usize::try_from(most).unwrap_or(usize::MAX));
     for bytes in pieces {
-        let piece = framing.piece(bytes.len());
+        let piece = framing.encode(bytes.len());
         wire.extend_from_slice(&piece.prefix);
-        wire.extend_from_slice(&bytes[..piece.take]);
+        wire.extend_from_slice(&bytes[..piece.len]);
         wire.extend_from_slice(piece.suffix);
     }
     let end = if fails { None } else { framing.end().ok() };

@@ -2,7 +2,7 @@
 //!
 //! The one thing to know: a target is cut into parts and nothing else, so put together they are the target again.
 
-use mlws_http1::{Limits, Tolerance, percent_decode};
+use mlws_http1::{Limits, ParserMode, percent_decode};
 
 use crate::reading::{Message, read};
 
@@ -12,12 +12,12 @@ pub fn check(bytes: &[u8]) {
     if bytes.iter().any(|byte| b"\r\n".contains(byte)) {
         return; // that would be several lines, which the machine is for
     }
-    for tolerance in [Tolerance::Strict, Tolerance::Gunicorn] {
-        let limits = Limits { tolerance, ..Limits::default() };
+    for mode in [ParserMode::Strict, ParserMode::Gunicorn] {
+        let limits = Limits { mode, ..Limits::default() };
         for method in ["GET", "OPTIONS", "CONNECT"] {
             let wire = [method.as_bytes(), b" ", bytes, b" HTTP/1.1\r\nHost: host\r\n\r\n"].concat();
             if let Some(message) = accepted(&limits, &wire) {
-                check_target(bytes, &message, tolerance);
+                check_target(bytes, &message, mode);
             }
         }
         let wire = [b"GET / HTTP/1.1\r\nHost:", bytes, b"\r\n\r\n"].concat();
@@ -31,12 +31,12 @@ fn accepted(limits: &Limits, wire: &[u8]) -> Option<Message> {
     read(limits, [wire]).messages.into_iter().next()
 }
 
-fn check_target(bytes: &[u8], message: &Message, tolerance: Tolerance) {
+fn check_target(bytes: &[u8], message: &Message, mode: ParserMode) {
     assert_eq!(message.target.as_bytes(), bytes);
     assert!(bytes.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#'));
     let host = message.host.as_deref().expect("there is a Host field");
     if message.method == "CONNECT" {
-        assert_eq!((tolerance, host, &message.path[..]), (Tolerance::Gunicorn, bytes, bytes));
+        assert_eq!((mode, host, &message.path[..]), (ParserMode::Gunicorn, bytes, bytes));
         return check_host(host, bytes);
     }
     assert!(!message.path.contains(&b'?'));
@@ -52,7 +52,7 @@ fn check_target(bytes: &[u8], message: &Message, tolerance: Tolerance) {
             let before = String::from_utf8_lossy(before).to_lowercase();
             let (scheme, userinfo) = before.split_once("//").expect("a scheme");
             assert!(["http:", "https:"].contains(&scheme));
-            assert!(userinfo.is_empty() || (tolerance == Tolerance::Gunicorn && userinfo.ends_with('@')));
+            assert!(userinfo.is_empty() || (mode == ParserMode::Gunicorn && userinfo.ends_with('@')));
             assert!(!userinfo.contains(['/', '?', '[', ']']));
         }
     }
