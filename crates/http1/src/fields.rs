@@ -7,7 +7,7 @@
 use memchr::memchr_iter;
 
 use crate::error::Error;
-use crate::grammar::{decimal, is_text, is_token_byte, list, trim};
+use crate::grammar::{decimal, is_text, is_token_byte, list, trim_end, trim_start};
 use crate::head::{Field, Head, Length, Span, Version};
 use crate::limits::{Limits, ParserMode};
 use crate::request_line::RequestLine;
@@ -59,15 +59,14 @@ fn split_lines(input: &[u8], start: usize, fields: &mut Vec<Field>) -> Result<()
         if colon == 0 || line[colon] != b':' {
             return Err(Error::FieldName);
         }
-        let value = &line[colon + 1..];
+        let value = trim_start(&line[colon + 1..]);
         if !is_text(value) {
             return Err(Error::FieldValue);
         }
-        let padding = value.iter().position(|byte| !b" \t".contains(byte)).unwrap_or(value.len());
-        let value_start = line_start + colon + 1 + padding;
+        let value_start = line_end - value.len();
         fields.push(Field {
             name: Span::new(line_start, line_start + colon),
-            value: Span::new(value_start, value_start + trim(&value[padding..]).len()),
+            value: Span::new(value_start, value_start + trim_end(value).len()),
         });
         line_start = line_end + b"\r\n".len();
     }
