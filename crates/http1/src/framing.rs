@@ -9,10 +9,10 @@ use std::ops::Deref;
 
 /// Frames one response body chunk by chunk.
 #[derive(Debug)]
-pub struct Framing(Kind);
+pub struct Framing(pub(crate) Kind);
 
 #[derive(Debug)]
-enum Kind {
+pub(crate) enum Kind {
     /// All data is discarded: responses to HEAD, 204 and 304.
     NoBody,
     /// The remaining bytes of the Content-Length.
@@ -35,7 +35,7 @@ pub struct EncodedChunk {
 }
 
 /// Empty or the size line of a chunk. Stored inline.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Prefix {
     bytes: [u8; 18],
     start: u8,
@@ -82,35 +82,22 @@ impl fmt::Display for IncompleteBody {
 impl std::error::Error for IncompleteBody {}
 
 impl Framing {
-    pub(crate) fn no_body() -> Self {
-        Framing(Kind::NoBody)
-    }
-
-    pub(crate) fn length(length: u64) -> Self {
-        Framing(Kind::Length(length))
-    }
-
-    pub(crate) fn chunked() -> Self {
-        Framing(Kind::Chunked)
-    }
-
-    pub(crate) fn close() -> Self {
-        Framing(Kind::Close)
-    }
-
     /// Frames the next `len` bytes of the body. Writes nothing for 0 bytes, because an empty chunk would end a chunked
     /// body.
     pub fn encode(&mut self, len: usize) -> EncodedChunk {
-        match &mut self.0 {
-            Kind::Chunked if len > 0 => EncodedChunk { prefix: Prefix::chunk(len), len, suffix: b"\r\n" },
-            Kind::Chunked | Kind::Close => EncodedChunk { prefix: Prefix::empty(), len, suffix: b"" },
+        let len = match &mut self.0 {
+            Kind::Chunked if len > 0 => {
+                return EncodedChunk { prefix: Prefix::chunk(len), len, suffix: b"\r\n" };
+            }
+            Kind::Chunked | Kind::Close => len,
             Kind::Length(remaining) => {
                 let len = len.min(usize::try_from(*remaining).unwrap_or(usize::MAX));
                 *remaining -= len as u64;
-                EncodedChunk { prefix: Prefix::empty(), len, suffix: b"" }
+                len
             }
-            Kind::NoBody => EncodedChunk { prefix: Prefix::empty(), len: 0, suffix: b"" },
-        }
+            Kind::NoBody => 0,
+        };
+        EncodedChunk { prefix: Prefix::empty(), len, suffix: b"" }
     }
 
     /// Returns what to write after the last chunk.
@@ -156,7 +143,7 @@ mod tests {
 
     #[test]
     fn chunks_start_with_their_size_and_empty_ones_are_skipped() {
-        let mut framing = Framing::chunked();
+        let mut framing = Framing(Kind::Chunked);
         assert_eq!(encode(&mut framing, b"hello"), b"5\r\nhello\r\n");
         assert_eq!(encode(&mut framing, b""), b"");
         assert_eq!(encode(&mut framing, &[b'a'; 0x1a0])[..7], *b"1a0\r\naa");
@@ -167,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_body_is_truncated_to_its_content_length() {
-        let mut framing = Framing::length(8);
+        let mut framing = Framing(Kind::Length(8));
         assert_eq!(encode(&mut framing, b"hello"), b"hello");
         assert_eq!(framing.remaining(), Some(3));
         assert_eq!(framing.end(), Err(IncompleteBody { missing: 3 }));
@@ -178,7 +165,7 @@ mod tests {
 
     #[test]
     fn all_data_is_discarded_if_the_response_has_no_body() {
-        let mut framing = Framing::no_body();
+        let mut framing = Framing(Kind::NoBody);
         assert!(!framing.wants_body());
         assert_eq!(encode(&mut framing, b"hello"), b"");
         assert_eq!(framing.end(), Ok(&b""[..]));
@@ -186,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_body_delimited_by_close_is_sent_unchanged() {
-        let mut framing = Framing::close();
+        let mut framing = Framing(Kind::Close);
         assert!(framing.wants_body());
         assert_eq!(encode(&mut framing, b"hello"), b"hello");
         assert_eq!(framing.end(), Ok(&b""[..]));

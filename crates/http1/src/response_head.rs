@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::framing::Framing;
+use crate::framing::{Framing, Kind};
 use crate::grammar::{decimal, is_text, is_token, list};
 use crate::head::Version;
 
@@ -238,15 +238,15 @@ impl ResponseHead {
         }
         let keep_alive = request.keep_alive && !self.close;
         if request.is_head || matches!(self.status, 204 | 304) {
-            return (Framing::no_body(), keep_alive);
+            return (Framing(Kind::NoBody), keep_alive);
         }
         match (length, request.version) {
-            (Some(length), _) => (Framing::length(length), keep_alive),
+            (Some(length), _) => (Framing(Kind::Length(length)), keep_alive),
             (None, Version::Http11) => {
                 self.push_field(b"Transfer-Encoding", b"chunked");
-                (Framing::chunked(), keep_alive)
+                (Framing(Kind::Chunked), keep_alive)
             }
-            (None, Version::Http10) => (Framing::close(), false),
+            (None, Version::Http10) => (Framing(Kind::Close), false),
         }
     }
 }
