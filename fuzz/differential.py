@@ -387,7 +387,7 @@ def response_difference(connection: h11.Connection, ours: dict) -> str | None:
         return f"{heads} heads, a body of {len(body)} bytes"
     if connection.trailing_data[0]:
         return "bytes are left"
-    if ours["says_close"] != (connection.their_state in (h11.MUST_CLOSE, h11.CLOSED)):
+    if ours["sends_close"] != (connection.their_state in (h11.MUST_CLOSE, h11.CLOSED)):
         return f"the connection is {connection.their_state}"
     if ours["keep_alive"]:
         connection.start_next_cycle()

@@ -68,7 +68,7 @@ impl Parser {
     /// Returns the next event, or `None` if more input is needed.
     ///
     /// `input` is everything received and not yet consumed. After `None`, pass the same bytes followed by newly
-    /// received ones. After an event, start behind the bytes that it consumed. `head` is filled in for
+    /// received ones. After an event, start after the bytes that it consumed. `head` is filled in for
     /// [`Event::Head`]; its content is unspecified after `None` or an error.
     ///
     /// An error is final: every later call returns it again. After the last message of a connection, every call
