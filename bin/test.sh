@@ -23,6 +23,7 @@ main() {
     stage "stubtest" "$venv/bin/stubtest" --mypy-config-file pyproject.toml mylittlewebserver
     stage "cargo clippy" cargo clippy --workspace --all-targets -- -D warnings
     stage "cargo test" env LD_LIBRARY_PATH="$python_library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" cargo test --workspace
+    stage "model checks" cargo test --package mlws-server --features loom --lib wakeup
     stage "proxies" install_proxies
     stage "pytest" "$venv/bin/python" -m pytest "$@"
     say "==> all passed in $SECONDS s"

@@ -29,7 +29,7 @@ REASONS = {
     "extras": "`REQUEST_URI` and `mylittlewebserver.client_gone` are there; `gunicorn.socket` and `wsgi.early_hints` are not.",
     "cookies": "Several `Cookie` lines are joined by `; `, as a cookie parser wants them, and not by a comma.",
     "absolute": "The authority of an absolute target replaces `Host`, as RFC 9112 has it.",
-    "chunked length": "A body that came in chunks is complete before the app is called, so `CONTENT_LENGTH` is known.",
+    "chunked length": "A chunked body is received and decoded before the app is called. The environ has its `CONTENT_LENGTH` and no `HTTP_TRANSFER_ENCODING` (RFC 9112, section 7.1.3).",
     "known length": "An answer whose length is known says so, where gunicorn sends chunks.",
     "connections": "Connections are kept for the next request, also where `sync` is said; `Connection: keep-alive` is not sent, as HTTP/1.1 implies it.",
     "error pages": "The text of a refusal is plain, not HTML.",

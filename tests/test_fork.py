@@ -229,3 +229,18 @@ def test_a_warm_up_that_fails_is_in_the_log_and_the_server_serves(start):
     assert "--fork-warmup /fails was answered with 500" in server.log.text
     assert "LookupError: on purpose" in server.log.text
     assert server.get("/a").text == "/fails /a"
+
+
+def test_the_timeout_bounds_each_chunk_and_not_the_whole_response(start):
+    server = start("raw", "--fork", "--timeout", "1")
+    with server.wire() as wire:
+        answer = wire.request("/hangs/slow_pieces")
+    assert (answer.status, answer.complete, answer.text) == (200, True, "piece\n" * 8)
+    assert "longer than the timeout" not in server.log.text
+
+
+def test_the_timeout_bounds_the_close_of_a_response_too(start, gate):
+    server = start("raw", "--fork", "--timeout", "1")
+    assert server.get(f"/gates/after?gate={gate.folder}").text == "early\n"
+    server.log.wait_for("longer than the timeout")
+    assert eventually(lambda: gone(gate.pids()[0]))

@@ -83,6 +83,32 @@ def test_takes_an_upload_of_50_megabytes(shop, large_file):
     assert told == {"name": "large.bin", "size": 50_000_000, "sha256": digest, "note": "fragile"}
 
 
+@pytest.fixture(scope="module")
+def chunked_file(tmp_path_factory):
+    """20 MB, more than the default of --body-buffer."""
+    path = tmp_path_factory.mktemp("upload") / "chunked.bin"
+    path.write_bytes(random.Random(20).randbytes(20_000_000))
+    return path
+
+
+@pytest.mark.parametrize("expect", ["Expect:", "Expect: 100-continue"], ids=["sent at once", "Expect"])
+def test_takes_a_chunked_upload_of_20_megabytes(shop, chunked_file, expect):
+    chunked = ("--header", "Transfer-Encoding: chunked", "--header", expect)
+    file = f"file=@{chunked_file};filename=chunked.bin"
+    told = json.loads(shop.curl(*chunked, "--form", "note=heavy", "--form", file, "URL/upload"))
+    digest = hashlib.sha256(chunked_file.read_bytes()).hexdigest()
+    assert told == {"name": "chunked.bin", "size": 20_000_000, "sha256": digest, "note": "heavy"}
+
+
+@pytest.mark.parametrize("expect", ["Expect:", "Expect: 100-continue"], ids=["sent at once", "Expect"])
+def test_bottle_takes_a_chunked_upload_of_20_megabytes(shared, concurrency, chunked_file, expect):
+    """Bottle decodes the body a second time if the environ still names the coding."""
+    server = shared("bottle_uploads:app", *CONCURRENCY[concurrency])
+    chunked = ("--header", "Transfer-Encoding: chunked", "--header", expect)
+    told = json.loads(server.curl(*chunked, "--data-binary", f"@{chunked_file}", "URL/upload"))
+    assert told == {"size": 20_000_000, "sha256": hashlib.sha256(chunked_file.read_bytes()).hexdigest()}
+
+
 def test_streams_a_generator(shop):
     with shop.wire() as wire:
         answer = wire.request("/stream")

@@ -111,6 +111,7 @@ OF_CLIENT = {
     "a GET: environ HTTP_COOKIE": "cookies",
     "an absolute target: environ HTTP_HOST": "absolute",
     "chunks: environ CONTENT_LENGTH": "chunked length",
+    "chunks: environ HTTP_TRANSFER_ENCODING": "chunked length",
     "cookies: framing": "known length",
     "cookies: headers": "known length",
     "a file: framing": "known length",

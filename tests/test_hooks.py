@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 from conftest import CONCURRENCY
-from harness import APPS, MLWS, Command, Server, eventually
+from harness import APPS, MLWS, Command, Server, eventually, gone
 
 NOTING = """
 import os
@@ -136,6 +136,69 @@ def test_a_worker_that_hangs_is_told(configured, record):
         answer = server.get("/hangs/blocks")
         assert answer.status == 504
         assert noted(record, "worker_abort") == [(str(worker), "True")]
+
+
+WITHOUT_FORK = {name: options for name, options in CONCURRENCY.items() if name != "fork"}
+
+
+# It calls C functions only, and those without releasing the GIL, so that no other thread runs from the call on.
+HOLDS_THE_GIL = """
+import ctypes, os, sys
+
+libc = ctypes.PyDLL(None)
+libc.write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
+record = os.open({record!r}, os.O_WRONLY | os.O_APPEND)
+sys.setswitchinterval(600)
+
+def app(environ, start_response):
+    libc.write(record, b"in\\n", 3)
+    while libc.sleep(600):
+        pass
+"""
+
+
+@pytest.mark.parametrize("options", WITHOUT_FORK.values(), ids=WITHOUT_FORK)
+def test_a_worker_told_to_stop_at_once_exits_while_a_request_holds_the_gil(
+    configured, record, tmp_path, options
+):
+    (tmp_path / "holds.py").write_text(HOLDS_THE_GIL.format(record=str(record)))
+    options = ("--workers", "1", "--timeout", "600", *options)
+    with configured(ALL, *options, app="holds:app", cwd=tmp_path) as server:
+        (worker,) = server.workers()
+        with server.wire() as wire:
+            wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            noted(record, "in")
+            os.kill(worker, signal.SIGQUIT)
+            eventually(lambda: gone(worker), "the worker to exit")
+
+
+@pytest.mark.parametrize("options", WITHOUT_FORK.values(), ids=WITHOUT_FORK)
+def test_worker_int_is_called_while_a_request_blocks(configured, record, options):
+    with configured(ALL, "--workers", "1", "--timeout", "600", *options, app="raw") as server:
+        (worker,) = server.workers()
+        with server.wire() as wire:
+            wire.send(f"GET /hangs/blocks?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            noted(record, "in")
+            os.kill(worker, signal.SIGQUIT)
+            eventually(lambda: gone(worker), "the worker to exit")
+        assert noted(record, "worker_int") == [(str(worker),)]
+
+
+@pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY.keys())
+def test_a_worker_int_that_blocks_does_not_keep_the_worker(configured, record, options):
+    hooks = """
+    import threading
+    def worker_int(worker):
+        note("worker_int", worker.pid)
+        threading.Event().wait(600)
+    def worker_exit(server, worker): note("worker_exit", worker.pid)
+    """
+    with configured(hooks, "--workers", "1", *options) as server:
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGQUIT)
+        server.log.wait_for("worker_int takes longer than 500ms: the worker exits without waiting for it")
+        eventually(lambda: gone(worker), "the worker to exit")
+        assert noted(record, "worker_exit") == [(str(worker),)]
 
 
 REQUESTS = """

@@ -115,7 +115,7 @@ def test_100_continue_is_sent_when_the_body_is_awaited(server, framing, concurre
         wire.send(b"hello" if framing == "length" else b"5\r\nhello\r\n0\r\n\r\n")
         answer = wire.answer()
         assert answer.text == "hello"
-        if concurrency == "fork":  # what a child has read of a connection, its parent does not know
+        if framing == "length" and concurrency == "fork":  # what a child has read, its parent does not know
             assert answer.header("connection") == "close"
             assert wire.closed()
         else:

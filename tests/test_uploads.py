@@ -24,7 +24,7 @@ HELLO = b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n\r\n"
 
 @pytest.fixture
 def streaming(shared, concurrency):
-    """A server that calls the application before any body is complete."""
+    """A server that calls the application before any body with a Content-Length is complete."""
     return shared("raw", *CONCURRENCY[concurrency], *STREAMED)
 
 
@@ -77,13 +77,11 @@ def says_nothing(wire):
 # An upload that is refused before all of it was sent.
 
 
-def test_a_huge_upload_is_refused_after_little_of_it(server, record, framing):
+def test_a_huge_upload_is_refused_after_little_of_it(server, record):
     """None of what is sent is run as a request."""
     hidden = f"GET /clients/called?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
     with server.wire() as wire:
-        wire.send(head("/uploads/refuse", framing, 400_000_000))
-        if framing == "chunked":
-            wire.send(b"%x\r\n" % 400_000_000)
+        wire.send(head("/uploads/refuse", "length", 400_000_000))
         sent = send_until_answered(wire, hidden, 400_000_000)
         answer = wire.answer()
         assert (answer.status, answer.text, answer.header("connection")) == (401, "no\n", "close")
@@ -123,39 +121,39 @@ def test_flask_reads_a_large_form_while_it_is_sent(shared, concurrency):
 EXPECT = "Expect: 100-continue\r\n"
 
 
-def test_100_continue_is_sent_when_the_application_reads_and_not_before(server, gate, framing):
+def test_100_continue_is_sent_when_the_application_reads_and_not_before(server, gate):
     with server.wire() as wire:
-        wire.send(head(f"/uploads/behind_gate?gate={gate.folder}", framing, 5, EXPECT))
+        wire.send(head(f"/uploads/behind_gate?gate={gate.folder}", "length", 5, EXPECT))
         gate.wait_for(1)
         rests(server.workers()[0])
         assert says_nothing(wire)
         gate.open()
         assert wire.head()[1] == 100
-        wire.send(framed(b"hello", framing))
+        wire.send(b"hello")
         assert wire.answer().text == "hello"
 
 
-def test_an_answer_without_reading_takes_the_place_of_100_continue(server, framing):
+def test_an_answer_without_reading_takes_the_place_of_100_continue(server):
     with server.wire() as wire:
-        wire.send(head("/uploads/refuse", framing, 5, EXPECT))
+        wire.send(head("/uploads/refuse", "length", 5, EXPECT))
         answer = wire.answer()
         assert (answer.status, answer.header("connection")) == (401, "close")
         wire.send(HELLO)
         assert wire.closed()
 
 
-def test_100_continue_is_not_sent_if_the_body_comes_unasked(server, gate, framing):
+def test_100_continue_is_not_sent_if_the_body_comes_unasked(server, gate):
     with server.wire() as wire:
-        wire.send(head(f"/uploads/behind_gate?gate={gate.folder}", framing, 5, EXPECT))
+        wire.send(head(f"/uploads/behind_gate?gate={gate.folder}", "length", 5, EXPECT))
         gate.wait_for(1)
-        wire.send(framed(b"hello", framing))
+        wire.send(b"hello")
         gate.open()
         assert wire.answer().text == "hello"
 
 
-def test_100_continue_is_not_sent_in_the_middle_of_a_response(server, framing):
+def test_100_continue_is_not_sent_in_the_middle_of_a_response(server):
     with server.wire() as wire:
-        wire.send(head("/uploads/writes_first", framing, 5, EXPECT))
+        wire.send(head("/uploads/writes_first", "length", 5, EXPECT))
         answer = wire.answer()
         assert (answer.status, answer.text) == (200, "begun\nConnectionAbortedError")
         assert answer.header("connection") == "close"
@@ -168,7 +166,51 @@ def test_what_follows_an_expected_body_is_the_next_request(server, framing, conc
         assert wire.head()[1] == 100
         wire.send(framed(b"hello", framing) + HELLO)
         assert wire.answer().text == "hello"
-        assert wire.closed() if concurrency == "fork" else wire.answer().text == "hello\n"
+        is_closed = framing == "length" and concurrency == "fork"
+        assert wire.closed() if is_closed else wire.answer().text == "hello\n"
+
+
+def test_100_continue_for_a_chunked_body_is_sent_before_the_application_is_called(server, record):
+    """Once, and the application is called when the body is complete."""
+    with server.wire() as wire:
+        wire.send(head(f"/uploads/described?record={record}", "chunked", more=EXPECT))
+        assert wire.head()[1] == 100
+        wire.send(b"5\r\nhello\r\n")
+        rests(server.workers()[0])
+        assert record.read_text() == ""
+        wire.send(b"0\r\n\r\n")
+        assert json.loads(wire.answer().text)["environ"]["CONTENT_LENGTH"] == "5"
+    assert record.read_text() == "called\n"
+
+
+def test_100_continue_for_a_chunked_body_follows_the_response_before_it(server):
+    with server.wire() as wire:
+        wire.send(HELLO + head("/inputs/echo", "chunked", more=EXPECT))
+        assert wire.answer().text == "hello\n"
+        assert wire.head()[1] == 100
+        wire.send(framed(b"hello", "chunked") + HELLO)
+        assert wire.answer().text == "hello"
+        assert wire.answer().text == "hello\n"
+
+
+def test_100_continue_is_not_sent_if_the_first_chunk_comes_with_the_head(server):
+    with server.wire() as wire:
+        wire.send(head("/inputs/echo", "chunked", more=EXPECT) + b"5\r\nhel")
+        rests(server.workers()[0])
+        assert says_nothing(wire)
+        wire.send(b"lo\r\n0\r\n\r\n")
+        assert wire.answer().text == "hello"
+
+
+def test_an_expected_chunked_body_that_grows_over_the_limit_is_a_413(shared, concurrency):
+    server = shared("raw", *CONCURRENCY[concurrency], "--limit-request-body", "1000")
+    with server.wire() as wire:
+        wire.send(head("/inputs/echo", "chunked", more=EXPECT))
+        assert wire.head()[1] == 100
+        wire.send(b"3e9\r\n")
+        answer = wire.answer()
+        assert (answer.status, answer.header("connection")) == (413, "close")
+        assert wire.closed()
 
 
 # Reading while the client sends.
@@ -176,26 +218,32 @@ def test_what_follows_an_expected_body_is_the_next_request(server, framing, conc
 
 @pytest.mark.parametrize("script", range(len(SCRIPTS)))
 @pytest.mark.parametrize("step", [None, 7], ids=["at once", "in small packets"])
-def test_input_that_is_still_sent_reads_like_a_file(streaming, record, framing, script, step):
+def test_input_that_is_still_sent_reads_like_a_file(streaming, record, script, step):
     with streaming.wire() as wire:
-        wire.send(head(f"/uploads/calls?script={script}&record={record}", framing, len(LINES)))
-        if framing == "length":
-            eventually(record.read_text, "the application to be called")
-        wire.send(framed(LINES, framing, 100), step)
+        wire.send(head(f"/uploads/calls?script={script}&record={record}", "length", len(LINES)))
+        eventually(record.read_text, "the application to be called")
+        wire.send(LINES, step)
         assert json.loads(wire.answer().body) == make_calls(io.BytesIO(LINES), SCRIPTS[script])
 
 
-def test_a_large_upload_arrives_whole(server, framing, concurrency):
-    """Half of it is beyond the default of --body-buffer."""
+@pytest.mark.parametrize("expect", ["", EXPECT], ids=["sent at once", "Expect"])
+def test_a_large_upload_arrives_whole(server, framing, concurrency, expect):
+    """It is larger than the default of --body-buffer."""
     body = random.Random(3).randbytes(20_000_000)
     with server.wire() as wire:
-        wire.send(head("/uploads/described", framing, len(body)) + framed(body, framing, 1_000_000) + HELLO)
+        wire.send(head("/uploads/described", framing, len(body), expect))
+        if expect:
+            assert wire.head()[1] == 100
+        wire.send(framed(body, framing, 1_000_000) + HELLO)
         answer = wire.answer()
         told = json.loads(answer.text)
         assert (told["size"], told["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
-        assert told["environ"]["CONTENT_LENGTH"] == (str(len(body)) if framing == "length" else None)
-        assert told["environ"]["wsgi.input_terminated"] is True
-        if concurrency == "fork":
+        assert told["environ"] == {
+            "CONTENT_LENGTH": str(len(body)),
+            "HTTP_TRANSFER_ENCODING": None,
+            "wsgi.input_terminated": True,
+        }
+        if framing == "length" and concurrency == "fork":
             assert answer.header("connection") == "close"
             assert wire.closed()
         else:
@@ -204,22 +252,17 @@ def test_a_large_upload_arrives_whole(server, framing, concurrency):
             assert wire.request("/inputs/echo", "POST", b"again").text == "again"
 
 
-def test_a_chunked_body_up_to_the_bound_is_complete_and_has_a_length(start, record):
-    server = start("raw", "--threads", "1", "--body-buffer", "100k")
-    body = b"y" * 102_400
-    with server.wire() as wire:
-        wire.send(head(f"/uploads/described?record={record}", "chunked") + framed(body, "chunked")[:-5])
-        rests(server.workers()[0])
-        assert record.read_text() == ""
-        wire.send(b"0\r\n\r\n")
-        assert json.loads(wire.answer().text)["environ"]["CONTENT_LENGTH"] == "102400"
-        wire.send(
-            head(f"/uploads/described?record={record}", "chunked") + framed(body + b"y", "chunked")[:-5]
+def test_a_chunked_body_over_the_bound_holds_no_thread_while_it_is_sent(start, record):
+    server = start("raw", "--threads", "1", "--body-buffer", "1000")
+    with server.wire() as slow:
+        slow.send(
+            head(f"/uploads/described?record={record}", "chunked") + framed(b"y" * 2000, "chunked")[:-5]
         )
-        eventually(lambda: record.read_text() == "called\ncalled\n", "the application to be called")
-        wire.send(b"0\r\n\r\n")
-        told = json.loads(wire.answer().text)
-        assert (told["size"], told["environ"]["CONTENT_LENGTH"]) == (102_401, None)
+        assert server.get("/answers/hello").text == "hello\n"
+        assert record.read_text() == ""
+        slow.send(b"0\r\n\r\n")
+        told = json.loads(slow.answer().text)
+        assert (told["size"], told["environ"]["CONTENT_LENGTH"]) == (2000, "2000")
 
 
 def test_a_body_up_to_the_bound_holds_no_thread_while_it_is_sent(start, record):
@@ -232,23 +275,19 @@ def test_a_body_up_to_the_bound_holds_no_thread_while_it_is_sent(start, record):
         assert json.loads(slow.answer().text)["size"] == 1000
 
 
-def test_a_response_streams_while_its_request_does(streaming, framing):
+def test_a_response_streams_while_its_request_does(streaming):
     pieces = [b"%d" % number * 1000 for number in range(1, 6)]
     with streaming.wire() as wire:
-        wire.send(head("/uploads/echo_stream", framing, sum(map(len, pieces))))
-        if framing == "length":
-            wire.head()
-            assert wire.chunk() == b"begun\n"
-            for piece in pieces:
-                wire.send(piece)
-                received = b""
-                while len(received) < len(piece):
-                    received += wire.chunk()
-                assert received == piece
-            assert wire.chunk() == b""
-        else:
-            wire.send(framed(b"".join(pieces), framing))
-            assert wire.answer().body == b"begun\n" + b"".join(pieces)
+        wire.send(head("/uploads/echo_stream", "length", sum(map(len, pieces))))
+        wire.head()
+        assert wire.chunk() == b"begun\n"
+        for piece in pieces:
+            wire.send(piece)
+            received = b""
+            while len(received) < len(piece):
+                received += wire.chunk()
+            assert received == piece
+        assert wire.chunk() == b""
 
 
 def test_a_client_that_ends_its_side_right_behind_a_slow_upload_gets_its_answer(streaming, framing):
@@ -279,22 +318,19 @@ def test_a_client_that_is_too_slow_gets_408(impatient, framing):
     assert "Traceback" not in impatient.log.text[since:]
 
 
-def test_the_application_sees_a_timeout(impatient, framing):
+def test_the_application_sees_a_timeout(impatient):
     with impatient.wire() as wire:
-        wire.send(head("/uploads/catches", framing, 100) + (b"x" if framing == "length" else b"5\r\nhel"))
+        wire.send(head("/uploads/catches", "length", 100) + b"x")
         answer = wire.answer()
         assert (answer.status, answer.header("connection")) == (200, "close")
         assert json.loads(answer.text) == ["TimeoutError: the request's body came too slowly"] * 2
 
 
 @pytest.mark.parametrize("leave", ["close", "reset", "finish"])
-def test_the_application_sees_that_the_client_left(streaming, record, framing, leave):
+def test_the_application_sees_that_the_client_left(streaming, record, leave):
     since = len(streaming.log.text)
     wire = streaming.wire()
-    wire.send(
-        head(f"/uploads/catches?record={record}", framing, 100)
-        + (b"x" if framing == "length" else b"5\r\nhel")
-    )
+    wire.send(head(f"/uploads/catches?record={record}", "length", 100) + b"x")
     eventually(lambda: record.read_text() == "called\n", "the application to be called")
     getattr(wire, leave)()
     _, *errors = eventually(lambda: (lines := record.read_text().splitlines())[2:] and lines, "two errors")
@@ -391,14 +427,14 @@ def test_what_is_left_unread_is_never_run_as_a_request(streaming, record, framin
 
 
 @pytest.mark.parametrize("mode", ["inline", "threads"])
-def test_a_little_that_is_left_unread_is_dropped_and_the_connection_kept(shared, framing, mode):
+def test_a_little_that_is_left_unread_is_dropped_and_the_connection_kept(shared, mode):
     server = shared("raw", *CONCURRENCY[mode], *STREAMED)
     body = b"z" * 100_000
     with server.wire() as wire:
-        wire.send(head("/uploads/first_bytes?size=5", framing, len(body)) + framed(body, framing)[:50_000])
+        wire.send(head("/uploads/first_bytes?size=5", "length", len(body)) + body[:50_000])
         answer = wire.answer()
         assert (answer.body, answer.header("connection")) == (b"zzzzz", None)
-        wire.send(framed(body, framing)[50_000:] + HELLO)
+        wire.send(body[50_000:] + HELLO)
         assert wire.answer().text == "hello\n"
 
 

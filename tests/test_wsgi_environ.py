@@ -155,12 +155,31 @@ def test_content_type_and_length_are_empty_or_missing_without_a_body(server):
     assert environ.get("CONTENT_LENGTH", "") == ""
 
 
-def test_a_chunked_body_has_no_false_length_and_says_that_it_ends(server):
-    """RFC 3875: CONTENT_LENGTH, if there is one, is that of the body without its transfer coding."""
-    head = b"POST /environs/show HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
-    environ = environ_of(server, head + b"3\r\nabc\r\n0\r\n\r\n")
-    assert environ.get("CONTENT_LENGTH", "") in ("", "3")
+@pytest.mark.parametrize(("chunks", "length"), [(b"3\r\nabc\r\n2\r\nde\r\n", "5"), (b"", "0")])
+def test_a_chunked_body_has_its_decoded_length_and_no_transfer_coding(server, chunks, length):
+    """RFC 9112, section 7.1.3: what decodes the body adds the one and removes the other."""
+    head = b"POST /environs/show HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: Chunked\r\nTE: trailers\r\n\r\n"
+    environ = environ_of(server, head + chunks + b"0\r\n\r\n")
+    assert environ["CONTENT_LENGTH"] == length
+    assert "HTTP_TRANSFER_ENCODING" not in environ
+    assert environ["HTTP_TE"] == "trailers"
     assert environ["wsgi.input_terminated"] is True
+
+
+@pytest.mark.parametrize(
+    ("fields", "left"),
+    [
+        ("Transfer-Encoding: chunked\r\n", None),
+        ("Transfer-Encoding: gzip, chunked\r\n", "gzip"),
+        ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", "gzip"),
+        ("Transfer-Encoding: identity, gzip ,chunked\r\n", "identity, gzip"),
+    ],
+)
+def test_transfer_codings_before_chunked_are_left_to_the_application(shared, fields, left):
+    server = shared("raw", "--http-compat", "gunicorn")
+    head = f"POST /environs/show HTTP/1.1\r\nHost: t\r\n{fields}\r\n".encode()
+    environ = environ_of(server, head + b"3\r\nabc\r\n0\r\n\r\n")
+    assert (environ["CONTENT_LENGTH"], environ.get("HTTP_TRANSFER_ENCODING")) == ("3", left)
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,6 @@ impl Chunked {
         Ok(None)
     }
 
-    /// The number of bytes of the current chunk that are still to be received.
-    pub(crate) fn missing(&self) -> u64 {
-        self.remaining
-    }
-
     fn step(&mut self, byte: u8, input: &[u8], limits: &Limits) -> Result<State, Error> {
         match self.state {
             State::Size | State::Digits(_) => self.size(byte, limits),

@@ -7,16 +7,17 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::{Instant, SystemTime},
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::{
     Aborted, App, Body, Record, Request, Response, Stream, Writer,
     connection::{Connection, Next, Phase},
-    fork::Ending,
+    fork::{ChildOutcome, Relay},
     response::Start,
     response_writer::{Progress, Spool},
-    writer::{MAX_BYTES_PER_TURN, Room},
+    writer::{MAX_BYTES_PER_TURN, Pushed},
 };
 
 /// What is left to do for a request whose response is produced: where its connection goes, and the application's clean-up
@@ -26,10 +27,25 @@ pub(crate) struct Produced {
     pub(crate) on_complete: Option<Box<dyn Send>>,
 }
 
+/// What a thread that produces a response owes to the other threads of its pool.
+pub(crate) trait Others {
+    /// Something waits to be sent: somebody is to send it if the next piece is long in coming.
+    fn notify_deferred(&self);
+
+    /// Whether another thread waits for the application's lock (Python's GIL) to go on with its work.
+    fn wait_for_lock(&self) -> bool;
+}
+
+/// How often a thread that produces a stream lets another thread have the application's lock: Python's switch interval. Python
+/// itself enforces that only if nobody lets go of the GIL in between, however briefly.
+const YIELD_INTERVAL: Duration = Duration::from_millis(5);
+/// How long it stays away then, so that the other one has woken up and taken the lock.
+const YIELD: Duration = Duration::from_micros(50);
+
 impl Connection {
     /// Has the application answer a complete request, from the call to the last byte of the body. What the client does not read
-    /// meanwhile is left to be sent. With `defer`, what is framed may wait a moment for more, see [`Writer::push`].
-    pub(crate) fn run(&mut self, app: &dyn App, defer: Option<&dyn Fn()>) -> Produced {
+    /// meanwhile is left to be sent. With `others`, what is framed may wait a moment for more, see [`Writer::push`].
+    pub(crate) fn run(&mut self, app: &dyn App, others: Option<&dyn Others>) -> Produced {
         if self.phase != Phase::Complete {
             let Phase::Unlogged { lost } = self.phase else {
                 unreachable!("only such connections are ready")
@@ -40,7 +56,7 @@ impl Connection {
         }
         self.wire().note_request_complete(self.since);
         let response = call(app, &mut self.request);
-        let (on_complete, lost) = self.produce(app, response, defer);
+        let (on_complete, lost) = self.produce(app, response, others);
         self.warn_length_mismatch();
         self.phase = Phase::Sending;
         self.unlogged = self.house().wants_log && !self.refused;
@@ -48,12 +64,13 @@ impl Connection {
         self.write_access_log(app, now);
         let next = if lost {
             self.part_or_go_on(now, true)
-        } else if defer.is_some() && self.output.can_batch() {
+        } else if others.is_some() && self.output.can_batch() {
             Next::Flush
         } else {
-            self.try_send(usize::MAX, now).unwrap_or_else(|| {
+            let limit = if self.wire().is_in_child() { usize::MAX } else { MAX_BYTES_PER_TURN };
+            self.try_send(limit, now).unwrap_or_else(|| {
                 let mut next = Next::Close;
-                app.detached(&mut || next = self.make_room());
+                app.detached(&mut || next = self.spill_or_wait());
                 next
             })
         };
@@ -65,7 +82,7 @@ impl Connection {
         &mut self,
         app: &dyn App,
         response: Response,
-        defer: Option<&dyn Fn()>,
+        others: Option<&dyn Others>,
     ) -> (Option<Box<dyn Send>>, bool) {
         let Response { head, body, on_complete } = response;
         let asked = self.request.asked();
@@ -83,7 +100,7 @@ impl Connection {
             (Start::Sent(writer), _) => writer,
         };
         let stream = match body {
-            Body::Stream { stream, .. } => Some(self.stream(app, &mut writer, stream, defer)),
+            Body::Stream { stream, .. } => Some(self.stream(app, &mut writer, stream, others)),
             whole => {
                 // An error shows at the end.
                 let _ = writer.with_queue(None, |response| response.push_body(whole));
@@ -107,12 +124,21 @@ impl Connection {
         app: &dyn App,
         writer: &mut Writer,
         mut stream: Box<dyn Stream>,
-        defer: Option<&dyn Fn()>,
+        others: Option<&dyn Others>,
     ) -> Box<dyn Stream> {
         let wire = self.wire();
         let is_unbounded = writer.is_event_stream() && wire.house.settings.concurrency.may_wait_for_events();
+        let defer = others.map(|others| || others.notify_deferred());
+        let defer = defer.as_ref().map(|defer| defer as &dyn Fn());
+        let mut yielded_at = Instant::now();
         while writer.wants_more() {
-            wire.restart_call_timer(Instant::now());
+            let mut now = Instant::now();
+            if now >= yielded_at + YIELD_INTERVAL && others.is_some_and(Others::wait_for_lock) {
+                app.detached(&mut || thread::sleep(YIELD));
+                now = Instant::now();
+                yielded_at = now;
+            }
+            wire.restart_call_timer(now);
             if is_unbounded {
                 wire.suspend_call_timer();
             }
@@ -136,9 +162,9 @@ impl Connection {
                 }
             };
             let made = match pushed {
-                Ok(Room::Full) => {
+                Ok(Pushed::OverLimit) => {
                     let mut made = Ok(());
-                    app.detached(&mut || made = writer.make_room());
+                    app.detached(&mut || made = writer.spill_or_wait());
                     made
                 }
                 pushed => pushed.map(drop),
@@ -160,6 +186,7 @@ impl Connection {
                 Err(_) => self.lose(Instant::now()),
             };
         }
+        self.wire().restart_call_timer(Instant::now());
         drop(on_complete);
         next
     }
@@ -201,30 +228,29 @@ impl Connection {
             }
             Ok(Progress::Paused) => {
                 (self.writable, self.since) = (true, now);
-                Some(Next::Wait)
+                self.output.reserve_memory(&self.request.wire.house).then_some(Next::Wait)
             }
             Err(_) => Some(self.end(now, true)),
         }
     }
 
     /// Moves what the client does not read to a temporary file, or waits for the client where that is not possible. Blocks.
-    fn make_room(&mut self) -> Next {
+    fn spill_or_wait(&mut self) -> Next {
         let wire = Arc::clone(&self.request.wire);
-        let mut may_spill = self.output.held() as u64 <= wire.house.settings.response_spool;
+        // A child does not buffer what its parent does.
+        let mut may_spill =
+            self.output.held() as u64 <= wire.house.settings.response_spool && !wire.is_in_child();
         loop {
+            if let Some(next) = self.try_send(usize::MAX, Instant::now()) {
+                return next;
+            }
             if may_spill {
-                match self.spill() {
-                    Ok(()) => {}
-                    Err(error) => {
-                        log::warn!("spooling a response failed, so the thread waits for its client: {error}");
-                        may_spill = false;
-                    }
+                if let Err(error) = self.spill() {
+                    log::warn!("spooling a response failed, so the thread waits for its client: {error}");
+                    may_spill = false;
                 }
             } else if wire.wait_writable().is_err() {
                 return self.end(Instant::now(), true);
-            }
-            if let Some(next) = self.try_send(usize::MAX, Instant::now()) {
-                return next;
             }
         }
     }
@@ -239,24 +265,62 @@ impl Connection {
     }
 
     /// A child process has answered, or died without.
-    pub(crate) fn after_child(&mut self, ending: Ending, now: Instant) -> Next {
-        match ending {
-            Ending::KeptAlive => {
+    pub(crate) fn after_child(&mut self, outcome: ChildOutcome, now: Instant) -> Next {
+        if let Some(relay) = &mut self.relay {
+            (relay.outcome, relay.is_readable, relay.next_check) = (Some(outcome), true, None);
+            return self.continue_relay(now);
+        }
+        match outcome {
+            ChildOutcome::KeepAlive => {
                 self.expect_next_request(now);
                 Next::Wait
             }
-            Ending::Closed => self.part(now),
-            Ending::Silent { status, why } => {
+            ChildOutcome::Close => self.part(now),
+            ChildOutcome::NoResponse { status, why } => {
                 self.respond(Response::plain(
                     status,
                     format!("{status} {}: {why}\n", mlws_http1::reason(status)),
                 ));
                 self.send(now)
             }
-            Ending::Cut => {
+            ChildOutcome::Truncated => {
                 self.wire().reset();
                 Next::Close
             }
+        }
+    }
+
+    /// The rest of the child's response comes through this relay.
+    pub(crate) fn start_relay(&mut self, relay: Relay, now: Instant) -> Next {
+        self.relay = Some(Box::new(relay));
+        self.phase = Phase::Relaying;
+        (self.since, self.writable) = (now, true);
+        self.continue_relay(now)
+    }
+
+    /// Moves what the child sends to the client, as far as either allows and others can wait. Runs in the event loop.
+    pub(crate) fn continue_relay(&mut self, now: Instant) -> Next {
+        let Some(relay) = &mut self.relay else { return Next::Wait };
+        let moved =
+            relay.advance(&mut self.output, &self.request.wire, &mut self.writable, || self.since = now);
+        if moved.is_err() {
+            return self.lose_relay(now);
+        }
+        let Some(outcome) = relay.finished(&self.output) else { return Next::Wait };
+        self.relay = None;
+        self.request.buffer = self.output.reset();
+        self.after_child(outcome, now)
+    }
+
+    /// The client is gone, or is given up; how its response was to end is not known here, so a reset shows that it is incomplete.
+    /// The child finds the relay closed, and is waited for.
+    pub(crate) fn lose_relay(&mut self, now: Instant) -> Next {
+        self.wire().reset();
+        let relay = self.relay.take();
+        self.output.reset();
+        match relay.and_then(|relay| relay.outcome) {
+            Some(_) => Next::Close,
+            None => self.enter_child(now),
         }
     }
 

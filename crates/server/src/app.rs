@@ -71,6 +71,13 @@ pub trait App: Send + Sync {
     fn after_fork_in_child(&self) {}
     /// Runs in the child before it leaves by `_exit`: buffers that nobody else would flush.
     fn before_exit_of_child(&self) {}
+
+    /// Whether the request has left threads that have to finish before its child exits.
+    fn has_background_threads(&self) -> bool {
+        false
+    }
+    /// Waits for them, in the child.
+    fn join_background_threads(&self) {}
 }
 
 impl<F> App for F

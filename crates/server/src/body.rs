@@ -1,8 +1,8 @@
 //! Request bodies: in memory, in the very buffer they were received in, or in an unlinked temporary file. All but the smallest share a
 //! memory budget; a body that finds nothing left of it goes to the file.
 //!
-//! A body up to [`Settings::body_buffer`](crate::Settings::body_buffer) is complete when the app sees it. Of a larger one the beginning
-//! is here, and reading the rest waits for the client (see [`upload`](crate::upload)).
+//! A chunked body, or one up to [`Settings::body_buffer`](crate::Settings::body_buffer), is complete when the app sees it. Of a larger
+//! one the beginning is here, and reading the rest waits for the client (see [`upload`](crate::upload)).
 
 use std::{
     fs::File,
@@ -42,7 +42,7 @@ pub struct RequestBody {
     /// Where the rest comes from, if the body was not complete when the app was called.
     upload: Option<Arc<Upload>>,
     /// The length of the whole body, if that is not the length of what is here.
-    announced: Option<Length>,
+    announced: Option<u64>,
     /// Bytes read from the file or the client, and how far they were handed out.
     window: Vec<u8>,
     window_at: usize,
@@ -85,14 +85,9 @@ struct Spool {
 }
 
 impl RequestBody {
-    /// The length of the whole body in bytes, however much of it was read or received; `None` for a chunked body of which only the
-    /// beginning is here.
-    pub fn length(&self) -> Option<u64> {
-        match self.announced {
-            None => Some(self.received()),
-            Some(Length::Known(length)) => Some(length),
-            Some(Length::Chunked) => None,
-        }
+    /// The length of the whole body in bytes, however much of it was read or received.
+    pub fn length(&self) -> u64 {
+        self.announced.unwrap_or_else(|| self.received())
     }
 
     /// Whether the body, or its beginning, is in a temporary file.
@@ -214,7 +209,7 @@ impl RequestBody {
     }
 
     /// Where the rest of the body, as long as this in all, comes from.
-    pub(crate) fn continue_from(&mut self, upload: Arc<Upload>, length: Length) {
+    pub(crate) fn continue_from(&mut self, upload: Arc<Upload>, length: u64) {
         self.upload = Some(upload);
         self.announced = Some(length);
     }

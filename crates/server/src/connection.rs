@@ -11,7 +11,7 @@ use std::{
 
 use mlws_http1::Parser;
 
-use crate::{Request, response_writer::ResponseWriter, settings::House, wire::Wire};
+use crate::{Request, fork::Relay, response_writer::ResponseWriter, settings::House, wire::Wire};
 
 /// How long a client may take to close its side, or go on sending, before the connection is closed under it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -26,6 +26,8 @@ pub(crate) struct Connection {
     pub(crate) request: Request,
     pub(crate) parser: Parser,
     pub(crate) output: ResponseWriter,
+    /// The rest of the response of a child that its client does not read at once.
+    pub(crate) relay: Option<Box<Relay>>,
     pub(crate) phase: Phase,
     /// How many bytes of the request's buffer the parser has consumed.
     pub(crate) parsed: usize,
@@ -65,13 +67,15 @@ pub(crate) enum Phase {
     },
     /// A child process answers.
     InChild,
-    /// The response is sent; what the app has left of the request's body is read and dropped, up to a limit.
+    /// The response is sent; the rest of the request's body, which the app has not read, is read and dropped.
     Draining {
         left: u64,
     },
+    /// A child process has sent a part of its response to the client, and sends the rest through the relay.
+    Relaying,
     /// All is said: what the client still sends is read and forgotten until it closes, too.
     Lingering {
-        left: usize,
+        left: u64,
     },
 }
 
@@ -98,6 +102,7 @@ impl Connection {
             request,
             parser: Parser::new(limits),
             output: ResponseWriter::default(),
+            relay: None,
             phase: Phase::Head,
             parsed: 0,
             since: now,
@@ -117,6 +122,7 @@ impl Connection {
             Phase::Idle | Phase::Head | Phase::Body => self.receive(now),
             Phase::Sending if self.writable => self.send(now),
             Phase::Draining { left } if self.readable => self.drain(left, now),
+            Phase::Relaying => self.continue_relay(now),
             Phase::Lingering { left } if self.readable => self.linger(left),
             _ => Next::Wait,
         }
@@ -129,6 +135,10 @@ impl Connection {
                 self.readable
             }
             Phase::Sending => self.writable,
+            Phase::Relaying => {
+                (self.writable && !self.output.is_empty())
+                    || self.relay.as_ref().is_some_and(|relay| relay.can_receive())
+            }
             _ => false,
         }
     }
@@ -155,6 +165,11 @@ impl Connection {
             Phase::InChild => {
                 return settings.timeout.map(|timeout| self.since + timeout);
             }
+            Phase::Relaying => {
+                let check = self.relay.as_ref().and_then(|relay| relay.next_check);
+                let write = (!self.output.is_empty()).then(|| self.since + settings.write_timeout);
+                return check.into_iter().chain(write).min();
+            }
             Phase::Complete | Phase::Unlogged { .. } => return None,
         };
         Some(self.since + wait)
@@ -168,6 +183,7 @@ impl Connection {
             }
             Phase::Body => self.refuse(408, "the request's body came too slowly", now),
             Phase::Sending => self.lose(now),
+            Phase::Relaying => self.lose_relay(now),
             _ => Next::Close,
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     connection::{Connection, Next},
     deadlines::Deadlines,
     doors::Doors,
-    fork::Children,
+    fork::{ChildOutcome, Children, Relay, Report},
     handover::{Arrival, HandedOver, Handover},
     idle::longest_idle,
     settings::House,
@@ -31,15 +31,19 @@ use crate::{
 const HANDOVER: usize = (1 << 20) - 1;
 const WAKER: usize = 1 << 20;
 const WATCHES: usize = (1 << 20) + 1;
+/// The control channel of children.
+const CONTROL: usize = CHILDREN - 1;
 const CHILDREN: usize = 1 << 24;
+/// The relays of connections, by the number of the connection.
+const RELAYS: usize = 1 << 29;
 const CONNECTIONS: usize = 1 << 30;
 
 /// Connections accepted from one listener before others have their turn.
 const ACCEPTS_IN_A_TURN: usize = 64;
 /// How often that is done at the end, while there are more.
 const TURNS_OF_A_DRAIN: usize = 256;
-/// How often children without a pidfd are asked after.
-const ASKING: Duration = Duration::from_millis(10);
+/// How often children without a pidfd are polled.
+const CHILD_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A request that has waited less than this for the app is not worth asking after its client.
 const SOON: Duration = Duration::from_millis(10);
@@ -51,6 +55,8 @@ pub(crate) struct Watch {
 
 pub(crate) struct Loop {
     poll: Poll,
+    /// The poll set's, for what leaves it by itself.
+    registry: Arc<Registry>,
     events: Events,
     house: Arc<House>,
     doors: Doors,
@@ -67,7 +73,7 @@ pub(crate) struct Loop {
     /// Once idle connections go to other workers.
     handover: Option<Handover>,
     wear: Wear,
-    /// When the present turn began, and the one before it.
+    /// When connections were last accepted, and the time before that.
     turns: (Instant, Instant),
 }
 
@@ -90,10 +96,15 @@ impl Loop {
             register(registry, watch.descriptor.as_raw_fd(), WATCHES + index, Interest::READABLE)?;
         }
         let children = match house.settings.concurrency {
-            Concurrency::Fork { children, .. } => Some(Children::new(children.max(1), CHILDREN)?),
+            Concurrency::Fork { children, .. } => {
+                let children = Children::new(children.max(1), house.settings.timeout, CHILDREN)?;
+                register(registry, children.control_descriptor(), CONTROL, Interest::READABLE)?;
+                Some(children)
+            }
             _ => None,
         };
         Ok(Self {
+            registry: Arc::new(registry.try_clone()?),
             poll,
             events: Events::with_capacity(64),
             wear: Wear::new(&house.settings),
@@ -126,9 +137,12 @@ impl Loop {
     /// `at_most` ended the wait, and nothing is to be done.
     pub(crate) fn wait(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
         let now = Instant::now();
-        let asking = self.children.as_ref().is_some_and(Children::must_be_asked_after).then_some(ASKING);
-        let paused = self.doors.pause().map(|until| until.saturating_duration_since(now));
-        let due = [self.deadlines.wait(now), asking, paused].into_iter().flatten().min();
+        let children = self.children.as_ref();
+        let polling = children.is_some_and(Children::needs_polling).then_some(CHILD_POLL_INTERVAL);
+        let background = children.and_then(Children::next_background_deadline);
+        let [paused, background] = [self.doors.pause(), background]
+            .map(|until| until.map(|until| until.saturating_duration_since(now)));
+        let due = [self.deadlines.wait(now), polling, paused, background].into_iter().flatten().min();
         self.poll_for([due, at_most].into_iter().flatten().min())?;
         Ok(!self.events.is_empty() || due.is_some_and(|due| now.elapsed() >= due))
     }
@@ -136,6 +150,7 @@ impl Loop {
     /// Lets every connection that has something to do go on, as far as it can without the app, and accepts new ones.
     pub(crate) fn turn(&mut self) {
         let now = self.serve_events();
+        self.turns = (now, self.turns.0);
         for index in 0..self.doors.len() {
             self.accept(index, now);
         }
@@ -150,7 +165,6 @@ impl Loop {
 
     fn serve_events(&mut self) -> Instant {
         let now = Instant::now();
-        self.turns = (now, self.turns.0);
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {
             self.handle(event, now);
@@ -166,7 +180,7 @@ impl Loop {
                 self.go_on(token, now);
             }
         }
-        self.ask_after_children(now);
+        self.check_children(now);
         for token in self.deadlines.take_expired(now) {
             self.time_out(token, now);
         }
@@ -212,7 +226,7 @@ impl Loop {
     /// Whether nobody waits for the answer to this request any more. The end of the client's side alone does not say so, for a
     /// client may half-close when it has said all; but then it does so at once.
     pub(crate) fn is_forsaken(&self, connection: &Connection, now: Instant) -> bool {
-        // What was read in this turn may have lain in its socket since the one before.
+        // What was accepted in this turn may have waited since connections were accepted before.
         let since = connection.since.min(self.turns.1);
         if !connection.is_complete() || now.saturating_duration_since(since) < SOON {
             return false;
@@ -257,14 +271,15 @@ impl Loop {
         let now = Instant::now();
         let Some(children) = &mut self.children else { return };
         let own = connection.token;
-        let connections = self.slots.iter().filter_map(|(token, slot)| {
-            let connection = slot.connection.as_ref().filter(|_| token != own)?;
-            Some(connection.wire().as_fd().as_raw_fd())
+        let connections = self.slots.iter().filter(|(token, _)| *token != own);
+        let connections = connections.filter_map(|(_, slot)| slot.connection.as_ref()).flat_map(|other| {
+            let relay = other.relay.as_ref().map(|relay| relay.descriptor());
+            std::iter::once(other.wire().as_fd().as_raw_fd()).chain(relay)
         });
         let waiting = self.ready.iter().map(|connection| connection.wire().as_fd().as_raw_fd());
         let doors = self.doors.descriptors();
         let watches = self.watches.iter().map(|watch| watch.descriptor.as_raw_fd());
-        let poll = std::iter::once(self.poll.as_raw_fd());
+        let poll = [self.poll.as_raw_fd(), self.registry.as_raw_fd()];
         let handover = self.house.settings.handover.iter().flat_map(|queue| queue.descriptors());
         let mut others = connections.chain(waiting).chain(doors).chain(handover).chain(watches).chain(poll);
         let started = children.start(&mut connection, app, self.poll.registry(), &mut others);
@@ -322,7 +337,9 @@ impl Loop {
     fn handle(&mut self, event: &Event, now: Instant) {
         match event.token().0 {
             token if token >= CONNECTIONS => self.note(token - CONNECTIONS, event, now),
+            token if token >= RELAYS => self.note_relay(token - RELAYS, now),
             token if token >= CHILDREN => self.reap(token - CHILDREN, now),
+            CONTROL => self.read_control_channel(now),
             token if token >= WATCHES => self.obey(token - WATCHES),
             WAKER => {}
             HANDOVER => self.hand_over_again(now),
@@ -367,11 +384,19 @@ impl Loop {
     fn time_out(&mut self, token: usize, now: Instant) {
         let Some(slot) = self.slots.get_mut(token) else { return };
         let Some(mut connection) = slot.connection.take() else { return };
+        let mut check =
+            || self.children.as_mut().and_then(|children| children.check_timeout(&connection, now));
         if connection.is_in_child() {
-            let again = self.children.as_mut().and_then(|children| children.time_out(&connection, now));
-            self.deadlines.set(token, again.map(|again| now + again));
+            let again = check();
+            self.deadlines.set(token, again);
             slot.connection = Some(connection);
             return;
+        }
+        if connection.relay.as_ref().is_some_and(|relay| relay.next_check.is_some_and(|check| check <= now)) {
+            let again = check();
+            if let Some(relay) = &mut connection.relay {
+                relay.next_check = again;
+            }
         }
         let next = if connection.deadline().is_some_and(|deadline| deadline <= now) {
             connection.time_out(now)
@@ -470,17 +495,67 @@ impl Loop {
 
     fn reap(&mut self, index: usize, now: Instant) {
         let Some(children) = &mut self.children else { return };
-        let Some((token, ending)) = children.reap(index, self.poll.registry()) else { return };
+        if children.is_relayed(index) {
+            self.read_control_channel(now); // the message that the relay has started may still be unread
+        }
+        let Some(children) = &mut self.children else { return };
+        if let Some((token, outcome)) = children.reap(index, self.poll.registry()) {
+            self.take_back_from_child(token, outcome, now);
+        }
+    }
+
+    fn read_control_channel(&mut self, now: Instant) {
+        while let Some(report) = self.children.as_mut().and_then(|children| children.next_report(now)) {
+            match report {
+                Report::Complete { connection, outcome } => {
+                    self.take_back_from_child(connection, outcome, now);
+                }
+                Report::RelayStarted { connection, socket } => self.start_relay(connection, socket, now),
+            }
+        }
+    }
+
+    fn start_relay(&mut self, token: usize, socket: Option<OwnedFd>, now: Instant) {
         let Some(mut connection) = self.slots.get_mut(token).and_then(|slot| slot.connection.take()) else {
             return;
         };
-        let next = connection.after_child(ending, now);
+        let socket = socket.ok_or_else(|| io::Error::other("no descriptor is left for it"));
+        let relay = socket.and_then(|socket| Relay::new(socket, &self.registry, Token(RELAYS + token)));
+        let next = match relay {
+            Ok(mut relay) => {
+                relay.next_check = connection.deadline();
+                connection.start_relay(relay, now)
+            }
+            Err(error) => {
+                log::error!("the rest of a response cannot be received from its process: {error}");
+                connection.wire().reset();
+                Next::Wait
+            }
+        };
         self.settle(connection, next);
     }
 
-    fn ask_after_children(&mut self, now: Instant) {
-        if self.children.as_ref().is_some_and(Children::must_be_asked_after) {
-            for index in self.children.as_ref().map(Children::indices).unwrap_or_default() {
+    fn note_relay(&mut self, token: usize, now: Instant) {
+        let connection = self.slots.get_mut(token).and_then(|slot| slot.connection.as_mut());
+        if let Some(relay) = connection.and_then(|connection| connection.relay.as_mut()) {
+            relay.is_readable = true;
+            self.go_on(token, now);
+        }
+    }
+
+    fn take_back_from_child(&mut self, token: usize, outcome: ChildOutcome, now: Instant) {
+        let connection = self.slots.get_mut(token).and_then(|slot| slot.connection.take());
+        if let Some(mut connection) = connection {
+            let next = connection.after_child(outcome, now);
+            self.settle(connection, next);
+        }
+    }
+
+    fn check_children(&mut self, now: Instant) {
+        let Some(children) = &mut self.children else { return };
+        children.check_background(now);
+        if children.needs_polling() {
+            for index in children.indices() {
                 self.reap(index, now);
             }
         }

@@ -3,16 +3,16 @@
 //! The way of a request through the rooms:
 //!
 //! 1. [`event_loop`] wakes and lets a [`connection`] go on;
-//! 2. [`receive`] reads and parses (the protocol itself is `mlws-http1`), with the body in a [`body`] that fits it; of a large one the app
-//!    reads the rest itself, as an [`upload`];
+//! 2. [`receive`] reads and parses (the protocol itself is `mlws-http1`), with the body in a [`body`] that fits it; of a large one with a
+//!    Content-Length the app reads the rest itself, as an [`upload`];
 //! 3. the [`thread_pool`] has a thread run the request, or [`fork`] makes a child;
 //! 4. [`answer`] calls the [`App`] and produces its [`Response`] through a [`writer`] and a [`response_writer`] over the [`wire`];
 //!    (the [`watchdog`] minds how long that takes);
 //! 5. the connection goes back to the loop, which minds its [`deadlines`].
 //!
 //! Beside the way: connections come in at the [`doors`], evenly among workers by their [`shares`], in place of [`idle`] ones if need be, and idle
-//! ones go to other workers by [`handover`]; [`networks`] of proxies are believed; a process is [`wear`]ing out; and a request is a
-//! [`rehearsal`] before the first fork.
+//! ones go to other workers by [`handover`]; [`networks`] of proxies are believed; a process is [`wear`]ing out; and [`fork`] has a
+//! warm-up request, too.
 
 mod answer;
 mod app;
@@ -28,10 +28,8 @@ mod idle;
 mod listener;
 mod memory;
 mod networks;
-mod note;
 mod payload;
 mod receive;
-mod rehearsal;
 mod request;
 mod response;
 mod response_writer;
@@ -49,6 +47,7 @@ mod writer;
 
 pub use app::{App, STACK_SIZE};
 pub use body::RequestBody;
+pub use fork::run_in_discarded_process;
 pub use handover::HandoverQueue;
 pub use listener::{Address, AddressError, Listener, SocketFile};
 pub use networks::{NetworkError, Networks};
@@ -58,7 +57,7 @@ pub use response::{Record, Response};
 pub use server::{Ended, HttpForkServer, HttpServer, Notice, Order, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use shares::Shares;
-pub use sys::{Atomic, ReadBuffer, SharedPage, is_request_process};
-pub use thread_pool::leave_stuck;
+pub use sys::{Atomic, ReadBuffer, SharedPage, is_request_process, leave as exit_now};
+pub use thread_pool::{leave_stuck, runs_event_loop};
 pub use upload::Failure;
 pub use writer::Writer;

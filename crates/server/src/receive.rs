@@ -2,18 +2,17 @@
 
 use std::{io, sync::Arc, time::Instant};
 
-use mlws_http1::{Event, Length, Parser, ProxyError, ProxyHeader};
+use mlws_http1::{Event, Length, ProxyError, ProxyHeader};
 
 use crate::{
     Concurrency, Response,
-    body::SMALL_BODY,
     connection::{Connection, Next, Phase},
-    upload::{self, DRAIN_LIMIT, Upload},
+    upload::Upload,
     wire::Peer,
 };
 
 /// How many bytes are read and forgotten before the connection is closed under a client that goes on sending.
-const LINGER_BYTES: usize = 16 << 20;
+const LINGER_BYTES: u64 = 16 << 20;
 /// How many bytes of one socket are read before others have their turn.
 const BYTES_IN_A_TURN: usize = 512 * 1024;
 /// The room made for one read: of a head, of a body, and of a chunked one, which takes longer to parse.
@@ -77,27 +76,33 @@ impl Connection {
     }
 
     /// Reads and forgets until the client closes.
+    pub(crate) fn linger(&mut self, left: u64) -> Next {
+        let turn = left.min(BYTES_IN_A_TURN as u64);
+        let Ok(unread) = self.discard(turn) else { return Next::Close };
+        let left = left - turn + unread;
+        if left == 0 {
+            return Next::Close;
+        }
+        self.phase = Phase::Lingering { left };
+        Next::Wait
+    }
+
+    /// Reads and forgets up to `limit` bytes, or until the socket is empty. Returns how many of them are still to come; the end of the
+    /// input is an error.
     #[inline(never)] // its scratch on the stack of every caller would cost a forked child four pages
-    pub(crate) fn linger(&mut self, left: usize) -> Next {
+    fn discard(&mut self, limit: u64) -> io::Result<u64> {
         let mut scratch = [0; 16 * 1024];
-        let (mut left, pause) = (left, left.saturating_sub(BYTES_IN_A_TURN));
-        while left > 0 {
-            if left <= pause {
-                self.phase = Phase::Lingering { left };
-                return Next::Wait;
-            }
-            match self.wire().discard(&mut scratch) {
-                Ok(0) => return Next::Close,
-                Ok(count) => left = left.saturating_sub(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    self.phase = Phase::Lingering { left };
-                    return Next::Wait;
-                }
-                Err(_) => return Next::Close,
+        let mut left = limit;
+        while left > 0 && self.readable {
+            let size = usize::try_from(left).unwrap_or(usize::MAX).min(scratch.len());
+            match self.wire().discard(&mut scratch[..size]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => left -= count as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(error) => return Err(error),
             }
         }
-        Next::Close
+        Ok(left)
     }
 
     pub(crate) fn start_lingering(&mut self, now: Instant) -> Next {
@@ -127,65 +132,37 @@ impl Connection {
             self.expect_next_request(now);
             return Next::Wait;
         };
-        let Some(ended) = upload.end() else { return self.start_lingering(now) };
-        self.parser = ended.parser;
+        let Some(missing) = upload.end() else { return self.start_lingering(now) };
+        // All that was received before the call is parsed.
         self.request.body.clear();
-        self.request.body.bytes = ended.unparsed;
+        self.request.body.bytes.clear();
         self.parsed = 0;
         // What its thread has left in the socket was not noted anywhere.
         self.readable = true;
-        if ended.is_complete {
-            self.expect_next_request(now);
-            return Next::Wait;
-        }
-        self.enter(Phase::Draining { left: DRAIN_LIMIT }, now);
-        self.drain(DRAIN_LIMIT, now)
+        self.enter(Phase::Draining { left: missing }, now);
+        self.drain(missing, now)
     }
 
     /// Nobody reads the body any more, whatever the app does. True if some of it had not been received.
     pub(crate) fn end_upload(&mut self) -> bool {
         let Some(upload) = self.request.upload.take() else { return false };
-        upload.end().is_none_or(|ended| !ended.is_complete)
+        upload.end().is_none_or(|missing| missing > 0)
     }
 
-    /// Reads and drops what the app has left of a body, up to a limit.
+    /// Reads and drops the rest of a body that the app has not read.
     pub(crate) fn drain(&mut self, left: u64, now: Instant) -> Next {
-        let (mut left, mut turn) = (left, BYTES_IN_A_TURN);
-        loop {
-            let unparsed = &self.request.body.bytes[self.parsed..];
-            match self.parser.next(unparsed, &mut self.request.head) {
-                Ok(Some(Event::Data { payload, consumed })) => {
-                    self.parsed += consumed;
-                    let Some(rest) = left.checked_sub(payload.len() as u64) else { break };
-                    left = rest;
-                    continue;
-                }
-                Ok(Some(Event::End { consumed })) => {
-                    self.parsed += consumed;
-                    self.expect_next_request(now);
-                    return Next::Wait;
-                }
-                Ok(None) => {}
-                Ok(Some(Event::Head)) | Err(_) => break,
+        match self.discard(left) {
+            Ok(0) => {
+                self.parser.skip_body();
+                self.expect_next_request(now);
+                Next::Wait
             }
-            self.request.body.bytes.drain(..self.parsed);
-            self.parsed = 0;
-            self.phase = Phase::Draining { left };
-            if !self.readable || turn == 0 {
-                return Next::Wait;
+            Ok(left) => {
+                self.phase = Phase::Draining { left };
+                Next::Wait
             }
-            match self.read(SMALL_BODY) {
-                Ok(0) => return Next::Close,
-                Ok(count) => {
-                    turn = turn.saturating_sub(count);
-                    self.received += count as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
-                Err(_) => return Next::Close,
-            }
+            Err(_) => Next::Close,
         }
-        self.parser.stop();
-        self.start_lingering(now)
     }
 
     /// Parses what is there. True: the app can be called. False: more bytes are needed.
@@ -197,11 +174,7 @@ impl Connection {
             let request = &mut self.request;
             let Some(event) = self.parser.next(&request.body.bytes[self.parsed..], &mut request.head)? else {
                 self.compact();
-                if self.phase == Phase::Body && self.calls_early() {
-                    self.begin_upload(now)?;
-                    return Ok(true);
-                }
-                return Ok(false);
+                return self.begin_upload(now);
             };
             match event {
                 Event::Head => {
@@ -210,6 +183,9 @@ impl Connection {
                     self.request.is_head = self.request.method() == "HEAD";
                     self.received = (self.request.body.bytes.len() - self.parsed) as u64;
                     self.enter(Phase::Body, now);
+                    if self.expects_continue() && self.request.is_chunked() {
+                        self.send_continue();
+                    }
                 }
                 Event::Data { payload, consumed } => {
                     let at = self.parsed;
@@ -226,44 +202,47 @@ impl Connection {
         }
     }
 
-    /// Whether the app is called before all of the body is here: it is too large to be received first, or the client waits for
-    /// `100 Continue`, which is the app's to ask for (PEP 3333, section "HTTP 1.1 Expect/Continue").
-    fn calls_early(&self) -> bool {
-        let most = self.house().settings.body_buffer;
-        self.expects_continue()
-            || match self.request.head.body {
-                Length::Known(length) => length > most,
-                Length::Chunked => self.request.body.received() > most,
-            }
-    }
-
     fn expects_continue(&self) -> bool {
         self.request.head.expect_continue && self.received == 0
     }
 
-    /// From here on it is the app that reads the rest of the body.
-    fn begin_upload(&mut self, now: Instant) -> io::Result<()> {
+    /// Asks the client for a chunked body, which is received before the application is called. PEP 3333, section "HTTP 1.1
+    /// Expect/Continue", allows that.
+    fn send_continue(&self) {
+        match self.wire().send_interim(mlws_http1::CONTINUE, false) {
+            Ok(sent) if sent == mlws_http1::CONTINUE.len() => {}
+            // The client has not read earlier responses. It may send the body unasked (RFC 9110, section 10.1.1).
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Cut off in the middle, or the client is gone, which the next read shows.
+            Ok(_) | Err(_) => self.wire().hang_up(),
+        }
+    }
+
+    /// Has the app read the rest of a body with a Content-Length from the socket itself, if the body is too large to be received first,
+    /// or the client waits for `100 Continue`, which is the app's to ask for. False: the body is received first. A chunked body always
+    /// is, for WSGI applications need its length.
+    fn begin_upload(&mut self, now: Instant) -> Result<bool, Refusal> {
         let expects_continue = self.expects_continue();
         let request = &mut self.request;
+        let settings = &request.wire.house.settings;
+        let Length::Known(length) = request.head.body else { return Ok(false) };
+        if self.phase != Phase::Body || !(expects_continue || length > settings.body_buffer) {
+            return Ok(false);
+        }
+        if matches!(settings.concurrency, Concurrency::Fork { .. }) {
+            request.head.keep_alive = false; // what a child reads, the parser of its parent does not see
+        }
         request.body.finish()?;
-        let unparsed = request.body.bytes.split_off(self.parsed);
-        let mut none = Parser::new(Arc::clone(&request.wire.house.limits));
-        none.stop();
         let upload = Arc::new(Upload::new(
             &request.wire,
-            std::mem::replace(&mut self.parser, none),
-            unparsed,
-            upload::missing(request.head.body, request.body.received()),
+            length.saturating_sub(request.body.received()),
             expects_continue,
             (self.received, now.saturating_duration_since(self.since)),
         ));
-        if matches!(request.wire.house.settings.concurrency, Concurrency::Fork { .. }) {
-            request.make_last(); // what a child reads, the parser of its parent does not see
-        }
-        request.body.continue_from(Arc::clone(&upload), request.head.body);
+        request.body.continue_from(Arc::clone(&upload), length);
         request.upload = Some(upload);
         self.enter(Phase::Complete, now);
-        Ok(())
+        Ok(true)
     }
 
     /// Takes the PROXY header off the front: from here on the peer is the one that it tells. False: more bytes are needed.

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use mlws_http1::{Head, RequestInfo, ResponseHead, Version};
+use mlws_http1::{Head, Length, RequestInfo, ResponseHead, Version};
 
 use crate::{
     RequestBody, Writer,
@@ -86,6 +86,11 @@ impl Request {
     /// HTTP/1.0 or HTTP/1.1.
     pub fn version(&self) -> Version {
         self.head.version
+    }
+
+    /// Whether the body was sent with the chunked transfer coding. It is decoded, so only the field still names the coding.
+    pub fn is_chunked(&self) -> bool {
+        self.head.body == Length::Chunked
     }
 
     /// The body: `Read` and `BufRead`. If it is not complete (see [`Settings::body_buffer`](crate::Settings::body_buffer)), reading waits for

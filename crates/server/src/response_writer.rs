@@ -168,6 +168,22 @@ impl ResponseWriter {
         self.push_copy(frame.suffix);
     }
 
+    /// Queues bytes of a response that another process has framed.
+    pub(crate) fn push_framed(&mut self, bytes: Vec<u8>) {
+        if bytes.len() <= COPY_LIMIT {
+            return self.push_copy(&bytes);
+        }
+        self.queued += bytes.len();
+        let end = bytes.len();
+        self.queue.push_back(Segment::Bytes { bytes: bytes.into(), sent: 0, end });
+    }
+
+    /// The same for a range of a file.
+    pub(crate) fn push_framed_file(&mut self, file: File, offset: u64, length: u64) {
+        let range = FileRange { file: Arc::new(file), offset, left: length, is_spool: false };
+        self.queue.push_back(Segment::File(range));
+    }
+
     /// Queues what marks the end of the body, if the body is complete.
     pub(crate) fn push_end(&mut self) {
         if let Some(Ok(end)) = self.framing.as_ref().map(Framing::end) {
@@ -211,7 +227,8 @@ impl ResponseWriter {
         self.framing.as_ref().is_some_and(Framing::ends_by_close)
     }
 
-    /// Sends what is queued, until the socket takes no more or about `limit` bytes are sent.
+    /// Sends what is queued, until the socket takes no more or `limit` bytes are sent. No system call is given more than what is left
+    /// of the limit: while a fast client reads, the socket would take it all.
     pub(crate) fn write(&mut self, wire: &Wire, limit: usize) -> io::Result<Progress> {
         let mut sent = 0;
         loop {
@@ -221,7 +238,7 @@ impl ResponseWriter {
                 }
                 wire.send(&self.front[self.front_sent..], false)
             } else {
-                self.write_segments(wire)
+                self.write_segments(wire, limit - sent)
             };
             match wrote {
                 Ok(count) => {
@@ -342,13 +359,13 @@ impl ResponseWriter {
     }
 
     /// Sends the first segments in one system call: bytes together, a file range alone.
-    fn write_segments(&mut self, wire: &Wire) -> io::Result<usize> {
+    fn write_segments(&mut self, wire: &Wire, limit: usize) -> io::Result<usize> {
         let front = &self.front[self.front_sent..];
         if let (true, Some(Segment::File(range))) = (front.is_empty(), self.queue.front_mut()) {
-            return range.send(wire);
+            return range.send(wire, limit as u64);
         }
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
-        let mut count = 0;
+        let (mut count, mut left) = (0, limit);
         let mut precedes_file = false;
         let queued = self.queue.iter().map(|segment| match segment {
             Segment::Bytes { bytes, sent, end } => Some(&bytes.as_ref()[*sent..*end]),
@@ -359,8 +376,9 @@ impl ResponseWriter {
                 precedes_file = true;
                 break;
             };
+            let slice = &slice[..slice.len().min(left)];
             slices[count] = IoSlice::new(slice);
-            count += 1;
+            (count, left) = (count + 1, left - slice.len());
         }
         wire.send_vectored(&slices[..count], precedes_file)
     }
@@ -415,8 +433,8 @@ impl ResponseWriter {
 
 impl FileRange {
     /// The file must not shrink meanwhile; if it does, the response cannot be completed.
-    fn send(&mut self, wire: &Wire) -> io::Result<usize> {
-        match wire.send_file(self.file.as_fd(), &mut self.offset, self.left)? {
+    fn send(&mut self, wire: &Wire, limit: u64) -> io::Result<usize> {
+        match wire.send_file(self.file.as_fd(), &mut self.offset, self.left.min(limit))? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             count => {
                 self.left -= count as u64;

@@ -5,7 +5,7 @@ use std::{io, net::ToSocketAddrs, os::fd::OwnedFd, sync::Arc, time::Duration};
 use crate::{
     Address, App, Concurrency, Listener, Request, Response, Settings,
     event_loop::{Loop, Watch},
-    rehearsal::rehearse,
+    fork::run_warmup_request,
     settings::House,
     thread_pool::ThreadPool,
 };
@@ -28,11 +28,17 @@ pub enum Order {
 /// What a server tells its owner, each at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
+    /// All threads exist, and the server serves from now on.
+    Serving,
     /// A call has been inside the app for longer than the timeout. Its client is answered, but the thread is stuck: the process should be
     /// replaced. With one thread it ends by itself within a second, with [`STUCK`](crate::STUCK).
     Overdue,
     /// `max_requests` or `max_rss` is reached. The server serves on until it is told to drain.
     Worn,
+    /// The process is about to exit without returning from [`Server::run`], because the thread that called it is busy in the app or
+    /// another one is stuck there. The last chance to write what is still buffered. The callback runs in a thread that must not wait
+    /// for the app. It may block for a moment.
+    Leaving,
 }
 
 /// How a server ended that was ordered to.
@@ -66,7 +72,8 @@ impl Server {
         self
     }
 
-    /// Calls `notice` when there is something that the owner should know. It runs in a thread of the server, and must not block.
+    /// Calls `notice` when there is something that the owner should know. It runs in a thread of the server, which may hold the event
+    /// loop, so it must not wait for the app, and except for [`Notice::Overdue`] and [`Notice::Leaving`] must not block.
     #[must_use]
     pub fn on_notice(mut self, notice: Box<dyn Fn(Notice) + Send + Sync>) -> Self {
         self.notice = notice;
@@ -74,12 +81,12 @@ impl Server {
     }
 
     /// Has the app answer a GET of `target` that no client sent, in the calling thread, and forgets the answer but for its status,
-    /// such as `200 OK`. For a server that forks: what the app does only once, no child has to do again. The access log hears nothing.
-    pub fn rehearse(&self, target: &str) -> io::Result<String> {
+    /// such as `200 OK`. For a server that forks: what the app does only once, no child has to do again. It is not in the access log.
+    pub fn run_warmup_request(&self, target: &str) -> io::Result<String> {
         let (name, port) = self.listeners.first().map(Listener::server_name_and_port).unwrap_or_default();
         let settings = Settings { proxy_protocol: None, ..self.settings.clone() };
         let house = House::new(settings, false, false);
-        rehearse(&*self.app, Arc::new(house), target, &format!("{name}:{port}"))
+        run_warmup_request(&*self.app, Arc::new(house), target, &format!("{name}:{port}"))
     }
 
     /// Serves until ordered to end. Errors only where the system refuses a poll set, a thread or a shared page.

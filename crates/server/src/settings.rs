@@ -58,8 +58,8 @@ pub struct Settings {
     pub connections: usize,
     /// Complete requests that may wait for a thread or a child; past it 503 with Retry-After.
     pub queue: usize,
-    /// A body of at most so many bytes is received whole before the app is called. With a larger one the app is called as soon as the
-    /// head is complete, or a chunked body has grown larger than this, and reads the rest while the client sends it.
+    /// The largest `Content-Length`, in bytes, of a body that is received before the app is called. With a larger body the app is called
+    /// as soon as the head is complete, and reads the rest while the client sends it. A chunked body is always received first.
     pub body_buffer: u64,
     /// The largest chunked body held in memory; a longer one goes to an unlinked temporary file. A body whose length is known goes by
     /// the next setting alone.

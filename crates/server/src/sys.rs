@@ -7,7 +7,7 @@
 use std::{
     io,
     mem::MaybeUninit,
-    os::fd::{AsFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
     sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering},
 };
 
@@ -100,7 +100,7 @@ pub(crate) fn take_signals_of_child(parent: rustix::process::Pid) {
 
 /// Leaves the process at once, without exit handlers: those of a child belong to its parent, and those of a process with a stuck
 /// thread might wait for it.
-pub(crate) fn leave(status: i32) -> ! {
+pub fn leave(status: i32) -> ! {
     // SAFETY: `_exit` does not return and touches no memory of ours.
     unsafe { libc::_exit(status) }
 }
@@ -129,6 +129,15 @@ pub(crate) fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
 pub(crate) fn close_copy(descriptor: RawFd) {
     // SAFETY: only called in a child that leaves by `leave`, so no owner of the descriptor is ever dropped after this.
     unsafe { libc::close(descriptor) };
+}
+
+/// Makes this descriptor another name for what `other` stands for. Whoever uses it finds the other from now on.
+pub(crate) fn replace_descriptor(descriptor: &OwnedFd, other: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: both are open, the first is owned by the caller and stays open throughout.
+    if unsafe { libc::dup2(other.as_raw_fd(), descriptor.as_raw_fd()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)?)
 }
 
 /// Asks for large pages where this memory has none yet: filling it then takes a fault for each two megabytes.

@@ -1,15 +1,15 @@
-//! A request body that the application reads while the client still sends it.
+//! A request body that the application reads while the client still sends it. Only bodies with a Content-Length are read this way; a
+//! chunked body is received completely before the application is called.
 //!
-//! From the moment the application is called, the thread that runs the request reads the rest of the body from the socket itself: it
-//! waits for the client with the deadline of `--body-timeout` and `--body-rate`, feeds the connection's parser, and hands the bytes
-//! out. Nothing is stored. The event loop does not read from the socket meanwhile; it gets the parser back when the response is sent.
+//! From the moment the application is called, the thread that runs the request reads the rest of the body from the socket itself, with
+//! the deadline of `--body-timeout` and `--body-rate`. Nothing is stored. The event loop does not read from the socket meanwhile; when
+//! the response is sent, it drops what is missing and continues with the next request.
 //!
 //! Invariant: after [`Upload::end`] nobody reads from the socket on the upload's behalf, however long the application keeps it.
 
 use std::{
     fmt,
     io::{self, ErrorKind},
-    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -17,17 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mlws_http1::{Event, Head, Length, Parser};
-
-use crate::{
-    sys::{ReadBuffer, append_to},
-    wire::Wire,
-};
+use crate::{sys::ReadBuffer, wire::Wire};
 
 /// How much of a body that the application left unread is read and dropped to keep the connection.
 pub(crate) const DRAIN_LIMIT: u64 = 256 * 1024;
-/// How many bytes of a chunked body are read at once.
-const READ_SIZE: usize = 64 * 1024;
 
 pub(crate) struct Upload {
     wire: Weak<Wire>,
@@ -38,14 +31,8 @@ pub(crate) struct Upload {
 }
 
 struct State {
-    parser: Parser,
-    /// Bytes received and not yet parsed, and where they begin. Always empty for a body of known length.
-    received: Vec<u8>,
-    parsed: usize,
-    /// Body bytes in `received` that were parsed and not yet handed out.
-    decoded: Range<usize>,
-    /// How many bytes of a body of known length are missing.
-    missing: Option<u64>,
+    /// How many bytes of the body are still to be received.
+    missing: u64,
     progress: Progress,
     /// The client waits for `100 Continue`.
     expects_continue: bool,
@@ -56,50 +43,29 @@ struct State {
 
 enum Progress {
     Receiving,
-    Complete,
     Failed(Failure),
-    /// The response is sent, and the connection has the parser back.
+    /// The response is sent, and the event loop reads from the socket again.
     Over,
 }
 
 /// Why the rest of a body cannot be received, and the status that says so to the client.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// 400, 408 or 413 and the like.
+    /// 400 or 408.
     pub status: u16,
     kind: ErrorKind,
     why: String,
-}
-
-/// What the connection gets back.
-pub(crate) struct Ended {
-    pub(crate) parser: Parser,
-    /// Received, but not parsed: the rest of the body, or what follows it.
-    pub(crate) unparsed: Vec<u8>,
-    pub(crate) is_complete: bool,
 }
 
 impl Upload {
     /// `waited` is how long the part of the body that is already here took, `count` how many bytes that were.
     pub(crate) fn new(
         wire: &Arc<Wire>,
-        parser: Parser,
-        unparsed: Vec<u8>,
-        missing: Option<u64>,
+        missing: u64,
         expects_continue: bool,
         (count, waited): (u64, Duration),
     ) -> Self {
-        let state = State {
-            parser,
-            received: unparsed,
-            parsed: 0,
-            decoded: 0..0,
-            missing,
-            progress: Progress::Receiving,
-            expects_continue,
-            count,
-            waited,
-        };
+        let state = State { missing, progress: Progress::Receiving, expects_continue, count, waited };
         Self {
             wire: Arc::downgrade(wire),
             state: Mutex::new(state),
@@ -110,15 +76,9 @@ impl Upload {
 
     /// Reads at least one byte of the body, unless it has ended, and blocks until there is one. `Interrupted` if a signal came first.
     pub(crate) fn read(&self, into: &mut ReadBuffer<'_>) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let may_continue = !self.response_begun.load(Ordering::SeqCst);
-        let was_complete = matches!(state.progress, Progress::Complete);
-        let read = state.read(&self.wire, into, may_continue);
-        if let (Progress::Complete, false, Some(wire)) = (&state.progress, was_complete, self.wire.upgrade())
-        {
-            wire.note_request_complete(Instant::now());
-        }
-        read.inspect_err(|error| {
+        state.read(&self.wire, into, may_continue).inspect_err(|error| {
             self.failed.store(error.kind() != ErrorKind::Interrupted, Ordering::Relaxed);
         })
     }
@@ -127,11 +87,7 @@ impl Upload {
     pub(crate) fn begin_response(&self) -> bool {
         self.response_begun.store(true, Ordering::SeqCst);
         // Another thread that reads just now leaves the connection in an unknown state.
-        self.try_lock().is_some_and(|state| match state.progress {
-            Progress::Complete => true,
-            Progress::Receiving => !state.expects_continue && state.parser.missing() <= DRAIN_LIMIT,
-            Progress::Failed(_) | Progress::Over => false,
-        })
+        self.try_lock().is_some_and(|state| state.can_be_drained())
     }
 
     /// Why reading failed, if it did.
@@ -145,8 +101,9 @@ impl Upload {
         }
     }
 
-    /// The response is sent: from here on the application's reads fail. `None` if the connection cannot be used for another request.
-    pub(crate) fn end(&self) -> Option<Ended> {
+    /// The response is sent: from here on the application's reads fail. Returns how many bytes are missing, or `None` if the connection
+    /// cannot be used for another request.
+    pub(crate) fn end(&self) -> Option<u64> {
         let Some(mut state) = self.try_lock() else {
             // A thread that the application has started reads just now. This ends its wait.
             if let Some(wire) = self.wire.upgrade() {
@@ -154,23 +111,9 @@ impl Upload {
             }
             return None;
         };
-        let progress = std::mem::replace(&mut state.progress, Progress::Over);
-        let is_complete = match progress {
-            Progress::Complete => true,
-            Progress::Receiving if !state.expects_continue => false,
-            _ => return None,
-        };
-        // What was decoded and not read does not matter any more: the parser is behind it.
-        let parsed = std::mem::take(&mut state.parsed);
-        state.decoded = 0..0;
-        let mut unparsed = std::mem::take(&mut state.received);
-        unparsed.drain(..parsed);
-        let parser = std::mem::replace(&mut state.parser, Parser::new(Arc::default()));
-        Some(Ended { parser, unparsed, is_complete })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let missing = state.can_be_drained().then_some(state.missing);
+        state.progress = Progress::Over;
+        missing
     }
 
     fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
@@ -183,30 +126,35 @@ impl Upload {
 }
 
 impl State {
+    /// Whether dropping the rest of the body leads to the next request.
+    fn can_be_drained(&self) -> bool {
+        matches!(self.progress, Progress::Receiving) && !self.expects_continue && self.missing <= DRAIN_LIMIT
+    }
+
     fn read(&mut self, wire: &Weak<Wire>, into: &mut ReadBuffer<'_>, may_continue: bool) -> io::Result<()> {
         if into.remaining() == 0 {
             return Ok(());
         }
+        match &self.progress {
+            Progress::Receiving if self.missing == 0 => return Ok(()),
+            Progress::Receiving => {}
+            Progress::Failed(failure) => return Err(failure.into()),
+            Progress::Over => return Err(io::Error::other("the request is over")),
+        }
+        let Some(wire) = wire.upgrade() else {
+            return Err(self.fail(400, ErrorKind::ConnectionAborted, "the connection is closed"));
+        };
+        let limit = usize::try_from(self.missing).unwrap_or(usize::MAX);
         loop {
-            if self.decode(into)? > 0 {
-                return Ok(());
-            }
-            match &self.progress {
-                Progress::Receiving => {}
-                Progress::Complete => return Ok(()),
-                Progress::Failed(failure) => return Err(failure.into()),
-                Progress::Over => return Err(io::Error::other("the request is over")),
-            }
-            let Some(wire) = wire.upgrade() else {
-                return Err(self.fail(400, ErrorKind::ConnectionAborted, "the connection is closed"));
-            };
-            match self.receive(&wire, into) {
+            match into.read_from(&*wire, limit) {
                 Ok(0) => {
                     let why = "the client closed the connection before the request's body was complete";
                     return Err(self.fail(400, ErrorKind::ConnectionAborted, why));
                 }
-                Ok(_) if self.missing.is_some() => return Ok(()),
-                Ok(_) => {}
+                Ok(count) => {
+                    self.received(count as u64, &wire);
+                    return Ok(());
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(&wire, may_continue)?,
                 Err(error) => return Err(self.fail_gone(&error)),
@@ -214,77 +162,13 @@ impl State {
         }
     }
 
-    /// Hands out what is here of a chunked body, and parses on as long as something fits.
-    fn decode(&mut self, into: &mut ReadBuffer<'_>) -> io::Result<usize> {
-        let mut count = 0;
-        loop {
-            let copied = into.append(&self.received[self.decoded.clone()]);
-            self.decoded.start += copied;
-            count += copied;
-            if self.decoded.is_empty() && self.parsed == self.received.len() {
-                self.received.clear();
-                (self.parsed, self.decoded) = (0, 0..0);
-            }
-            let is_stuck = !self.decoded.is_empty() || self.received.is_empty();
-            if is_stuck || !matches!(self.progress, Progress::Receiving) {
-                break;
-            }
-            let from = self.parsed;
-            match self.parser.next(&self.received[from..], &mut Head::default()) {
-                Ok(Some(Event::Data { payload, consumed })) => {
-                    self.decoded = from + payload.start..from + payload.end;
-                    self.parsed = from + consumed;
-                }
-                Ok(Some(Event::End { consumed })) => {
-                    self.parsed = from + consumed;
-                    self.progress = Progress::Complete;
-                }
-                Ok(Some(Event::Head) | None) => {
-                    self.received.drain(..from);
-                    self.parsed = 0;
-                    self.decoded = 0..0;
-                    break;
-                }
-                // What was decoded before is handed out first; the parser gives the same error again.
-                Err(_) if count > 0 => break,
-                Err(error) => {
-                    return Err(self.fail(error.status(), ErrorKind::InvalidData, &error.to_string()));
-                }
-            }
+    fn received(&mut self, count: u64, wire: &Wire) {
+        self.expects_continue = false;
+        self.count += count;
+        self.missing -= count;
+        if self.missing == 0 {
+            wire.note_request_complete(Instant::now());
         }
-        Ok(count)
-    }
-
-    /// Receives what is there, without waiting: straight into the caller's buffer if the body has no framing within.
-    fn receive(&mut self, wire: &Wire, into: &mut ReadBuffer<'_>) -> io::Result<usize> {
-        let count = match &mut self.missing {
-            Some(missing) => {
-                let count = into.read_from(wire, usize::try_from(*missing).unwrap_or(usize::MAX))?;
-                *missing -= count as u64;
-                self.parse_received(into.filled().len() - count, into.filled())?;
-                count
-            }
-            None => append_to(&mut self.received, READ_SIZE, |buffer| buffer.read_from(wire, READ_SIZE))?,
-        };
-        self.expects_continue &= count == 0;
-        self.count += count as u64;
-        Ok(count)
-    }
-
-    /// Takes the parser of a body of known length past what was received behind `start`.
-    fn parse_received(&mut self, start: usize, received: &[u8]) -> io::Result<()> {
-        let mut rest = &received[start..];
-        while let Ok(Some(event)) = self.parser.next(rest, &mut Head::default()) {
-            match event {
-                Event::Data { consumed, .. } => rest = &rest[consumed..],
-                Event::End { .. } => {
-                    self.progress = Progress::Complete;
-                    return Ok(());
-                }
-                Event::Head => return Err(io::Error::other("a head in the middle of a body")),
-            }
-        }
-        Ok(())
     }
 
     /// Blocks until the client has sent something, within its deadline.
@@ -336,14 +220,6 @@ impl fmt::Display for Failure {
 impl From<&Failure> for io::Error {
     fn from(failure: &Failure) -> Self {
         Self::new(failure.kind, failure.why.clone())
-    }
-}
-
-/// How many bytes of a body are still to be received, if that is known.
-pub(crate) fn missing(length: Length, here: u64) -> Option<u64> {
-    match length {
-        Length::Known(length) => Some(length.saturating_sub(here)),
-        Length::Chunked => None,
     }
 }
 

@@ -5,7 +5,10 @@
 use std::{
     io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -20,8 +23,9 @@ use rustix::{
 };
 
 use crate::{
-    note::{Came, Note},
+    fork::{ParentLink, RelaySender, ResponseProgress},
     settings::House,
+    sys,
 };
 
 /// A client that sends its request and then half-closes does both within this time. One that ends its side later has given up.
@@ -80,7 +84,10 @@ pub(crate) struct Wire {
     /// Its listener is gone since a reload: the next response closes the connection.
     pub(crate) closes: bool,
     pub(crate) house: Arc<House>,
-    note: OnceLock<Note>,
+    /// In a forked child.
+    parent: OnceLock<Arc<ParentLink>>,
+    /// In a forked child: the response that goes through its parent ends in the middle.
+    is_truncated_in_relay: AtomicBool,
     stage: AtomicU8,
     /// A thread waits for a slow client...
     waits: AtomicBool,
@@ -107,7 +114,8 @@ impl Wire {
             token: 0,
             closes: false,
             house,
-            note: OnceLock::new(),
+            parent: OnceLock::new(),
+            is_truncated_in_relay: AtomicBool::new(false),
             stage: AtomicU8::new(stage::OPEN),
             waits: AtomicBool::new(false),
             waited: AtomicU64::new(0),
@@ -132,7 +140,7 @@ impl Wire {
     /// Sends from a response. `BrokenPipe` where the watchdog has ended it.
     pub(crate) fn send(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
         self.begin()?;
-        self.send_interim(bytes, more)
+        self.send_or_relay(|| self.send_interim(bytes, more), |relay| relay.send(&[IoSlice::new(bytes)]))
     }
 
     /// Sends what is no part of the response: `100 Continue`.
@@ -146,14 +154,49 @@ impl Wire {
         self.begin()?;
         let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         let none = &mut SendAncillaryBuffer::default();
-        Ok(rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, pieces, none, flags))?)
+        let mut send =
+            || rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, pieces, none, flags));
+        self.send_or_relay(|| Ok(send()?), |relay| relay.send(pieces))
     }
 
     /// Sends from a file without bringing its bytes into the process. Moves `offset` on.
     pub(crate) fn send_file(&self, file: BorrowedFd<'_>, offset: &mut u64, count: u64) -> io::Result<usize> {
         self.begin()?;
-        let count = usize::try_from(count).unwrap_or(usize::MAX).min(1 << 30);
-        Ok(rustix::io::retry_on_intr(|| rustix::fs::sendfile(&self.socket, file, Some(&mut *offset), count))?)
+        let most = usize::try_from(count).unwrap_or(usize::MAX).min(1 << 30);
+        let mut at = *offset;
+        let mut to_socket =
+            || rustix::io::retry_on_intr(|| rustix::fs::sendfile(&self.socket, file, Some(&mut at), most));
+        let sent = self.send_or_relay(|| Ok(to_socket()?), |relay| relay.send_file(file, *offset, count))?;
+        *offset += sent as u64;
+        Ok(sent)
+    }
+
+    /// Uses the socket, or in a child whose client's socket was full before, the relay through its parent.
+    fn send_or_relay(
+        &self,
+        to_socket: impl FnOnce() -> io::Result<usize>,
+        to_relay: impl FnOnce(&RelaySender) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let Some(parent) = self.parent.get() else { return to_socket() };
+        if let Some(relay) = parent.relay() {
+            return to_relay(relay);
+        }
+        match to_socket() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match parent.start_relay() {
+                Ok(relay) => to_relay(relay),
+                Err(failure) => {
+                    log::warn!(
+                        "a response cannot go through the worker, so its process waits for its client: {failure}"
+                    );
+                    Err(error)
+                }
+            },
+            sent => sent,
+        }
+    }
+
+    fn relay(&self) -> Option<&RelaySender> {
+        self.parent.get().and_then(|parent| parent.relay())
     }
 
     /// Sends all of what is no part of the response, blocking.
@@ -184,8 +227,6 @@ impl Wire {
 
     /// Blocks until there is something to read, or the end of the input; `TimedOut` past `until`, `Interrupted` by a signal.
     pub(crate) fn wait_readable(&self, until: Instant) -> io::Result<()> {
-        // In a child it is the parent that bounds the time of the call.
-        let _reported = self.note.get().map(Note::report_wait);
         self.while_waiting(|| self.poll(PollFlags::IN, until))
     }
 
@@ -193,7 +234,10 @@ impl Wire {
     fn while_waiting(&self, wait: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let began = Instant::now();
         self.waits.store(true, Ordering::Release);
-        let waited = wait();
+        let waited = match self.parent.get() {
+            Some(parent) => parent.progress.while_waiting_for_client(wait),
+            None => wait(),
+        };
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.waited.fetch_add(micros, Ordering::Relaxed);
         self.waits.store(false, Ordering::Release);
@@ -203,7 +247,9 @@ impl Wire {
     fn poll(&self, what: PollFlags, until: Instant) -> io::Result<()> {
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
-        match rustix::event::poll(&mut [PollFd::new(&self.socket, what)], Some(&timeout)) {
+        let relay = self.relay().filter(|_| what == PollFlags::OUT);
+        let socket = relay.map_or(self.socket.as_fd(), AsFd::as_fd);
+        match rustix::event::poll(&mut [PollFd::from_borrowed_fd(socket, what)], Some(&timeout)) {
             Ok(0) => Err(io::ErrorKind::TimedOut.into()),
             Ok(_) => Ok(()),
             Err(error) => Err(error.into()),
@@ -236,11 +282,17 @@ impl Wire {
         self.waited.store(0, Ordering::Relaxed);
         self.is_unbounded.store(false, Ordering::Relaxed);
         self.call_started.store(self.micros(now), Ordering::Release);
+        if let Some(parent) = self.parent.get() {
+            parent.progress.start_call(now);
+        }
     }
 
     /// From here to the next [`restart_call_timer`](Self::restart_call_timer) the application may take as long as it likes.
     pub(crate) fn suspend_call_timer(&self) {
         self.is_unbounded.store(true, Ordering::Release);
+        if let Some(parent) = self.parent.get() {
+            parent.progress.suspend_timeout();
+        }
     }
 
     /// Since when the application has been in the present call; nothing if that has no bound.
@@ -285,7 +337,7 @@ impl Wire {
 
     /// Whether this is the copy of a connection in a child process that answers one request.
     pub(crate) fn is_in_child(&self) -> bool {
-        self.note.get().is_some()
+        self.parent.get().is_some()
     }
 
     fn begin(&self) -> io::Result<()> {
@@ -295,8 +347,8 @@ impl Wire {
         if !self.moves(stage::OPEN, stage::BEGUN) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        if let Some(note) = self.note.get() {
-            note.write(Came::Midway);
+        if let Some(parent) = self.parent.get() {
+            parent.progress.set_response(ResponseProgress::Started);
         }
         Ok(())
     }
@@ -334,23 +386,42 @@ impl Wire {
         self.stage.load(Ordering::Acquire) == stage::FORFEITED
     }
 
-    /// In a forked child: notes there that the response has begun, for the parent to read should the child die.
-    pub(crate) fn note_in(&self, note: Note) {
-        let _ = self.note.set(note);
+    /// In a forked child: what it reports of the response goes there, and what the client's socket does not take.
+    pub(crate) fn set_parent(&self, parent: &Arc<ParentLink>) {
+        let _ = self.parent.set(Arc::clone(parent));
+    }
+
+    /// In a forked child: whether the response goes through its parent, and has an end that only a reset shows to the client.
+    pub(crate) fn is_truncated_in_relay(&self) -> bool {
+        self.is_truncated_in_relay.load(Ordering::Relaxed)
+    }
+
+    /// In a forked child: puts a closed connection in the place of the socket, which belongs to the parent from now on.
+    pub(crate) fn release_socket(&self) -> io::Result<()> {
+        let (closed, _) = UnixStream::pair()?;
+        sys::replace_descriptor(&self.socket, &closed)
     }
 
     /// Says that nothing more will be sent.
     pub(crate) fn finish_writing(&self) {
-        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        if self.relay().is_none() {
+            let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        }
     }
 
     /// Ends the connection for the peer even where another process still holds a copy of the socket.
     pub(crate) fn hang_up(&self) {
-        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        if self.relay().is_none() {
+            let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        }
     }
 
     /// Ends the connection by a reset, so that the peer can tell it from a clean end, whoever else holds a copy of the socket.
     pub(crate) fn reset(&self) {
+        if self.relay().is_some() {
+            // The parent still sends what came before.
+            return self.is_truncated_in_relay.store(true, Ordering::Relaxed);
+        }
         // Connecting a socket to nothing is how the system is asked for it (connect(2)); a Unix socket knows no reset.
         let _ = rustix::net::connect_unspec(&self.socket);
     }

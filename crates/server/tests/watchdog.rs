@@ -72,7 +72,10 @@ impl Running {
         };
         let server = Server::new(vec![listener], settings, Arc::new(app))
             .watch(OwnedFd::from(ear), Box::new(move || inbox.try_recv().ok()))
-            .on_notice(Box::new(move |notice| tell.send(notice).unwrap()));
+            .on_notice(Box::new(move |notice| match notice {
+                Notice::Serving => {}
+                notice => tell.send(notice).unwrap(),
+            }));
         Self { address, orders, bell, notices, open, thread: thread::spawn(|| server.run()) }
     }
 

@@ -47,7 +47,7 @@ use self::{
     failure::Label,
     start_response::{Stage, StartResponse},
 };
-use crate::{ffi, hooks::Hooks, logs::access::AccessLog, signal_handlers};
+use crate::{ffi, forked_process::guarded, hooks::Hooks, logs::access::AccessLog, signal_handlers, threads};
 
 /// A WSGI application, as the server calls it.
 pub(crate) struct Wsgi {
@@ -62,6 +62,8 @@ pub(crate) struct Wsgi {
     has_gil: bool,
     /// Set in a child that was forked for one request.
     is_child: AtomicBool,
+    /// Set once this process has forked for a request.
+    has_forked: AtomicBool,
     /// Those that no application holds any longer, for the next requests.
     spare: Mutex<Vec<Py<StartResponse>>>,
 }
@@ -105,6 +107,7 @@ impl Wsgi {
             sys: sys.unbind(),
             has_gil,
             is_child: AtomicBool::new(false),
+            has_forked: AtomicBool::new(false),
             spare: Mutex::default(),
         })
     }
@@ -133,9 +136,11 @@ impl Wsgi {
         };
         let kept = self.keeper.as_ref().map(|keeper| (keeper, environ.clone()));
         let (outcome, stage) = start_response.get().lend(py, request, || {
-            let returned = self.application.bind(py).call1((environ, &start_response))?;
-            start_response.get().expect_events(py);
-            Answer::of(&returned, self.sendfile, &|| start_response.get().is_alive(py))
+            guarded(py, "the application", || {
+                let returned = self.application.bind(py).call1((environ, &start_response))?;
+                start_response.get().expect_events(py);
+                Answer::of(&returned, self.sendfile, &|| start_response.get().is_alive(py))
+            })
         });
         self.keep(py, start_response);
         if let Some((keeper, environ)) = kept {
@@ -211,9 +216,12 @@ impl App for Wsgi {
             let settings =
                 [("name", name.into_bound_py_any(py)?), ("target", target.into_any())].into_py_dict(py)?;
             settings.set_item("daemon", true)?; // the server waits for its threads itself, and not for one that is stuck
-            let started = threading.call_method("Thread", (), Some(&settings))?.call_method0("start");
+            let thread = threading.call_method("Thread", (), Some(&settings))?;
+            let started = thread.call_method0("start");
             threading.call_method1("stack_size", (before,))?;
-            started.map(drop)
+            started?;
+            // Threads that requests start inherit this, and are to be waited for unless the application says otherwise.
+            thread.setattr("_daemonic", false)
         })
         .map_err(|error: PyErr| io::Error::other(error.to_string()))
     }
@@ -249,6 +257,9 @@ impl App for Wsgi {
     }
 
     fn before_fork(&self) {
+        if !self.has_forked.swap(true, Ordering::Relaxed) {
+            Python::attach(warn_of_threads);
+        }
         ffi::before_fork();
     }
 
@@ -270,6 +281,31 @@ impl App for Wsgi {
                 }
             }
         });
+    }
+
+    fn has_background_threads(&self) -> bool {
+        Python::attach(threads::has_background_threads).unwrap_or_else(|error| {
+            log::warn!("the threads of a request could not be listed: {error}");
+            false
+        })
+    }
+
+    fn join_background_threads(&self) {
+        if let Err(error) = Python::attach(threads::join_background_threads) {
+            log::warn!("the threads of a request could not be joined: {error}");
+        }
+    }
+}
+
+/// Before the first fork for a request: names the threads that no child will have.
+fn warn_of_threads(py: Python<'_>) {
+    let threads = threads::other_threads(py);
+    if !threads.is_empty() {
+        log::warn!(
+            "--fork is used while other threads run in this worker: {}. Requests do not have these threads, and a lock that one \
+             of them holds at the fork is never released there; start threads in the request that needs them",
+            threads.join(", ")
+        );
     }
 }
 

@@ -12,7 +12,10 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd, RawFd},
     panic::catch_unwind,
     ptr::NonNull,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, Once, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use mlws_server::ReadBuffer;
@@ -39,6 +42,24 @@ pub(crate) fn after_fork_in_parent() {
 pub(crate) fn after_fork_in_child() {
     // SAFETY: the thread is attached, ran `before_fork`, and is alone in its process.
     Python::attach(|_| unsafe { ffi::PyOS_AfterFork_Child() });
+}
+
+/// How often this process was forked, counting from when this was asked for the first time: a process that forks keeps its number, the one
+/// that is forked has a higher one.
+pub(crate) fn forks() -> u64 {
+    static FORKS: AtomicU64 = AtomicU64::new(0);
+    static COUNTING: Once = Once::new();
+    extern "C" fn count() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    COUNTING.call_once(|| {
+        // SAFETY: the handler only adds to a number, which may be done at any time, and lives as long as this library.
+        let failed = unsafe { libc::pthread_atfork(None, None, Some(count)) } != 0;
+        if failed {
+            log::warn!("no memory to detect processes that the application forks");
+        }
+    });
+    FORKS.load(Ordering::Relaxed)
 }
 
 /// Writes the Python stacks of all threads to stderr, if `faulthandler` listens to the signal (see `stacks`). Needs no lock of Python's,

@@ -14,7 +14,7 @@ use pyo3::{
     types::{PyBytes, PyCFunction, PyDict, PyTuple},
 };
 
-use crate::{refusal, refusal::Refusal};
+use crate::{forked_process::guarded, refusal, refusal::Refusal};
 
 pub(crate) struct Hooks {
     face: Py<PyAny>,
@@ -61,7 +61,7 @@ impl Hooks {
         method: &str,
         arguments: impl pyo3::call::PyCallArgs<'py>,
     ) -> PyResult<()> {
-        self.face.bind(py).call_method1(method, arguments).map(drop)
+        guarded(py, "a hook", || self.face.bind(py).call_method1(method, arguments).map(drop))
     }
 
     /// The same where nothing can be made of a failure but a line in the log.
@@ -103,7 +103,8 @@ impl Hooks {
         if !hooks.has_requests {
             return Ok(None);
         }
-        let request = hooks.face.bind(py).call_method1("before_request", (environ,))?.unbind();
+        let call = || hooks.face.bind(py).call_method1("before_request", (environ,));
+        let request = guarded(py, "the hook pre_request", call)?.unbind();
         Ok(Some(Told {
             hooks: Arc::clone(hooks),
             request,

@@ -10,6 +10,8 @@
 //! | [`loader`]        | from `module:attribute` to a callable |
 //! | [`environment`]   | `--env` and `--env-file` |
 //! | [`serving`]       | the master and its workers: what is bound, loaded, served and passed on |
+//! | [`forked_process`] | keeps processes that the application forks out of the server |
+//! | [`threads`]       | threads that the application starts |
 //! | [`app`]           | the bridge: a request becomes an environ, what the application answers a response |
 //! | [`reload`]        | `--reload`: watches the application's files |
 //! | [`process`]       | service managers, daemons, containers, pidfiles, users |
@@ -23,6 +25,7 @@ mod app;
 mod command;
 mod environment;
 mod ffi;
+mod forked_process;
 mod hooks;
 mod loader;
 mod logs;
@@ -33,6 +36,7 @@ mod serving;
 mod settings;
 mod signal_handlers;
 mod stacks;
+mod threads;
 
 /// What Python sees.
 #[pyo3::pymodule(gil_used = false)]

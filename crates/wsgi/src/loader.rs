@@ -13,7 +13,7 @@ use pyo3::{
     types::{PyDict, PyString, PyTuple},
 };
 
-use crate::{refusal::Refusal, settings::Flags};
+use crate::{forked_process::guarded, refusal::Refusal, settings::Flags};
 
 /// What APP names. Nothing is imported yet.
 pub(crate) struct Target {
@@ -81,7 +81,8 @@ impl Target {
             Object::Attribute(path) => self.follow(module, path)?,
             Object::Factory { path, arguments, keywords } => {
                 let factory = self.follow(module, path)?;
-                let made = factory.call(arguments.bind(py), Some(keywords.bind(py)));
+                let call = || factory.call(arguments.bind(py), Some(keywords.bind(py)));
+                let made = guarded(py, "the application's factory", call);
                 made.map_err(|error| {
                     Refusal::raised(py, &format!("{} makes no application", self.text), &error)
                 })?
@@ -98,7 +99,8 @@ impl Target {
     }
 
     fn import<'py>(&self, py: Python<'py>, folders: &[PathBuf]) -> Result<Bound<'py, PyAny>, Refusal> {
-        let imported = extend_path(py, folders).and_then(|()| py.import(&*self.module));
+        let import = || extend_path(py, folders).and_then(|()| py.import(&*self.module));
+        let imported = guarded(py, "the application's module", import);
         imported.map(Bound::into_any).map_err(|error| {
             if self.is_missing(py, &error) {
                 return Refusal::App(self.nowhere(folders));

@@ -11,11 +11,15 @@
 //! | [`house`]   | what the master has, and does when it is told of something |
 //! | [`sockets`] | what it listens on, and hands to a second master |
 //! | [`loading`] | the application: imported, warmed up, watched |
+//! | [`shared_sockets`] | connections that forked processes would share |
+//! | [`warmup`]  | the request before the first fork |
 //! | [`working`] | a worker, from its orders to its end |
 
 mod house;
 mod loading;
+mod shared_sockets;
 mod sockets;
+mod warmup;
 mod working;
 
 use std::{

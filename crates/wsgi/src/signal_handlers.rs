@@ -19,7 +19,7 @@ use pyo3::{
     sync::PyOnceLock,
 };
 
-use crate::{ffi, refusal};
+use crate::{ffi, forked_process::guarded, refusal};
 
 /// The Python-level handler that the server installs.
 static STOP_GRACEFULLY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -96,7 +96,7 @@ pub(crate) fn drain_begins() {
 pub(crate) fn check(py: Python<'_>) {
     reclaim_term(py);
     call_term_handler(py);
-    if let Err(error) = py.check_signals() {
+    if let Err(error) = guarded(py, "a signal handler", || py.check_signals()) {
         raised(py, &error);
     }
 }
@@ -145,7 +145,7 @@ fn call_term_handler(py: Python<'_>) {
         }
         // There is no frame where the main thread waits for requests.
         let frame = py.import(intern!(py, "sys"))?.call_method0(intern!(py, "_getframe")).ok();
-        handler.call1((libc::SIGTERM, frame)).map(drop)
+        guarded(py, "a signal handler", || handler.call1((libc::SIGTERM, frame)).map(drop))
     });
     if let Err(error) = called {
         raised(py, &error);

@@ -38,7 +38,7 @@ fn what_is_stored_is_what_is_read_wherever_it_lies() {
                 for framing in [Length::Known(length as u64), Length::Chunked] {
                     let (house, body) = (house(in_memory, together), body(length));
                     let mut received = received(&body, size, framing, &house);
-                    assert_eq!(received.length(), Some(length as u64));
+                    assert_eq!(received.length(), length as u64);
                     let mut read = Vec::new();
                     received.read_to_end(&mut read).unwrap();
                     assert!(read == body, "{length} bytes in pieces of {size}, {framing:?}");

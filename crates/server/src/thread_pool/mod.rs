@@ -13,7 +13,21 @@
 //! - One thread more than asked for runs, so that someone can always accept, read, time out and reject.
 //! - While nobody leads, the monitor thread runs the event loop every few milliseconds. It never takes the GIL.
 //! - Which follower is promoted, and when, is decided in [`promotion`].
+//!
+//! Invariant: what runs on the event loop needs no GIL and waits for nobody. The thread that holds the event loop may be the monitor
+//! thread, while another thread holds the GIL and spins in [`ThreadPool::try_lock_loop`]: to wait for the GIL then is a deadlock. And
+//! where the leader itself has the GIL, Python code would hold up every other client. So, with the event loop held:
+//!
+//! - Commands (`Loop::obey`) and the owner's [`Notice`]s only write to descriptors and set flags. Hooks run in threads of their own.
+//! - Log records go to the application's logging handlers by way of another thread. The logger asks [`runs_event_loop`].
+//! - [`App`] methods are not called, except `detached` (around the wait) and `attached`; the access log is written by the thread that
+//!   ran the request. With `Concurrency::Fork` the process has one thread, so `start_child`, and with it the brackets of the fork,
+//!   may run here.
+//! - The only objects of the application that are dropped here are the byte strings of response bodies, which run no code. (`PyO3`
+//!   defers the decrement of a reference that is dropped without the GIL until some thread attaches.) `Request::kept` and completion
+//!   callbacks are dropped by the thread that ran the request.
 
+mod held_loop;
 mod monitor;
 mod promotion;
 mod write_batch;
@@ -31,14 +45,16 @@ use std::{
 
 use mio::Waker;
 
-pub use self::monitor::leave_stuck;
+pub(crate) use self::held_loop::forget_event_loop;
 use self::{
+    held_loop::HeldLoop,
     promotion::{Promotion, PromotionTicket, SLOW_TICK},
     write_batch::WriteBatch,
 };
+pub use self::{held_loop::runs_event_loop, monitor::leave_stuck};
 use crate::{
     App, Concurrency, Ended, Notice, Order, Settings,
-    answer::Produced,
+    answer::{Others, Produced},
     connection::{Connection, Next},
     event_loop::Loop,
     settings::House,
@@ -75,9 +91,13 @@ pub(crate) struct ThreadPool {
     /// When the event loop was last polled, in microseconds after `epoch`.
     polled_at: AtomicU64,
     epoch: Instant,
+    /// Threads that have something to do and wait for the GIL.
+    waiting_for_lock: AtomicUsize,
     /// The monitor thread holds the event loop, for a moment and without waiting for anything.
     is_monitor_polling: AtomicBool,
     running: RunningThreads,
+    /// The first thread has left the pool, and [`ThreadPool::run`] can return.
+    has_first_ended: AtomicBool,
     failure: Mutex<Option<io::Error>>,
 }
 
@@ -131,34 +151,26 @@ impl ThreadPool {
             is_polling: AtomicBool::new(false),
             polled_at: AtomicU64::new(0),
             epoch: Instant::now(),
+            waiting_for_lock: AtomicUsize::new(0),
             is_monitor_polling: AtomicBool::new(false),
             running: RunningThreads::default(),
+            has_first_ended: AtomicBool::new(false),
             failure: Mutex::default(),
         })
     }
 
     /// Serves until ordered to end. The calling thread is one of the pool.
     pub(crate) fn run(self: Arc<Self>) -> io::Result<Ended> {
-        let forks = lock(&self.event_loop).forks();
-        for number in 1..=self.promotion.followers() {
-            let pool = Arc::clone(&self);
-            pool.running.add();
-            let main = move || {
-                let _running = RunningGuard(&pool.running);
-                if pool.threads >= SCHED_BATCH_THRESHOLD {
-                    sys::wake_politely();
-                }
-                pool.thread_main(number);
-            };
-            self.app.spawn(format!("mlws-{number}"), Box::new(main))?;
-        }
         let mut monitor = None;
-        if !forks {
+        if !lock(&self.event_loop).forks() {
             let pool = Arc::clone(&self);
             let thread = thread::Builder::new().name("mlws-monitor".into());
             monitor = Some(thread.spawn(move || pool.monitor_main())?);
         }
+        self.spawn_followers().inspect_err(|_| self.promotion.shutdown())?;
+        (self.notice)(Notice::Serving);
         self.thread_main(0);
+        self.has_first_ended.store(true, Ordering::SeqCst);
         // Told to stop at once, threads that are still inside the application are left behind; the process is about to end.
         if lock(&self.event_loop).order() != Some(Order::Stop) {
             self.app.detached(&mut || {
@@ -173,10 +185,27 @@ impl ThreadPool {
         lock(&self.failure).take().map_or(Ok(ended), Err)
     }
 
-    /// The life of one thread: lead if the event loop is free, else follow.
+    fn spawn_followers(self: &Arc<Self>) -> io::Result<()> {
+        for number in 1..=self.promotion.followers() {
+            let pool = Arc::clone(self);
+            pool.running.add();
+            let main = move || {
+                let _running = RunningGuard(&pool.running);
+                if pool.threads >= SCHED_BATCH_THRESHOLD {
+                    sys::wake_politely();
+                }
+                pool.thread_main(number);
+            };
+            self.app.spawn(format!("mlws-{number}"), Box::new(main))?;
+        }
+        Ok(())
+    }
+
+    /// The life of one thread: lead if the event loop is free, else follow. The first thread leads first, so that nothing of the
+    /// application runs before all threads exist.
     fn thread_main(&self, number: usize) {
         self.app.attached(&mut || {
-            let mut ticket: Option<PromotionTicket> = None;
+            let mut ticket = if number == 0 { None } else { self.follow(number) };
             while !self.promotion.is_shutdown() {
                 let should = ticket.is_none_or(|ticket| self.promotion.should_take_over(&ticket));
                 match should.then(|| self.try_lock_loop()).flatten() {
@@ -196,7 +225,7 @@ impl ThreadPool {
         let at_most = (number == 0).then_some(SIGNAL_CHECK);
         loop {
             let mut ticket = None;
-            self.app.detached(&mut || ticket = self.promotion.wait(at_most));
+            self.wait_detached(&mut || ticket = self.promotion.wait(at_most));
             if ticket.is_some() || self.promotion.is_shutdown() {
                 return ticket;
             }
@@ -205,7 +234,7 @@ impl ThreadPool {
     }
 
     /// Runs the event loop until the lead is lost or all is over.
-    fn run_loop(&self, number: usize, event_loop: MutexGuard<'_, Loop>) {
+    fn run_loop(&self, number: usize, event_loop: HeldLoop<'_>) {
         let mut held = event_loop;
         let mut call = Duration::ZERO;
         let mut now = Instant::now();
@@ -277,9 +306,9 @@ impl ThreadPool {
         &'a self,
         number: usize,
         now: Instant,
-        event_loop: MutexGuard<'a, Loop>,
+        event_loop: HeldLoop<'a>,
         connection: Box<Connection>,
-    ) -> Option<MutexGuard<'a, Loop>> {
+    ) -> Option<HeldLoop<'a>> {
         let in_progress = self.calls_in_progress.fetch_add(1, Ordering::SeqCst) + 1;
         let oldest_ready = if in_progress < self.threads { event_loop.oldest_ready() } else { None };
         drop(event_loop);
@@ -329,17 +358,25 @@ impl ThreadPool {
     }
 
     fn produce(&self, connection: &mut Connection) -> Produced {
-        let defer = || self.promotion.notify_monitor(true);
-        let defer: Option<&dyn Fn()> = if self.coalesce_writes { Some(&defer) } else { None };
-        let run = AssertUnwindSafe(|| connection.run(&*self.app, defer));
+        let others: Option<&dyn Others> = if self.coalesce_writes { Some(self) } else { None };
+        let run = AssertUnwindSafe(|| connection.run(&*self.app, others));
         catch_unwind(run).unwrap_or_else(|_| {
             log::error!("a panic while a response was produced; its connection is closed");
             Produced { next: Next::Close, on_complete: None }
         })
     }
 
+    /// Runs `wait` without the GIL, and shows to others while the calling thread waits for it afterwards.
+    fn wait_detached(&self, wait: &mut (dyn FnMut() + Send)) {
+        self.app.detached(&mut || {
+            wait();
+            self.waiting_for_lock.fetch_add(1, Ordering::Relaxed);
+        });
+        self.waiting_for_lock.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Runs the application's signal handlers without the event loop, in the first thread of the process.
-    fn check_signals<'a>(&'a self, event_loop: MutexGuard<'a, Loop>) -> Option<MutexGuard<'a, Loop>> {
+    fn check_signals<'a>(&'a self, event_loop: HeldLoop<'a>) -> Option<HeldLoop<'a>> {
         drop(event_loop);
         self.promotion.before_call(None, false);
         self.app.check_signals();
@@ -367,7 +404,7 @@ impl ThreadPool {
         };
         let mut polled = Ok(true);
         self.handback.leader.sleep_unless(has_work, || {
-            self.app.detached(&mut || {
+            self.wait_detached(&mut || {
                 self.is_polling.store(true, Ordering::Relaxed);
                 polled = event_loop.wait(at_most);
                 self.is_polling.store(false, Ordering::Relaxed);
@@ -415,17 +452,27 @@ impl ThreadPool {
 
     /// The event loop, unless another thread leads. The monitor thread lets go of it in a moment without waiting for the GIL, so that is
     /// waited for.
-    fn try_lock_loop(&self) -> Option<MutexGuard<'_, Loop>> {
+    fn try_lock_loop(&self) -> Option<HeldLoop<'_>> {
         loop {
             match self.event_loop.try_lock() {
-                Ok(event_loop) => return Some(event_loop),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Ok(event_loop) => return Some(HeldLoop::new(event_loop)),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(HeldLoop::new(poisoned.into_inner())),
                 Err(TryLockError::WouldBlock) if self.is_monitor_polling.load(Ordering::SeqCst) => {
                     thread::yield_now();
                 }
                 Err(TryLockError::WouldBlock) => return None,
             }
         }
+    }
+}
+
+impl Others for ThreadPool {
+    fn notify_deferred(&self) {
+        self.promotion.notify_deferred();
+    }
+
+    fn wait_for_lock(&self) -> bool {
+        self.waiting_for_lock.load(Ordering::Relaxed) > 0
     }
 }
 

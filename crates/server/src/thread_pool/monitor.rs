@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ThreadPool, lock, promotion::Monitored};
+use super::{HeldLoop, ThreadPool, lock, promotion::Monitored};
 use crate::{Notice, Order, sys};
 
 /// The exit status of a process that was left because a thread is stuck in the application (`EX_TEMPFAIL` of `sysexits.h`).
@@ -21,6 +21,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the last responses may take.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
+/// How long the first thread has to return when the server is told to stop at once and it is not inside the application.
+const STOP_GRACE: Duration = Duration::from_millis(250);
 /// How often the monitor thread looks at the end whether all calls have returned.
 const SHUTDOWN_POLL: Duration = Duration::from_millis(1);
 
@@ -53,8 +55,9 @@ impl ThreadPool {
     pub(super) fn monitor_main(&self) {
         let mut monitor = Monitor { pool: self, has_notified: false, stall: StallDetector::default() };
         self.promotion.run_monitor(&mut monitor);
-        if lock(&self.event_loop).order() == Some(Order::Stop) && self.calls.is_busy(0) {
-            sys::leave(0); // `run` could not return before the application does, and "at once" does not wait
+        let order = lock(&self.event_loop).order();
+        if order == Some(Order::Stop) {
+            self.exit_unless_first_thread_returns();
         }
         while self.calls.busy() > 0 && self.calls.overdue() == 0 {
             thread::sleep(SHUTDOWN_POLL);
@@ -62,7 +65,22 @@ impl ThreadPool {
         }
         if self.calls.is_overdue(0) {
             // `run` cannot return to its caller, for that thread itself is stuck.
-            leave_stuck();
+            self.notify_and_leave_stuck();
+        }
+    }
+
+    /// Told to stop at once, `run` may be unable to return before the application does: its thread is inside the application, or waits
+    /// for the GIL that another thread holds there. "At once" does not wait for that.
+    fn exit_unless_first_thread_returns(&self) {
+        let until = Instant::now() + STOP_GRACE;
+        while self.calls_in_progress.load(Ordering::SeqCst) > 0
+            && !self.has_first_ended.load(Ordering::SeqCst)
+        {
+            if self.calls.is_busy(0) || Instant::now() >= until {
+                (self.notice)(Notice::Leaving);
+                sys::leave(0);
+            }
+            thread::sleep(SHUTDOWN_POLL);
         }
     }
 
@@ -72,7 +90,7 @@ impl ThreadPool {
         if self.calls.overdue() == 0 {
             return; // it has come back this very moment
         }
-        let Some(mut event_loop) = event_loop else { leave_stuck() };
+        let Some(mut event_loop) = event_loop else { self.notify_and_leave_stuck() };
         let until = Instant::now() + SHUTDOWN_GRACE;
         event_loop.close_doors();
         loop {
@@ -89,10 +107,15 @@ impl ThreadPool {
             event_loop.turn();
         }
         if self.calls.overdue() > 0 {
-            leave_stuck();
+            self.notify_and_leave_stuck();
         }
         drop(event_loop);
         self.promotion.shutdown();
+    }
+
+    fn notify_and_leave_stuck(&self) -> ! {
+        (self.notice)(Notice::Leaving);
+        leave_stuck()
     }
 }
 
@@ -108,7 +131,8 @@ impl Monitored for Monitor<'_> {
             return;
         }
         pool.is_monitor_polling.store(true, Ordering::SeqCst);
-        if let Ok(mut event_loop) = pool.event_loop.try_lock() {
+        if let Ok(event_loop) = pool.event_loop.try_lock() {
+            let mut event_loop = HeldLoop::new(event_loop);
             pool.take_handed_back(&mut event_loop);
             match pool.poll_now(&mut event_loop) {
                 Ok(()) => event_loop.turn_without_accepting(),

@@ -17,7 +17,7 @@
 //! | sleeper | sleeps until | woken by |
 //! |---|---|---|
 //! | follower | `Shared::promoted` or shutdown | `promote`, `shutdown` |
-//! | monitor thread, at rest | another call, or something deferred | [`Promotion::notify_monitor`] |
+//! | monitor thread, at rest | another call, or something deferred | `before_call`, [`Promotion::notify_deferred`] |
 //! | leader, in the poll set | a handed-back connection, or a free thread for a queued request | [`LeaderSleep::notify`](crate::wakeup::LeaderSleep::notify) |
 
 use std::{
@@ -105,11 +105,11 @@ pub(crate) struct Promotion {
     one_at_a_time: bool,
     shared: Mutex<Shared>,
     wake_follower: Condvar,
-    wake_monitor: Condvar,
+    monitor_is_needed: Condvar,
     /// A follower was promoted and has neither become leader nor declined yet.
     is_pending: AtomicBool,
     has_leader: AtomicBool,
-    /// Counts the calls of the application, and whatever else restarts the monitor's count of ticks.
+    /// Counts the calls of the application.
     calls: AtomicU64,
     /// For how many calls a follower is still promoted beforehand.
     eager_calls_left: AtomicU32,
@@ -147,7 +147,7 @@ impl Promotion {
             one_at_a_time,
             shared: Mutex::default(),
             wake_follower: Condvar::new(),
-            wake_monitor: Condvar::new(),
+            monitor_is_needed: Condvar::new(),
             is_pending: AtomicBool::new(false),
             has_leader: AtomicBool::new(false),
             calls: AtomicU64::new(0),
@@ -207,24 +207,33 @@ impl Promotion {
         self.notify_monitor(deferred);
     }
 
-    /// The monitor thread is to look whether the present call takes long; soon, if something waits to be sent.
+    /// A call begins: the monitor thread is to look whether it takes long; soon, if something waits to be sent.
     ///
     /// Invariant: this writes `calls` and `is_deferred` before it reads the mode; the monitor thread writes its mode before it reads
     /// the other two. So one of them sees the other.
-    pub(crate) fn notify_monitor(&self, deferred: bool) {
+    fn notify_monitor(&self, deferred: bool) {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        if deferred && !self.is_deferred.load(Ordering::Relaxed) {
+        if deferred {
+            self.notify_deferred();
+        } else if self.monitor_mode.load(Ordering::SeqCst) == mode::ASLEEP {
+            self.wake_monitor();
+        }
+    }
+
+    /// Something waits to be sent: the monitor thread is to send it if nobody has done so by its next tick.
+    pub(crate) fn notify_deferred(&self) {
+        if !self.is_deferred.load(Ordering::Relaxed) {
             self.is_deferred.store(true, Ordering::SeqCst);
         }
-        match self.monitor_mode.load(Ordering::SeqCst) {
-            mode::FAST => {}
-            mode::SLOW if !deferred => {}
-            _ => {
-                // The lock makes sure that the monitor thread is either before its last look or asleep.
-                drop(self.lock());
-                self.wake_monitor.notify_one();
-            }
+        if self.monitor_mode.load(Ordering::SeqCst) != mode::FAST {
+            self.wake_monitor();
         }
+    }
+
+    /// The lock makes sure that the monitor thread is either before its last look or asleep.
+    fn wake_monitor(&self) {
+        drop(self.lock());
+        self.monitor_is_needed.notify_one();
     }
 
     /// The leader is back from the application and has the event loop again.
@@ -277,8 +286,7 @@ impl Promotion {
             let calls = self.calls.load(Ordering::SeqCst);
             ticks = if calls == seen { ticks + 1 } else { 0 };
             seen = calls;
-            if ticks == 1 {
-                self.is_deferred.store(false, Ordering::SeqCst);
+            if ticks > 0 && self.is_deferred.swap(false, Ordering::SeqCst) {
                 pool.flush();
             }
             let decision = self.observe(ticks).decide();
@@ -319,7 +327,7 @@ impl Promotion {
         let is_slow = is_slow && !self.is_deferred.load(Ordering::SeqCst);
         let tick = if is_slow { SLOW_TICK } else { TICK };
         if !self.is_shutdown() {
-            drop(self.wake_monitor.wait_timeout(shared, tick));
+            drop(self.monitor_is_needed.wait_timeout(shared, tick));
         }
         self.monitor_mode.store(mode::FAST, Ordering::SeqCst);
     }
@@ -330,9 +338,12 @@ impl Promotion {
         let mut shared = self.lock();
         self.monitor_mode.store(mode::ASLEEP, Ordering::SeqCst);
         let is_due = || due.is_some_and(|due| due <= Instant::now());
-        while self.calls.load(Ordering::SeqCst) == seen && !self.is_shutdown() && !is_due() {
+        let is_needed =
+            || self.calls.load(Ordering::SeqCst) != seen || self.is_deferred.load(Ordering::SeqCst);
+        while !is_needed() && !self.is_shutdown() && !is_due() {
             let wait = due.map_or(IDLE_WAIT, |due| due.saturating_duration_since(Instant::now()));
-            shared = self.wake_monitor.wait_timeout(shared, wait).unwrap_or_else(PoisonError::into_inner).0;
+            shared =
+                self.monitor_is_needed.wait_timeout(shared, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
         self.monitor_mode.store(mode::FAST, Ordering::SeqCst);
     }
@@ -342,7 +353,7 @@ impl Promotion {
         self.is_shutdown.store(true, Ordering::SeqCst);
         drop(self.lock());
         self.wake_follower.notify_all();
-        self.wake_monitor.notify_all();
+        self.monitor_is_needed.notify_all();
     }
 
     pub(crate) fn is_shutdown(&self) -> bool {
@@ -488,6 +499,7 @@ mod tests {
         with_monitor(&promotion, &pool, || {
             while pool.watches.load(Ordering::SeqCst) < 20 {
                 promotion.notify_monitor(false);
+                promotion.notify_deferred();
             }
             assert!(!promotion.is_pending.load(Ordering::SeqCst));
         });
@@ -505,5 +517,25 @@ mod tests {
                 promotion.resumed_lead();
             });
         }
+    }
+
+    #[test]
+    fn a_stream_that_keeps_deferring_is_still_one_long_call() {
+        let (promotion, pool) = (Promotion::new(3, true), Pool::default());
+        with_monitor(&promotion, &pool, || {
+            promotion.before_call(None, false);
+            thread::scope(|scope| {
+                let follower = scope.spawn(|| promotion.wait(None));
+                while !follower.is_finished() {
+                    promotion.notify_deferred();
+                    thread::yield_now();
+                }
+                assert!(follower.join().unwrap().is_some());
+            });
+            promotion.notify_deferred();
+            while pool.flushes.load(Ordering::SeqCst) == 0 {
+                thread::yield_now();
+            }
+        });
     }
 }

@@ -20,7 +20,7 @@ use super::{
     file_wrapper::FileWrapper,
     start_response::Stage,
 };
-use crate::ffi;
+use crate::{ffi, forked_process::guarded};
 
 /// Lists of pieces up to this many bytes in all are sent as one.
 const JOINED: usize = 64 * 1024;
@@ -174,8 +174,10 @@ impl Pieces {
 
     /// The next piece, which may be empty.
     fn pull(&mut self, py: Python<'_>) -> PyResult<Option<PyBackedBytes>> {
-        let piece = self.rest.bind(py).clone().next().transpose()?;
-        piece.map(|piece| Ok(bytes(&piece)?.clone().into())).transpose()
+        guarded(py, "an iterator of a response", || {
+            let piece = self.rest.bind(py).clone().next().transpose()?;
+            piece.map(|piece| Ok(bytes(&piece)?.clone().into())).transpose()
+        })
     }
 
     fn into_body(mut self, label: Label) -> Body {
@@ -257,8 +259,10 @@ impl Drop for Closing {
     fn drop(&mut self) {
         let Some(iterable) = self.iterable.take() else { return };
         Python::attach(|py| {
-            let close = iterable.bind(py).getattr_opt(intern!(py, "close"));
-            let closed = close.and_then(|close| close.map(|close| close.call0()).transpose());
+            let closed = guarded(py, "close() of a response", || {
+                let close = iterable.bind(py).getattr_opt(intern!(py, "close"))?;
+                close.map(|close| close.call0()).transpose()
+            });
             if let Err(error) = closed {
                 self.report(py, "close() of the answer failed", &error);
             }

@@ -3,9 +3,8 @@
 //! The one thing to know: the prepared dict holds what most requests have (`GET`, `/`, no query, no body, HTTP/1.1), so only what
 //! differs is written. Header values and the decoded path are latin-1, as the PEP wants.
 //!
-//! A chunked body that is complete when the application is called gets the `CONTENT_LENGTH` that many frameworks read by. One that is
-//! still being received has none, and `wsgi.input_terminated` says that it can be read to its end all the same.
-//! `HTTP_TRANSFER_ENCODING` still tells how it was sent.
+//! A chunked body is decoded and complete when the application is called, so the environ describes it as if it had been sent with a
+//! Content-Length (RFC 9112, section 7.1.3).
 
 use std::sync::Arc;
 
@@ -105,11 +104,11 @@ impl Environ {
         set_client(&environ, request, client)?;
         environ.set_item(intern!(py, CLIENT_GONE), Bound::new(py, ClientGone::new(request.client()))?)?;
         let length = request.body().length();
-        if length == Some(0) {
-            return Ok((environ, None));
+        if request.is_chunked() {
+            set_decoded(&environ, length)?;
         }
-        if let Some(length) = length {
-            environ.set_default(intern!(py, "CONTENT_LENGTH"), PyString::new(py, &length.to_string()))?;
+        if length == 0 {
+            return Ok((environ, None));
         }
         let input = Bound::new(py, Input::default())?;
         environ.set_item(intern!(py, "wsgi.input"), &input)?;
@@ -178,6 +177,19 @@ impl Environ {
         }
         Ok(())
     }
+}
+
+/// The body was sent in chunks and is decoded: its length takes the place of the coding `chunked`. Other codings, which only
+/// `--http-compat gunicorn` accepts, are the application's to decode.
+fn set_decoded(environ: &Bound<'_, PyDict>, length: u64) -> PyResult<()> {
+    let py = environ.py();
+    environ.set_item(intern!(py, "CONTENT_LENGTH"), PyString::new(py, &length.to_string()))?;
+    let key = intern!(py, "HTTP_TRANSFER_ENCODING");
+    let Some(sent) = environ.get_item(key)? else { return Ok(()) };
+    let sent = sent.extract::<String>()?;
+    let codings = sent.split(',').map(str::trim).filter(|coding| !coding.eq_ignore_ascii_case("chunked"));
+    let others = codings.collect::<Vec<_>>().join(", ");
+    if others.is_empty() { environ.del_item(key) } else { environ.set_item(key, others) }
 }
 
 fn path_info_of<'py>(

@@ -1,5 +1,5 @@
-//! `wsgi.input`: a request's body. A small one is complete from the start. Reading a large one, or one whose client waits for
-//! `100 Continue`, waits for the client, with the GIL released.
+//! `wsgi.input`: a request's body. A small or a chunked one is complete from the start. Reading another waits for the client, with the
+//! GIL released.
 //!
 //! The one thing to know: the body is only here while the request is being answered, for its buffer is the connection's. What an
 //! application reads later is empty, as at the end of a file.
@@ -15,25 +15,19 @@ use pyo3::{prelude::*, sync::MutexExt, types::PyBytes};
 
 use crate::ffi;
 
-/// The most memory that is taken at first for a read whose length is known, and for one whose length is not. What is longer grows as
-/// it comes in: a client that announces much and sends little takes little.
-const KNOWN: usize = 16 << 20;
-const UNKNOWN: usize = 64 << 10;
+/// The most memory that is taken at first for one read. What is longer grows as it comes in: a client that announces much and sends
+/// little takes little.
+const FIRST_ALLOCATION: usize = 16 << 20;
 
 #[pyclass(frozen, module = "mylittlewebserver")]
 #[derive(Default)]
 pub(crate) struct Input(Mutex<Unread>);
 
+#[derive(Default)]
 struct Unread {
     body: RequestBody,
-    /// How many bytes are left, if that is known.
-    left: Option<u64>,
-}
-
-impl Default for Unread {
-    fn default() -> Self {
-        Self { body: RequestBody::default(), left: Some(0) }
-    }
+    /// How many bytes are left.
+    left: u64,
 }
 
 impl Input {
@@ -47,7 +41,7 @@ impl Input {
     pub(crate) fn give_back(&self, py: Python<'_>, request: &mut Request, wanted: bool) {
         let mut unread = self.lock(py);
         let Unread { mut body, left } = mem::take(&mut *unread);
-        if wanted && left != Some(0) {
+        if wanted && left > 0 {
             *unread = Unread { body: body.split_rest(), left };
         }
         request.put_body(body);
@@ -102,16 +96,14 @@ impl Input {
 impl Unread {
     fn read<'py>(&mut self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyBytes>> {
         let body = &mut self.body;
-        let left = self.left.map(|left| usize::try_from(left).unwrap_or(usize::MAX));
-        let count = most.min(left.unwrap_or(usize::MAX));
+        let count = most.min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let piece = if body.is_at_hand() {
             let here = body.fill_buf()?;
             let piece = PyBytes::new(py, &here[..count.min(here.len())]);
             body.consume(piece.as_bytes().len());
             piece
         } else {
-            let first = if left.is_some() { KNOWN } else { UNKNOWN };
-            ffi::fill_bytes(py, count, first, |into| waiting(py, || body.read_into(into)))?
+            ffi::fill_bytes(py, count, FIRST_ALLOCATION, |into| waiting(py, || body.read_into(into)))?
         };
         self.took(piece.as_bytes().len());
         Ok(piece)
@@ -138,7 +130,7 @@ impl Unread {
     }
 
     fn took(&mut self, count: usize) {
-        self.left = self.left.map(|left| left.saturating_sub(count as u64));
+        self.left = self.left.saturating_sub(count as u64);
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! The one thing to know: where Python's logging is to have the records (`--log-config`), it gets those of threads that are attached
 //! to the interpreter. Others must not wait for it, for whoever holds it may be what they have to tell of: theirs are written here.
+//! What the event loop logs reaches Python's handlers by way of [`handler_thread`](super::handler_thread).
 
 use std::{
     fmt::Arguments,
@@ -202,6 +203,11 @@ fn write(level: Level, text: Arguments<'_>, target: &str) {
     if !python::tell(level, &text) {
         put_down(level, &text);
     }
+}
+
+/// Writes a record that Python's logging should have had, but cannot take.
+pub(crate) fn write_natively(level: Level, text: &str) {
+    put_down(level, text);
 }
 
 /// Writes a record where no one can make it wait.

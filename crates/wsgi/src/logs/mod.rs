@@ -7,6 +7,7 @@
 //! | [`logging`] | the log, on stderr or in a file |
 //! | [`access`]  | a line for each request |
 //! | [`python`]  | either in Python's own logging |
+//! | [`handler_thread`] | the thread that calls its handlers for the event loop |
 //! | [`syslog`]  | both also to syslog |
 //! | [`statsd`]  | counts and durations for a collector |
 //! | [`remote`]  | a socket to one of these |
@@ -15,6 +16,7 @@
 //! | [`json`]    | strings of JSON |
 
 pub(crate) mod access;
+pub(crate) mod handler_thread;
 mod json;
 pub(crate) mod logfile;
 pub(crate) mod logging;

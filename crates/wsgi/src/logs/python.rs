@@ -2,7 +2,8 @@
 //! `gunicorn.error` and `gunicorn.access` do.
 //!
 //! The one thing to know: what a handler does with a record is its own affair, and takes the time that it takes. So only threads that
-//! are attached to the interpreter anyway give records to one ([`tell`]).
+//! are attached to the interpreter anyway give records to one ([`tell`]), and while they run the event loop they leave that to the
+//! [`handler_thread`].
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +17,10 @@ use pyo3::{
     types::{IntoPyDict, PyDict, PyList, PyString},
 };
 
-use crate::{ffi, logs::logging::Level};
+use crate::{
+    ffi,
+    logs::{handler_thread, logging::Level},
+};
 
 const ERROR: &str = "gunicorn.error";
 const ACCESS: &str = "gunicorn.access";
@@ -152,16 +156,27 @@ pub(crate) fn lend(py: Python<'_>, level: LevelFilter) {
     }
 }
 
-/// Gives a record to the configured logger. False if there is none, or this thread would have to wait for the interpreter.
+/// Gives a record to the configured logger, or queues it for that. False if there is none, or this thread would have to wait for the
+/// interpreter.
 pub(crate) fn tell(level: Level, text: &str) -> bool {
     if !is_configured(|loggers| &loggers.error) || !ffi::is_attached() {
         return false;
     }
-    let told = Python::try_attach(|py| {
-        logger(py, |loggers| &loggers.error)
-            .is_some_and(|logger| logger.call_method1("log", (level as u8, text)).is_ok())
-    });
-    told.unwrap_or(false)
+    if mlws_server::runs_event_loop() && handler_thread::is_used() {
+        return handler_thread::log(level, text);
+    }
+    Python::try_attach(|py| call_handlers(py, level, text)).unwrap_or(false)
+}
+
+/// Has the configured logger handle a record. False if there is none, or it fails.
+pub(super) fn call_handlers(py: Python<'_>, level: Level, text: &str) -> bool {
+    logger(py, |loggers| &loggers.error)
+        .is_some_and(|logger| logger.call_method1("log", (level as u8, text)).is_ok())
+}
+
+/// Whether Python's logging has either log.
+pub(crate) fn is_used() -> bool {
+    is_configured(|loggers| &loggers.error) || takes_access()
 }
 
 /// Whether Python's logging has the access log.
@@ -189,12 +204,17 @@ pub(crate) fn tell_access(
     }
 }
 
-/// Opens the files of all handlers anew, as gunicorn does.
+/// Opens the files of all handlers again, as gunicorn does; in a worker with threads, not before this returns.
 pub(crate) fn reopen() {
-    if (!is_configured(|loggers| &loggers.error) && !takes_access()) || !ffi::is_attached() {
-        return;
+    if handler_thread::is_used() {
+        handler_thread::reopen();
+    } else if is_used() && ffi::is_attached() {
+        Python::attach(reopen_handlers);
     }
-    let reopened = Python::attach(|py| {
+}
+
+pub(super) fn reopen_handlers(py: Python<'_>) {
+    let reopened = (|| {
         let logging = py.import("logging")?;
         let root = logging.getattr("root")?;
         let loggers = root.getattr("manager")?.getattr("loggerDict")?.call_method0("values")?;
@@ -206,7 +226,7 @@ pub(crate) fn reopen() {
             }
         }
         PyResult::Ok(())
-    });
+    })();
     if let Err(error) = reopened {
         log::error!("a log file of the log configuration cannot be opened anew: {error}");
     }

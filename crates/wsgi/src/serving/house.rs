@@ -12,8 +12,8 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::{fs::Mode, process::umask};
 
 use super::{
-    Application, PythonFork, end_process, enter_folder, hooks, processes_and_threads, sockets::Sockets, warn,
-    warn_of_threads, with_suffix, working,
+    Application, PythonFork, end_process, enter_folder, hooks, processes_and_threads,
+    shared_sockets::KnownSockets, sockets::Sockets, warn, warn_of_threads, with_suffix, working,
 };
 use crate::{
     app::Wsgi,
@@ -58,6 +58,8 @@ pub(super) struct House<'a> {
     pub(crate) handover: Option<Arc<HandoverQueue>>,
     /// In the process of a generation, and in its workers: the application as it was loaded for all of them.
     pub(super) preloaded: Option<Arc<Wsgi>>,
+    /// Where the application is loaded and then forked: the connections that are not its own.
+    pub(super) known_sockets: Option<KnownSockets>,
     /// With `--reload`: which files the application was loaded from.
     pub(crate) watch: Option<Watch>,
     pub(super) second: Option<Pid>,
@@ -121,6 +123,7 @@ impl<'a> House<'a> {
             shares,
             handover: Some(Arc::new(handover)),
             preloaded: None,
+            known_sockets: None,
             watch: None,
             second: None,
             again,
@@ -297,6 +300,9 @@ impl Owner for House<'_> {
                 log::warn!("a worker that hangs or crashes will not show where: {error}");
             }
             if self.preloaded.is_none() {
+                if self.flags.running.fork || self.flags.running.preload {
+                    self.known_sockets = Some(KnownSockets::new(py));
+                }
                 signal_handlers::install(py);
             }
             let done = if is_worker {

@@ -1,11 +1,11 @@
 //! From the flags to an application that can be called: imported, warmed up, and with `--reload` watched.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
-use mlws_server::{App, Concurrency, Listener, Server};
+use mlws_server::{Concurrency, Listener};
 use pyo3::prelude::*;
 
-use super::{Application, house::House};
+use super::{Application, house::House, warmup::Warmup};
 use crate::{
     app::{Facts, Wsgi},
     logs::{self, logging},
@@ -58,29 +58,22 @@ impl House<'_> {
         Ok(wsgi)
     }
 
-    /// Lets the application answer `--fork-warmup` once: a cold application imports, compiles and caches during its first request, and
-    /// a child throws all that away with itself. A failure is for the log: the requests to come may do better. What lives then
-    /// lives as long as the process: the collector need not look at it again, so children need not copy its pages.
-    fn prepare_to_fork(&self, py: Python<'_>, wsgi: &Arc<Wsgi>) {
+    /// Makes ready for forks: warns of connections that all processes would share, and lets the application answer `--fork-warmup`. A cold
+    /// application imports, compiles and caches during its first request, and a child throws all that away with itself. What lives
+    /// then lives as long as the process: the collector need not look at it again, so children need not copy its pages.
+    fn prepare_to_fork(&mut self, py: Python<'_>, wsgi: &Arc<Wsgi>) {
+        let known = self.known_sockets.take().unwrap_or_default();
+        let mut warmup = Warmup { py, wsgi, known, house: self };
+        warmup.warn_of_shared_connections("loading the application");
         if let Some(path) = &self.flags.running.fork_warmup {
-            let listeners = self.sockets.listeners.iter().map(Listener::try_clone).collect::<io::Result<_>>();
-            let rehearsed = listeners.and_then(|listeners| {
-                Server::new(listeners, self.server(), Arc::clone(wsgi) as Arc<dyn App>).rehearse(path)
-            });
-            match rehearsed {
-                Ok(status) if status.starts_with('5') => {
-                    log::warn!("--fork-warmup {path} was answered with {status}");
-                }
-                Ok(status) => log::info!("warmed up with {path}: {status}"),
-                Err(error) => log::warn!("--fork-warmup {path} could not be asked for: {error}"),
-            }
+            warmup.run(path);
         }
         let frozen = py.import("gc").and_then(|collector| {
             collector.call_method0("collect")?;
             collector.call_method0("freeze")
         });
         if let Err(error) = frozen {
-            log::warn!("the collector could not be told to leave be what children share: {error}");
+            log::warn!("gc.freeze() failed: {error}");
         }
     }
 

@@ -2,8 +2,12 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use mlws_server::{Ended, Notice, Server, leave_stuck};
@@ -13,17 +17,17 @@ use pyo3::prelude::*;
 use super::{flush_python, house::House};
 use crate::{
     hooks::Hooks,
-    logs::{self, access::AccessLog},
+    logs::{self, access::AccessLog, handler_thread},
     refusal::Refusal,
     reload::{Ask, Watch, Watcher},
     signal_handlers,
 };
 
-/// How long `worker_abort` may take before the worker may be left.
-const A_MOMENT: Duration = Duration::from_millis(500);
+/// How long the worker's exit waits for `worker_int`, `worker_abort` and log handlers.
+const EXIT_GRACE: Duration = Duration::from_millis(500);
 
 /// Serves until ordered to end. The exit status of the worker.
-pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) -> Result<i32, Refusal> {
+pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, worker: Worker) -> Result<i32, Refusal> {
     let hooks = house.hooks.clone();
     let failed = |error| Refusal::raised(py, "a function of the config file failed", &error);
     hooks.as_ref().map_or(Ok(()), |hooks| hooks.call(py, "born", ())).map_err(failed)?;
@@ -34,7 +38,6 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     let voice = worker.voice().map_err(cannot)?;
     signal_handlers::reclaim_term(py);
     house.settle(py);
-    worker.ready();
     let watch = house.watch.take().filter(|_| worker.number == 0);
     let watcher =
         watch.map(|watch| start_watcher(py, watch, &worker, house.flags.running.fork)).transpose()?;
@@ -42,17 +45,29 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     let shares = Some((Arc::clone(&house.shares), worker.number));
     let handover = house.handover.clone();
     let settings = mlws_server::Settings { shares, handover, ..house.server() };
-    let overdue = hooks.clone();
-    let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| {
-        voice.is_worn();
-        if let (Notice::Overdue, Some(hooks)) = (notice, &overdue) {
-            tell_of_abort(hooks);
+    if !house.flags.running.fork {
+        handler_thread::start(&*wsgi).map_err(cannot)?;
+    }
+    let (overdue, worker_int) = (hooks.clone(), WorkerInt::default());
+    let leaving = worker_int.clone();
+    let hearer =
+        Hearer { worker, watcher, access: house.access.clone(), hooks, worker_int: worker_int.clone() };
+    let hearer = Arc::new(Mutex::new(hearer));
+    let ready = Arc::clone(&hearer);
+    let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| match notice {
+        Notice::Serving => ready.lock().unwrap_or_else(PoisonError::into_inner).worker.ready(),
+        Notice::Overdue => {
+            voice.is_worn();
+            if let Some(hooks) = &overdue {
+                call_worker_abort(hooks);
+            }
         }
+        Notice::Worn => voice.is_worn(),
+        Notice::Leaving => finish(&leaving),
     }));
-    match obey(server, Hearer { worker, watcher, access: house.access.clone(), hooks })
-        .and_then(Server::run)
-        .map_err(cannot)?
-    {
+    let ended = obey(server, &hearer).and_then(Server::run);
+    py.detach(|| finish(&worker_int));
+    match ended.map_err(cannot)? {
         Ended::Finished => Ok(signal_handlers::exit_status(py)),
         Ended::Stuck => {
             flush_python(py);
@@ -61,18 +76,61 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, mut worker: Worker) ->
     }
 }
 
-/// Whoever hears of a call that takes too long must not wait for ever for the lock that it may hold: the function runs in a thread of
-/// its own, and has a moment before the process may be left.
-fn tell_of_abort(hooks: &Arc<Hooks>) {
-    let hooks = Arc::clone(hooks);
-    let (ends, ended) = std::sync::mpsc::channel::<()>();
-    let told = std::thread::Builder::new().spawn(move || {
-        Python::attach(|py| hooks.tell(py, "overdue", ()));
-        drop(ends);
-    });
-    match told {
-        Ok(_) => drop(ended.recv_timeout(A_MOMENT)),
-        Err(error) => log::error!("worker_abort could not be called: {error}"),
+/// A hook that runs in a thread of its own, because the thread that starts it must not wait for the GIL: the thread that holds it may be
+/// waiting for the event loop, or be the one that is stuck.
+struct RunningHook {
+    name: &'static str,
+    ended: Receiver<()>,
+    deadline: Instant,
+}
+
+impl RunningHook {
+    /// Calls the function of the config file that is named `name`, by this method of `_hooks.Hooks`.
+    fn start(hooks: &Arc<Hooks>, name: &'static str, method: &'static str) -> Option<Self> {
+        let hooks = Arc::clone(hooks);
+        let (ends, ended) = mpsc::channel::<()>();
+        let main = move || {
+            // None: Python is about to end.
+            let _ = Python::try_attach(|py| hooks.tell(py, method, ()));
+            drop(ends);
+        };
+        match thread::Builder::new().name(format!("mlws-{name}")).spawn(main) {
+            Ok(_) => Some(Self { name, ended, deadline: Instant::now() + EXIT_GRACE }),
+            Err(error) => {
+                log::error!("{name} could not be called: {error}");
+                None
+            }
+        }
+    }
+
+    /// Waits for its end until [`EXIT_GRACE`] has passed since its start.
+    fn wait(&self) {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if self.ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
+            log::warn!(
+                "{} takes longer than {EXIT_GRACE:?}: the worker exits without waiting for it",
+                self.name
+            );
+        }
+    }
+}
+
+/// `worker_int`, once it was called.
+type WorkerInt = Arc<Mutex<Option<RunningHook>>>;
+
+/// Before the process exits. The caller must not hold the GIL.
+fn finish(worker_int: &WorkerInt) {
+    let worker_int = worker_int.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let deadline = worker_int.as_ref().map_or_else(|| Instant::now() + EXIT_GRACE, |hook| hook.deadline);
+    if let Some(hook) = worker_int {
+        hook.wait();
+    }
+    handler_thread::close(deadline);
+}
+
+fn call_worker_abort(hooks: &Arc<Hooks>) {
+    if let Some(hook) = RunningHook::start(hooks, "worker_abort", "overdue") {
+        hook.wait();
     }
 }
 
@@ -90,10 +148,11 @@ struct Hearer {
     watcher: Option<Watcher>,
     access: Option<Arc<AccessLog>>,
     hooks: Option<Arc<Hooks>>,
+    worker_int: WorkerInt,
 }
 
 impl Hearer {
-    /// Carries out what is no business of the server's.
+    /// Carries out what is no business of the server's. Runs on the event loop, so it must neither wait nor take the GIL.
     fn next_order(&mut self) -> Option<mlws_server::Order> {
         loop {
             let order = match self.worker.next_order()? {
@@ -112,7 +171,8 @@ impl Hearer {
                 }
                 Order::Stop => {
                     if let Some(hooks) = self.hooks.take() {
-                        Python::attach(|py| hooks.tell(py, "interrupted", ()));
+                        *self.worker_int.lock().unwrap_or_else(PoisonError::into_inner) =
+                            RunningHook::start(&hooks, "worker_int", "interrupted");
                     }
                     mlws_server::Order::Stop
                 }
@@ -124,14 +184,13 @@ impl Hearer {
 }
 
 /// Orders show on two descriptors, and either may be the one that has news.
-fn obey(mut server: Server, hearer: Hearer) -> io::Result<Server> {
+fn obey(mut server: Server, hearer: &Arc<Mutex<Hearer>>) -> io::Result<Server> {
     let mut descriptors = Vec::new();
-    for descriptor in hearer.worker.orders() {
+    for descriptor in hearer.lock().unwrap_or_else(PoisonError::into_inner).worker.orders() {
         descriptors.push(descriptor.try_clone_to_owned()?);
     }
-    let hearer = Arc::new(Mutex::new(hearer));
     for descriptor in descriptors {
-        let hearer = Arc::clone(&hearer);
+        let hearer = Arc::clone(hearer);
         let next = move || hearer.lock().unwrap_or_else(PoisonError::into_inner).next_order();
         server = server.watch(descriptor, Box::new(next));
     }

@@ -34,7 +34,7 @@ pub(super) struct RequestLimits {
     pub(super) limit_request_body: u64,
 
     /// Receive request bodies up to this size (such as 8M) before calling the application, so that slow uploads hold no
-    /// thread. A larger body is read by the application while the client sends it
+    /// thread. The application reads a larger body while the client sends it. Chunked bodies are always received first
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = size)]
     pub(super) body_buffer: u64,
 

@@ -71,7 +71,8 @@ pub(crate) struct Running {
     pub(crate) preload: bool,
 
     /// With --fork or --preload: a path, such as /, that the application answers once before the first fork. What it
-    /// imports and caches then, every process has from its start
+    /// imports and caches then, every process has from its start. If it leaves a connection open, which all processes
+    /// would share, they only have its imports
     #[arg(long, value_name = "PATH")]
     pub(crate) fork_warmup: Option<String>,
 

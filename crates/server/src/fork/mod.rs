@@ -1,0 +1,360 @@
+//! `--fork`: each request in a process of its own.
+//!
+//! The event loop stays in the parent and owns every connection. A complete request forks a child, which runs the application, writes
+//! the response to the socket and leaves by `_exit`. The parent has one thread.
+//!
+//! | module       | what it holds |
+//! |--------------|---|
+//! | this one     | the parent's side: children started, timed out and reaped |
+//! | [`child`]    | the child's side: one request, from the fork to the exit |
+//! | [`progress`] | what children report through shared memory |
+//! | [`control`]  | what children send to their parent |
+//! | [`parent_link`] | both of these, in a child |
+//! | [`relay`]    | the response, where its client is slower than the child |
+//! | [`warmup`]   | the request before the first fork |
+//!
+//! The parent learns of a child's end from a pidfd in its own poll set, reaps that one pid and no other (the application's
+//! own children are not ours), and reads in shared memory how far the response is: a child that died before it sent anything becomes
+//! a 500 or 504, one that died midway a reset connection.
+
+mod child;
+mod control;
+mod parent_link;
+mod progress;
+mod relay;
+mod warmup;
+
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mio::{Interest, Registry, Token, unix::SourceFd};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
+use slab::Slab;
+
+pub use self::warmup::run_in_discarded_process;
+use self::{
+    control::{ChildEvent, ControlChannel},
+    progress::{CallState, ProgressTable},
+};
+pub(crate) use self::{
+    parent_link::ParentLink,
+    progress::ResponseProgress,
+    relay::{Relay, RelaySender},
+    warmup::run_warmup_request,
+};
+use crate::{
+    App, clock,
+    connection::Connection,
+    sys::{self, Forked},
+    thread_pool, watchdog,
+};
+
+/// How long a child that is about to be killed may take to write its stacks to the log.
+const STACK_DUMP_GRACE: Duration = Duration::from_millis(300);
+
+/// What a child means for the connection that it answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChildOutcome {
+    /// The response is sent and the connection may be used again.
+    KeepAlive,
+    /// The response is sent and the connection is to be closed.
+    Close,
+    /// It died before it sent anything.
+    NoResponse { status: u16, why: &'static str },
+    /// It died in the middle of the response.
+    Truncated,
+}
+
+/// What a running child reports about the connection with this token.
+pub(crate) enum Report {
+    /// The response is complete.
+    Complete { connection: usize, outcome: ChildOutcome },
+    /// The rest of the response comes through this socket. None if this process had no descriptor left for it.
+    RelayStarted { connection: usize, socket: Option<OwnedFd> },
+}
+
+/// The children that run now.
+pub(crate) struct Children {
+    limit: usize,
+    timeout: Option<Duration>,
+    running: Slab<Child>,
+    progress: Arc<ProgressTable>,
+    control: Arc<ControlChannel>,
+    first_token: usize,
+}
+
+struct Child {
+    pid: Pid,
+    /// None where the system has none left; then the child is polled by its pid.
+    pidfd: Option<OwnedFd>,
+    phase: ChildPhase,
+    /// The log has its request, and it has been asked for its stacks.
+    timed_out: bool,
+}
+
+enum ChildPhase {
+    /// It answers the request of the connection with this token.
+    Responding { connection: usize },
+    /// The connection is released. Only threads that the request started still run, until then at the latest.
+    Background { deadline: Option<Instant> },
+}
+
+impl Children {
+    /// Up to `limit` children, whose calls last no longer than `timeout`.
+    pub(crate) fn new(limit: usize, timeout: Option<Duration>, first_token: usize) -> io::Result<Self> {
+        Ok(Self {
+            limit,
+            timeout,
+            running: Slab::with_capacity(limit),
+            progress: Arc::new(ProgressTable::new(limit)?),
+            control: Arc::new(ControlChannel::new()?),
+            first_token,
+        })
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.running.len() < self.limit
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// The descriptor that is readable when children have sent messages.
+    pub(crate) fn control_descriptor(&self) -> RawFd {
+        self.control.parent_end()
+    }
+
+    /// Whether some child can only be polled, because the system has no pidfd.
+    pub(crate) fn needs_polling(&self) -> bool {
+        self.running.iter().any(|(_, child)| child.pidfd.is_none())
+    }
+
+    /// Forks a child that answers `connection`'s request. `others` are descriptors that it must not keep open.
+    pub(crate) fn start(
+        &mut self,
+        connection: &mut Connection,
+        app: &dyn App,
+        registry: &Registry,
+        others: &mut dyn Iterator<Item = RawFd>,
+    ) -> io::Result<()> {
+        let entry = self.running.vacant_entry();
+        let progress = ProgressTable::start(&self.progress, entry.key());
+        let token = Token(self.first_token + entry.key());
+        clock::date(); // written here once a second, and not by every child
+        app.before_fork();
+        let parent = rustix::process::getpid();
+        match sys::fork() {
+            Ok((Forked::Child, held)) => {
+                thread_pool::forget_event_loop();
+                sys::take_signals_of_child(parent);
+                drop(held);
+                let mut others = others.chain(std::iter::once(self.control.parent_end()));
+                let link = ParentLink::new(progress, &self.control);
+                child::answer_and_exit(connection, app, link, &mut others)
+            }
+            Ok((Forked::Parent(pid), held)) => {
+                drop(held);
+                app.after_fork_in_parent();
+                let watch = |pidfd: &OwnedFd| {
+                    registry.register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE)
+                };
+                let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
+                let pidfd = pidfd.filter(|pidfd| watch(pidfd).is_ok());
+                let phase = ChildPhase::Responding { connection: connection.token };
+                entry.insert(Child { pid, pidfd, phase, timed_out: false });
+                // Where they share a core, children that run one after the other cost less than many that take turns.
+                std::thread::yield_now();
+                Ok(())
+            }
+            Err(error) => {
+                app.after_fork_in_parent();
+                Err(error)
+            }
+        }
+    }
+
+    /// Checks the child that answers this connection: if its present call has lasted too long, the log gets the request, and the child
+    /// is asked for its stacks (by URG, which is ignored where nobody handles it); the next check kills it. Returns when to check
+    /// again. Its end is handled as any other's.
+    pub(crate) fn check_timeout(&mut self, connection: &Connection, now: Instant) -> Option<Instant> {
+        let timeout = self.timeout?;
+        let mut running = self.running.iter_mut();
+        let (index, child) = running.find(|(_, child)| child.answers(connection.token))?;
+        if child.timed_out {
+            child.kill();
+            return None;
+        }
+        let CallState::Since(since) = self.progress.call(index) else { return Some(now + timeout) };
+        if now < since + timeout {
+            return Some(since + timeout);
+        }
+        child.timed_out = true;
+        let line = watchdog::shown(&connection.request);
+        watchdog::tell(line, &connection.wire().peer, now.saturating_duration_since(since));
+        child.request_stacks();
+        Some(now + STACK_DUMP_GRACE)
+    }
+
+    /// When [`check_background`](Self::check_background) has something to do.
+    pub(crate) fn next_background_deadline(&self) -> Option<Instant> {
+        self.running.iter().filter_map(|(_, child)| child.background_deadline()).min()
+    }
+
+    /// Ends children whose threads have run too long after the response: first the log, then the end, as in
+    /// [`check_timeout`](Self::check_timeout).
+    pub(crate) fn check_background(&mut self, now: Instant) {
+        let expired = |child: &Child| child.background_deadline().is_some_and(|deadline| deadline <= now);
+        for (_, child) in self.running.iter_mut().filter(|(_, child)| expired(child)) {
+            let mut deadline = None;
+            if child.timed_out {
+                child.kill();
+            } else {
+                child.timed_out = true;
+                log::error!(
+                    "background threads of child {} have run past the timeout after the response; killing it, stacks follow",
+                    child.pid.as_raw_nonzero()
+                );
+                child.request_stacks();
+                deadline = Some(now + STACK_DUMP_GRACE);
+            }
+            child.phase = ChildPhase::Background { deadline };
+        }
+    }
+
+    /// Kills all of them.
+    pub(crate) fn kill_all(&mut self) {
+        self.running.iter().for_each(|(_, child)| child.kill());
+    }
+
+    /// The children whose end is not yet known, by index.
+    pub(crate) fn indices(&self) -> Vec<usize> {
+        self.running.iter().map(|(index, _)| index).collect()
+    }
+
+    /// The next thing that a child has reported about its connection.
+    pub(crate) fn next_report(&mut self, now: Instant) -> Option<Report> {
+        loop {
+            let (message, descriptor) = self.control.receive()?;
+            // A child that has ended meanwhile was reaped, and its connection taken back then.
+            let child = self.running.get_mut(message.index).filter(|child| child.pid == message.pid);
+            let Some(child) = child else { continue };
+            let ChildPhase::Responding { connection } = child.phase else { continue };
+            if message.event == ChildEvent::RelayStarted {
+                return Some(Report::RelayStarted { connection, socket: descriptor });
+            }
+            let Some(outcome) = outcome(self.progress.response(message.index)) else { continue };
+            child.phase = ChildPhase::Background { deadline: self.timeout.map(|timeout| now + timeout) };
+            return Some(Report::Complete { connection, outcome });
+        }
+    }
+
+    /// Whether this child sends its response through the parent; then [`next_report`](Self::next_report) must come before
+    /// [`reap`](Self::reap).
+    pub(crate) fn is_relayed(&self, index: usize) -> bool {
+        self.progress.is_relayed(index)
+    }
+
+    /// Reaps this child if it has ended: the connection that it answered, and what its end means for it. None also for a child that had
+    /// released its connection.
+    pub(crate) fn reap(&mut self, index: usize, registry: &Registry) -> Option<(usize, ChildOutcome)> {
+        let child = self.running.get(index)?;
+        let status = match rustix::process::waitpid(Some(child.pid), WaitOptions::NOHANG) {
+            Ok(None) | Err(rustix::io::Errno::INTR) => return None,
+            Ok(Some((_, status))) => Some(status),
+            // Somebody else reaped it (an application that waits for any child); shared memory still tells how far it came.
+            Err(_) => None,
+        };
+        let child = self.running.remove(index);
+        if let Some(pidfd) = &child.pidfd {
+            // A copy of the descriptor may live in a younger child, so it has to leave the poll set before it is closed.
+            let _ = registry.deregister(&mut SourceFd(&pidfd.as_raw_fd()));
+        }
+        let ChildPhase::Responding { connection } = child.phase else {
+            child.log_background_exit(status);
+            return None;
+        };
+        let progress = self.progress.response(index);
+        let outcome = outcome(progress).unwrap_or_else(|| {
+            child.log_exit(status, "before its response was complete");
+            match progress {
+                ResponseProgress::Started => ChildOutcome::Truncated,
+                _ if child.timed_out => {
+                    ChildOutcome::NoResponse { status: 504, why: "the request took too long" }
+                }
+                _ => ChildOutcome::NoResponse { status: 500, why: "the request's process died" },
+            }
+        });
+        Some((connection, outcome))
+    }
+}
+
+impl Child {
+    fn answers(&self, token: usize) -> bool {
+        matches!(self.phase, ChildPhase::Responding { connection } if connection == token)
+    }
+
+    fn background_deadline(&self) -> Option<Instant> {
+        match self.phase {
+            ChildPhase::Background { deadline } => deadline,
+            ChildPhase::Responding { .. } => None,
+        }
+    }
+
+    /// A child that has already ended, but was not reaped yet, still owns its pid; so these reach no other process.
+    fn request_stacks(&self) {
+        let _ = rustix::process::kill_process(self.pid, Signal::URG);
+    }
+
+    fn kill(&self) {
+        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+    }
+
+    fn log_exit(&self, status: Option<WaitStatus>, when: &str) {
+        let how = match status.and_then(WaitStatus::terminating_signal) {
+            _ if self.timed_out => "was killed at the timeout".to_owned(),
+            Some(signal) => format!("was killed by {}", name_of(signal)),
+            None => "exited by itself".to_owned(),
+        };
+        // A timeout has had its error.
+        let level = if self.timed_out { log::Level::Warn } else { log::Level::Error };
+        log::log!(level, "child {} {how} {when}", self.pid.as_raw_nonzero());
+    }
+
+    fn log_background_exit(&self, status: Option<WaitStatus>) {
+        if status.is_some_and(|status| status.exit_status() != Some(0)) {
+            self.log_exit(status, "while its background threads ran");
+        }
+    }
+}
+
+/// What the progress of a child means that has done its part; None if it has not.
+fn outcome(progress: ResponseProgress) -> Option<ChildOutcome> {
+    match progress {
+        ResponseProgress::KeepAlive => Some(ChildOutcome::KeepAlive),
+        ResponseProgress::Close => Some(ChildOutcome::Close),
+        ResponseProgress::Truncated => Some(ChildOutcome::Truncated),
+        ResponseProgress::NotStarted | ResponseProgress::Started => None,
+    }
+}
+
+fn name_of(signal: i32) -> String {
+    signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name_of;
+
+    #[test]
+    fn a_signal_has_the_name_that_people_know() {
+        assert_eq!(
+            (name_of(11), name_of(9), name_of(40)),
+            ("SIGSEGV".into(), "SIGKILL".into(), "signal 40".into())
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! `--fork-warmup`: a request that no client sent. It goes all the way of a request over a pair of sockets of our own. What the
+//! application does only once, the processes that are forked later need not do again.
+
+use std::{
+    io::{self, Read, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Instant,
+};
+
+use rustix::process::{WaitOptions, waitpid};
+
+use crate::{
+    App,
+    connection::{Connection, Next, Phase},
+    settings::House,
+    sys::{self, Forked},
+    wire::{Peer, Wire},
+};
+
+/// Has `app` answer a GET of `target`, and does what a child does before it exits; returns the status and reason of the response.
+/// Blocks as long as the application does.
+pub(crate) fn run_warmup_request(
+    app: &dyn App,
+    house: Arc<House>,
+    target: &str,
+    host: &str,
+) -> io::Result<String> {
+    let (ours, mut theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    theirs.set_nonblocking(true)?;
+    write!(theirs, "GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
+    let wire = Wire::new(OwnedFd::from(ours), Peer::default(), 0, house);
+    let mut connection = Connection::new(0, wire, Instant::now());
+    let mut next = connection.receive(Instant::now());
+    let mut response = Vec::new();
+    loop {
+        next = match next {
+            Next::Run => {
+                let mut next = Next::Close;
+                app.in_request(&mut || next = connection.run(app, None).next);
+                next
+            }
+            Next::Wait if connection.phase == Phase::Sending => connection.send(Instant::now()),
+            _ => break,
+        };
+        // Only the first line of the response is of interest, but a full socket would take no more of it.
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = theirs.read(&mut piece) {
+            if response.is_empty() {
+                response.extend_from_slice(&piece[..count]);
+            }
+        }
+    }
+    app.before_exit_of_child();
+    let line = response.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let status = line.strip_prefix(b"HTTP/1.1 ").unwrap_or(b"no answer");
+    Ok(String::from_utf8_lossy(status).into_owned())
+}
+
+/// Runs `job` in a forked process, and returns what it returned there. All else that it did is gone with that process. Blocks as long as
+/// the job does. The calling process must have one thread.
+pub fn run_in_discarded_process(app: &dyn App, job: impl FnOnce() -> Vec<u8>) -> io::Result<Vec<u8>> {
+    let (mut reader, writer) = io::pipe()?;
+    app.before_fork();
+    let parent = rustix::process::getpid();
+    match sys::fork() {
+        Ok((Forked::Child, held)) => {
+            sys::take_signals_of_child(parent);
+            drop(held);
+            let done = catch_unwind(AssertUnwindSafe(|| {
+                app.after_fork_in_child();
+                let result = job();
+                (&writer).write_all(&result.len().to_ne_bytes())?;
+                (&writer).write_all(&result)
+            }));
+            sys::leave(i32::from(!matches!(done, Ok(Ok(())))))
+        }
+        Ok((Forked::Parent(pid), held)) => {
+            drop(held);
+            app.after_fork_in_parent();
+            drop(writer);
+            let result = read_result(&mut reader);
+            rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()))?;
+            result
+        }
+        Err(error) => {
+            app.after_fork_in_parent();
+            Err(error)
+        }
+    }
+}
+
+/// The length comes first: the end of the pipe is no sign, as processes that the job left behind may hold it open.
+fn read_result(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut length = [0; size_of::<usize>()];
+    reader.read_exact(&mut length)?;
+    let mut result = vec![0; usize::from_ne_bytes(length)];
+    reader.read_exact(&mut result)?;
+    Ok(result)
+}

@@ -1,0 +1,13 @@
+"""A Bottle app that takes uploads."""
+
+import hashlib
+
+import bottle
+
+app = bottle.Bottle()
+
+
+@app.post("/upload")
+def upload():
+    body = bottle.request.body.read()
+    return {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
