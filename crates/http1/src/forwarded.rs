@@ -7,9 +7,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use crate::grammar::{decimal, is_text_byte, is_token_byte, list, trim};
+use crate::grammar::{is_text_byte, is_token_byte, list, trim};
+use crate::node::{Node, parse_port};
 use crate::uri::is_host;
 
 /// A forwarding field.
@@ -61,15 +62,6 @@ pub struct Forwarded<'a> {
     pub port: Option<u16>,
     /// The prefix removed from the path. Empty, or starts with exactly one slash and does not end with one.
     pub prefix: Option<&'a [u8]>,
-}
-
-/// One end of a connection (RFC 7239, section 6).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Node {
-    /// `None` if unknown or obfuscated. IPv4-mapped IPv6 addresses are converted to IPv4.
-    pub address: Option<IpAddr>,
-    /// The port, if present and not obfuscated.
-    pub port: Option<u16>,
 }
 
 /// A value violates its grammar, or two fields conflict.
@@ -165,52 +157,12 @@ fn parse_scheme(value: &[u8]) -> Option<bool> {
     (is(b"https") || is(b"http")).then(|| is(b"https"))
 }
 
-fn parse_port(value: &[u8]) -> Option<u16> {
-    decimal(value).filter(|_| value.len() <= 5).and_then(|port| port.try_into().ok())
-}
-
 /// Two leading slashes are not allowed: a URL built from them would name another host.
 fn parse_prefix(value: &[u8]) -> Option<&[u8]> {
     let is_valid = value.starts_with(b"/") && !value.starts_with(b"//");
     let is_path_byte = |byte: &u8| byte.is_ascii_graphic() && !b"?#\\\"<>^`{|}".contains(byte);
     let end = value.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
     (is_valid && value.iter().all(is_path_byte)).then_some(&value[..end])
-}
-
-impl Node {
-    /// An element of `X-Forwarded-For`, where IPv6 addresses need no brackets.
-    fn parse_hop(bytes: &[u8]) -> Option<Self> {
-        let ipv6 = str::from_utf8(bytes).ok().and_then(|text| text.parse::<Ipv6Addr>().ok());
-        match ipv6 {
-            Some(address) => Some(Self { address: Some(IpAddr::V6(address).to_canonical()), port: None }),
-            None => Self::parse(bytes),
-        }
-    }
-
-    /// `nodename [ ":" node-port ]` (RFC 7239, section 6).
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let text = str::from_utf8(bytes).ok()?;
-        let end = text.find(']').map(|at| at + 1).or_else(|| text.find(':')).unwrap_or(text.len());
-        let (name, rest) = text.split_at(end);
-        let address = match name.strip_prefix('[') {
-            Some(address) => Some(IpAddr::V6(address.strip_suffix(']')?.parse().ok()?).to_canonical()),
-            None if name.eq_ignore_ascii_case("unknown") || is_obfuscated(name) => None,
-            None => Some(IpAddr::V4(name.parse::<Ipv4Addr>().ok()?)),
-        };
-        let port = match rest.strip_prefix(':') {
-            Some(name) if is_obfuscated(name) => None,
-            Some(digits) => Some(parse_port(digits.as_bytes())?),
-            None if rest.is_empty() => None,
-            None => return None,
-        };
-        Some(Self { address, port })
-    }
-}
-
-/// `"_" 1*( ALPHA / DIGIT / "." / "_" / "-" )` (RFC 7239, section 6.3).
-fn is_obfuscated(name: &str) -> bool {
-    let is_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    name.len() > 1 && name.starts_with('_') && name.bytes().all(is_byte)
 }
 
 /// A `forwarded-element`, added by one proxy: its client, and the scheme and host that the client requested.

@@ -15,7 +15,9 @@
 //! - [`error`]: [`Error`], why a request is rejected, and with which status.
 //! - [`proxy`]: the PROXY protocol; [`forwarded`]: `Forwarded` and the `X-Forwarded-*` fields.
 //! - [`response_head`]: [`ResponseHead`] encodes a response head and chooses the framing of the body.
+//!   [`response_error`]: [`ResponseError`], why a status or field of the application is rejected.
 //! - [`framing`]: [`Framing`] frames the response body chunk by chunk.
+//! - `node`: [`Node`], an address in a forwarding field.
 //! - `status`: reason phrases.
 //! - `uri`: hosts and percent-decoding.
 //! - `grammar`: character classes and small productions shared by all of the above.
@@ -28,23 +30,27 @@ pub mod head;
 pub mod limits;
 pub mod parser;
 pub mod proxy;
+pub mod response_error;
 pub mod response_head;
 
 mod chunked;
 mod fields;
 mod grammar;
+mod node;
 mod request_line;
 mod scan;
 mod status;
 mod uri;
 
 pub use error::Error;
-pub use forwarded::{Forwarded, ForwardedError, ForwardedField, Node};
+pub use forwarded::{Forwarded, ForwardedError, ForwardedField};
 pub use framing::{EncodedChunk, Framing, IncompleteBody, Prefix};
 pub use head::{Field, Head, Length, Span, Version};
 pub use limits::{Limits, ParserMode};
+pub use node::Node;
 pub use parser::{Event, Parser};
 pub use proxy::{ProxyError, ProxyHeader, ProxyVersions};
-pub use response_head::{CONTINUE, EncodedHead, RequestInfo, ResponseError, ResponseHead};
+pub use response_error::ResponseError;
+pub use response_head::{CONTINUE, EncodedHead, RequestInfo, ResponseHead};
 pub use status::reason;
 pub use uri::percent_decode;

@@ -4,11 +4,10 @@
 //! or concern the connection: those of the application are not copied, and [`ResponseHead::finish`] writes the
 //! server's at the end.
 
-use std::fmt;
-
 use crate::framing::{Framing, Kind};
 use crate::grammar::{decimal, is_text, is_token, list};
 use crate::head::Version;
+use crate::response_error::ResponseError;
 
 /// The interim response to `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -34,44 +33,6 @@ pub struct EncodedHead {
     /// Whether the connection persists after the response.
     pub keep_alive: bool,
 }
-
-/// Why a status or field of the application is invalid.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ResponseError {
-    /// The status is not a final one: 200 to 599.
-    Status(u16),
-    /// The reason phrase contains a control character.
-    Reason,
-    /// The field name is not a token. Holds the escaped name.
-    FieldName(String),
-    /// The field value contains a control character. Holds the field name.
-    FieldValue(String),
-    /// The Content-Length is not a decimal number below 2^64. Holds the escaped value.
-    ContentLength(String),
-    /// Two different Content-Lengths.
-    ContentLengths(u64, u64),
-}
-
-impl fmt::Display for ResponseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ResponseError::Status(status) => write!(f, "invalid status {status}: expected 200 to 599"),
-            ResponseError::Reason => write!(f, "invalid reason phrase: control character"),
-            ResponseError::FieldName(name) => write!(f, "invalid header name '{name}': expected a token"),
-            ResponseError::FieldValue(name) => {
-                write!(f, "invalid value of header '{name}': control character")
-            }
-            ResponseError::ContentLength(value) => {
-                write!(f, "invalid Content-Length '{value}': expected a decimal number")
-            }
-            ResponseError::ContentLengths(first, second) => {
-                write!(f, "conflicting Content-Lengths: {first} and {second}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for ResponseError {}
 
 /// A response head under construction.
 #[derive(Debug)]
@@ -281,7 +242,7 @@ mod tests {
     const HEAD: RequestInfo = RequestInfo { is_head: true, ..GET };
     const GET_HTTP10: RequestInfo = RequestInfo { version: Version::Http10, ..GET };
 
-    /// The head's lines without Date and Server, and what else came of it.
+    /// Completes a head and returns its lines, without Date and Server, and the encoded head.
     fn finish(
         status: u16,
         fields: &[(&str, &str)],
