@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mlws_http1::{Asked, ResponseHead};
+use mlws_http1::{RequestInfo, ResponseHead};
 
 use crate::{
     Bytes,
@@ -113,7 +113,12 @@ impl std::fmt::Debug for ActiveWriters {
 
 impl Writer {
     /// Queues the head. It is sent together with the first piece.
-    pub(crate) fn start(wire: &Arc<Wire>, head: ResponseHead, asked: Asked, length: Option<u64>) -> Self {
+    pub(crate) fn start(
+        wire: &Arc<Wire>,
+        head: ResponseHead,
+        asked: RequestInfo,
+        length: Option<u64>,
+    ) -> Self {
         let is_event_stream = head.is_event_stream();
         let mut response = ResponseWriter::default();
         response.begin(head, asked, length, &wire.house);
