@@ -157,7 +157,7 @@ class Server(Command):
         words = () if bind is None or "--bind" in options else ("--bind", bind)
         super().__init__(*command, app, *words, *options, **settings)
         try:
-            told = self.log.wait_for(r"serving .+ on (.+)").group(1)
+            told = self.log.wait_for(r"Listening at: (.+) \(").group(1)
             self.urls = re.findall(r"(?:http://|unix:)[^\s,]+", told)
             self.host, self.port = urlsplit(self.urls[0]).hostname, urlsplit(self.urls[0]).port
         except BaseException:

@@ -97,7 +97,7 @@ class Either(Command):
 
     def _addresses(self, since):
         pattern = (
-            r"Listening at: (.+?)(?: \(\d+\))?\n" if self.make == "gunicorn" else r"serving .+ on (.+) \("
+            r"Listening at: (.+?)(?: \(\d+\))?\n" if self.make == "gunicorn" else r"Listening at: (.+) \("
         )
         told = re.findall(pattern, self.told()[since:])
         return re.findall(r"(?:http://|unix:)[^\s,]+", told[-1]) if told else []

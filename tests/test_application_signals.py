@@ -168,7 +168,7 @@ def test_a_handler_that_ends_the_program_ends_its_worker_gracefully(serve, appli
     server = serve(*mode)
     worker = worker_of(server)
     os.kill(worker, signal.SIGUSR2)
-    server.log.wait_for(rf"worker {worker} ended with status {status}")
+    server.log.wait_for(rf"Worker exited unexpectedly \(pid: {worker}\), status {status}")
     eventually(lambda: worker_of(server) != worker, "another worker")
     assert server.get("/").status == 200
 
@@ -213,7 +213,7 @@ def test_a_worker_with_a_handler_of_term_drains_at_term_and_is_replaced(serve, a
     server = serve(*mode)
     worker = worker_of(server)
     os.kill(worker, signal.SIGTERM)
-    server.log.wait_for(f"worker {worker} ended with status 0")
+    server.log.wait_for(rf"Worker exited unexpectedly \(pid: {worker}\), status 0")
     eventually(lambda: worker_of(server) != worker, "another worker")
     assert application.notes("term") == [worker]
     assert server.get("/").status == 200
@@ -235,7 +235,7 @@ def test_a_handler_of_term_that_exits_does_not_cut_a_running_request(serve, appl
     with ask(server, "/?wait") as wire:
         eventually(lambda: application.notes("enter"), "the request to wait")
         os.killpg(server.pid, signal.SIGTERM)
-        server.log.wait_for("stopping: ")
+        server.log.wait_for("Shutting down: ")
         application.open_door()
         assert wire.answer().status == 200
     assert server.wait() == 0
@@ -272,7 +272,7 @@ def test_no_handler_that_the_application_sets_keeps_a_worker_from_draining(serve
     server = serve(*mode)
     worker = worker_of(server)
     os.kill(worker, signal.SIGTERM)
-    server.log.wait_for(f"worker {worker} ended with status 0")
+    server.log.wait_for(rf"Worker exited unexpectedly \(pid: {worker}\), status 0")
     assert server.get("/").status == 200
 
 
@@ -283,7 +283,7 @@ def test_a_handler_below_python_that_calls_the_one_before_it_stays(serve, applic
     server = serve(*mode)
     worker = worker_of(server)
     os.kill(worker, signal.SIGTERM)
-    server.log.wait_for(f"worker {worker} ended with status 0")
+    server.log.wait_for(rf"Worker exited unexpectedly \(pid: {worker}\), status 0")
     assert "most recent call first" in (application.folder / "stacks").read_text()
 
 
@@ -300,7 +300,7 @@ def test_a_handler_that_a_request_installs_does_not_keep_a_worker_from_draining(
 
     eventually(goes, "the worker to drain", pause=0.1)
     assert application.notes("term")
-    assert f"worker {worker} ended with status 0" in server.log.wait_for(".*worker .* ended.*").group(0)
+    assert f"(pid: {worker}), status 0" in server.log.wait_for(".*Worker exited.*").group(0)
 
 
 def test_the_handler_that_the_application_finds_stops_the_worker_gracefully(serve, application, mode):
@@ -312,7 +312,7 @@ def test_the_handler_that_the_application_finds_stops_the_worker_gracefully(serv
         assert server.get("/?stop").status == 200
         assert worker_of(server) == worker
     else:
-        server.log.wait_for(f"worker {worker} ended with status 0")
+        server.log.wait_for(rf"Worker exited unexpectedly \(pid: {worker}\), status 0")
 
 
 # Processes that the application starts

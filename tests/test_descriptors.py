@@ -75,7 +75,7 @@ def test_a_program_that_serves_has_its_own_limit_back_afterwards(tmp_path):
         "print('afterwards', resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
     )
     with Command(sys.executable, "-c", program, cwd=tmp_path) as command:
-        command.log.wait_for("serving")
+        command.log.wait_for("Listening at: ")
         command.stop()
         assert command.out.wait_for_end() == f"afterwards {SOFT}\n"
 

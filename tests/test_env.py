@@ -132,10 +132,10 @@ def test_a_second_master_reads_the_env_file_anew(folder):
         (folder / ".env").write_text("A=new")
         first = len(server.log.text)
         server.process.send_signal(signal.SIGUSR2)
-        server.log.wait_for("serving", since=first)
+        server.log.wait_for("Listening at: ", since=first)
         got = eventually(lambda: (got := json.loads(server.get("/").text))["A"] == "new" and got)
         assert got["HOME"] == "/told"
-        second = int(server.log.wait_for(r"\[(\d+)\] \[INFO\] serving", since=first).group(1))
+        second = int(server.log.wait_for(r"\[(\d+)\] \[INFO\] Listening at: ", since=first).group(1))
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0
         os.kill(second, signal.SIGTERM)

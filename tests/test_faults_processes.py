@@ -88,8 +88,8 @@ def test_a_worker_that_dies_under_load_takes_nobody_with_it(start, threads, how,
                 eventually(lambda pid=victim: gone(pid))
                 for _ in range(20):
                     assert server.get("/answers/hello").text == "hello\n"
-                server.log.wait_for(rf"worker {victim} .*{NAMES[how]}", since)
-                server.log.wait_for("worker [0-9]+ is up", since)
+                server.log.wait_for(rf"Worker exited unexpectedly \(pid: {victim}\), .*{NAMES[how]}", since)
+                server.log.wait_for("Worker ready", since)
                 load.goes_on()
         assert len(server.workers()) == 2
     assert server.zombies() == []

@@ -134,7 +134,7 @@ def test_a_full_disk_under_the_logs_stops_nobody(concurrency, at_length):
 
 def test_a_broken_pipe_under_the_logs_stops_nobody(start, concurrency, at_length):
     """Whoever reads the logs goes as soon as the server runs."""
-    shell = 'exec "$@" > >(exec true) 2> >(exec sed -u "/ serving /q" >&2)'
+    shell = 'exec "$@" > >(exec true) 2> >(exec sed -u "/ Listening at: /q" >&2)'
     options = (*CONCURRENCY[concurrency], "--access-logfile", "-")
     server = start("raw", *options, command=("bash", "-c", shell, "bash", MLWS))
     eventually(lambda: len(server.family()) == 2, "nobody to be left but master and worker")

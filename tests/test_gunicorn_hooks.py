@@ -74,7 +74,9 @@ def settled(server, count):
     """Waits until the master knows that so many workers have been ready; gunicorn's does not ask."""
     if server.make == "mlws":
         eventually(
-            lambda: server.told().count(" is up\n") >= count, f"{count} workers to be up", deadline=PATIENCE
+            lambda: server.told().count("Worker ready") >= count,
+            f"{count} workers to be up",
+            deadline=PATIENCE,
         )
 
 

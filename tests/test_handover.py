@@ -93,7 +93,7 @@ def test_recycling_all_the_time_closes_no_connection_and_fails_no_post(start, co
     with Pool(server.wire) as pool:
         for count in range(1, at_length(3, 100) + 1):
             pool.post_until(
-                lambda count=count: server.log.text.count(" is followed by ") >= count, "recycling"
+                lambda count=count: server.log.text.count("Worker replaced") >= count, "recycling"
             )
 
 
@@ -113,7 +113,7 @@ def test_a_request_that_runs_during_a_reload_does_not_cost_its_connection(start,
         wire.send(f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         gate.wait_for(1)
         os.kill(server.pid, signal.SIGHUP)
-        server.log.wait_for("the new workers serve")
+        server.log.wait_for("Reload complete")
         gate.open()
         answer = wire.answer()
         assert (answer.text, answer.header("connection")) == ("passed\n", None)
@@ -253,7 +253,7 @@ def test_a_reload_just_before_the_end_loses_no_connection(start, concurrency):
         for wire in wires:
             assert wire.request("/answers/hello").status == 200
         os.kill(server.pid, signal.SIGHUP)
-        server.log.wait_for("the new workers serve")
+        server.log.wait_for("Reload complete")
         os.kill(server.pid, signal.SIGTERM)
         eventually(lambda: refuses(server), "the listening socket to be closed")
         for wire in wires:

@@ -385,7 +385,7 @@ def test_what_the_application_writes_goes_to_the_log_if_captured(talker, options
     port = free_port()
     words = ("--bind", f"127.0.0.1:{port}", "--error-logfile", log, "--capture-output", *options)
     with Command(MLWS, "talker:app", *words, cwd=talker) as server:
-        eventually(lambda: log.exists() and "serving" in log.read_text())
+        eventually(lambda: log.exists() and "Listening at: " in log.read_text())
         with Wire(("127.0.0.1", port)) as wire:
             assert wire.request("/").status == 200
             eventually(lambda: "by a child" in log.read_text())
@@ -401,7 +401,7 @@ def test_what_the_application_writes_goes_to_the_log_if_captured(talker, options
     before = (talker / "log.1").read_text()
     for text in ("while loading", "to stdout /", "to stderr", "by a child"):
         assert before.count(text) >= 1
-    assert before.count("[INFO] serving") == 1
+    assert before.count("[INFO] Listening at: ") == 1
 
 
 def test_a_start_that_fails_is_still_told_on_stderr_where_output_is_captured(tmp_path):

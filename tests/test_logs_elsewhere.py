@@ -135,10 +135,10 @@ def test_a_log_config_has_both_logs(folder, concurrency):
         assert first["{Content-Type}o"] == "text/plain"
         assert (first["{path_info}e"], first["nothing"]) == ("/a %b", "-")
         assert first["{user-agent}i"].startswith(r"a \x22tester\x22")
-        assert re.search(r"\|INFO\|gunicorn\.error\|serving forms:app on", error.read_text())
+        assert re.search(r"\|INFO\|gunicorn\.error\|Listening at: .*\(forms:app, ", error.read_text())
         assert re.search(r"\|ERROR\|gunicorn\.error\|GET /fails: the application failed\n", error.read_text())
         server.log.wait_for(r"\|INFO\|shop\|the shop is asked")  # the root logger's handler
-        server.log.wait_for(r"\|INFO\|gunicorn\.error\|serving")  # by propagation
+        server.log.wait_for(r"\|INFO\|gunicorn\.error\|Listening at: ")  # by propagation
     assert (folder / "unused").read_text() == ""
     assert not (folder / "unused.too").exists()
 
@@ -163,7 +163,7 @@ def test_a_reload_configures_the_new_workers_anew(folder):
         error = folder / "error.log"
         (folder / "log.ini").write_text("[loggers]\n")
         os.kill(server.pid, signal.SIGHUP)
-        eventually(lambda: "the reload has failed" in error.read_text())
+        eventually(lambda: "Reload failed" in error.read_text())
         server.log.wait_for(r"CRITICAL\] --log-config log\.ini: ")
         assert get(server).status == 200
 
@@ -178,7 +178,7 @@ def test_a_hanging_request_is_told_of_where_python_cannot_be_asked(folder):
         )
         server.log.wait_for(r"hangs\.py")
         error = folder / "error.log"
-        eventually(lambda: "is followed by" in error.read_text())
+        eventually(lambda: "Worker replaced" in error.read_text())
 
 
 def test_a_json_config_is_merged_with_the_defaults(folder):
@@ -195,7 +195,7 @@ def test_a_json_config_is_merged_with_the_defaults(folder):
     (folder / "log.json").write_text(json.dumps(config))
     with serving("--log-config-json", "log.json", folder=folder) as server:
         get(server)
-        server.log.wait_for("mine gunicorn.error serving forms:app")
+        server.log.wait_for("mine gunicorn.error Listening at: ")
         server.out.wait_for(r'mine gunicorn\.access 127\.0\.0\.1 - - .*"GET / HTTP/1\.1" 200')
 
 
@@ -209,7 +209,7 @@ def test_a_log_that_the_config_does_not_name_stays_what_it_is(folder):
         server.get("/")
         server.out.wait_for("the shop is asked")
         eventually(lambda: '"GET / HTTP/1.1" 200' in access.read_text())
-    assert re.search(r"^\[.+\] \[\d+\] \[INFO\] serving", server.log.text, re.MULTILINE)
+    assert re.search(r"^\[.+\] \[\d+\] \[INFO\] Listening at: ", server.log.text, re.MULTILINE)
 
 
 def test_the_example_of_the_documentation_works(folder):
@@ -217,7 +217,7 @@ def test_the_example_of_the_documentation_works(folder):
     (folder / "log.json").write_text(text.partition("```json\n")[2].partition("```")[0])
     with serving("--log-config-json", "log.json", folder=folder) as server:
         get(server)
-        server.log.wait_for(r"\] \[\d+\] \[INFO\] serving forms:app")
+        server.log.wait_for(r"\] \[\d+\] \[INFO\] Listening at: .*forms:app")
         eventually(
             lambda: re.match(r'127\.0\.0\.1 - - .*"GET / HTTP/1\.1" 200', (folder / "access.log").read_text())
         )
@@ -289,7 +289,8 @@ def test_both_logs_go_to_syslog_in_gunicorns_form(start, syslog):
     (*records, last) = datagrams(syslog, "GET /answers/hello")
     assert re.fullmatch(r'<158>gunicorn\.raw\.access: \[\d+\] 127\.0\.0\.1 - - .*" 200 6 .*\0', last)
     assert any(
-        re.fullmatch(rf"<158>gunicorn\.raw\.error: \[{server.pid}\] serving .*\0", text) for text in records
+        re.fullmatch(rf"<158>gunicorn\.raw\.error: \[{server.pid}\] Listening at: .*\0", text)
+        for text in records
     )
     server.get("/failures/raises")
     assert any(text.startswith("<155>gunicorn.raw.error: ") for text in datagrams(syslog, "(?s)on fire"))
@@ -300,7 +301,7 @@ def test_syslog_may_do_without_the_access_log(start, syslog):
     server = start("raw", *options, "--disable-redirect-access-to-syslog")
     server.get("/answers/hello")
     server.stop()
-    records = datagrams(syslog, "stopping|has ended")
+    records = datagrams(syslog, "Shutting down|Worker exited")
     assert all(text.startswith("<14>gunicorn.shop.error: ") for text in records)
 
 
@@ -325,7 +326,7 @@ def test_syslog_by_a_unix_socket_comes_back(start, tmp_path, kind):
     server = start("raw", "--log-syslog", "--log-syslog-to", f"unix://{path}{suffix}")
     wire = first.accept()[0] if kind == "stream" else first
     wire.settimeout(DEADLINE)
-    assert datagrams(wire, "serving raw on")
+    assert datagrams(wire, "Listening at: ")
     wire.close()
     first.close()
     with collect() as second:

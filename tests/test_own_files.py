@@ -28,7 +28,7 @@ def path(tmp_path):
 
 def serving(path, *options):
     command = Command(MLWS, "raw", "--bind", f"unix:{path}", *options)
-    command.log.wait_for("serving")
+    command.log.wait_for("Listening at: ")
     return command
 
 
@@ -59,7 +59,7 @@ def test_a_pidfile_is_locked_as_long_as_the_master_lives(start, tmp_path):
 def test_workers_that_outlive_a_killed_master_do_not_keep_its_pidfile_locked(start, tmp_path):
     pidfile = tmp_path / "pid"
     with Command(MLWS, "raw", "--bind", f"unix:{tmp_path}/socket", "--pid", pidfile) as killed:
-        killed.log.wait_for("serving")
+        killed.log.wait_for("Listening at: ")
         workers = [pid for pid in killed.family_pids() if pid != killed.pid]
         for pid in workers:
             os.kill(pid, signal.SIGSTOP)  # it cannot end by itself now
@@ -118,7 +118,7 @@ def test_a_stale_socket_is_replaced_and_nothing_else_is_left(path):
 def test_a_second_master_knows_the_socket_by_its_name(path):
     with serving(path) as server:
         server.process.send_signal(signal.SIGUSR2)
-        server.log.wait_for(f"serving[^$]*serving raw on unix:{path} ")
+        server.log.wait_for(f"Listening[^$]*Listening at: unix:{path} ")
         server.process.send_signal(signal.SIGTERM)
         server.wait()
         assert path.is_socket()

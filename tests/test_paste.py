@@ -178,7 +178,7 @@ def test_paste_loads_the_app_and_takes_the_settings_below_the_command_line(write
     folder = write("bind = 127.0.0.1:0\nworkers = 2\nthreads = 3")
     with paste(folder, "--threads", "5") as server:
         assert server.get("/").text == f"Hello from {folder} with None!"
-        assert "serving production.ini on" in server.log.text
+        assert "(production.ini, " in server.log.text
         assert "2 workers, 5 threads each" in server.log.text
 
 

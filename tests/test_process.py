@@ -105,9 +105,9 @@ def test_the_log_goes_to_a_file(start, tmp_path):
     log = tmp_path / "log"
     log.write_text("before\n")
     with Command(MLWS, "raw", "--bind", "127.0.0.1:0", "--error-logfile", log) as server:
-        eventually(lambda: "serving raw on" in log.read_text())
+        eventually(lambda: "Listening at: " in log.read_text())
         server.stop()
-        assert "stopping" in log.read_text()
+        assert "Shutting down" in log.read_text()
         assert log.read_text().startswith("before\n[")
         assert server.log.wait_for_end() == ""
 
@@ -118,7 +118,7 @@ def test_what_prevents_the_start_is_told_in_the_log_file_and_on_stderr(tmp_path)
     assert ended.returncode == 3
     for text in (ended.stderr, log.read_text()):
         assert "there is no module 'no_such_module'" in text
-    assert "stopping at once" not in ended.stderr
+    assert "stopping workers immediately" not in ended.stderr
 
 
 def test_a_log_file_that_cannot_be_opened_is_an_error():
@@ -162,7 +162,7 @@ def test_a_daemon_serves_when_its_command_returns_and_goes_when_told(daemon, tmp
     started = daemon("raw", *options, "--access-logfile", tmp_path / "access")
     assert (started.returncode, started.stdout, started.stderr) == (0, "", "")
     log = (tmp_path / "log").read_text()
-    url = log.partition("serving raw on ")[2].split()[0]
+    url = log.partition("Listening at: ")[2].split()[0]
     with urlopen(f"{url}/processes/streams", timeout=DEADLINE) as answer:
         assert json.load(answer) == ["/dev/null"] * 3
     master = int((tmp_path / "pid").read_text())
@@ -175,30 +175,30 @@ def test_a_daemon_serves_when_its_command_returns_and_goes_when_told(daemon, tmp
     eventually(lambda: not running_with(tmp_path), "the daemon to end")
     assert sorted(os.listdir(tmp_path)) == ["access", "log"]
     assert "GET /processes/streams" in (tmp_path / "access").read_text()
-    assert "stopping" in (tmp_path / "log").read_text()
+    assert "Shutting down" in (tmp_path / "log").read_text()
 
 
 def test_a_daemon_finishes_its_requests_when_term_comes_twice(daemon, gate, tmp_path):
     log = tmp_path / "log"
     assert daemon("raw", "--bind", "127.0.0.1:0", "--error-logfile", log).returncode == 0
-    port = int(re.search(r"serving raw on http://127.0.0.1:(\d+)", log.read_text()).group(1))
+    port = int(re.search(r"Listening at: http://127.0.0.1:(\d+)", log.read_text()).group(1))
     master = int((tmp_path / "pid").read_text())
     with Wire(("127.0.0.1", port)) as wire:
         wire.send(f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         gate.wait_for(1)
         os.kill(master, signal.SIGTERM)
-        eventually(lambda: "stopping: " in log.read_text(), "the daemon to stop")
+        eventually(lambda: "Shutting down: " in log.read_text(), "the daemon to stop")
         os.kill(master, signal.SIGTERM)
         gate.open()
         assert wire.answer().text == "passed\n"
     eventually(lambda: not running_with(tmp_path), "the daemon to end")
-    assert "stopping at once" not in log.read_text()
+    assert "stopping workers immediately" not in log.read_text()
 
 
 def test_a_daemon_whose_log_will_be_lost_is_warned_of(daemon, tmp_path):
     started = daemon("raw", "--bind", "127.0.0.1:0")
     assert started.returncode == 0
-    assert "serving raw on" in started.stderr
+    assert "Listening at: " in started.stderr
     assert "its log is lost" in started.stderr
     assert running_with(tmp_path)
 
@@ -287,7 +287,7 @@ def test_sockets_and_logs_belong_to_the_workers(tmp_path):
     path, log, access = tmp_path / "socket", tmp_path / "log", tmp_path / "access"
     options = ("--user", "nobody", "--error-logfile", log, "--access-logfile", access)
     with Command(MLWS, "whoami", "--bind", f"unix:{path}", *options):
-        eventually(lambda: log.exists() and "serving" in log.read_text())
+        eventually(lambda: log.exists() and "Listening at: " in log.read_text())
         for file in (path, log, access):
             assert (file.stat().st_uid, file.stat().st_gid) == (nobody.pw_uid, nobody.pw_gid)
         assert stat.S_IMODE(path.stat().st_mode) == 0o777
@@ -448,12 +448,12 @@ def test_process_1_passes_signals_on_and_all_end_gracefully(contained, gate):
         wire.send(f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         gate.wait_for(1)
         os.kill(server.init, signal.SIGTERM)
-        server.log.wait_for("stopping: ")
+        server.log.wait_for("Shutting down: draining")
         gate.open()
         assert wire.answer().text == "passed\n"
     assert server.wait() == 0
-    assert server.log.wait_for_end().count("stopping: ") == 1
-    assert "stopping at once" not in server.log.text
+    assert server.log.wait_for_end().count("Shutting down: draining") == 1
+    assert "stopping workers immediately" not in server.log.text
 
 
 def test_process_1_passes_on_another_term_which_changes_nothing(contained, gate):
@@ -462,13 +462,13 @@ def test_process_1_passes_on_another_term_which_changes_nothing(contained, gate)
         wire.send(f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         gate.wait_for(1)
         os.kill(server.init, signal.SIGTERM)
-        server.log.wait_for("stopping: ")
+        server.log.wait_for("Shutting down: draining")
         for process in (server.init, server.master, server.init):
             os.kill(process, signal.SIGTERM)
         gate.open()
         assert wire.answer().text == "passed\n"
     assert server.wait() == 0
-    assert "stopping at once" not in server.log.wait_for_end()
+    assert "stopping workers immediately" not in server.log.wait_for_end()
 
 
 def test_process_1_ends_as_the_master_ended(contained):
@@ -493,7 +493,7 @@ serve("raw", bind="127.0.0.1:0")
 print(os.getpid(), file=open({str(record)!r}, "a"))
 """
     with Command(*CONTAINER[:-1], Path(MLWS).with_name("python"), "-c", program) as command:
-        command.log.wait_for("serving")
+        command.log.wait_for("Listening at: ")
         [init] = children(command.pid)
         os.kill(init, signal.SIGTERM)
         assert command.wait() == 0

@@ -267,7 +267,7 @@ def test_a_stream_that_runs_at_term_ends_where_it_began(started, mode):
         made.reached(name, "held")
     before = len(made.server.log.text)
     made.server.process.terminate()
-    made.server.log.wait_for("(?i)term|stopping", since=before)
+    made.server.log.wait_for("Handling signal: TERM", since=before)
     door.touch()
     for name, wire in wires.items():
         received(wire, name)

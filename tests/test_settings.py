@@ -266,7 +266,7 @@ def test_a_reload_reads_the_file_again(folder):
         assert server.get("/").text.startswith("False")
         write(folder, "gunicorn.conf.py", "workers = 3\nthreads = 2\n")
         server.process.send_signal(signal.SIGHUP)
-        server.log.wait_for("the new workers serve")
+        server.log.wait_for("Reload complete")
         eventually(lambda: len(server.workers()) == 3, "three workers")
         assert server.get("/").text.startswith("True")
 
@@ -277,7 +277,9 @@ def test_a_reload_with_a_broken_file_leaves_all_as_it_is(folder):
         before = server.workers()
         write(folder, "gunicorn.conf.py", "workers = 'many'\n")
         server.process.send_signal(signal.SIGHUP)
-        server.log.wait_for("cannot reload, so all goes on as before: gunicorn.conf.py: invalid value 'many'")
+        server.log.wait_for(
+            "Reload failed, keeping the previous configuration: gunicorn.conf.py: invalid value 'many'"
+        )
         assert server.workers() == before
         write(folder, "gunicorn.conf.py", "workers = 1\n")
         server.process.send_signal(signal.SIGHUP)
@@ -294,7 +296,7 @@ def test_a_reload_moves_to_the_addresses_of_the_file(folder):
         server.process.send_signal(signal.SIGHUP)
         told = server.log.wait_for("the addresses have changed: (.+)").group(1)
         assert set(told.split(", ")) == {server.urls[0], f"unix:{new}"}, "what stays keeps its port"
-        server.log.wait_for("the new workers serve")
+        server.log.wait_for("Reload complete")
         assert server.get("/").status == 200
         assert new.exists() and not old.exists()
     assert not new.exists()
@@ -325,7 +327,7 @@ def test_a_reload_to_an_address_that_is_taken_leaves_all_as_it_is(folder):
         )
         write(folder, "gunicorn.conf.py", changed)
         server.process.send_signal(signal.SIGHUP)
-        server.log.wait_for(f"cannot reload, so all goes on as before: cannot listen on {address}")
+        server.log.wait_for(f"Reload failed, keeping the previous configuration: cannot listen on {address}")
         (worker,) = server.workers()
         os.kill(worker, signal.SIGKILL)
         eventually(lambda: server.workers() not in ([], [worker]), "another worker")

@@ -107,7 +107,7 @@ def reloads(server, count=1):
     for _ in range(count):
         old, since = set(server.family_pids()), len(server.log.text)
         os.kill(server.pid, signal.SIGHUP)
-        server.log.wait_for(r"\] serving ", since)
+        server.log.wait_for(r"\] Listening at: ", since)
         eventually(
             lambda old=old: not (old - {server.pid}) & set(server.family_pids()), "the old workers to go"
         )
@@ -129,7 +129,7 @@ def test_broken_code_leaves_the_old_workers_serving(serve, pages, options):
     pages.write("second", top="import nothing_of_this_name")
     os.kill(server.pid, signal.SIGHUP)
     server.log.wait_for("No module named 'nothing_of_this_name'")
-    server.log.wait_for("the reload has failed, so the old workers serve on")
+    server.log.wait_for("Reload failed, keeping the previous workers")
     eventually(lambda: server.family_pids() == old, "nothing to be left of the attempt")
     assert word(server) == "first"
     pages.write("third")
@@ -142,9 +142,9 @@ def test_code_that_hangs_is_given_up_and_the_log_shows_where(serve, pages):
     old = server.family_pids()
     pages.write("second", top="import threading; threading.Event().wait()  # for ever")
     os.kill(server.pid, signal.SIGHUP)
-    server.log.wait_for("was not ready in time and is aborted")
+    server.log.wait_for("Worker boot timeout")
     server.log.wait_for(r'File ".*pages.py", line 2 in <module>')
-    server.log.wait_for("the reload has failed")
+    server.log.wait_for("Reload failed")
     eventually(lambda: server.family_pids() == old)
     assert word(server) == "first"
 
@@ -223,8 +223,8 @@ def test_usr1_opens_the_logs_anew(serve, pages, options):
 def second_master(server):
     since = len(server.log.text)
     os.kill(server.pid, signal.SIGUSR2)
-    pid = int(server.log.wait_for(r"a second master starts beside this one: (\d+)", since).group(1))
-    server.log.wait_for(rf"\[{pid}\] \[INFO\] serving ", since)
+    pid = int(server.log.wait_for(r"New master started \(pid: (\d+)", since).group(1))
+    server.log.wait_for(rf"\[{pid}\] \[INFO\] Listening at: ", since)
     return pid
 
 
@@ -246,12 +246,12 @@ def test_usr2_and_back_again_and_over(start, pages, bind):
     eventually(lambda: answer() == "first", "the old code beside it")
     os.kill(second, signal.SIGTERM)  # a change of mind
     eventually(lambda: gone(second), "the second master to go")
-    server.log.wait_for("this one goes on")
+    server.log.wait_for("this master keeps serving")
     assert {answer() for _ in range(10)} == {"first"}
     second = second_master(server)
     os.kill(server.pid, signal.SIGTERM)
     assert server.wait() == 0
-    server.log.wait_for("this one takes its place")
+    server.log.wait_for("this master takes over")
     assert {answer() for _ in range(10)} == {"second"}
     os.kill(second, signal.SIGTERM)
     eventually(lambda: not server.family(), "the group to be empty")
@@ -314,7 +314,7 @@ def test_a_service_manager_hears_of_a_reload_and_how_it_ends(serve, pages, manag
     pages.write("broken", top="import nothing_of_this_name")
     os.kill(server.pid, signal.SIGHUP)
     hears(manager, "RELOADING=1")
-    assert "the last reload has failed" in hears(manager, "READY=1")
+    assert "reload failed" in hears(manager, "READY=1")
 
 
 def test_a_service_manager_with_a_watchdog_hears_that_the_master_lives(serve, manager):
@@ -361,7 +361,7 @@ def test_a_daemon_hands_over_to_a_second_master(pages):
     second = None
     try:
         os.kill(first, signal.SIGUSR2)
-        eventually(lambda: log.read_text().count("] serving ") == 2, "both to serve")
+        eventually(lambda: log.read_text().count("] Listening at: ") == 2, "both to serve")
         second = int((pages.folder / "pid.2").read_text())
         os.kill(first, signal.SIGTERM)
         eventually(lambda: content(pidfile) == f"{second}\n", "the pidfile to be taken over")

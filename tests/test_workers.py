@@ -96,7 +96,7 @@ def test_a_running_request_is_finished_before_the_end(start, gate, options):
     wire = ask(server, gate.path)
     gate.wait_for(1)
     os.kill(server.pid, signal.SIGTERM)
-    server.log.wait_for("stopping: ")
+    server.log.wait_for("Shutting down: draining")
     # A worker whose only thread is inside the application hears of it when that thread is back.
     if options != INLINE:
         eventually(lambda: refused(server), "the listening socket to be closed")
@@ -119,7 +119,7 @@ def test_ctrl_c_in_a_terminal_ends_it_at_once(start, gate, options):
     wire = ask(server, gate.path)
     gate.wait_for(1)
     os.killpg(server.pid, signal.SIGINT)
-    server.log.wait_for("stopping at once")
+    server.log.wait_for("stopping workers immediately")
     assert server.wait() == 0
     assert wire.closed()
     eventually(lambda: not server.family(), "the group to be empty")
@@ -135,7 +135,7 @@ def test_who_waits_to_be_accepted_is_served_before_the_end(start, gate, options)
     with contextlib.ExitStack() as stack:
         crowd = [stack.enter_context(ask(server, "/answers/hello")) for _ in range(300)]
         os.kill(server.pid, signal.SIGTERM)
-        server.log.wait_for("stopping: ")
+        server.log.wait_for("Shutting down: draining")
         os.kill(worker, signal.SIGCONT)
         answers = [wire.answer() for wire in crowd]
     assert {answer.text for answer in answers} == {"hello\n"}
@@ -214,7 +214,7 @@ def test_a_term_to_every_process_and_then_another_let_a_running_request_finish(s
     with ask(server, gate.path) as wire:
         gate.wait_for(1)
         os.killpg(server.pid, signal.SIGTERM)
-        server.log.wait_for("stopping: ")
+        server.log.wait_for("Shutting down: draining")
         os.killpg(server.pid, signal.SIGTERM)
         os.kill(server.pid, signal.SIGTERM)
         for worker in server.workers():
@@ -226,7 +226,7 @@ def test_a_term_to_every_process_and_then_another_let_a_running_request_finish(s
         assert (answer.status, answer.text) == (200, "passed\n")
     assert server.wait() == 0
     eventually(lambda: not server.family(), "the group to be empty")
-    assert "stopping at once" not in server.log.text
+    assert "stopping workers immediately" not in server.log.text
     assert "SIGTERM" not in server.log.text
 
 
@@ -243,7 +243,7 @@ def test_int_and_quit_end_a_graceful_stop_at_once(start, gate, options, signum):
     wire = ask(server, gate.path)
     gate.wait_for(1)
     os.kill(server.pid, signal.SIGTERM)
-    server.log.wait_for("stopping: ")
+    server.log.wait_for("Shutting down: draining")
     os.kill(server.pid, signum)
     server.wait()
     assert wire.closed()

@@ -1,66 +1,56 @@
-//! Detaching: the work goes on in a process of a new session, while the calling one waits to hear whether it has started well.
+//! Daemonizing: the work continues in a process of a new session, while the calling process waits until it is ready.
 //!
-//! The one thing to know: the caller's process learns the outcome by one byte through a pipe. If the byte never comes, because the
-//! detached process was killed, the pipe ends, and that is a failure.
+//! The daemon reports its outcome as one byte through a pipe (a ready pipe). If the daemon is killed first, the pipe closes
+//! without a byte, which counts as a failure.
 
 use std::io::{self, PipeWriter, Read, Write};
 
 use rustix::process::{WaitOptions, setsid, waitpid};
 
-use crate::ForkHooks;
+use crate::fork_hooks::{ForkHooks, fork};
+use crate::messages;
 use crate::sys::{self, Fork};
 
 /// Which process [`detach`] returned in.
 #[derive(Debug)]
-pub enum Detached {
-    /// The calling one. The other is ready if this is 0; else it has ended with this status.
-    Starter(i32),
-    /// The detached one: leader of nothing, in a session without a terminal. It must not return to the caller's caller.
-    Daemon(Launch),
+pub enum Daemonized {
+    /// The calling process. The status is 0 if the daemon is ready, else the exit status of the daemon.
+    Parent(i32),
+    /// The daemon, in a session without a terminal. It must not return to its caller's caller.
+    Daemon(ReadyPipe),
 }
 
-/// The duty to tell the starter how the launch went, exactly once. Dropping it says that it failed.
+/// Reports to the parent whether the daemon has started. Dropping it reports a failure.
 #[derive(Debug)]
-pub struct Launch(PipeWriter);
+pub struct ReadyPipe(PipeWriter);
 
-impl Launch {
-    /// The exit status with which the starter is to end: 0 if all is ready.
-    pub fn tell(mut self, status: i32) {
-        // A starter that was interrupted does not listen any more.
+impl ReadyPipe {
+    /// Reports the status with which the parent exits: 0 if the daemon is ready.
+    pub fn notify(mut self, status: i32) {
+        // This fails only if the parent was interrupted, and then nothing waits for the status.
         let _ = self.0.write_all(&[status.to_le_bytes()[0]]);
     }
 }
 
-/// Forks, starts a session, and forks again, so that no terminal can ever come to control the process that goes on.
+/// Forks, starts a session, and forks again, so that the daemon can never acquire a controlling terminal.
 ///
-/// The calling process must not have threads that hold locks which the work will want.
-pub fn detach(hooks: &dyn ForkHooks) -> io::Result<Detached> {
+/// The calling process must not have threads that hold locks which the daemon needs.
+pub fn detach(hooks: &dyn ForkHooks) -> io::Result<Daemonized> {
     let (mut reader, writer) = io::pipe()?;
-    if let Fork::Parent { child } = fork(hooks)? {
+    if let Fork::Parent { child } = fork(hooks, || ())? {
         drop(writer);
         let mut status = [1];
-        let told = reader.read_exact(&mut status);
-        let _ = waitpid(Some(child), WaitOptions::empty()); // it has ended: it only made the second fork
-        return Ok(Detached::Starter(told.map_or(1, |()| i32::from(status[0]))));
+        let received = reader.read_exact(&mut status);
+        let _ = waitpid(Some(child), WaitOptions::empty()); // it exits right after the second fork
+        return Ok(Daemonized::Parent(received.map_or(1, |()| i32::from(status[0]))));
     }
     drop(reader);
-    match setsid().map_err(io::Error::from).and_then(|_| fork(hooks)) {
-        Ok(Fork::Child) => Ok(Detached::Daemon(Launch(writer))),
-        Ok(Fork::Parent { .. }) => sys::leave(0),
+    match setsid().map_err(io::Error::from).and_then(|_| fork(hooks, || ())) {
+        Ok(Fork::Child) => Ok(Daemonized::Daemon(ReadyPipe(writer))),
+        Ok(Fork::Parent { .. }) => sys::exit_now(0),
         Err(error) => {
-            log::error!("the process cannot be detached: {error}");
-            sys::leave(1)
+            messages::daemonize_failed(error);
+            sys::exit_now(1)
         }
     }
-}
-
-fn fork(hooks: &dyn ForkHooks) -> io::Result<Fork> {
-    hooks.before();
-    let forked = sys::fork();
-    if let Ok(Fork::Child) = forked {
-        hooks.after_in_child();
-    } else {
-        hooks.after_in_parent();
-    }
-    forked
 }

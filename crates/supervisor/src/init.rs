@@ -1,84 +1,76 @@
-//! The first process of a container: a small init that has the real master as its child.
+//! The init process of a container, which runs the master as its child.
 //!
-//! The one thing to know: the kernel gives every orphan of a container to process 1. If that were the master, it would have to wait
-//! for processes that are not its own; so another process does, which passes signals on and ends as the master ended.
+//! The kernel reparents every orphan of a container to process 1. If that were the master, it would have to reap processes
+//! that are not its own. Instead a small init forwards signals, reaps orphans, and exits with the status of the master.
 
 use std::io;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
-use crate::ForkHooks;
-use crate::signals::CAUGHT;
-use crate::sys::{self, Blocked, Fork};
+use crate::fork_hooks::{ForkHooks, fork};
+use crate::signal_queue::HANDLED;
+use crate::sys::{self, Fork, SignalsBlocked};
 
-/// What [`become_init_if_pid_1`] made of the process it returns in.
+/// Which process [`become_init_if_pid_1`] returned in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Init {
-    /// It is not process 1, and nothing was done.
+pub enum InitRole {
+    /// The calling process is not process 1. Nothing was done.
     NotNeeded,
-    /// It is process 1, and its child has ended; this process must end with the same status (128 + N if signal N killed the child).
-    Ended(i32),
-    /// It is the child of process 1: the work is its to do, and it must not return to the caller's caller a second time.
+    /// Process 1, after its child has exited. It must exit with the same status (128 + N if signal N killed the child).
+    Init(i32),
+    /// The child of process 1, which does the work. It must not return to its caller's caller a second time.
     Child,
 }
 
-/// If this is process 1, forks the process that does the work, and tends it until it ends: see [`Init`]. Fails if it cannot fork.
+/// If this is process 1, forks a child that does the work, and acts as its init until it exits. Fails if it cannot fork.
 ///
-/// The calling process must not have threads that hold locks which the work will want.
-pub fn become_init_if_pid_1(hooks: &dyn ForkHooks) -> io::Result<Init> {
+/// The calling process must not have threads that hold locks which the child needs.
+pub fn become_init_if_pid_1(hooks: &dyn ForkHooks) -> io::Result<InitRole> {
     if !getpid().is_init() {
-        return Ok(Init::NotNeeded);
+        return Ok(InitRole::NotNeeded);
     }
-    hooks.before();
-    // Blocked signals wait for `tend`, even those that the kernel would not let reach a process 1 without handlers.
-    let blocked = Blocked::all();
-    match sys::fork() {
-        Ok(Fork::Child) => {
+    // In the init, all signals stay blocked and are read synchronously. That includes those which the kernel would otherwise
+    // not deliver to a process 1 without handlers.
+    let blocked = SignalsBlocked::all();
+    match fork(hooks, || ())? {
+        Fork::Parent { child } => Ok(InitRole::Init(forward_signals_and_reap(child))),
+        Fork::Child => {
             drop(blocked);
-            hooks.after_in_child();
-            Ok(Init::Child)
-        }
-        Ok(Fork::Parent { child }) => {
-            hooks.after_in_parent();
-            Ok(Init::Ended(tend(child)))
-        }
-        Err(error) => {
-            hooks.after_in_parent();
-            Err(error)
+            Ok(InitRole::Child)
         }
     }
 }
 
-/// Passes signals on and reaps every orphan, until `child` has ended. Its exit status. All signals are blocked.
-fn tend(child: Pid) -> i32 {
+/// Forwards signals and reaps orphans until `child` has exited. Returns its exit status. All signals are blocked.
+fn forward_signals_and_reap(child: Pid) -> i32 {
     loop {
-        match sys::take_signal() {
+        match sys::wait_for_signal() {
             Some((Signal::CHILD, _)) => {
-                if let Some(status) = reap(child) {
+                if let Some(status) = reap_all(child) {
                     return status;
                 }
             }
-            // A terminal sends its signals to the child, too; a second INT would make it stop fast.
-            Some((signal, from_kernel)) if CAUGHT.contains(&signal) && !from_kernel => {
-                let _ = kill_process(child, signal); // at worst it is a zombie, of which CHLD tells next
+            // A terminal sends its signals to the child too. A second INT would make it stop immediately.
+            Some((signal, from_kernel)) if HANDLED.contains(&signal) && !from_kernel => {
+                let _ = kill_process(child, signal); // it fails only if the child has exited, and CHLD follows
             }
             Some(_) | None => {}
         }
     }
 }
 
-/// Frees the entries of all that have ended. The exit status of `child`, if it is among them.
-fn reap(child: Pid) -> Option<i32> {
-    let mut found = None;
+/// Reaps all children that have exited. Returns the exit status of `child`, if it is among them.
+fn reap_all(child: Pid) -> Option<i32> {
+    let mut child_status = None;
     loop {
         match waitpid(None, WaitOptions::NOHANG) {
             Ok(Some((pid, status))) if pid == child => {
                 let killed_by = status.terminating_signal().map(|signal| 128 + signal);
-                found = status.exit_status().or(killed_by);
+                child_status = status.exit_status().or(killed_by);
             }
             Ok(Some(_)) | Err(Errno::INTR) => {}
-            Ok(None) | Err(_) => return found,
+            Ok(None) | Err(_) => return child_status,
         }
     }
 }

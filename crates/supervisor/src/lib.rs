@@ -1,219 +1,109 @@
-//! A master process and its workers: forks them, replaces those that die, and ends them gracefully or fast.
+//! A master process and its workers: it forks them, restarts those that exit, and stops them gracefully or immediately.
 //!
-//! The one thing to know: [`supervise`] returns in several processes, once in the master and once in every worker,
-//! and each must then simply end with the code it was given. What a worker does is the caller's closure; nothing here
-//! knows HTTP or Python.
+//! [`supervise`] returns in several processes: once in the master, and once in each worker. Each must then exit with the code
+//! that was returned. What a worker does is up to the [`Delegate`]. Nothing here knows HTTP or Python.
 //!
-//! | module     | what it holds |
-//! |------------|---|
-//! | `master`   | the loop: signals, generations, who is forked and who goes |
-//! | `slot`     | the place of one worker, and a pause after each failure in it |
-//! | `process`  | one worker as its master sees it, and when patience with it ends |
-//! | `worker`   | a worker's view of the world: tell the master how it goes, hear orders |
-//! | `signals`  | a queue of signals, fed by a handler that writes one byte |
-//! | `ending`   | how a worker ended, in words and as an exit code |
-//! | `init`     | what process 1 of a container does instead |
-//! | `detach`   | a process that its terminal and its parent forget |
-//! | `sys`      | fork, signal handlers and masks: all the unsafe code |
+//! | module            | contents |
+//! |-------------------|---|
+//! | `master`          | the main loop: signals, forks, exits, reloads, binary upgrades |
+//! | `action`          | what each signal makes a master do |
+//! | `worker_set`      | all workers of a master, by generation |
+//! | `slot`            | the place of one worker and its replacement |
+//! | `restart_policy`  | when a worker that exited is restarted, and the backoff |
+//! | `worker_handle`   | a worker as its master sees it, and its timeouts |
+//! | `worker`          | a worker's own view: reports to the master, commands from it |
+//! | `delegate`        | what the embedder provides, and the events it receives |
+//! | `settings`        | how a master keeps its workers |
+//! | `control_channel` | the messages between a master and a worker |
+//! | `signal_queue`    | a queue of signals, fed by a self-pipe |
+//! | `exit_status`     | how a worker exited |
+//! | `init`            | the init process of a container |
+//! | `detach`          | daemonizing |
+//! | `fork_hooks`      | forking with the embedding language's hooks around it |
+//! | `messages`        | every log line |
+//! | `sys`             | fork, signal handlers and masks: all unsafe code |
 //!
-//! Between the master and each worker there is one *line*, a pair of sockets, for words of one byte. The worker says that it
-//! is ready, is worn, or wants a reload; the master says "drain", "drain and hand over", or "open your logs anew". When the master dies its end is
-//! closed, and the worker stops.
+//! Master and worker communicate over a *control channel*, a socket pair that carries messages of one byte. The worker reports
+//! that it is ready, and requests to be recycled or a reload. The master tells it to drain, to drain and hand over its
+//! connections, or to reopen its logs. When the master exits, the channel closes and the worker stops.
 //!
-//! A worker may be a master itself ([`supervise_under`]): one that has loaded what its workers are to share.
+//! A worker can be a *nested* master ([`supervise_nested`]), which has loaded what its workers share.
 
+mod action;
+mod control_channel;
+mod delegate;
 mod detach;
-mod ending;
+mod exit_status;
+mod fork_hooks;
 mod init;
 mod master;
-mod process;
-mod signals;
+mod messages;
+mod restart_policy;
+mod settings;
+mod signal_queue;
 mod slot;
 mod sys;
 mod worker;
+mod worker_handle;
+mod worker_set;
 
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
-use log::error;
 pub use rustix::process::Pid;
 
-pub use detach::{Detached, Launch, detach};
-pub use init::{Init, become_init_if_pid_1};
-use master::{End, Master};
-pub use sys::{SignalHandler, deliver_term, reclaim_term, set_term_handler_of_forked_processes};
-pub use worker::{Order, Voice, Worker};
+pub use delegate::{Delegate, MasterEvent};
+pub use detach::{Daemonized, ReadyPipe, detach};
+pub use fork_hooks::ForkHooks;
+pub use init::{InitRole, become_init_if_pid_1};
+use master::{Master, Outcome};
+pub use settings::Settings;
+pub use sys::{SignalHandler, deliver_term, reinstall_term_handler, set_forked_term_handler};
+pub use worker::{MasterNotifier, Worker, WorkerCommand};
 
-/// What the caller's language needs done around a fork. In `CPython` these are `PyOS_BeforeFork`,
-/// `PyOS_AfterFork_Parent` and `PyOS_AfterFork_Child`. Every `before` is followed by one of the other two in each
-/// process that then exists, by `after_in_parent` also if the fork failed.
-pub trait ForkHooks {
-    /// Runs in the master, before the fork.
-    fn before(&self) {}
-    /// Runs in the master, after the fork.
-    fn after_in_parent(&self) {}
-    /// Runs in the new worker, before its work.
-    fn after_in_child(&self) {}
-}
-
-/// No hooks.
-impl ForkHooks for () {}
-
-/// How the workers are kept.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// How many workers; 0 is taken as 1.
-    pub workers: usize,
-    /// How long workers may go on with what they run after they were told to go; then they are killed.
-    pub graceful_timeout: Duration,
-    /// How long a worker may take from its fork until it is ready; then it is aborted (ABRT, and soon KILL).
-    pub boot_timeout: Option<Duration>,
-    /// How often [`News::Tick`] is wanted.
-    pub tick: Option<Duration>,
-    /// The workers are masters themselves: what is said about the number of workers is for them.
-    pub is_above_masters: bool,
-    /// The master that has started this one beside it, to hear of its end.
-    pub first: Option<Pid>,
-    /// Workers may request a reload ([`Voice::asks_for_reload`]); otherwise such a request has no effect.
-    pub workers_may_reload: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            workers: 1,
-            graceful_timeout: Duration::from_secs(30),
-            boot_timeout: None,
-            tick: None,
-            is_above_masters: false,
-            first: None,
-            workers_may_reload: false,
-        }
-    }
-}
-
-/// Whose workers they are: what runs in them, and what is to be done in the master.
-pub trait Owner: ForkHooks {
-    /// What a worker does, from its fork to its exit code. It finds the process as the master left it: its descriptors, and
-    /// all signals but those of the master as they were.
-    fn work(&mut self, worker: Worker) -> i32;
-
-    /// Hears, in the master, what happens to the whole.
-    fn hear(&mut self, _news: News) {}
-
-    /// HUP: reads the settings anew. With an error all goes on as before.
-    fn reload(&mut self) -> Result<Settings, String>;
-
-    /// Runs `wait`, which blocks until there is something to do, with whatever is let go that others may want meanwhile.
-    fn idle(&mut self, wait: &mut (dyn FnMut() + Send)) {
-        wait();
-    }
-
-    /// USR2: starts a second master beside this one, with the same sockets.
-    fn start_second(&mut self) -> io::Result<Pid> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-/// What happens to the whole, as the master tells its owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
-    /// All workers of a generation are ready: the first one, or one that has taken over after a reload.
-    Ready {
-        /// How many there are.
-        workers: usize,
-    },
-    /// There are now so many workers that serve. A master above masters does not know.
-    Workers {
-        /// Their number.
-        serving: usize,
-    },
-    /// A new generation starts, with the settings that [`Owner::reload`] gave.
-    Reloading,
-    /// It could not start; the one before serves on.
-    ReloadFailed,
-    /// TTIN or TTOU: so many workers are wanted from now on.
-    Resized {
-        /// How many there were.
-        from: usize,
-        /// How many there are to be.
-        to: usize,
-    },
-    /// Log files are to be opened anew.
-    Reopen,
-    /// A process is about to be forked.
-    Forking {
-        /// How many were forked when it is.
-        age: u64,
-    },
-    /// It was forked. What a master is told of each process, whatever becomes of it, is this and [`News::Gone`].
-    Forked {
-        /// The new process.
-        pid: Pid,
-    },
-    /// A process has ended and is reaped.
-    Gone {
-        /// It was this one.
-        pid: Pid,
-    },
-    /// A worker has died that was not told to.
-    Ended {
-        /// Its place.
-        number: usize,
-    },
-    /// The second master that was started has ended.
-    SecondIsGone,
-    /// The first master, which had started this one, has ended.
-    FirstIsGone,
-    /// [`Settings::tick`] has passed.
-    Tick,
-    /// A stop was ordered: no worker will be forked any more, so what the master kept for them can be closed.
-    Ending,
-}
-
-/// Which process [`supervise`] returned in, and the exit code that process must now end with.
+/// Which process [`supervise`] returned in, and the exit code with which that process must now exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The master, all of its workers gone. The code is that of the whole: 0 after an ordered stop; that of the worker
-    /// (1 if a signal killed it) which ended before any worker was ever ready; 1 if the master could not start.
+    /// The master, after all of its workers have exited. The code is 0 after a requested stop. If a worker exited before any
+    /// worker was ever ready, it is the code of that worker, or 1 if a signal killed it. It is 1 if the master could not start.
     Master(i32),
-    /// A worker. The code is what `work` returned, or [`PANICKED`].
+    /// A worker. The code is what [`Delegate::run_worker`] returned, or [`EXIT_PANICKED`].
     Worker(i32),
 }
 
-/// The exit code of a worker whose `work` panicked (`EX_SOFTWARE` of `sysexits.h`).
-pub const PANICKED: i32 = 70;
+/// The exit code of a worker that panicked (`EX_SOFTWARE` of `sysexits.h`).
+pub const EXIT_PANICKED: i32 = 70;
 
-/// Runs workers until told to stop, by TERM (gracefully; another TERM changes nothing), INT or QUIT (fast).
+/// Runs workers until TERM stops them gracefully, or INT or QUIT stop them immediately. A repeated TERM has no effect.
 ///
-/// The calling process becomes the master. It forks, so it must not have threads that hold locks the workers will want.
-/// HUP brings a new generation, TTIN and TTOU one worker more or fewer, USR1 new log files, USR2 a second master, and WINCH
-/// sends all workers home. The master's own signal handlers are put back before it returns. One call at a time in a process.
-pub fn supervise(settings: Settings, owner: &mut dyn Owner) -> Role {
-    run(settings, owner, None)
+/// The calling process becomes the master. It forks, so it must not have threads that hold locks which the workers need.
+/// HUP starts a new generation of workers, TTIN and TTOU change the number of workers, USR1 reopens log files, USR2 starts a new
+/// master, and WINCH drains all workers. The previous signal handlers are restored before it returns. Only one call at a time is
+/// allowed in a process.
+pub fn supervise(settings: Settings, delegate: &mut dyn Delegate) -> Role {
+    run(settings, delegate, None)
 }
 
-/// The same in a worker: a master under another, which is ready when its workers are, and goes when it is told to.
-pub fn supervise_under(worker: Worker, settings: Settings, owner: &mut dyn Owner) -> Role {
-    run(settings, owner, Some(worker))
+/// Like [`supervise`], for a worker that is a nested master. It is ready when its own workers are, and obeys its parent.
+pub fn supervise_nested(worker: Worker, settings: Settings, delegate: &mut dyn Delegate) -> Role {
+    run(settings, delegate, Some(worker))
 }
 
-fn run(settings: Settings, owner: &mut dyn Owner, above: Option<Worker>) -> Role {
-    let end = match Master::new(settings, owner, above) {
+fn run(settings: Settings, delegate: &mut dyn Delegate, parent: Option<Worker>) -> Role {
+    let outcome = match Master::new(settings, delegate, parent) {
         Ok(master) => master.run(),
         Err(error) => {
-            error!("the master cannot start: {error}");
-            End::Stopped(1)
+            messages::master_start_failed(error);
+            Outcome::Stopped(1)
         }
     };
-    match end {
-        End::Stopped(code) => Role::Master(code),
-        // The caller's unwinding must not run as if this process were the master.
-        End::Forked(worker) => {
-            Role::Worker(catch_unwind(AssertUnwindSafe(|| owner.work(worker))).unwrap_or_else(|_| {
-                error!("worker {} ends: its work panicked", std::process::id());
-                PANICKED
+    match outcome {
+        Outcome::Stopped(code) => Role::Master(code),
+        // A panic must not unwind into the caller as if this process were the master.
+        Outcome::Forked(worker) => {
+            let code = catch_unwind(AssertUnwindSafe(|| delegate.run_worker(worker)));
+            Role::Worker(code.unwrap_or_else(|_| {
+                messages::worker_panicked(std::process::id(), EXIT_PANICKED);
+                EXIT_PANICKED
             }))
         }
     }

@@ -1,40 +1,33 @@
-//! The master's loop: obey signals, listen, reap, hand over, lose patience, top up, sleep until something is due.
+//! [`Master`]: the loop that forks workers, reaps them, and carries out what signals order.
 //!
-//! The one thing to know: [`Master::run`] is left in two ways, by the master at the very end and by every worker right
-//! after its fork. The worker leaves the master's lines to the other workers behind it, closed, by just returning.
-//!
-//! Two generations may live beside each other: the `present` one serves while the `coming` one starts. Once all of the
-//! coming are ready, the present ones are told to go and are `leaving`; if one of the coming cannot start, those go.
+//! [`Master::run`] returns in two kinds of processes: in the master when all workers are gone, and in each worker right after
+//! its fork. A worker drops the master, and with it the master's channels to the other workers, by returning.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
-use crate::ending::Ending;
-use crate::process::Process;
-use crate::signals::{Pipe, Signals};
-use crate::slot::{Generation, Slot};
-use crate::sys::{self, Blocked, Fork};
-use crate::worker::{
-    ASKS_FOR_RELOAD, DRAIN, HAND_OVER, IS_READY, Line, ONE_FEWER, ONE_MORE, Order, REOPEN, Worker,
-};
-use crate::{News, Owner, Settings};
+use crate::action::{Action, Phase};
+use crate::control_channel::{ChannelToMaster, ToMaster, ToWorker, channel};
+use crate::delegate::{Delegate, MasterEvent};
+use crate::exit_status::ExitStatus;
+use crate::fork_hooks;
+use crate::messages;
+use crate::settings::Settings;
+use crate::signal_queue::{SignalPipe, SignalQueue, signal_name};
+use crate::slot::{Slot, SlotExit};
+use crate::sys::{self, Fork};
+use crate::worker::{Worker, WorkerCommand};
+use crate::worker_handle::{Drain, WorkerHandle};
+use crate::worker_set::{STOP_TIMEOUT, SlotId, WorkerSet};
 
-/// A worker that dies before it is ready, or within this time after, is part of a crash loop.
-const SHORT_LIFE: Duration = Duration::from_secs(1);
-/// How long workers may take to obey QUIT before they are killed. One that is a master itself has the same patience
-/// with its own, and then some more.
-const FAST_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How [`Master::run`] ends.
-pub(crate) enum End {
-    /// In the master: all workers are gone, and this is the exit code.
+/// How [`Master::run`] returns.
+pub(crate) enum Outcome {
+    /// In the master: all workers are gone. This is the exit code.
     Stopped(i32),
     /// In a worker that was just forked.
     Forked(Worker),
@@ -42,515 +35,379 @@ pub(crate) enum End {
 
 pub(crate) struct Master<'a> {
     settings: Settings,
-    owner: &'a mut dyn Owner,
-    signals: Signals,
-    /// Where this master is itself a worker: its line to the master above.
-    above: Option<Line>,
+    delegate: &'a mut dyn Delegate,
+    signals: SignalQueue,
+    /// In a nested master: the channel to its parent.
+    parent: Option<ChannelToMaster>,
     phase: Phase,
-    present: Generation,
-    coming: Option<Generation>,
-    leaving: Vec<Process>,
-    /// HUP came while a generation was starting already.
-    reload_again: bool,
-    /// The present generation was announced as ready.
-    announced: bool,
-    /// How many workers the owner was last told of.
+    workers: WorkerSet,
+    /// A reload was requested while a generation was starting.
+    reload_pending: bool,
+    /// The current generation was reported as ready.
+    ready_reported: bool,
+    /// The number of running workers that the delegate knows of.
     serving: usize,
     forks: u64,
-    /// A second master that this one has started, on USR2.
-    second: Option<Pid>,
-    /// Readable once the master that started this one is gone.
-    first: Option<OwnedFd>,
-    next_tick: Option<Instant>,
+    /// The new master that this one has started, on USR2.
+    upgraded_to: Option<Pid>,
+    /// A pidfd, readable once the master that started this one has exited.
+    upgraded_from: Option<OwnedFd>,
+    next_heartbeat: Option<Instant>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// No worker has ever been ready: the first that ends now ends the whole.
-    Starting,
-    Serving,
-    Stopping {
-        code: i32,
-    },
-}
-
-/// What a worker has of its own right after the fork.
-struct Newborn {
+/// What a worker owns right after its fork.
+struct ForkedWorker {
     number: usize,
-    line: UnixStream,
+    channel: ChannelToMaster,
 }
 
 impl<'a> Master<'a> {
     pub(crate) fn new(
         settings: Settings,
-        owner: &'a mut dyn Owner,
-        above: Option<Worker>,
+        delegate: &'a mut dyn Delegate,
+        parent: Option<Worker>,
     ) -> io::Result<Master<'a>> {
-        let (above, signals) = match above.map(Worker::into_parts) {
-            Some((line, mut signals)) => {
-                signals.become_masters();
-                (Some(line), signals)
+        let (parent, signals) = match parent.map(Worker::into_parts) {
+            Some((channel, mut signals)) => {
+                signals.adopt_in_nested_master();
+                (Some(channel), signals)
             }
-            None => (None, Signals::catch()?),
+            None => (None, SignalQueue::install()?),
         };
         Ok(Master {
-            present: Slot::generation(settings.workers.max(1)),
-            first: settings.first.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
-            next_tick: settings.tick.map(|tick| Instant::now() + tick),
+            workers: WorkerSet::new(settings.workers),
+            upgraded_from: settings.old_master.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
+            next_heartbeat: settings.heartbeat_interval.map(|interval| Instant::now() + interval),
             settings,
-            owner,
+            delegate,
             signals,
-            above,
+            parent,
             phase: Phase::Starting,
-            coming: None,
-            leaving: Vec::new(),
-            reload_again: false,
-            announced: false,
+            reload_pending: false,
+            ready_reported: false,
             serving: 0,
             forks: 0,
-            second: None,
+            upgraded_to: None,
         })
     }
 
-    pub(crate) fn run(mut self) -> End {
+    pub(crate) fn run(mut self) -> Outcome {
         loop {
-            // Before reaping: once a CHLD is taken, nothing else would wake us for that death.
+            // Before reaping: once CHLD is taken from the queue, nothing else wakes the master for that exit.
             while let Some(signal) = self.signals.next() {
-                self.obey(signal);
+                self.handle_signal(signal);
             }
-            self.hear_from_above();
-            self.listen();
-            self.reap();
-            self.hand_over();
-            self.count();
-            self.lose_patience();
-            if let Some(Newborn { number, line }) = self.top_up() {
-                return End::Forked(Worker::new(number, self.forks, OwnedFd::from(line), self.signals));
+            self.read_parent_commands();
+            self.read_worker_messages();
+            self.reap_workers();
+            self.check_other_masters();
+            self.finish_handovers();
+            self.report_count();
+            self.fire_timers();
+            if let Some(ForkedWorker { number, channel }) = self.spawn_missing_workers() {
+                return Outcome::Forked(Worker::new(number, self.forks, channel, self.signals));
             }
             if let Phase::Stopping { code } = self.phase
-                && self.processes().next().is_none()
+                && self.workers.is_empty()
             {
-                return End::Stopped(code);
+                return Outcome::Stopped(code);
             }
-            self.sleep();
+            self.poll();
         }
     }
 
-    fn obey(&mut self, signal: Signal) {
-        match (signal, self.phase) {
-            (Signal::INT | Signal::QUIT, Phase::Stopping { code }) => self.stop_fast(code),
-            (Signal::INT | Signal::QUIT, _) => self.stop_fast(0),
-            (Signal::TERM, _) => self.stop_gracefully(DRAIN),
-            _ if self.above.is_some() => {} // sent to the group; the master above sees to it
-            (Signal::USR1, _) => self.reopen_logs(),
-            (_, Phase::Stopping { .. }) => {}
-            (Signal::HUP, _) => self.reload(),
-            (Signal::USR2, _) => self.start_second_master(),
-            (Signal::TTIN, _) => self.one_more(),
-            (Signal::TTOU, _) => self.one_fewer(),
-            (Signal::WINCH, Phase::Serving) => self.send_all_home(),
-            _ => {} // CHLD: `reap` is next
+    fn handle_signal(&mut self, signal: Signal) {
+        let Some(action) = Action::for_signal(signal, self.phase, self.parent.is_some()) else { return };
+        // A terminal sends WINCH whenever its window changes.
+        if signal == Signal::WINCH && sys::is_in_foreground() {
+            return;
+        }
+        messages::handling_signal(&signal_name(signal.as_raw()));
+        self.perform(action);
+    }
+
+    fn read_parent_commands(&mut self) {
+        while let Some(received) = self.parent.as_mut().and_then(ChannelToMaster::recv) {
+            self.perform(WorkerCommand::from(received).into());
         }
     }
 
-    /// Does what the master above orders, where there is one.
-    fn hear_from_above(&mut self) {
-        while let Some(order) = self.above.as_mut().and_then(Line::hear) {
-            match order {
-                Order::Reopen => self.reopen_logs(),
-                Order::OneMore => self.one_more(),
-                Order::OneFewer => self.one_fewer(),
-                Order::HandOver => self.stop_gracefully(HAND_OVER),
-                Order::Drain => self.stop_gracefully(DRAIN),
-                Order::Stop => self.stop_fast(0),
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::ReopenLogs => {
+                self.delegate.on_event(MasterEvent::ReopenLogs);
+                self.workers.send(ToWorker::ReopenLogs);
             }
+            Action::IncreaseWorkers => self.increase_workers(),
+            Action::DecreaseWorkers => self.decrease_workers(),
+            Action::Reload => self.reload(),
+            Action::Upgrade => self.spawn_upgrade(),
+            Action::DrainWorkers => {
+                messages::draining_workers();
+                let slots = self.workers.take_slots();
+                self.workers.drain(slots, Drain::Final, self.settings.graceful_timeout);
+            }
+            Action::ShutDown(drain) => self.shut_down(drain),
+            Action::StopNow => self.stop_now(0),
         }
     }
 
-    /// Hears what the workers say: that they are ready, worn, or want a reload.
-    fn listen(&mut self) {
-        let mut asked_for_reload = false;
-        for process in self.processes() {
-            let was_ready = process.is_ready();
-            asked_for_reload |= process.listen();
-            if process.is_ready() && !was_ready {
-                info!("worker {} is up", process.pid);
-            }
-        }
-        if self.phase == Phase::Starting && self.present.iter().any(Slot::is_ready) {
+    fn read_worker_messages(&mut self) {
+        let reload_requested = self.workers.read_messages();
+        if self.phase == Phase::Starting && self.workers.current.iter().any(Slot::is_running) {
             self.phase = Phase::Serving;
         }
-        match &self.above {
-            _ if !asked_for_reload || !self.settings.workers_may_reload => {}
-            Some(above) => above.say(ASKS_FOR_RELOAD),
+        match &self.parent {
+            _ if !reload_requested || !self.settings.workers_may_reload => {}
+            Some(parent) => parent.send(ToMaster::RequestReload),
             None => self.reload(),
         }
     }
 
-    /// Finds out which workers have ended, and decides what follows from it.
-    fn reap(&mut self) {
-        let owner = &mut *self.owner;
-        self.leaving.retain(|process| {
-            let Some(ending) = process.ending() else { return true };
-            owner.hear(News::Gone { pid: process.pid });
-            match ending {
-                Ending::Exited(0) => info!("worker {} has ended", process.pid),
-                _ => warn!("worker {} {ending} while stopping", process.pid),
-            }
-            false
-        });
-        for number in 0..self.present.len() {
-            // What follows from one end may be the end of all.
-            let Some(slot) = self.present.get_mut(number) else { break };
-            if let Some((heir, ending)) = take_ended(&mut slot.heir, self.owner) {
-                slot.put_off(&format!("worker {} {ending} before it could follow another", heir.pid));
-            }
-            if let Some((dead, ending)) = take_ended(&mut slot.holder, self.owner) {
-                self.bury(number, &dead, ending);
-            }
+    /// Exits are collected first and then handled, because handling one of them may stop all workers.
+    fn reap_workers(&mut self) {
+        for (slot_id, exit) in self.workers.take_exited() {
+            self.delegate.on_event(MasterEvent::WorkerReaped { pid: exit.worker.pid });
+            self.handle_worker_exit(slot_id, &exit);
         }
-        for number in 0..self.coming.as_ref().map_or(0, Vec::len) {
-            let Some(slot) = self.coming.as_mut().and_then(|coming| coming.get_mut(number)) else { break };
-            if let Some((dead, ending)) = take_ended(&mut slot.holder, self.owner) {
-                let what = format!("worker {} {ending}", dead.pid);
-                match dead.served() {
-                    Some(_) => slot.put_off(&what),
-                    None => self.give_up_reload(&format!("{what} before it was ready")),
+    }
+
+    fn handle_worker_exit(&mut self, slot_id: Option<SlotId>, exit: &SlotExit) {
+        let (pid, status, was_ready) = (exit.worker.pid, exit.status, exit.worker.is_running());
+        let slot = slot_id.and_then(|id| Some((id, self.workers.slot(id)?)));
+        match slot {
+            None if status == ExitStatus::Code(0) => messages::worker_exited(pid, status),
+            None => messages::worker_stop_failed(pid, status),
+            Some((id, _)) if id.is_next && !was_ready => {
+                messages::reload_failed(pid, status);
+                self.workers.abandon_next();
+                self.delegate.on_event(MasterEvent::ReloadFailed);
+            }
+            Some((id, slot)) if id.is_next => {
+                messages::worker_lost(pid, status, &messages::restart_in(slot.back_off()));
+            }
+            Some((_, slot)) if exit.was_replacement => {
+                messages::worker_boot_failed(pid, status, &messages::restart_in(slot.back_off()));
+            }
+            Some((id, slot)) => {
+                self.delegate.on_event(MasterEvent::WorkerCrashed { number: id.number });
+                if self.phase == Phase::Starting {
+                    messages::worker_boot_failed(pid, status, "shutting down");
+                    return self.stop_now(status.code());
                 }
+                let log = if was_ready { messages::worker_lost } else { messages::worker_boot_failed };
+                log(pid, status, &messages::restart_in(slot.plan_restart(&exit.worker)));
             }
-        }
-        if let Some((pid, ending)) = self.second.and_then(|pid| Some((pid, Ending::of(pid)?))) {
-            warn!("the second master {pid} {ending}; this one goes on");
-            self.second = None;
-            self.owner.hear(News::SecondIsGone);
-        }
-        if self.first.as_ref().is_some_and(is_readable) {
-            info!("the first master is gone; this one takes its place");
-            self.first = None;
-            self.owner.hear(News::FirstIsGone);
         }
     }
 
-    /// What follows from the end of a worker of the present generation.
-    fn bury(&mut self, number: usize, dead: &Process, ending: Ending) {
-        self.owner.hear(News::Ended { number });
-        let (pid, slot) = (dead.pid, &mut self.present[number]);
-        slot.holder = slot.heir.take();
-        match (self.phase, dead.served()) {
-            (Phase::Starting, _) => {
-                error!("worker {pid} {ending} before it was ready, so there is nothing to run");
-                self.stop_fast(ending.code());
-            }
-            (_, Some(served)) if slot.holder.is_some() || dead.worn || served >= SHORT_LIFE => {
-                slot.forget_failures();
-                error!("worker {pid} {ending}; a new one starts at once");
-            }
-            (_, Some(_)) => slot.put_off(&format!("worker {pid} {ending} as soon as it was up")),
-            (_, None) => slot.put_off(&format!("worker {pid} {ending} before it was ready")),
+    /// Notices that the new master or the old master of a binary upgrade has exited.
+    fn check_other_masters(&mut self) {
+        if let Some((pid, status)) = self.upgraded_to.and_then(|pid| Some((pid, ExitStatus::reap(pid)?))) {
+            messages::new_master_exited(pid, status);
+            self.upgraded_to = None;
+            self.delegate.on_event(MasterEvent::NewMasterExited);
+        }
+        if self.upgraded_from.as_ref().is_some_and(is_readable) {
+            messages::old_master_exited();
+            self.upgraded_from = None;
+            self.delegate.on_event(MasterEvent::OldMasterExited);
         }
     }
 
-    /// Sends those home whose successors are ready, one heir or a whole generation.
-    fn hand_over(&mut self) {
-        let patience = self.settings.graceful_timeout;
-        for slot in &mut self.present {
-            if let Some(mut worn) = slot.succession() {
-                info!(
-                    "worker {} is followed by {}",
-                    worn.pid,
-                    slot.holder.as_ref().map_or(worn.pid, |heir| heir.pid)
-                );
-                worn.retire(HAND_OVER, patience);
-                self.leaving.push(worn);
+    /// Drains workers whose replacement is ready, or all of them once the next generation is ready.
+    fn finish_handovers(&mut self) {
+        let timeout = self.settings.graceful_timeout;
+        for (old, new) in self.workers.drain_replaced(timeout) {
+            messages::worker_replaced(old, new);
+        }
+        if self.workers.switch_generation(timeout) {
+            messages::reload_complete(timeout);
+            self.ready_reported = false;
+        }
+        let current = &self.workers.current;
+        if self.phase == Phase::Serving && !self.ready_reported && current.iter().all(Slot::is_running) {
+            self.ready_reported = true;
+            if let Some(parent) = &self.parent {
+                parent.send(ToMaster::Ready);
             }
+            self.delegate.on_event(MasterEvent::WorkersReady { workers: current.len() });
         }
-        if let Some(coming) = self.coming.take_if(|coming| coming.iter().all(Slot::is_ready)) {
-            info!("the new workers serve; the old ones may finish what they run, for at most {patience:?}");
-            let old = std::mem::replace(&mut self.present, coming);
-            self.send_home(old, HAND_OVER);
-            self.announced = false;
-        }
-        if self.phase == Phase::Serving && !self.announced && self.present.iter().all(Slot::is_ready) {
-            self.announced = true;
-            if let Some(above) = &self.above {
-                above.say(IS_READY);
-            }
-            self.owner.hear(News::Ready { workers: self.present.len() });
-        }
-        if self.coming.is_none() && std::mem::take(&mut self.reload_again) {
+        if self.workers.next.is_none() && std::mem::take(&mut self.reload_pending) {
             self.reload();
         }
     }
 
-    /// Tells the owner how many workers serve, if that has changed.
-    fn count(&mut self) {
-        let serving = self.processes().filter(|process| process.is_ready()).count();
-        if serving != self.serving && !self.settings.is_above_masters {
+    fn report_count(&mut self) {
+        let serving = self.workers.count_running();
+        if serving != self.serving && !self.settings.manages_masters {
             self.serving = serving;
-            self.owner.hear(News::Workers { serving });
+            self.delegate.on_event(MasterEvent::ServingCount { serving });
         }
     }
 
-    fn lose_patience(&mut self) {
+    /// Enforces the timeouts of workers and sends the heartbeat.
+    fn fire_timers(&mut self) {
         let now = Instant::now();
-        for process in self.processes() {
-            process.lose_patience(now);
+        self.workers.enforce_timeouts(now);
+        if self.next_heartbeat.is_some_and(|at| at <= now) {
+            self.next_heartbeat = self.settings.heartbeat_interval.map(|interval| now + interval);
+            self.delegate.on_event(MasterEvent::Heartbeat);
         }
-        if self.next_tick.is_some_and(|tick| tick <= now) {
-            self.next_tick = self.settings.tick.map(|tick| now + tick);
-            self.owner.hear(News::Tick);
-        }
+    }
+
+    /// When `fire_timers` or `spawn_missing_workers` has something to do.
+    fn next_deadline(&self) -> Option<Instant> {
+        self.workers.next_deadline().into_iter().chain(self.next_heartbeat).min()
     }
 
     fn reload(&mut self) {
         match self.phase {
             Phase::Stopping { .. } => return,
-            // What has changed since may have been read already.
-            _ if self.coming.is_some() => return self.reload_again = true,
-            Phase::Starting => return self.reload_again = true,
+            // The generation that is starting may have loaded the code before it changed again.
+            _ if self.workers.next.is_some() => return self.reload_pending = true,
+            Phase::Starting => return self.reload_pending = true,
             Phase::Serving => {}
         }
-        match self.owner.reload() {
+        match self.delegate.reload() {
             Ok(settings) => {
-                info!("reloading: new workers start, while the old ones serve");
+                messages::reloading();
                 self.settings = settings;
-                self.coming = Some(Slot::generation(self.settings.workers.max(1)));
-                self.owner.hear(News::Reloading);
+                self.workers.next = Some(Slot::generation(self.settings.workers));
+                self.delegate.on_event(MasterEvent::Reloading);
             }
-            Err(why) => error!("cannot reload, so all goes on as before: {why}"),
+            Err(reason) => messages::reload_rejected(&reason),
         }
     }
 
-    fn give_up_reload(&mut self, why: &str) {
-        error!("the reload has failed, so the old workers serve on: {why}");
-        for mut process in self.coming.take().into_iter().flatten().filter_map(|slot| slot.holder) {
-            process.dismiss(FAST_TIMEOUT);
-            self.leaving.push(process);
+    fn increase_workers(&mut self) {
+        if self.settings.manages_masters {
+            return self.workers.send(ToWorker::IncreaseWorkers);
         }
-        self.owner.hear(News::ReloadFailed);
-    }
-
-    fn reopen_logs(&mut self) {
-        self.owner.hear(News::Reopen);
-        for process in self.processes() {
-            process.order(REOPEN);
-        }
-    }
-
-    fn one_more(&mut self) {
-        if self.settings.is_above_masters {
-            return self.processes().for_each(|process| process.order(ONE_MORE));
-        }
-        let generation = self.coming.as_mut().unwrap_or(&mut self.present);
-        generation.push(Slot::vacant());
-        let to = generation.len();
-        info!("one worker more: {to}");
-        self.owner.hear(News::Resized { from: to - 1, to });
-    }
-
-    fn one_fewer(&mut self) {
-        if self.settings.is_above_masters {
-            return self.processes().for_each(|process| process.order(ONE_FEWER));
-        }
-        let generation = self.coming.as_mut().unwrap_or(&mut self.present);
-        if generation.len() > 1 {
-            let (last, to) = (generation.pop(), generation.len());
-            info!("one worker fewer: {to}");
-            self.send_home(last, HAND_OVER);
-            self.owner.hear(News::Resized { from: to + 1, to });
-        }
-    }
-
-    /// The master stays, without workers, until HUP or TTIN. A terminal whose window changes says the same and means nothing.
-    fn send_all_home(&mut self) {
-        if sys::is_in_foreground() {
+        if matches!(self.phase, Phase::Stopping { .. }) {
             return;
         }
-        info!("the workers may finish what they run and go; HUP brings new ones");
-        let generations =
-            std::mem::take(&mut self.present).into_iter().chain(self.coming.take().into_iter().flatten());
-        let slots: Vec<_> = generations.collect();
-        self.send_home(slots, DRAIN);
+        let generation = self.workers.newest();
+        generation.push(Slot::empty());
+        let to = generation.len();
+        messages::workers_increased(to);
+        self.delegate.on_event(MasterEvent::WorkerCountChanged { from: to - 1, to });
     }
 
-    fn start_second_master(&mut self) {
-        if let Some(pid) = self.second {
-            return warn!("there is a second master already: {pid}");
+    /// One worker always remains.
+    fn decrease_workers(&mut self) {
+        if self.settings.manages_masters {
+            return self.workers.send(ToWorker::DecreaseWorkers);
         }
-        match self.owner.start_second() {
+        let generation = self.workers.newest();
+        if generation.len() > 1 {
+            let (last, to) = (generation.pop(), generation.len());
+            messages::workers_decreased(to);
+            self.workers.drain(last, Drain::HandOver, self.settings.graceful_timeout);
+            self.delegate.on_event(MasterEvent::WorkerCountChanged { from: to + 1, to });
+        }
+    }
+
+    fn spawn_upgrade(&mut self) {
+        if let Some(pid) = self.upgraded_to {
+            return messages::upgrade_in_progress(pid);
+        }
+        match self.delegate.spawn_upgrade() {
             Ok(pid) => {
-                info!("a second master starts beside this one: {pid}");
-                self.second = Some(pid);
+                messages::new_master_started(pid);
+                self.upgraded_to = Some(pid);
             }
-            Err(error) => error!("no second master can be started: {error}"),
-        }
-    }
-
-    /// Tells the processes of these slots to finish what they run and leave, by `HAND_OVER` if others serve on, else by `DRAIN`.
-    ///
-    /// Invariant: those that hand over are told first that nobody goes on. What they send later they take back themselves, and what
-    /// they have sent before is still found by the others.
-    fn send_home(&mut self, slots: impl IntoIterator<Item = Slot>, order: [u8; 1]) {
-        if order == DRAIN {
-            self.leaving.iter().for_each(|process| process.order(DRAIN));
-        }
-        for slot in slots {
-            for mut process in [slot.holder, slot.heir].into_iter().flatten() {
-                if process.is_ready() {
-                    process.retire(order, self.settings.graceful_timeout);
-                } else {
-                    process.dismiss(FAST_TIMEOUT); // it has nothing to finish
-                }
-                self.leaving.push(process);
-            }
+            Err(error) => messages::upgrade_failed(error),
         }
     }
 
     /// Only the first TERM counts. `timeout`, `uvx`, process managers and an init often deliver it twice: to the process
-    /// group, and to the master.
-    fn stop_gracefully(&mut self, order: [u8; 1]) {
-        if matches!(self.phase, Phase::Stopping { .. }) {
-            self.send_home([], order); // workers that hand over have to know that nobody is left to take what they have
-            return;
-        }
-        info!(
-            "stopping: the workers may finish what they run, for at most {:?}",
-            self.settings.graceful_timeout
-        );
-        self.end(Phase::Stopping { code: 0 });
-        let slots: Vec<_> = self.present.drain(..).chain(self.coming.take().into_iter().flatten()).collect();
-        self.send_home(slots, order);
-    }
-
-    /// Tells all workers to stop at once, and will kill them soon.
-    fn stop_fast(&mut self, code: i32) {
-        info!("stopping at once");
-        self.end(Phase::Stopping { code });
-        let slots: Vec<_> = self.present.drain(..).chain(self.coming.take().into_iter().flatten()).collect();
-        self.leaving.extend(slots.into_iter().flat_map(|slot| [slot.holder, slot.heir]).flatten());
-        let patience = if self.settings.is_above_masters { 2 * FAST_TIMEOUT } else { FAST_TIMEOUT };
-        for process in &mut self.leaving {
-            process.dismiss(patience);
-        }
-    }
-
-    fn end(&mut self, phase: Phase) {
+    /// group, and to the master. But a final drain is passed on to workers that were told to hand over.
+    fn shut_down(&mut self, drain: Drain) {
+        let timeout = self.settings.graceful_timeout;
         if !matches!(self.phase, Phase::Stopping { .. }) {
-            self.owner.hear(News::Ending);
+            messages::shutting_down(timeout);
+            self.enter_stopping(0);
         }
-        self.phase = phase;
+        let slots = self.workers.take_slots();
+        self.workers.drain(slots, drain, timeout);
     }
 
-    /// Forks a process for each slot that wants one and may have it. Gives a newborn in the worker, nothing in the master.
-    fn top_up(&mut self) -> Option<Newborn> {
-        if matches!(self.phase, Phase::Stopping { .. }) {
-            return None;
+    /// Tells all workers to stop, and kills those that have not after `STOP_TIMEOUT`. A nested master needs that time for its own
+    /// workers, so it gets twice as long.
+    fn stop_now(&mut self, code: i32) {
+        messages::shutting_down_now();
+        self.enter_stopping(code);
+        let timeout = if self.settings.manages_masters { 2 * STOP_TIMEOUT } else { STOP_TIMEOUT };
+        self.workers.terminate_all(timeout);
+    }
+
+    /// The exit code of an earlier stop is kept.
+    fn enter_stopping(&mut self, code: i32) {
+        if !matches!(self.phase, Phase::Stopping { .. }) {
+            self.delegate.on_event(MasterEvent::Stopping);
+            self.phase = Phase::Stopping { code };
         }
+    }
+
+    /// Forks a process for each slot that needs one. A stopping master has no slots. Returns a forked worker in the worker, and
+    /// nothing in the master.
+    fn spawn_missing_workers(&mut self) -> Option<ForkedWorker> {
         let now = Instant::now();
-        let present = (0..self.present.len()).map(|number| (number, false));
-        let coming = (0..self.coming.as_ref().map_or(0, Vec::len)).map(|number| (number, true));
-        for (number, is_coming) in present.chain(coming).collect::<Vec<_>>() {
-            // One heir at a time, and none while a whole generation is about to follow.
-            let heirs_wait = self.coming.is_some() || self.present.iter().any(|slot| slot.heir.is_some());
-            let slot = &self.generation(is_coming)[number];
-            if !slot.wants_process() || slot.not_before > now || heirs_wait && slot.holder.is_some() {
-                continue;
-            }
-            match self.fork(number, is_coming) {
+        while let Some(id) = self.workers.slot_to_fill(now) {
+            match self.fork_worker(id) {
                 Ok(None) => {}
-                Ok(newborn) => return newborn,
+                Ok(forked) => return forked,
                 Err(error) => {
-                    let what = format!("no worker could be forked: {error}");
-                    self.generation(is_coming)[number].put_off(&what);
+                    let delay = self.workers.slot(id).map_or(Duration::ZERO, Slot::back_off);
+                    messages::fork_failed(error, &messages::restart_in(delay));
                 }
             }
         }
         None
     }
 
-    /// No signal is lost around the fork: all are blocked until both processes are set up. One sent to the worker
-    /// before it has its own queue waits in the kernel; one that the master has in its queue stays the master's.
-    fn fork(&mut self, number: usize, is_coming: bool) -> io::Result<Option<Newborn>> {
-        // All that can fail is made here, where there is somebody to tell.
-        let (ours, theirs) = UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        theirs.set_nonblocking(true)?;
-        let pipe = Pipe::new()?;
-
-        self.owner.hear(News::Forking { age: self.forks + 1 });
-        self.owner.before();
-        let blocked = Blocked::all();
-        let forked = sys::fork();
-        if let Ok(Fork::Child) = forked {
-            self.forks += 1;
-            self.signals.become_workers(pipe);
-            drop(blocked);
-            self.owner.after_in_child();
-            return Ok(Some(Newborn { number, line: theirs }));
+    fn fork_worker(&mut self, id: SlotId) -> io::Result<Option<ForkedWorker>> {
+        // Everything that can fail happens before the fork, where the error can be handled.
+        let (to_worker, to_master) = channel()?;
+        let pipe = SignalPipe::new()?;
+        self.delegate.on_event(MasterEvent::WorkerForking { age: self.forks + 1 });
+        let signals = &mut self.signals;
+        let forked = fork_hooks::fork(&*self.delegate, || signals.adopt_in_worker(pipe))?;
+        self.forks += 1;
+        let Fork::Parent { child: pid } = forked else {
+            return Ok(Some(ForkedWorker { number: id.number, channel: to_master }));
+        };
+        messages::booting_worker(pid);
+        let deadline = self.settings.boot_timeout.map(|timeout| Instant::now() + timeout);
+        if let Some(slot) = self.workers.slot(id) {
+            slot.add(WorkerHandle::new(pid, to_worker, deadline));
         }
-        drop(blocked);
-        self.owner.after_in_parent();
-        if let Fork::Parent { child: pid } = forked? {
-            self.forks += 1;
-            let deadline = self.settings.boot_timeout.map(|patience| Instant::now() + patience);
-            self.generation(is_coming)[number].put(Process::new(pid, ours, deadline));
-            self.owner.hear(News::Forked { pid });
-        }
+        self.delegate.on_event(MasterEvent::WorkerForked { pid });
         Ok(None)
     }
 
-    /// Waits for a signal, for a word from a worker or the master above, or until something is due.
-    fn sleep(&mut self) {
-        let slots = self.present.iter().chain(self.coming.iter().flatten());
-        let vacant = slots.filter(|slot| slot.holder.is_none()).map(|slot| slot.not_before);
-        let worn = self.present.iter().filter(|slot| slot.wants_process()).map(|slot| slot.not_before);
-        let worn = worn.filter(|at| *at > Instant::now());
-        let due = vacant.chain(worn).chain(self.next_tick).min();
-        let due = self.processes().filter_map(|process| process.deadline()).chain(due).min();
-        let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
+    /// Waits for a signal, a message from a worker or the parent, or the next deadline.
+    fn poll(&mut self) {
+        let timeout = self.next_deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-
-        let slots = self.present.iter().chain(self.coming.iter().flatten());
-        let processes = slots.flat_map(|slot| slot.holder.iter().chain(&slot.heir)).chain(&self.leaving);
-        let mut watched = vec![self.signals.as_fd()];
-        watched.extend(processes.filter_map(Process::line).map(AsFd::as_fd));
-        watched.extend(self.above.as_ref().and_then(Line::listened_to));
-        watched.extend(self.first.as_ref().map(AsFd::as_fd));
-        let mut watched: Vec<_> =
-            watched.into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let mut waited = Ok(0);
-        self.owner.idle(&mut || waited = poll(&mut watched, timeout.as_ref()));
-        match waited {
+        let fds = [self.signals.as_fd()].into_iter().chain(self.workers.poll_fds());
+        let fds = fds.chain(self.parent.as_ref().and_then(ChannelToMaster::poll_fd));
+        let fds = fds.chain(self.upgraded_from.as_ref().map(AsFd::as_fd));
+        let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let mut polled = Ok(0);
+        self.delegate.while_idle(&mut || polled = poll(&mut fds, timeout.as_ref()));
+        match polled {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
-                error!("the master cannot wait for its workers: {error}");
+                messages::master_poll_failed(error);
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
     }
-
-    fn generation(&mut self, is_coming: bool) -> &mut Generation {
-        match &mut self.coming {
-            Some(coming) if is_coming => coming,
-            _ => &mut self.present,
-        }
-    }
-
-    fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
-        let slots = self.present.iter_mut().chain(self.coming.iter_mut().flatten());
-        slots.flat_map(Slot::processes).chain(&mut self.leaving)
-    }
-}
-
-/// The process that was here, if it has ended, and how; the owner hears of it.
-fn take_ended(place: &mut Option<Process>, owner: &mut dyn Owner) -> Option<(Process, Ending)> {
-    let ending = place.as_ref()?.ending()?;
-    let process = place.take()?;
-    owner.hear(News::Gone { pid: process.pid });
-    Some((process, ending))
 }
 
 fn is_readable(descriptor: &OwnedFd) -> bool {
-    let mut watched = [PollFd::new(descriptor, PollFlags::IN)];
-    matches!(poll(&mut watched, Some(&Timespec::default())), Ok(1))
+    let mut fds = [PollFd::new(descriptor, PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1))
 }

@@ -1,196 +1,192 @@
-//! A worker's side of things: tell the master how it goes, and hear what it is ordered to do.
+//! [`Worker`]: a forked worker's own view. It reports to its master and receives commands.
 //!
-//! The one thing to know: orders come by signals from anybody, and by the line to the master. A byte on it is an order of
-//! the master; its end means that nobody is left to bound the time of what runs, so that this worker is to stop.
-//! However many of them say "drain", it is told once.
+//! Commands arrive as signals from anywhere, and over the control channel from the master. If the channel is closed, the
+//! master has stopped enforcing timeouts, so the worker must stop. However many sources say "drain", the worker receives
+//! one command.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use log::warn;
-use rustix::io::{Errno, FdFlags, dup2, fcntl_setfd, read, retry_on_intr, write};
 use rustix::process::Signal;
 
-use crate::signals::Signals;
+use crate::control_channel::{ChannelToMaster, Received, ToMaster, ToWorker};
+use crate::signal_queue::SignalQueue;
 
-/// What a worker says to its master...
-pub(crate) const IS_READY: [u8; 1] = *b"!";
-pub(crate) const IS_WORN: [u8; 1] = *b"w";
-pub(crate) const ASKS_FOR_RELOAD: [u8; 1] = *b"r";
-/// ...and what it hears.
-pub(crate) const DRAIN: [u8; 1] = *b".";
-pub(crate) const HAND_OVER: [u8; 1] = *b">";
-pub(crate) const REOPEN: [u8; 1] = *b"l";
-pub(crate) const ONE_MORE: [u8; 1] = *b"+";
-pub(crate) const ONE_FEWER: [u8; 1] = *b"-";
-
-/// What a worker is told to do. A `HandOver` may be followed by a `Drain`, either by a `Stop`; nothing follows a `Stop`.
+/// What a worker is told to do. `Drain` may follow `HandOver`, and `Stop` may follow either. Nothing follows `Stop`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Order {
-    /// Open log files anew. On USR1, and when the master was told so.
-    Reopen,
-    /// For a worker that is a master itself ([`crate::supervise_under`]): keep one worker more...
-    OneMore,
-    /// ...or one fewer.
-    OneFewer,
-    /// The same as `Drain`, while other workers serve on: a successor, a new generation, or the rest of the present one. Idle
+pub enum WorkerCommand {
+    /// Reopen log files. Sent on USR1 to the worker or its master.
+    ReopenLogs,
+    /// For a nested master ([`crate::supervise_nested`]): run one more worker.
+    IncreaseWorkers,
+    /// For a nested master: run one worker fewer.
+    DecreaseWorkers,
+    /// Like `Drain`, while other workers keep serving: a replacement, a new generation, or the rest of the current one. Idle
     /// connections can be handed over to them.
     HandOver,
-    /// Take no new work, finish what runs, then return from `work`. No other worker is known to go on. On TERM, and when the
-    /// master stops. Another TERM changes nothing.
+    /// Accept no new work, finish what is running, then return from `run_worker`. No other worker is known to keep serving.
+    /// Sent on TERM, and when the master shuts down.
     Drain,
-    /// Return from `work` at once. On INT and QUIT, and when the master is gone.
+    /// Return from `run_worker` immediately. Sent on INT and QUIT, and when the master is gone.
     Stop,
 }
 
-/// What a forked worker is and can do. Once it is dropped, TERM and INT do nothing to the process any more, and QUIT
-/// kills it.
-pub struct Worker {
-    /// Its place among the workers, from 0 up. Its successor has the same.
-    pub number: usize,
-    /// How many workers the master had forked when it had forked this one: 1 for the first.
-    pub age: u64,
-    signals: Signals,
-    line: Line,
-    said_ready: bool,
-    last_order: Option<Order>,
-}
-
-/// What any thread of a worker may say to the master.
-#[derive(Debug)]
-pub struct Voice(OwnedFd);
-
-impl Voice {
-    /// This worker wants to be replaced: it serves on until its successor is ready and it is told to drain.
-    pub fn is_worn(&self) {
-        say(&self.0, IS_WORN);
+impl WorkerCommand {
+    /// Commands to exit are delivered only if they are stronger than the previous one.
+    fn supersedes(self, previous: Option<WorkerCommand>) -> bool {
+        !self.is_exit() || Some(self) > previous
     }
 
-    /// The code has changed: the master is to reload, as on HUP.
-    pub fn asks_for_reload(&self) {
-        say(&self.0, ASKS_FOR_RELOAD);
+    fn is_exit(self) -> bool {
+        self >= WorkerCommand::HandOver
+    }
+}
+
+/// What a signal tells a worker. The other signals are meant for the master, and were sent to the whole process group.
+fn command_for_signal(signal: Signal) -> Option<WorkerCommand> {
+    match signal {
+        Signal::TERM => Some(WorkerCommand::Drain),
+        Signal::INT | Signal::QUIT => Some(WorkerCommand::Stop),
+        Signal::USR1 => Some(WorkerCommand::ReopenLogs),
+        _ => None,
+    }
+}
+
+impl From<Received<ToWorker>> for WorkerCommand {
+    fn from(received: Received<ToWorker>) -> WorkerCommand {
+        match received {
+            Received::Message(ToWorker::ReopenLogs) => WorkerCommand::ReopenLogs,
+            Received::Message(ToWorker::IncreaseWorkers) => WorkerCommand::IncreaseWorkers,
+            Received::Message(ToWorker::DecreaseWorkers) => WorkerCommand::DecreaseWorkers,
+            Received::Message(ToWorker::HandOver) => WorkerCommand::HandOver,
+            Received::Message(ToWorker::Drain) => WorkerCommand::Drain,
+            Received::Closed => WorkerCommand::Stop,
+        }
+    }
+}
+
+/// A forked worker. Once it is dropped, TERM and INT have no effect on the process any more, and QUIT kills it.
+pub struct Worker {
+    /// Its slot among the workers, from 0. Its replacement has the same number.
+    pub number: usize,
+    /// How many workers the master has forked so far, including this one.
+    pub age: u64,
+    signals: SignalQueue,
+    channel: ChannelToMaster,
+    is_ready: bool,
+    last_exit_command: Option<WorkerCommand>,
+}
+
+/// Sends requests to the master, from any thread of a worker.
+#[derive(Debug)]
+pub struct MasterNotifier(ChannelToMaster);
+
+impl MasterNotifier {
+    /// Asks the master to replace this worker. It keeps serving until its replacement is ready and it is told to drain.
+    pub fn request_recycle(&self) {
+        self.0.send(ToMaster::RequestRecycle);
+    }
+
+    /// Asks the master to reload, as HUP does.
+    pub fn request_reload(&self) {
+        self.0.send(ToMaster::RequestReload);
     }
 }
 
 impl Worker {
-    pub(crate) fn new(number: usize, age: u64, line: OwnedFd, signals: Signals) -> Worker {
-        let line = Line { end: line, ended: false };
-        Worker { number, age, signals, line, said_ready: false, last_order: None }
+    pub(crate) fn new(number: usize, age: u64, channel: ChannelToMaster, signals: SignalQueue) -> Worker {
+        Worker { number, age, signals, channel, is_ready: false, last_exit_command: None }
     }
 
-    /// Tells the master that this worker does its work now. Only the first call does anything.
+    /// Reports to the master that this worker serves. Only the first call has an effect.
     pub fn ready(&mut self) {
-        if !std::mem::replace(&mut self.said_ready, true) {
-            self.line.say(IS_READY);
+        if !std::mem::replace(&mut self.is_ready, true) {
+            self.channel.send(ToMaster::Ready);
         }
     }
 
-    /// A voice of its own. It stays open after the worker is dropped.
-    pub fn voice(&self) -> io::Result<Voice> {
-        self.line.end.try_clone().map(Voice)
+    /// Creates a notifier. It stays usable after the worker is dropped. Fails if no descriptor is available.
+    pub fn notifier(&self) -> io::Result<MasterNotifier> {
+        self.channel.try_clone().map(MasterNotifier)
     }
 
-    /// Two descriptors, for reading only through `next_order`: if either is readable, there may be an order. They stay
-    /// the same ones for as long as the worker lives, and serve level- and edge-triggered polls alike, provided that
-    /// `next_order` is called until it returns `None`.
-    pub fn orders(&self) -> [BorrowedFd<'_>; 2] {
-        [self.signals.as_fd(), self.line.end.as_fd()]
+    /// Two descriptors to poll. If either is readable, `next_command` may return a command; nothing else may read from them.
+    /// They stay the same while the worker lives. Both level-triggered and edge-triggered polling work, if `next_command` is
+    /// called until it returns `None`.
+    pub fn command_fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.signals.as_fd(), self.channel.fd()]
     }
 
-    /// The next order, if there is one. Never blocks.
-    pub fn next_order(&mut self) -> Option<Order> {
+    /// Returns the next command, if there is one. Never blocks.
+    pub fn next_command(&mut self) -> Option<WorkerCommand> {
         while let Some(signal) = self.signals.next() {
-            let order = match signal {
-                Signal::TERM => Order::Drain,
-                Signal::INT | Signal::QUIT => Order::Stop,
-                Signal::USR1 => Order::Reopen,
-                _ => continue, // for the master, sent to the whole group
-            };
-            if let Some(order) = self.news(order) {
-                return Some(order);
+            if let Some(command) = command_for_signal(signal).and_then(|command| self.deliver(command)) {
+                return Some(command);
             }
         }
-        while let Some(order) = self.line.hear() {
-            if order == Order::Stop {
-                self.let_go_of_line();
+        while let Some(received) = self.channel.recv() {
+            if received == Received::Closed {
+                self.channel.replace_fd(&self.signals);
             }
-            if let Some(order) = self.news(order) {
-                return Some(order);
+            if let Some(command) = self.deliver(received.into()) {
+                return Some(command);
             }
         }
         None
     }
 
-    /// What a master needs that is a worker itself.
-    pub(crate) fn into_parts(self) -> (Line, Signals) {
-        (self.line, self.signals)
+    /// The parts that a nested master needs.
+    pub(crate) fn into_parts(self) -> (ChannelToMaster, SignalQueue) {
+        (self.channel, self.signals)
     }
 
-    /// The order, unless it, or a stronger one, was given before.
-    fn news(&mut self, order: Order) -> Option<Order> {
-        if order < Order::HandOver {
-            return Some(order);
+    /// The command, unless it repeats or weakens the last command to exit.
+    fn deliver(&mut self, command: WorkerCommand) -> Option<WorkerCommand> {
+        let is_new = command.supersedes(self.last_exit_command);
+        if is_new && command.is_exit() {
+            self.last_exit_command = Some(command);
         }
-        let is_news = Some(order) > self.last_order;
-        is_news.then(|| *self.last_order.insert(order))
-    }
-
-    fn let_go_of_line(&mut self) {
-        // An ended line is readable for ever, and whoever polls it would spin. From now on it shows the signals too.
-        let moved = dup2(&self.signals, &mut self.line.end)
-            .and_then(|()| fcntl_setfd(&self.line.end, FdFlags::CLOEXEC));
-        if let Err(error) = moved {
-            warn!("worker {} could not let go of its line to the master: {error}", std::process::id());
-        }
+        is_new.then_some(command)
     }
 }
 
-/// The worker's end of the line to its master.
-pub(crate) struct Line {
-    end: OwnedFd,
-    ended: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use WorkerCommand::{DecreaseWorkers, Drain, HandOver, IncreaseWorkers, ReopenLogs, Stop};
 
-impl Line {
-    pub(crate) fn say(&self, word: [u8; 1]) {
-        if !self.ended {
-            say(&self.end, word);
-        }
-    }
-
-    /// The next order; a line that has ended is the last one.
-    pub(crate) fn hear(&mut self) -> Option<Order> {
-        while !self.ended {
-            let mut word = [0];
-            match retry_on_intr(|| read(&self.end, &mut word)) {
-                Ok(1) => match word {
-                    DRAIN => return Some(Order::Drain),
-                    HAND_OVER => return Some(Order::HandOver),
-                    REOPEN => return Some(Order::Reopen),
-                    ONE_MORE => return Some(Order::OneMore),
-                    ONE_FEWER => return Some(Order::OneFewer),
-                    _ => {}
-                },
-                Err(Errno::AGAIN) => return None,
-                Ok(_) | Err(_) => {
-                    self.ended = true;
-                    return Some(Order::Stop);
-                }
+    #[test]
+    fn a_command_to_exit_is_delivered_only_if_it_is_stronger_than_the_last_one() {
+        for (previous, delivered) in [
+            (None, vec![ReopenLogs, IncreaseWorkers, DecreaseWorkers, HandOver, Drain, Stop]),
+            (Some(HandOver), vec![ReopenLogs, IncreaseWorkers, DecreaseWorkers, Drain, Stop]),
+            (Some(Drain), vec![ReopenLogs, IncreaseWorkers, DecreaseWorkers, Stop]),
+            (Some(Stop), vec![ReopenLogs, IncreaseWorkers, DecreaseWorkers]),
+        ] {
+            for command in [ReopenLogs, IncreaseWorkers, DecreaseWorkers, HandOver, Drain, Stop] {
+                assert_eq!(
+                    command.supersedes(previous),
+                    delivered.contains(&command),
+                    "{command:?} after {previous:?}"
+                );
             }
         }
-        None
     }
 
-    /// What to poll, unless it has ended.
-    pub(crate) fn listened_to(&self) -> Option<BorrowedFd<'_>> {
-        (!self.ended).then(|| self.end.as_fd())
-    }
-}
-
-fn say(line: &OwnedFd, word: [u8; 1]) {
-    match retry_on_intr(|| write(line, &word)) {
-        // A master that is gone is heard of by `next_order`; one that has unread words hears this one in them.
-        Ok(_) | Err(Errno::PIPE | Errno::CONNRESET | Errno::AGAIN) => {}
-        Err(error) => warn!("worker {} could not speak to its master: {error}", std::process::id()),
+    #[test]
+    fn signals_meant_for_the_master_are_no_commands_to_a_worker() {
+        for (signal, command) in [
+            (Signal::TERM, Some(Drain)),
+            (Signal::INT, Some(Stop)),
+            (Signal::QUIT, Some(Stop)),
+            (Signal::USR1, Some(ReopenLogs)),
+            (Signal::HUP, None),
+            (Signal::USR2, None),
+            (Signal::TTIN, None),
+            (Signal::TTOU, None),
+            (Signal::WINCH, None),
+        ] {
+            assert_eq!(command_for_signal(signal), command, "{signal:?}");
+        }
     }
 }

@@ -9,18 +9,18 @@
 //! | module      | what it holds |
 //! |-------------|---|
 //! | [`house`]   | what the master has, and does when it is told of something |
-//! | [`sockets`] | what it listens on, and hands to a second master |
+//! | [`sockets`] | what it listens on, and passes on to a new master |
 //! | [`loading`] | the application: imported, warmed up, watched |
 //! | [`shared_sockets`] | connections that forked processes would share |
 //! | [`warmup`]  | the request before the first fork |
-//! | [`working`] | a worker, from its orders to its end |
+//! | [`worker`]  | a worker, from its start to its exit |
 
 mod house;
 mod loading;
 mod shared_sockets;
 mod sockets;
 mod warmup;
-mod working;
+mod worker;
 
 use std::{
     io::{self, Write as _},
@@ -35,7 +35,7 @@ use pyo3::{exceptions::PySystemExit, prelude::*};
 use rustix::process::geteuid;
 
 use self::house::House;
-pub(crate) use self::sockets::is_second_master;
+pub(crate) use self::sockets::is_new_master;
 use crate::{
     environment::Environment,
     ffi,

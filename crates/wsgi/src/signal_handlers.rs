@@ -4,7 +4,7 @@
 //! even while its main thread is inside a long request. The Python-level handler is [`stop_gracefully`], or what the application
 //! installed in its place. It is called once, when the drain begins, wherever the order came from.
 //!
-//! `signal.signal()` replaces both levels. [`reclaim_term`] puts the C-level handler back and leaves the Python-level one alone.
+//! `signal.signal()` replaces both levels. [`reinstall_term_handler`] puts the C-level handler back and leaves the Python-level one alone.
 
 use std::sync::{
     OnceLock,
@@ -58,7 +58,7 @@ fn try_to_install(py: Python<'_>) -> PyResult<()> {
     let handler = wrap_pyfunction!(stop_gracefully, py)?.into_any().unbind();
     let handler = STOP_GRACEFULLY.get_or_init(py, || handler);
     py.import(intern!(py, "signal"))?.call_method1(intern!(py, "signal"), (libc::SIGTERM, handler))?;
-    if let Some(pythons) = mlws_supervisor::reclaim_term(None) {
+    if let Some(pythons) = mlws_supervisor::reinstall_term_handler(None) {
         PYTHONS_HANDLER.get_or_init(|| pythons);
     }
     Ok(())
@@ -66,15 +66,16 @@ fn try_to_install(py: Python<'_>) -> PyResult<()> {
 
 /// Puts the C-level handler back if the application has installed a handler of its own since. Not over a handler that is not
 /// Python's: `faulthandler.register(SIGTERM, chain=True)` calls the one before it.
-pub(crate) fn reclaim_term(py: Python<'_>) {
-    let Some(replaced) = PYTHONS_HANDLER.get().and_then(|own| mlws_supervisor::reclaim_term(Some(*own)))
+pub(crate) fn reinstall_term_handler(py: Python<'_>) {
+    let Some(replaced) =
+        PYTHONS_HANDLER.get().and_then(|own| mlws_supervisor::reinstall_term_handler(Some(*own)))
     else {
         return;
     };
     let is_ours =
         STOP_GRACEFULLY.get(py).is_some_and(|ours| python_handler(py).is_ok_and(|handler| handler.is(ours)));
     // A process that the application forks inherits its handler, as from any Python program.
-    mlws_supervisor::set_term_handler_of_forked_processes(Some(replaced).filter(|_| !is_ours));
+    mlws_supervisor::set_forked_term_handler(Some(replaced).filter(|_| !is_ours));
 }
 
 /// The worker begins to drain: the application's own handler of TERM is to be called. Any thread may call this, and needs no GIL.
@@ -94,7 +95,7 @@ pub(crate) fn drain_begins() {
 
 /// Runs the handlers of all signals that came. What they raise ends here. To be called by the main thread.
 pub(crate) fn check(py: Python<'_>) {
-    reclaim_term(py);
+    reinstall_term_handler(py);
     call_term_handler(py);
     if let Err(error) = guarded(py, "a signal handler", || py.check_signals()) {
         raised(py, &error);
@@ -116,7 +117,7 @@ pub(crate) fn ignore_term(py: Python<'_>) {
     });
     match ignored {
         // The C-level handler does nothing by now, and unlike SIG_IGN it is not inherited by programs that exit handlers start.
-        Ok(_) => drop(mlws_supervisor::reclaim_term(None)),
+        Ok(_) => drop(mlws_supervisor::reinstall_term_handler(None)),
         Err(error) => log::debug!("TERM cannot be ignored: {error}"),
     }
 }

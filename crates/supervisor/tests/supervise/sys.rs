@@ -1,11 +1,11 @@
-//! A fork as an application does it, behind the supervisor's back.
+//! A fork by the application, which the supervisor does not know of.
 #![allow(unsafe_code)]
 
 use rustix::process::Pid;
 
 /// Forks a child that waits for a line.
 pub(crate) fn fork_a_reader() -> Pid {
-    // SAFETY: the process has one thread, and the child only reads and ends.
+    // SAFETY: the process has one thread, and the child only reads and exits.
     unsafe {
         let child = libc::fork();
         if child == 0 {

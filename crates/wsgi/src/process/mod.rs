@@ -21,14 +21,14 @@ mod systemd;
 
 use std::{cell::Cell, io};
 
-use mlws_supervisor::{Detached, ForkHooks, Init, Launch, become_init_if_pid_1, detach};
+use mlws_supervisor::{Daemonized, ForkHooks, InitRole, ReadyPipe, become_init_if_pid_1, detach};
 use pyo3::prelude::*;
 
 use crate::{
     command::tell,
     logs::logging,
     refusal::Refusal,
-    serving::{end_process, flush_python, is_second_master},
+    serving::{end_process, flush_python, is_new_master},
     settings::{Flags, Process},
 };
 use daemon::Streams;
@@ -39,10 +39,10 @@ pub(crate) use systemd::Systemd;
 /// Those who wait to hear how the server is.
 pub(crate) struct Surroundings {
     pub(crate) systemd: Systemd,
-    /// The command that started this daemon, until it was told.
-    launch: Cell<Option<Launch>>,
+    /// In a daemon: the pipe to the command that started it, until that was notified.
+    ready_pipe: Cell<Option<ReadyPipe>>,
     is_daemon: bool,
-    is_second: bool,
+    is_new_master: bool,
     /// What becomes of stdout and stderr of a daemon.
     streams: Streams,
 }
@@ -50,12 +50,12 @@ pub(crate) struct Surroundings {
 impl Surroundings {
     /// Runs in the master once all workers are ready.
     pub(crate) fn ready(&self, status: &str) {
-        if self.is_daemon || self.is_second {
+        if self.is_daemon || self.is_new_master {
             self.systemd.main_pid();
         }
         self.systemd.ready(status);
-        if let Some(launch) = self.launch.take() {
-            launch.tell(0);
+        if let Some(ready_pipe) = self.ready_pipe.take() {
+            ready_pipe.notify(0);
         }
     }
 
@@ -85,26 +85,31 @@ pub(crate) fn start(
     serve: impl FnOnce(&Surroundings) -> Result<i32, Refusal>,
 ) -> Result<i32, Refusal> {
     let systemd = Systemd::from_environment(py)?;
-    // A second master is in the background as its first one is.
-    let is_daemon = flags.process.daemon && !is_second_master();
+    // A new master of a binary upgrade is in the background already if the old one is.
+    let is_daemon = flags.process.daemon && !is_new_master();
     let streams = match &flags.logs {
         logs if logs.captures() => Streams::Captured,
         logs if logs.enable_stdio_inheritance => Streams::Inherited,
         _ => Streams::Null,
     };
-    let surroundings =
-        Surroundings { systemd, launch: Cell::new(None), is_daemon, is_second: is_second_master(), streams };
+    let surroundings = Surroundings {
+        systemd,
+        ready_pipe: Cell::new(None),
+        is_daemon,
+        is_new_master: is_new_master(),
+        streams,
+    };
     let work =
         || if is_daemon { serve_as_daemon(py, hooks, &surroundings, serve) } else { serve(&surroundings) };
     flush_python(py);
     match become_init_if_pid_1(hooks).map_err(|error| cannot_fork(&error))? {
-        Init::NotNeeded => work(),
-        Init::Ended(status) => Ok(status),
-        Init::Child => end_process(py, work().unwrap_or_else(|refusal| tell(&refusal))),
+        InitRole::NotNeeded => work(),
+        InitRole::Init(status) => Ok(status),
+        InitRole::Child => end_process(py, work().unwrap_or_else(|refusal| tell(&refusal))),
     }
 }
 
-/// In the calling process, the status of the launch.
+/// Runs `serve` as a daemon. Returns in the calling process, with the exit status reported by the daemon.
 fn serve_as_daemon(
     py: Python<'_>,
     hooks: &dyn ForkHooks,
@@ -112,12 +117,12 @@ fn serve_as_daemon(
     serve: impl FnOnce(&Surroundings) -> Result<i32, Refusal>,
 ) -> Result<i32, Refusal> {
     match detach(hooks).map_err(|error| cannot_fork(&error))? {
-        Detached::Starter(status) => return Ok(status),
-        Detached::Daemon(launch) => surroundings.launch.set(Some(launch)),
+        Daemonized::Parent(status) => return Ok(status),
+        Daemonized::Daemon(ready_pipe) => surroundings.ready_pipe.set(Some(ready_pipe)),
     }
     let status = serve(surroundings).unwrap_or_else(|refusal| tell(&refusal));
-    if let Some(launch) = surroundings.launch.take() {
-        launch.tell(status.max(1)); // it was never ready, however well it ended
+    if let Some(ready_pipe) = surroundings.ready_pipe.take() {
+        ready_pipe.notify(status.max(1)); // it was never ready, so this is a failure even with status 0
     }
     end_process(py, status)
 }

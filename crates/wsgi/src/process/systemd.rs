@@ -89,7 +89,7 @@ impl Systemd {
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}\nSTATUS=reloading"));
     }
 
-    /// Lets a second master talk to the service manager, too.
+    /// Lets a new master (USR2) notify the service manager too.
     pub(crate) fn pass_on(&self, command: &mut Command) {
         if let Some(socket) = &self.notify {
             command.env("NOTIFY_SOCKET", socket);

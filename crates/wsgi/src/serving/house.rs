@@ -1,11 +1,11 @@
 //! What the master has, and each worker a copy of; and what it does when it is told of something.
 //!
-//! The one thing to know: it is the supervisor's owner, so its methods say in which process they run.
+//! It is the supervisor's delegate, so its methods say in which process they run.
 
 use std::{io, path::PathBuf, process::Command, sync::Arc};
 
 use mlws_server::{HandoverQueue, Shares};
-use mlws_supervisor::{ForkHooks, News, Owner, Pid, Role, Settings, Worker, supervise_under};
+use mlws_supervisor::{Delegate, ForkHooks, MasterEvent, Pid, Role, Settings, Worker, supervise_nested};
 use pyo3::prelude::*;
 #[cfg(target_os = "linux")]
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -13,7 +13,7 @@ use rustix::{fs::Mode, process::umask};
 
 use super::{
     Application, PythonFork, end_process, enter_folder, hooks, processes_and_threads,
-    shared_sockets::KnownSockets, sockets::Sockets, warn, warn_of_threads, with_suffix, working,
+    shared_sockets::KnownSockets, sockets::Sockets, warn, warn_of_threads, with_suffix, worker,
 };
 use crate::{
     app::Wsgi,
@@ -62,7 +62,7 @@ pub(super) struct House<'a> {
     pub(super) known_sockets: Option<KnownSockets>,
     /// With `--reload`: which files the application was loaded from.
     pub(crate) watch: Option<Watch>,
-    pub(super) second: Option<Pid>,
+    pub(super) new_master: Option<Pid>,
     /// The command that starts what runs here once more.
     pub(super) again: PyResult<Command>,
 }
@@ -94,7 +94,7 @@ impl<'a> House<'a> {
             hooks.tell(py, "whole", ("on_starting",));
         }
         let sockets = Sockets::open(py, &flags, &surroundings.systemd, identity.as_ref())?;
-        let pidfile = flags.process.pid.as_ref().map(|path| match sockets.first {
+        let pidfile = flags.process.pid.as_ref().map(|path| match sockets.old_master {
             None => Pidfile::create(path),
             Some(_) => Pidfile::create(&with_suffix(path, ".2")),
         });
@@ -125,7 +125,7 @@ impl<'a> House<'a> {
             preloaded: None,
             known_sockets: None,
             watch: None,
-            second: None,
+            new_master: None,
             again,
         };
         house.log_bound();
@@ -178,7 +178,8 @@ impl<'a> House<'a> {
         self.environment = Environment::set(py, &flags)?;
         let folders = enter_folder(&flags, Some(&self.sources.folder))?;
         let hooks = hooks(py, &flags, &application, &folders)?;
-        let has_other_pidfile = self.sockets.first.is_none() && flags.process.pid != self.flags.process.pid;
+        let has_other_pidfile =
+            self.sockets.old_master.is_none() && flags.process.pid != self.flags.process.pid;
         let pidfile = flags.process.pid.as_deref().filter(|_| has_other_pidfile);
         let pidfile = pidfile.map(Pidfile::create).transpose()?;
         let has_slots = usize::from(flags.running.workers) <= self.shares.slots();
@@ -209,9 +210,9 @@ impl<'a> House<'a> {
         Ok(())
     }
 
-    /// At the end, unless another master goes on with it.
+    /// Runs at exit, unless another master still serves on the sockets.
     pub(super) fn clear_away(&self) {
-        if self.sockets.first.is_none() && self.second.is_none() {
+        if self.sockets.old_master.is_none() && self.new_master.is_none() {
             self.sockets.remove_files();
         }
     }
@@ -252,21 +253,25 @@ impl<'a> House<'a> {
             workers: if preloads { 1 } else { running.workers.into() },
             graceful_timeout: running.graceful_timeout,
             boot_timeout: running.boot_timeout(),
-            tick: if self.preloaded.is_none() { self.surroundings.systemd.watchdog_interval() } else { None },
-            is_above_masters: preloads,
-            first: self.sockets.first,
+            heartbeat_interval: if self.preloaded.is_none() {
+                self.surroundings.systemd.watchdog_interval()
+            } else {
+                None
+            },
+            manages_masters: preloads,
+            old_master: self.sockets.old_master,
             workers_may_reload: self.flags.development.reload,
         }
     }
 
-    /// The life of a process that loads the application for the workers of one generation, and is their master.
+    /// Runs the nested master of one generation, which loads the application for its workers.
     fn preload(&mut self, py: Python<'_>, worker: Worker) -> Result<i32, Refusal> {
         let wsgi = self.wsgi(py)?;
         self.tell(py, "leads", (wsgi.application(),));
         self.preloaded = Some(wsgi);
-        signal_handlers::reclaim_term(py);
+        signal_handlers::reinstall_term_handler(py);
         warn_of_threads();
-        match supervise_under(worker, self.settings(), self) {
+        match supervise_nested(worker, self.settings(), self) {
             Role::Master(status) => Ok(status),
             Role::Worker(status) => end_process(py, status),
         }
@@ -280,8 +285,8 @@ fn new_shares(flags: &Flags) -> Result<Arc<Shares>, Refusal> {
     })
 }
 
-impl Owner for House<'_> {
-    fn work(&mut self, worker: Worker) -> i32 {
+impl Delegate for House<'_> {
+    fn run_worker(&mut self, worker: Worker) -> i32 {
         Python::attach(|py| {
             let is_worker = self.forks_workers();
             process::name(
@@ -293,11 +298,13 @@ impl Owner for House<'_> {
                 logging::critical(&refusal.to_string());
                 return refusal.exit_status();
             }
-            // Nobody would bound its time any more; and who is stuck in the application does not hear it otherwise.
+            // Without its master, nothing enforces a worker's timeouts, and one that is stuck in the application cannot notice.
             #[cfg(target_os = "linux")]
-            let _ = set_parent_process_death_signal(Some(Signal::KILL)); // one that is gone already shows by the end of the line
+            let _ = set_parent_process_death_signal(Some(Signal::KILL)); // a master that has exited already shows as a closed control channel
             if let Err(error) = stacks::listen(py) {
-                log::warn!("a worker that hangs or crashes will not show where: {error}");
+                log::warn!(
+                    "Failed to enable stack dumps: {error}, a worker that hangs or crashes shows no stacks"
+                );
             }
             if self.preloaded.is_none() {
                 if self.flags.running.fork || self.flags.running.preload {
@@ -306,7 +313,7 @@ impl Owner for House<'_> {
                 signal_handlers::install(py);
             }
             let done = if is_worker {
-                let done = working::work(py, self, worker);
+                let done = worker::run(py, self, worker);
                 self.tell(py, "leaves", ());
                 done
             } else {
@@ -320,60 +327,64 @@ impl Owner for House<'_> {
         })
     }
 
-    fn hear(&mut self, news: News) {
-        match news {
-            News::Ready { .. } if self.preloaded.is_some() => {
+    fn on_event(&mut self, event: MasterEvent) {
+        match event {
+            MasterEvent::WorkersReady { .. } if self.preloaded.is_some() => {
                 Python::attach(|py| self.settle(py));
             }
-            News::Ready { .. } => {
-                let on = format!("on {} ({})", self.urls, processes_and_threads(&self.flags));
-                log::info!("serving {} {on}", self.flags.name());
+            MasterEvent::WorkersReady { .. } => {
+                let concurrency = processes_and_threads(&self.flags);
+                log::info!("Listening at: {} ({}, {concurrency})", self.urls, self.flags.name());
                 Python::attach(|py| {
                     self.settle(py);
-                    self.surroundings.ready(&format!("serving {on}"));
+                    self.surroundings.ready(&format!("serving on {} ({concurrency})", self.urls));
                 });
             }
-            News::Reopen => {
+            MasterEvent::ReopenLogs => {
                 logs::reopen(self.access.as_deref());
             }
-            News::Resized { from, to } => Python::attach(|py| self.tell(py, "resized", (to, from))),
-            News::Forking { age } if self.forks_workers() => {
+            MasterEvent::WorkerCountChanged { from, to } => {
+                Python::attach(|py| self.tell(py, "resized", (to, from)));
+            }
+            MasterEvent::WorkerForking { age } if self.forks_workers() => {
                 Python::attach(|py| self.tell(py, "forking", (age,)));
             }
-            News::Forked { pid } if self.forks_workers() => {
+            MasterEvent::WorkerForked { pid } if self.forks_workers() => {
                 Python::attach(|py| self.tell(py, "forked", (pid.as_raw_pid(),)));
             }
-            News::Gone { pid } if self.forks_workers() => {
+            MasterEvent::WorkerReaped { pid } if self.forks_workers() => {
                 Python::attach(|py| self.tell(py, "gone", (pid.as_raw_pid(),)));
             }
-            News::Forking { .. } | News::Forked { .. } | News::Gone { .. } => {}
-            News::Ended { number } => self.shares.clear(number),
-            News::Ending => {
+            MasterEvent::WorkerForking { .. }
+            | MasterEvent::WorkerForked { .. }
+            | MasterEvent::WorkerReaped { .. } => {}
+            MasterEvent::WorkerCrashed { number } => self.shares.clear(number),
+            MasterEvent::Stopping => {
                 if self.preloaded.is_none() {
                     self.surroundings.systemd.stopping();
                 }
-                // A socket that the master kept open would let clients wait for nobody.
+                // Clients would wait in the backlog of a socket that the master kept open.
                 self.sockets.listeners.clear();
                 self.handover = None;
             }
-            News::Workers { serving } => {
+            MasterEvent::ServingCount { serving } => {
                 if let Some(statsd) = &self.statsd {
                     statsd.workers(serving);
                 }
             }
-            News::Reloading => self.surroundings.systemd.reloading(),
-            News::ReloadFailed => {
-                // What the others need may be what has failed. But where the master has not configured anything, they have to.
+            MasterEvent::Reloading => self.surroundings.systemd.reloading(),
+            MasterEvent::ReloadFailed => {
+                // The new logging configuration may be what failed. But if the master has not configured logging, the workers have to.
                 self.reconfigures = self.identity.as_ref().is_some_and(Identity::gives_up_root);
-                self.surroundings.systemd.ready("the last reload has failed; serving as before");
+                self.surroundings.systemd.ready("reload failed, previous workers keep serving");
             }
-            News::Tick => self.surroundings.systemd.alive(),
-            News::SecondIsGone => {
-                self.second = None;
+            MasterEvent::Heartbeat => self.surroundings.systemd.alive(),
+            MasterEvent::NewMasterExited => {
+                self.new_master = None;
                 self.surroundings.systemd.main_pid();
             }
-            News::FirstIsGone => {
-                self.sockets.first = None;
+            MasterEvent::OldMasterExited => {
+                self.sockets.old_master = None;
                 if let (Some(pidfile), Some(path)) = (&mut self.pidfile, &self.flags.process.pid)
                     && let Err(refusal) = pidfile.rename_to(path)
                 {
@@ -391,15 +402,15 @@ impl Owner for House<'_> {
         Ok(self.settings())
     }
 
-    /// A config file may have started threads, which want to run while the master waits, and installed signal handlers.
-    fn idle(&mut self, wait: &mut (dyn FnMut() + Send)) {
+    /// A config file may have started threads, which run while the master waits, and installed signal handlers.
+    fn while_idle(&mut self, wait: &mut (dyn FnMut() + Send)) {
         Python::attach(|py| {
             py.detach(wait);
             signal_handlers::check_in_master(py);
         });
     }
 
-    fn start_second(&mut self) -> io::Result<Pid> {
+    fn spawn_upgrade(&mut self) -> io::Result<Pid> {
         Python::attach(|py| self.tell(py, "whole", ("pre_exec",)));
         let again = self.again.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
         let mut command = Command::new(again.get_program());
@@ -414,9 +425,9 @@ impl Owner for House<'_> {
             };
         }
         self.surroundings.systemd.pass_on(&mut command);
-        let second = self.sockets.start_second(command)?;
-        self.second = Some(second);
-        Ok(second)
+        let new_master = self.sockets.spawn_upgrade(command)?;
+        self.new_master = Some(new_master);
+        Ok(new_master)
     }
 }
 

@@ -1,7 +1,7 @@
-//! The listening sockets: bound by this master, or handed over by the one that started it; and handed on to a second one.
+//! The listening sockets: bound by this master or inherited from the old master, and passed on to a new master.
 //!
-//! The one thing to know: a second master (USR2) is told of its sockets by two environment variables, which it takes out
-//! of its environment at once, so that nothing the application starts takes itself for one.
+//! A new master (USR2) receives its sockets through two environment variables. It removes them from its environment
+//! immediately, so that programs which the application starts do not inherit them.
 
 use std::{
     io,
@@ -23,14 +23,14 @@ use crate::{
 
 /// The descriptors of the sockets, separated by commas.
 const SOCKETS: &str = "MLWS_SOCKETS";
-/// The pid of the first master.
-const FIRST: &str = "MLWS_FIRST_MASTER";
+/// The pid of the old master.
+const OLD_MASTER: &str = "MLWS_FIRST_MASTER";
 
-/// What a master listens on, and whom it has it from.
+/// What a master listens on.
 pub(crate) struct Sockets {
     pub(crate) listeners: Vec<Listener>,
-    /// The master that handed them over and may still serve on them.
-    pub(crate) first: Option<Pid>,
+    /// The master that passed them on and may still serve on them.
+    pub(crate) old_master: Option<Pid>,
     /// The address of each listener, as it was asked for.
     bound: Vec<Address>,
     /// The files of Unix sockets among them, to be removed at the end.
@@ -45,7 +45,7 @@ pub(crate) enum Place {
 }
 
 impl Sockets {
-    /// Takes over what a first master or a service manager has handed on, else binds all addresses or none.
+    /// Inherits the sockets of the old master or of a service manager, else binds all addresses or none.
     pub(crate) fn open(
         py: Python<'_>,
         flags: &Flags,
@@ -55,9 +55,9 @@ impl Sockets {
         let (handed_over, backlog) = (systemd.addresses(), flags.sockets.backlog);
         let addresses = handed_over.as_ref().unwrap_or(&flags.sockets.bind);
         let told = |name| take_variable(py, name).map_err(|error| Refusal::System(error.to_string()));
-        if let (Some(descriptors), first) = (told(SOCKETS)?, told(FIRST)?) {
+        if let (Some(descriptors), old_master) = (told(SOCKETS)?, told(OLD_MASTER)?) {
             let mut sockets =
-                Self { listeners: Vec::new(), first: None, bound: addresses.clone(), files: Vec::new() };
+                Self { listeners: Vec::new(), old_master: None, bound: addresses.clone(), files: Vec::new() };
             for (index, descriptor) in descriptors.split(',').enumerate() {
                 let number = descriptor.parse().map_err(io::Error::other);
                 let adopted = number.and_then(|number| Listener::bind(&Address::Descriptor(number), backlog));
@@ -69,7 +69,7 @@ impl Sockets {
                     _ => listener,
                 });
             }
-            sockets.first = first.and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+            sockets.old_master = old_master.and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
             return Ok(sockets);
         }
         let sockets = Self::bind_all(addresses, flags, identity)?;
@@ -82,7 +82,8 @@ impl Sockets {
 
     /// Binds all addresses or none.
     fn bind_all(addresses: &[Address], flags: &Flags, identity: Option<&Identity>) -> Result<Self, Refusal> {
-        let mut sockets = Self { listeners: Vec::new(), first: None, bound: Vec::new(), files: Vec::new() };
+        let mut sockets =
+            Self { listeners: Vec::new(), old_master: None, bound: Vec::new(), files: Vec::new() };
         for address in addresses {
             match bind(address, flags, identity) {
                 Ok(listener) if matches!(address, Address::Descriptor(_)) => sockets.listeners.push(listener),
@@ -113,7 +114,7 @@ impl Sockets {
         systemd: &Systemd,
         identity: Option<&Identity>,
     ) -> Result<(), Refusal> {
-        if systemd.addresses().is_some() || self.first.is_some() || flags.sockets.bind == self.bound {
+        if systemd.addresses().is_some() || self.old_master.is_some() || flags.sockets.bind == self.bound {
             return Ok(());
         }
         let fresh: Vec<_> =
@@ -155,16 +156,16 @@ impl Sockets {
         self.listeners.iter().map(Listener::url).collect::<Vec<_>>().join(", ")
     }
 
-    /// Starts `command` as a second master on the same sockets.
-    pub(crate) fn start_second(&self, mut command: Command) -> io::Result<Pid> {
-        // These copies outlive an exec, as ours do not. Nothing else is started while they are there.
+    /// Starts `command` as a new master on the same sockets.
+    pub(crate) fn spawn_upgrade(&self, mut command: Command) -> io::Result<Pid> {
+        // Unlike the originals, these duplicates are inherited across exec. No other program is started while they exist.
         let copies = self.listeners.iter().map(|listener| Ok(rustix::io::dup(listener.as_fd())?));
         let copies = copies.collect::<io::Result<Vec<OwnedFd>>>()?;
         let numbers: Vec<_> = copies.iter().map(|copy| copy.as_raw_fd().to_string()).collect();
-        command.env(SOCKETS, numbers.join(",")).env(FIRST, std::process::id().to_string());
-        let second = Pid::from_child(&command.spawn()?);
-        descriptors::restore(second); // it raises its own limit
-        Ok(second)
+        command.env(SOCKETS, numbers.join(",")).env(OLD_MASTER, std::process::id().to_string());
+        let new_master = Pid::from_child(&command.spawn()?);
+        descriptors::restore(new_master); // it raises its own limit
+        Ok(new_master)
     }
 
     /// A Unix socket outlives its process as a file.
@@ -177,9 +178,9 @@ impl Sockets {
     }
 }
 
-/// Whether this process was started by a first master, beside it.
-pub(crate) fn is_second_master() -> bool {
-    std::env::var_os(FIRST).is_some()
+/// Whether this process was started by an old master (USR2).
+pub(crate) fn is_new_master() -> bool {
+    std::env::var_os(OLD_MASTER).is_some()
 }
 
 /// A Unix socket belongs to the workers, and everybody may connect whom --umask lets in.

@@ -1,4 +1,4 @@
-//! A worker: loads the application, serves, and does as it is ordered.
+//! A worker: loads the application, serves, and carries out commands.
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use mlws_server::{Ended, Notice, Server, leave_stuck};
-use mlws_supervisor::{Order, Worker};
+use mlws_supervisor::{Worker, WorkerCommand};
 use pyo3::prelude::*;
 
 use super::{flush_python, house::House};
@@ -26,8 +26,8 @@ use crate::{
 /// How long the worker's exit waits for `worker_int`, `worker_abort` and log handlers.
 const EXIT_GRACE: Duration = Duration::from_millis(500);
 
-/// Serves until ordered to end. The exit status of the worker.
-pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, worker: Worker) -> Result<i32, Refusal> {
+/// Serves until told to exit. Returns the exit status of the worker.
+pub(crate) fn run(py: Python<'_>, house: &mut House<'_>, worker: Worker) -> Result<i32, Refusal> {
     let hooks = house.hooks.clone();
     let failed = |error| Refusal::raised(py, "a function of the config file failed", &error);
     hooks.as_ref().map_or(Ok(()), |hooks| hooks.call(py, "born", ())).map_err(failed)?;
@@ -35,8 +35,8 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, worker: Worker) -> Res
     let loaded = |hooks: &Arc<Hooks>| hooks.call(py, "loaded", (wsgi.application(),));
     hooks.as_ref().map_or(Ok(()), loaded).map_err(failed)?;
     let cannot = |error| Refusal::System(format!("this worker cannot serve: {error}"));
-    let voice = worker.voice().map_err(cannot)?;
-    signal_handlers::reclaim_term(py);
+    let notifier = worker.notifier().map_err(cannot)?;
+    signal_handlers::reinstall_term_handler(py);
     house.settle(py);
     let watch = house.watch.take().filter(|_| worker.number == 0);
     let watcher =
@@ -50,22 +50,27 @@ pub(crate) fn work(py: Python<'_>, house: &mut House<'_>, worker: Worker) -> Res
     }
     let (overdue, worker_int) = (hooks.clone(), WorkerInt::default());
     let leaving = worker_int.clone();
-    let hearer =
-        Hearer { worker, watcher, access: house.access.clone(), hooks, worker_int: worker_int.clone() };
-    let hearer = Arc::new(Mutex::new(hearer));
-    let ready = Arc::clone(&hearer);
+    let control = WorkerControl {
+        worker,
+        watcher,
+        access: house.access.clone(),
+        hooks,
+        worker_int: worker_int.clone(),
+    };
+    let control = Arc::new(Mutex::new(control));
+    let ready = Arc::clone(&control);
     let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| match notice {
         Notice::Serving => ready.lock().unwrap_or_else(PoisonError::into_inner).worker.ready(),
         Notice::Overdue => {
-            voice.is_worn();
+            notifier.request_recycle();
             if let Some(hooks) = &overdue {
-                call_worker_abort(hooks);
+                run_worker_abort_hook(hooks);
             }
         }
-        Notice::Worn => voice.is_worn(),
+        Notice::Worn => notifier.request_recycle(),
         Notice::Leaving => finish(&leaving),
     }));
-    let ended = obey(server, &hearer).and_then(Server::run);
+    let ended = watch_commands(server, &control).and_then(Server::run);
     py.detach(|| finish(&worker_int));
     match ended.map_err(cannot)? {
         Ended::Finished => Ok(signal_handlers::exit_status(py)),
@@ -97,7 +102,7 @@ impl RunningHook {
         match thread::Builder::new().name(format!("mlws-{name}")).spawn(main) {
             Ok(_) => Some(Self { name, ended, deadline: Instant::now() + EXIT_GRACE }),
             Err(error) => {
-                log::error!("{name} could not be called: {error}");
+                log::error!("{name} hook failed: cannot start a thread: {error}");
                 None
             }
         }
@@ -118,7 +123,7 @@ impl RunningHook {
 /// `worker_int`, once it was called.
 type WorkerInt = Arc<Mutex<Option<RunningHook>>>;
 
-/// Before the process exits. The caller must not hold the GIL.
+/// Runs before the process exits. The caller must not hold the GIL.
 fn finish(worker_int: &WorkerInt) {
     let worker_int = worker_int.lock().unwrap_or_else(PoisonError::into_inner).take();
     let deadline = worker_int.as_ref().map_or_else(|| Instant::now() + EXIT_GRACE, |hook| hook.deadline);
@@ -128,22 +133,23 @@ fn finish(worker_int: &WorkerInt) {
     handler_thread::close(deadline);
 }
 
-fn call_worker_abort(hooks: &Arc<Hooks>) {
+fn run_worker_abort_hook(hooks: &Arc<Hooks>) {
     if let Some(hook) = RunningHook::start(hooks, "worker_abort", "overdue") {
         hook.wait();
     }
 }
 
-/// In a worker that forks, the watcher is a process, for there must be one thread only.
+/// In a worker that forks, the watcher is a process, because the worker must have one thread only.
 fn start_watcher(py: Python<'_>, watch: Watch, worker: &Worker, fork: bool) -> Result<Watcher, Refusal> {
-    let voice = worker.voice().map_err(|error| Refusal::System(format!("--reload cannot work: {error}")))?;
-    let ask: Ask = Box::new(move || voice.asks_for_reload());
+    let notifier =
+        worker.notifier().map_err(|error| Refusal::System(format!("--reload cannot work: {error}")))?;
+    let ask: Ask = Box::new(move || notifier.request_reload());
     let started = if fork { watch.in_process(py, &ask) } else { watch.in_thread(ask) };
     started.map_err(|error| Refusal::raised(py, "the files of the application cannot be watched", &error))
 }
 
-/// Who hears the orders of the master.
-struct Hearer {
+/// The commands that the worker receives.
+struct WorkerControl {
     worker: Worker,
     watcher: Option<Watcher>,
     access: Option<Arc<AccessLog>>,
@@ -151,25 +157,26 @@ struct Hearer {
     worker_int: WorkerInt,
 }
 
-impl Hearer {
-    /// Carries out what is no business of the server's. Runs on the event loop, so it must neither wait nor take the GIL.
-    fn next_order(&mut self) -> Option<mlws_server::Order> {
+impl WorkerControl {
+    /// The next command for the server. Commands that do not concern the server are carried out here. Runs on the event loop, so
+    /// it must neither wait nor take the GIL.
+    fn next_command(&mut self) -> Option<mlws_server::Order> {
         loop {
-            let order = match self.worker.next_order()? {
-                Order::Reopen => {
+            let command = match self.worker.next_command()? {
+                WorkerCommand::ReopenLogs => {
                     logs::reopen(self.access.as_deref());
                     continue;
                 }
-                Order::OneMore | Order::OneFewer => continue, // for a master
-                Order::HandOver => {
+                WorkerCommand::IncreaseWorkers | WorkerCommand::DecreaseWorkers => continue, // for a nested master
+                WorkerCommand::HandOver => {
                     signal_handlers::drain_begins();
                     mlws_server::Order::HandOver
                 }
-                Order::Drain => {
+                WorkerCommand::Drain => {
                     signal_handlers::drain_begins();
                     mlws_server::Order::Drain
                 }
-                Order::Stop => {
+                WorkerCommand::Stop => {
                     if let Some(hooks) = self.hooks.take() {
                         *self.worker_int.lock().unwrap_or_else(PoisonError::into_inner) =
                             RunningHook::start(&hooks, "worker_int", "interrupted");
@@ -177,21 +184,21 @@ impl Hearer {
                     mlws_server::Order::Stop
                 }
             };
-            self.watcher = None; // whoever is told to end is not to be replaced because of a change
-            return Some(order);
+            self.watcher = None; // a worker that exits does not request a reload
+            return Some(command);
         }
     }
 }
 
-/// Orders show on two descriptors, and either may be the one that has news.
-fn obey(mut server: Server, hearer: &Arc<Mutex<Hearer>>) -> io::Result<Server> {
+/// Commands arrive on two descriptors. Either may be the readable one.
+fn watch_commands(mut server: Server, control: &Arc<Mutex<WorkerControl>>) -> io::Result<Server> {
     let mut descriptors = Vec::new();
-    for descriptor in hearer.lock().unwrap_or_else(PoisonError::into_inner).worker.orders() {
+    for descriptor in control.lock().unwrap_or_else(PoisonError::into_inner).worker.command_fds() {
         descriptors.push(descriptor.try_clone_to_owned()?);
     }
     for descriptor in descriptors {
-        let hearer = Arc::clone(hearer);
-        let next = move || hearer.lock().unwrap_or_else(PoisonError::into_inner).next_order();
+        let control = Arc::clone(control);
+        let next = move || control.lock().unwrap_or_else(PoisonError::into_inner).next_command();
         server = server.watch(descriptor, Box::new(next));
     }
     Ok(server)
