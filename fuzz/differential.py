@@ -1,8 +1,8 @@
-"""Holds what we accept against h11 and llhttp (by httptools), and what we answer against h11.
+"""Compares accepted requests with h11 and llhttp (via httptools), and responses with h11.
 
-The one thing to know: we may refuse what they accept, never the other way round. For each request that we accept, they
-have to find the same request in exactly the same bytes; the exceptions are in EXCEPTIONS, each with its reason and
-counted. Responses have no exceptions: h11 finds exactly one for each request, or sees that it was cut.
+This parser may reject what the others accept, but not vice versa. For each request that it accepts, the others must find
+the same request in exactly the same bytes. EXEMPTIONS lists the intended differences with their reasons; each use is
+counted. Responses have no exemptions: h11 finds exactly one per request, or detects that it is truncated.
 
     cargo build --release --example verdict
     python differential.py target/release/examples/verdict --inputs 200000 corpus
@@ -30,7 +30,7 @@ HEADS = {
     "chunked": (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b""),
     "target": (b"GET ", b" HTTP/1.1\r\nHost: a\r\n\r\n"),
 }
-ODD = [
+SPECIAL = [
     b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b";", b",", b'"', b"\\", b"=", b"#", b"?", b"*", b"/",
     b"-", b"+", b"_", b"0", b"5", b"F", b"\x0b", b"\x0c", b"\x7f", b"\x85", b"\xa0", b"\xe9", b"0\r\n\r\n", b"ffffffffffffffff",
     b"Connection: close\r\n", b"Connection: upgrade\r\n", b"Content-Length: 3\r\n", b"Content-Length: 0\r\n",
@@ -41,8 +41,8 @@ ODD = [
 
 
 @dataclass
-class Seen:
-    """What another parser makes of the bytes of one message."""
+class OtherResult:
+    """The result of another parser for the bytes of one message."""
 
     method: bytes = b""
     target: bytes = b""
@@ -52,15 +52,15 @@ class Seen:
     messages: int = 0
     rest: bytes = b""
     keep_alive: bool = False
-    refused: str | None = None
+    rejected: str | None = None
 
 
 @dataclass(frozen=True)
 class Exemption:
-    """A difference that was looked at and is meant.
+    """A reviewed, intended difference.
 
-    `change` takes away what the two see differently, and nothing else; then they have to agree. It returns the bytes and
-    our reading of them, or None where the exemption is not for these.
+    `change` removes only what the two parsers treat differently; the results must then be equal. It returns the changed
+    bytes and our changed result, or None if the exemption does not apply.
     """
 
     name: str
@@ -86,7 +86,7 @@ def rename_upgrade(wire: bytes, ours: dict) -> tuple[bytes, dict] | None:
 def rename_trailers(wire: bytes, ours: dict) -> tuple[bytes, dict] | None:
     if not any(name.lower() == b"transfer-encoding" for name, _ in ours["fields"]):
         return None
-    end = wire.find(b"\r\n\r\n", 1) + 4  # an empty line may come first
+    end = wire.find(b"\r\n\r\n", 1) + 4  # an empty line may precede the request
     size = -1
     while size != 0:
         line, _, _ = wire[end:].partition(b"\r\n")
@@ -110,15 +110,15 @@ def rename_proxy_connection(wire: bytes, ours: dict) -> tuple[bytes, dict] | Non
 
 
 def rename(name: bytes, other: bytes, wire: bytes, ours: dict) -> tuple[bytes, dict] | None:
-    """Gives the fields of that name another one, as long."""
-    start = wire.find(b"\r\n\r\n", 1)  # an empty line may come first
+    """Renames the fields with this name. The new name has the same length."""
+    start = wire.find(b"\r\n\r\n", 1)  # an empty line may precede the request
     head, body = wire[:start], wire[start:]
     renamed = re.sub(rb"(?i)\n" + name + b":", b"\n" + other + b":", head)
-    fields = [(other if its.lower() == name else its, value) for its, value in ours["fields"]]
+    fields = [(other if key.lower() == name else key, value) for key, value in ours["fields"]]
     return (renamed + body, ours | {"fields": fields}) if renamed != head else None
 
 
-def forget_old_connection(wire: bytes, ours: dict) -> tuple[bytes, dict] | None:
+def ignore_http10_keep_alive(wire: bytes, ours: dict) -> tuple[bytes, dict] | None:
     return (wire, ours | {"keep_alive": False}) if ours["version"] == "1.0" else None
 
 
@@ -127,80 +127,80 @@ LLHTTP_METHODS = frozenset(
     b" REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR LINK UNLINK SOURCE"
     b" QUERY".split()
 )
-EXCEPTIONS = [
+EXEMPTIONS = [
     Exemption(
         "h11: an empty line before the request",
         "h11",
-        "RFC 9112, section 2.2: a server should ignore at least one; we take one, h11 none.",
+        "RFC 9112, section 2.2: a server should ignore at least one. We ignore one, h11 none.",
         skip_empty_line,
     ),
     Exemption(
-        "h11: an HTTP/1.0 connection stays open",
+        "h11: a persistent HTTP/1.0 connection",
         "h11",
-        "h11 closes after each request of HTTP/1.0; Connection: keep-alive (RFC 9112, section C.2.2) is heard here.",
-        forget_old_connection,
+        "h11 closes after each HTTP/1.0 request. We support Connection: keep-alive (RFC 9112, section C.2.2).",
+        ignore_http10_keep_alive,
     ),
     Exemption(
         "h11: a Content-Length with more than 20 digits",
         "h11",
-        "RFC 9110, section 8.6: any number of digits; with zeros in front it is the same number for everybody else.",
+        "RFC 9110, section 8.6 allows any number of digits. Leading zeros do not change the value.",
         trim_zeros,
     ),
     Exemption(
-        "llhttp: a method that it does not know",
+        "llhttp: an unknown method",
         "llhttp",
-        "RFC 9110, section 9.1: the set of methods is open, and the app answers. It frames nothing, CONNECT apart.",
+        "RFC 9110, section 9.1: the set of methods is extensible. Only CONNECT affects framing.",
         rename_method,
     ),
     Exemption(
         "llhttp: Upgrade",
         "llhttp",
-        "llhttp hands the connection over to its user; an HTTP server may ignore Upgrade (RFC 9110, section 7.8).",
+        "llhttp switches protocols; a server may ignore Upgrade (RFC 9110, section 7.8).",
         rename_upgrade,
     ),
     Exemption(
         "llhttp: Proxy-Connection",
         "llhttp",
-        "llhttp takes it for Connection. It was made for proxies, and failed (RFC 9112, section C.2.2).",
+        "llhttp treats it as Connection. Servers should ignore it (RFC 9112, section C.2.2).",
         rename_proxy_connection,
     ),
     Exemption(
-        "llhttp: Connection among the trailers",
+        "llhttp: Connection in trailers",
         "llhttp",
-        "Trailers are dropped here, as RFC 9110, section 6.5.1, says for fields of the connection; llhttp hears them.",
+        "We discard trailers; connection fields are not allowed there (RFC 9110, section 6.5.1). llhttp evaluates them.",
         rename_trailers,
     ),
 ]
 
 
-def read_h11(wire: bytes) -> Seen:
-    seen = Seen()
+def read_h11(wire: bytes) -> OtherResult:
+    other = OtherResult()
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     try:
         connection.receive_data(wire)
         while True:
             event = connection.next_event()
             if isinstance(event, h11.Request):
-                seen.method, seen.target = event.method, event.target
-                seen.version = event.http_version.decode()
-                seen.fields = list(event.headers)
+                other.method, other.target = event.method, event.target
+                other.version = event.http_version.decode()
+                other.fields = list(event.headers)
             elif isinstance(event, h11.Data):
-                seen.body += event.data
+                other.body += event.data
             elif isinstance(event, h11.EndOfMessage):
-                seen.messages += 1
-                seen.rest = connection.trailing_data[0]
-                seen.keep_alive = connection.their_state in (h11.DONE, h11.MIGHT_SWITCH_PROTOCOL)
-                return seen
+                other.messages += 1
+                other.rest = connection.trailing_data[0]
+                other.keep_alive = connection.their_state in (h11.DONE, h11.MIGHT_SWITCH_PROTOCOL)
+                return other
             else:
-                return seen
+                return other
     except h11.RemoteProtocolError as error:
-        seen.refused = str(error)
-        return seen
+        other.rejected = str(error)
+        return other
 
 
 class Callbacks:
     def __init__(self) -> None:
-        self.seen = Seen()
+        self.other = OtherResult()
         self.begun = 0
         self.parser = httptools.HttpRequestParser(self)
 
@@ -208,58 +208,58 @@ class Callbacks:
         self.begun += 1
 
     def on_url(self, url: bytes) -> None:
-        self.seen.target += url
+        self.other.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.seen.version:  # a trailer
+        if self.other.version:  # a trailer
             return
-        self.seen.fields.append((name.lower(), value))
+        self.other.fields.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self.seen.method = self.parser.get_method()
-        self.seen.version = self.parser.get_http_version()
+        self.other.method = self.parser.get_method()
+        self.other.version = self.parser.get_http_version()
 
     def on_body(self, body: bytes) -> None:
-        self.seen.body += body
+        self.other.body += body
 
     def on_message_complete(self) -> None:
-        self.seen.messages += 1
-        self.seen.keep_alive = self.parser.should_keep_alive()
+        self.other.messages += 1
+        self.other.keep_alive = self.parser.should_keep_alive()
 
 
-def read_llhttp(wire: bytes) -> Seen:
+def read_llhttp(wire: bytes) -> OtherResult:
     callbacks = Callbacks()
-    seen = callbacks.seen
+    other = callbacks.other
     try:
         callbacks.parser.feed_data(wire)
     except httptools.HttpParserUpgrade as upgrade:
-        seen.refused = f"upgrade at {upgrade.args[0]}"
+        other.rejected = f"upgrade at {upgrade.args[0]}"
     except httptools.HttpParserError as error:
-        seen.refused = f"{type(error).__name__}: {error}"
+        other.rejected = f"{type(error).__name__}: {error}"
     if callbacks.begun > 1:
-        seen.rest = b"another message"
-    return seen
+        other.rest = b"another message"
+    return other
 
 
-def difference(ours: dict, seen: Seen) -> str | None:
-    """How what they saw differs from what we saw, in a word."""
-    if seen.refused is not None:
-        return f"refused: {seen.refused}"
-    if seen.messages != ours["complete"]:
-        return f"{seen.messages} messages are complete"
-    if seen.rest:
-        return f"{len(seen.rest)} bytes are left"
+def difference(ours: dict, other: OtherResult) -> str | None:
+    """A short description of how the other result differs from ours."""
+    if other.rejected is not None:
+        return f"rejected: {other.rejected}"
+    if other.messages != ours["complete"]:
+        return f"{other.messages} complete messages"
+    if other.rest:
+        return f"{len(other.rest)} bytes are left over"
     for name in ("method", "target", "version", "body"):
-        if getattr(seen, name) != ours[name]:
-            return f"{name} is {getattr(seen, name)!r}"
-    if len(ours["fields"]) != len(seen.fields):
-        return f"{len(seen.fields)} fields"
-    for (name, value), (their_name, their_value) in zip(ours["fields"], seen.fields):
-        if name.lower() == b"transfer-encoding":  # h11 gives it in lower case
+        if getattr(other, name) != ours[name]:
+            return f"{name} is {getattr(other, name)!r}"
+    if len(ours["fields"]) != len(other.fields):
+        return f"{len(other.fields)} fields"
+    for (name, value), (their_name, their_value) in zip(ours["fields"], other.fields):
+        if name.lower() == b"transfer-encoding":  # h11 returns it in lower case
             value, their_value = value.lower(), their_value.lower()
         if (name.lower(), value) != (their_name.lower(), their_value.strip(b" \t")):
             return f"field is {their_name!r}: {their_value!r}"
-    if ours["complete"] and ours["keep_alive"] and not seen.keep_alive:
+    if ours["complete"] and ours["keep_alive"] and not other.keep_alive:
         return "the connection closes"
     return None
 
@@ -274,10 +274,10 @@ def unhex(message: dict) -> dict:
 
 
 def disagreement(parser: str, ours: dict, wire: bytes, used: Counter[str]) -> str | None:
-    """What is left of the difference when all exceptions that are for it have been made."""
+    """The difference that remains after all applicable exemptions."""
     read = PARSERS[parser]
     found = difference(ours, read(wire))
-    for exemption in EXCEPTIONS:
+    for exemption in EXEMPTIONS:
         if found is None:
             return None
         if exemption.parser == parser and (changed := exemption.change(wire, ours)):
@@ -290,7 +290,7 @@ def disagreement(parser: str, ours: dict, wire: bytes, used: Counter[str]) -> st
 PARSERS = {"h11": read_h11, "llhttp": read_llhttp}
 
 
-KEY = re.compile(r"""[0-9]+|b['"].*""")  # what is not the same each time
+KEY = re.compile(r"""[0-9]+|b['"].*""")  # the parts that vary between inputs
 
 
 @dataclass
@@ -300,42 +300,42 @@ class Report:
     compared: Counter[str] = field(default_factory=Counter)
     used: Counter[str] = field(default_factory=Counter)
     stricter: Counter[str] = field(default_factory=Counter)
-    wrong: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    differences: dict[str, tuple[bytes, str]] = field(default_factory=dict)
 
-    def note(self, kind: str, found: str, wire: bytes) -> None:
+    def record(self, kind: str, found: str, wire: bytes) -> None:
         key = f"{kind}: {KEY.sub('#', found)}"
-        if key not in self.wrong or len(wire) < len(self.wrong[key][0]):
-            self.wrong[key] = (wire, found)
+        if key not in self.differences or len(wire) < len(self.differences[key][0]):
+            self.differences[key] = (wire, found)
 
 
 def check_requests(wire: bytes, verdict: dict, report: Report) -> None:
     for ours in map(unhex, verdict["messages"]):
-        piece = wire[ours["start"] : ours["end"]]
+        message = wire[ours["start"] : ours["end"]]
         report.accepted += 1
         for parser in PARSERS:
             report.compared[parser] += 1
-            if found := disagreement(parser, ours, piece, report.used):
-                report.note(parser, found, piece)
+            if found := disagreement(parser, ours, message, report.used):
+                report.record(parser, found, message)
     check_stream(wire, verdict["messages"], report)
     if not verdict["messages"] and verdict["end"] not in ("incomplete", "betweenrequests"):
         for parser, read in PARSERS.items():
-            seen = read(wire)
-            if seen.refused is None and seen.messages:
+            other = read(wire)
+            if other.rejected is None and other.messages:
                 report.stricter[f"{verdict['end']}, not {parser}"] += 1
 
 
 def check_stream(wire: bytes, messages: list[dict], report: Report) -> None:
-    """Several requests in one piece are for llhttp, too, what they are one by one."""
-    if len(messages) < 2 or any(read_llhttp(wire[ours["start"] : ours["end"]]).refused for ours in messages):
+    """llhttp parses several requests in one input the same way as one by one."""
+    if len(messages) < 2 or any(read_llhttp(wire[ours["start"] : ours["end"]]).rejected for ours in messages):
         return
     report.compared["llhttp, streams"] += 1
-    seen = read_llhttp(wire[: messages[-1]["end"]])
+    other = read_llhttp(wire[: messages[-1]["end"]])
     targets = b"".join(ours["target"] for ours in messages)
     bodies = b"".join(ours["body"] for ours in messages)
-    if (seen.refused, seen.messages) != (None, sum(ours["complete"] for ours in messages)):
-        report.note("stream", seen.refused or f"{seen.messages} messages", wire)
-    elif (seen.target, seen.body) != (targets, bodies):
-        report.note("stream", "other targets or bodies", wire)
+    if (other.rejected, other.messages) != (None, sum(ours["complete"] for ours in messages)):
+        report.record("stream", other.rejected or f"{other.messages} messages", wire)
+    elif (other.target, other.body) != (targets, bodies):
+        report.record("stream", "different targets or bodies", wire)
 
 
 def check_responses(script: bytes, exchanges: list[dict], report: Report) -> None:
@@ -346,9 +346,9 @@ def check_responses(script: bytes, exchanges: list[dict], report: Report) -> Non
         try:
             found = response_difference(connection, ours)
         except h11.ProtocolError as error:
-            found = f"refused: {error}"
+            found = f"rejected: {error}"
         if found:
-            report.note("response", found, script)
+            report.record("response", found, script)
             return
 
 
@@ -370,55 +370,55 @@ def response_difference(connection: h11.Connection, ours: dict) -> str | None:
             ended = True
         elif event is h11.NEED_DATA and not is_closed:
             if ours["keep_alive"] and ours["complete"]:
-                return "not complete"
+                return "incomplete"
             is_closed = True
             try:
                 connection.receive_data(b"")
                 if not ours["complete"]:
                     connection.next_event()
-                    return "a cut body looks whole"
+                    return "a truncated body appears complete"
             except h11.RemoteProtocolError:
                 if ours["complete"]:
                     raise
-                return None if (heads, body) == (1, ours["body"]) else "the cut body is another"
+                return None if (heads, body) == (1, ours["body"]) else "the truncated body differs"
         else:
-            return f"an event {event!r}"
+            return f"unexpected event {event!r}"
     if heads != 1 or body != ours["body"] or not ours["complete"]:
         return f"{heads} heads, a body of {len(body)} bytes"
     if connection.trailing_data[0]:
-        return "bytes are left"
-    if ours["says_close"] != (connection.their_state in (h11.MUST_CLOSE, h11.CLOSED)):
+        return "bytes are left over"
+    if ours["sends_close"] != (connection.their_state in (h11.MUST_CLOSE, h11.CLOSED)):
         return f"the connection is {connection.their_state}"
     if ours["keep_alive"]:
         connection.start_next_cycle()
     return None
 
 
-def mutated(sources: list[bytes], dice: random.Random) -> bytes:
-    """One of the sources, most often with something done to it."""
-    wire = bytearray(dice.choice(sources))
-    for _ in range(dice.choice((0, 1, 1, 2, 2, 3, 5))):
-        at = dice.randint(0, len(wire))
-        end = min(len(wire), at + dice.choice((0, 0, 1, 1, 2, 4, 16)))
-        what = dice.randrange(8)
-        if what < 3:
-            wire[at:end] = dice.choice(ODD)
-        elif what == 3:
+def mutated(sources: list[bytes], rng: random.Random) -> bytes:
+    """One of the sources, usually mutated."""
+    wire = bytearray(rng.choice(sources))
+    for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 5))):
+        at = rng.randint(0, len(wire))
+        end = min(len(wire), at + rng.choice((0, 0, 1, 1, 2, 4, 16)))
+        kind = rng.randrange(8)
+        if kind < 3:
+            wire[at:end] = rng.choice(SPECIAL)
+        elif kind == 3:
             wire[at:end] = b""
-        elif what == 4:
-            wire[at:end] = bytes([dice.randrange(256)])
-        elif what == 5:
-            wire[at:end] = dice.choice(bytes(wire).splitlines(keepends=True) or [b""])
-        elif what == 6:
-            wire += dice.choice(sources)
+        elif kind == 4:
+            wire[at:end] = bytes([rng.randrange(256)])
+        elif kind == 5:
+            wire[at:end] = rng.choice(bytes(wire).splitlines(keepends=True) or [b""])
+        elif kind == 6:
+            wire += rng.choice(sources)
         else:
-            other = dice.choice(sources)
-            wire[at:] = other[dice.randint(0, len(other)) :]
+            other = rng.choice(sources)
+            wire[at:] = other[rng.randint(0, len(other)) :]
     return bytes(wire)
 
 
 def every_byte() -> list[bytes]:
-    """Every byte at every place where parsers have been known to differ."""
+    """Every byte at every position where parsers are known to differ."""
     get, post, host = (
         b"GET / HTTP/1.1\r\nHost: a\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\n",
@@ -468,46 +468,48 @@ def every_byte() -> list[bytes]:
 
 
 def batches(
-    given: list[bytes], sources: list[bytes], count: int, dice: random.Random
+    given: list[bytes], sources: list[bytes], count: int, rng: random.Random
 ) -> Iterator[list[bytes]]:
-    """What is given and the sources as they are, then mutated sources, up to `count`."""
-    whole = [*given, *sources]
-    inputs = iter([*whole, *(b"" for _ in range(count - len(whole)))])
-    while batch := [wire or mutated(sources, dice) for _, wire in zip(range(2000), inputs)]:
+    """The given inputs and the sources unchanged, then mutated sources, up to `count`."""
+    unchanged = [*given, *sources]
+    inputs = iter([*unchanged, *(b"" for _ in range(count - len(unchanged)))])
+    while batch := [wire or mutated(sources, rng) for _, wire in zip(range(2000), inputs)]:
         yield batch
 
 
-def judge(verdict: str, what: str, batch: list[bytes]) -> list:
+def run_verdict(verdict: str, what: str, batch: list[bytes]) -> list:
     lines = "".join(f"{wire.hex()}\n" for wire in batch)
     done = subprocess.run([verdict, what], input=lines, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def load(folders: list[Path]) -> tuple[list[bytes], list[bytes]]:
-    """What is to be sent as requests, and the scripts of responses; doubles are left out."""
+def load(directories: list[Path]) -> tuple[list[bytes], list[bytes]]:
+    """Returns the inputs for requests and the scripts for responses, without duplicates."""
     requests: dict[bytes, None] = {}
     scripts: dict[bytes, None] = {}
-    for folder in folders:
-        for path in sorted(path for path in folder.glob("*/*") if path.is_file()):
+    for directory in directories:
+        for path in sorted(path for path in directory.glob("*/*") if path.is_file()):
             content = path.read_bytes()
             if path.parent.name == "response":
                 scripts[content] = None
             elif path.parent.name in HEADS:
-                before, behind = HEADS[path.parent.name]
-                requests[before + content + behind] = None
+                before, after = HEADS[path.parent.name]
+                requests[before + content + after] = None
     return list(requests), list(scripts)
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("verdict", help="the built example of that name")
-    arguments.add_argument("corpora", nargs="+", type=Path, help="folders with one folder for each target")
+    arguments.add_argument("verdict", help="path of the built example verdict")
     arguments.add_argument(
-        "--inputs", type=int, default=200_000, help="how many requests, and half as many responses"
+        "corpora", nargs="+", type=Path, help="directories with one subdirectory per target"
+    )
+    arguments.add_argument(
+        "--inputs", type=int, default=200_000, help="number of requests; half as many responses"
     )
     arguments.add_argument("--seed", type=int, default=0)
     options = arguments.parse_args()
-    dice = random.Random(options.seed)
+    rng = random.Random(options.seed)
     requests, scripts = load(options.corpora)
     failed = False
     for what, given, sources, count, check in (
@@ -515,20 +517,20 @@ def main() -> int:
         ("responses", [], scripts, options.inputs // 2, check_responses),
     ):
         report = Report()
-        for batch in batches(given, sources, count, dice):
-            for wire, verdict in zip(batch, judge(options.verdict, what, batch)):
+        for batch in batches(given, sources, count, rng):
+            for wire, verdict in zip(batch, run_verdict(options.verdict, what, batch)):
                 report.inputs += 1
                 check(wire, verdict, report)
         print(
             f"{report.inputs} {what} from {len(sources)} sources: {report.accepted} messages, {dict(report.compared)}"
         )
         for name, times in report.used.most_common():
-            print(f"  exception {name}: {times}")
+            print(f"  exemption {name}: {times}")
         for name, times in report.stricter.most_common():
-            print(f"  we refuse {name}: {times}")
-        for name, (wire, found) in sorted(report.wrong.items()):
-            print(f"  DISAGREEMENT {name}\n    {found}\n    {wire!r}")
-        failed |= bool(report.wrong)
+            print(f"  we reject {name}: {times}")
+        for name, (wire, found) in sorted(report.differences.items()):
+            print(f"  DIFFERENCE {name}\n    {found}\n    {wire!r}")
+        failed |= bool(report.differences)
     return int(failed)
 
 

@@ -71,6 +71,10 @@ class Lines:
             assert match, f"no {pattern!r} in:\n{self._text}"
             return match
 
+    def read_rest(self, deadline=1):
+        """Waits until the stream has ended, unless some process still holds it open."""
+        self._reader.join(deadline)
+
     def wait_for_end(self, deadline=DEADLINE):
         self._reader.join(deadline)
         assert not self._reader.is_alive(), "some process still holds the stream open"

@@ -104,6 +104,8 @@ class Either(Command):
 
     def told(self):
         """All that it wrote: on its streams, and in files that are named as logs."""
+        if self.master == self.pid and not self.running():
+            self.log.read_rest()  # what it wrote last may still be on its way
         files = "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
         return self.log.text + files
 

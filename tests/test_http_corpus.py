@@ -27,7 +27,7 @@ class Case:
         limits = [limit.split("=") for key, rest in lines if key == "limits:" for limit in rest.split()]
         self.options = [word for name, number in limits for word in (FLAGS.get(name), number)]
         for key, rest in lines:
-            if key == "tolerance:":
+            if key == "mode:":
                 self.options += ["--http-compat", rest]
 
     @property

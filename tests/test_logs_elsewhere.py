@@ -158,8 +158,8 @@ def test_a_reload_configures_the_new_workers_anew(folder):
     with serving("--log-config", "log.ini", folder=folder) as server:
         (folder / "log.ini").write_text(INI.replace("/access.log", "/other.log"))
         os.kill(server.pid, signal.SIGHUP)
-        eventually(lambda: get(server).status == 200 and (folder / "other.log").exists(), pause=0.1)
-        eventually(lambda: (folder / "other.log").read_text())
+        other = folder / "other.log"
+        eventually(lambda: get(server).status == 200 and other.exists() and other.read_text(), pause=0.1)
         error = folder / "error.log"
         (folder / "log.ini").write_text("[loggers]\n")
         os.kill(server.pid, signal.SIGHUP)

@@ -132,7 +132,7 @@ def test_what_cannot_be_loaded_tells_why_until_it_is_mended(reloading, folder, o
     assert told.header("content-type") == "text/plain; charset=utf-8"
     assert str(folder / "shop.py") in told.text
     assert "waits for the next change" in told.text
-    assert "SyntaxError" in server.log.text
+    server.log.wait_for("SyntaxError")
     (folder / "shop.py").write_text(says("mended"))
     serves(server, "mended")
 

@@ -144,7 +144,8 @@ def test_hooks_of_threading_see_every_thread_that_serves(shared):
         assert facts["main"] or facts["name"].startswith("mlws"), facts
         assert facts["class"] == ("_MainThread" if facts["main"] else "Thread")
         assert facts["listed"]
-        assert facts["profiled"] and facts["traced"]
+        # The hooks are for threads to come; the application was loaded on the main thread.
+        assert facts["main"] or (facts["profiled"] and facts["traced"])
     assert len({facts["name"] for facts in told}) == 4
 
 

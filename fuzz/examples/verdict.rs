@@ -1,43 +1,44 @@
-//! Says what we make of each input, for `differential.py` to hold against what others make of it.
+//! Prints the parser's result for each input. `differential.py` compares it with the results of other parsers.
 //!
-//! The one thing to know: one line of hexadecimal in, one line of JSON out. With the argument `requests` the input is
-//! what a client sends, with `responses` it is a script of [`mlws_fuzz::response`]. All text is hexadecimal, too.
+//! Reads one line of hexadecimal per input and prints one line of JSON. With the argument `requests` an input is
+//! what a client sends; with `responses` it is a script of [`mlws_fuzz::response`]. All text in the JSON is
+//! hexadecimal, too.
 
 use std::io::{self, BufRead, Write};
 
-use mlws_fuzz::reading::{End, Message, Place, read};
-use mlws_fuzz::response::{Exchange, play};
+use mlws_fuzz::response::{Exchange, run};
+use mlws_fuzz::transcript::{End, Extent, Message, parse};
 use mlws_http1::Limits;
 
 fn main() -> io::Result<()> {
-    let judge: fn(&[u8]) -> String = match std::env::args().nth(1).as_deref() {
+    let evaluate: fn(&[u8]) -> String = match std::env::args().nth(1).as_deref() {
         Some("requests") => requests,
         Some("responses") => responses,
-        _ => return Err(io::Error::other("say requests or responses")),
+        _ => return Err(io::Error::other("missing argument: expected requests or responses")),
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
     for line in io::stdin().lock().lines() {
-        writeln!(out, "{}", judge(&bytes(&line?)))?;
+        writeln!(out, "{}", evaluate(&bytes(&line?)))?;
     }
     out.flush()
 }
 
 fn requests(wire: &[u8]) -> String {
-    let reading = read(&Limits::default(), [wire]);
+    let transcript = parse(&Limits::default(), [wire]);
     let messages =
-        reading.messages.iter().zip(&reading.places).map(|(message, place)| request(message, place));
-    let end = match reading.end {
+        transcript.messages.iter().zip(&transcript.extents).map(|(message, extent)| request(message, extent));
+    let end = match transcript.end {
         End::Error(error) => format!("{error:?}"),
         end => format!("{end:?}").to_lowercase(),
     };
     format!(r#"{{"end": "{end}", "messages": [{}]}}"#, join(messages))
 }
 
-fn request(message: &Message, place: &Place) -> String {
+fn request(message: &Message, extent: &Extent) -> String {
     format!(
         r#"{{"start": {}, "end": {}, "complete": {}, "keep_alive": {}, "method": "{}", "target": "{}", "version": "{}", "fields": [{}], "body": "{}"}}"#,
-        place.all.start,
-        place.all.end,
+        extent.all.start,
+        extent.all.end,
         message.is_complete,
         message.keep_alive,
         hex(message.method.as_bytes()),
@@ -49,17 +50,17 @@ fn request(message: &Message, place: &Place) -> String {
 }
 
 fn responses(script: &[u8]) -> String {
-    format!("[{}]", join(play(script).iter().map(response)))
+    format!("[{}]", join(run(script).iter().map(response)))
 }
 
 fn response(exchange: &Exchange) -> String {
     format!(
-        r#"{{"is_head": {}, "status": {}, "complete": {}, "keep_alive": {}, "says_close": {}, "body": "{}", "wire": "{}"}}"#,
+        r#"{{"is_head": {}, "status": {}, "complete": {}, "keep_alive": {}, "sends_close": {}, "body": "{}", "wire": "{}"}}"#,
         exchange.is_head,
         exchange.status,
         exchange.is_complete,
         exchange.keep_alive,
-        exchange.says_close,
+        exchange.sends_close,
         hex(&exchange.body),
         hex(&exchange.wire),
     )

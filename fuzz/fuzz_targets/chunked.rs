@@ -1,4 +1,4 @@
-//! Feeds arbitrary bytes to [`mlws_fuzz::chunked`]: a chunked body.
+//! Runs [`mlws_fuzz::chunked`] on arbitrary bytes: a chunked body.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mlws_fuzz::chunked::check(bytes));

@@ -1,4 +1,4 @@
-//! Feeds arbitrary bytes to [`mlws_fuzz::head`]: the first request head.
+//! Runs [`mlws_fuzz::head`] on arbitrary bytes: a request head.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mlws_fuzz::head::check(bytes));

@@ -1,4 +1,4 @@
-//! Feeds arbitrary bytes to [`mlws_fuzz::machine`]: all a connection sends.
+//! Runs [`mlws_fuzz::machine`] on arbitrary bytes: everything a connection sends.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mlws_fuzz::machine::check(bytes));

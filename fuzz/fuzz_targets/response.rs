@@ -1,4 +1,4 @@
-//! Feeds arbitrary scripts to [`mlws_fuzz::response`]: what an app may answer.
+//! Runs [`mlws_fuzz::response`] on arbitrary bytes: a script of application behavior.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mlws_fuzz::response::check(bytes));

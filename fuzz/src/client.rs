@@ -1,17 +1,16 @@
-//! A client that reads one response, as strictly as a client can (RFC 9112, sections 4 to 7).
+//! A strict response parser (RFC 9112, sections 4 to 7).
 //!
-//! The one thing to know: it shares no code with the server. h11 reads the same responses once more, in
-//! `differential.py`.
+//! It shares no code with the server. `differential.py` parses the same responses with h11.
 
 use crate::response::Exchange;
 
-/// Checks that `wire` begins with exactly the response of this exchange. What follows it is of the next ones.
+/// Checks that `wire` starts with exactly the response of this exchange. Later responses may follow.
 pub fn check(exchange: &Exchange, wire: &[u8]) {
-    let (lines, mut rest) = head(wire).expect("a head");
-    let status = lines[0].strip_prefix("HTTP/1.1 ").expect("a status line");
+    let (lines, mut rest) = head(wire).expect("missing head");
+    let status = lines[0].strip_prefix("HTTP/1.1 ").expect("missing status line");
     assert_eq!(status[..4], format!("{} ", exchange.status));
     let fields: Vec<(&str, &str)> =
-        lines[1..].iter().map(|line| line.split_once(": ").expect("a field")).collect();
+        lines[1..].iter().map(|line| line.split_once(": ").expect("missing colon")).collect();
     for (name, value) in &fields {
         assert!(!name.is_empty() && name.chars().all(is_token), "{name:?}");
         assert!(!value.contains(|byte: char| byte.is_ascii_control() && byte != '\t'), "{value:?}");
@@ -21,11 +20,11 @@ pub fn check(exchange: &Exchange, wire: &[u8]) {
         named.map(|(_, value)| *value).collect()
     };
     for name in ["date", "server"] {
-        let theirs = exchange.fields.iter().filter(|field| is_named(field, name)).count();
-        assert_eq!(all(name).len(), theirs.max(1), "{name}");
+        let by_app = exchange.fields.iter().filter(|field| is_named(field, name)).count();
+        assert_eq!(all(name).len(), by_app.max(1), "{name}");
     }
-    let ours = ["date", "server", "content-length", "transfer-encoding", "connection"];
-    let others = |name: &str| !ours.iter().any(|our| name.eq_ignore_ascii_case(our));
+    let owned = ["date", "server", "content-length", "transfer-encoding", "connection"];
+    let others = |name: &str| !owned.iter().any(|other| name.eq_ignore_ascii_case(other));
     let kept = exchange.fields.iter().filter(|(name, _)| {
         let name = latin1(name);
         others(&name) && !HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop))
@@ -35,7 +34,7 @@ pub fn check(exchange: &Exchange, wire: &[u8]) {
     assert!(found.map(|&(name, value)| (name.to_owned(), value.to_owned())).eq(kept), "{fields:?}");
     let closes = all("connection") == ["close"];
     assert!(closes || all("connection").is_empty() || all("connection") == ["keep-alive"]);
-    assert_eq!(closes, exchange.says_close);
+    assert_eq!(closes, exchange.sends_close);
 
     let (lengths, codings) = (all("content-length"), all("transfer-encoding"));
     assert!(lengths.len() + codings.len() <= 1, "{lengths:?} and {codings:?}");
@@ -44,27 +43,27 @@ pub fn check(exchange: &Exchange, wire: &[u8]) {
     let (body, is_complete) = match (lengths.first(), codings.first()) {
         _ if no_body => (Vec::new(), true),
         (Some(length), _) => {
-            let length = length.parse::<u64>().expect("a number");
+            let length = length.parse::<u64>().expect("invalid number");
             let there = usize::try_from(length).unwrap_or(usize::MAX).min(rest.len());
-            (rest.split_off(..there).expect("they are there").to_vec(), there as u64 == length)
+            (rest.split_off(..there).expect("enough bytes").to_vec(), there as u64 == length)
         }
         (_, Some(coding)) => {
             assert_eq!(*coding, "chunked");
             chunks(&mut rest)
         }
         _ => {
-            assert!(closes, "a body up to the close, and no close");
+            assert!(closes, "delimited by close, but without Connection: close");
             (std::mem::take(&mut rest).to_vec(), true)
         }
     };
     assert_eq!((body, is_complete), (exchange.body.clone(), exchange.is_complete));
-    assert_eq!(wire.len() - rest.len(), exchange.wire.len(), "it ends where it ends");
+    assert_eq!(wire.len() - rest.len(), exchange.wire.len(), "the response has another length");
 }
 
-/// RFC 9110, section 7.6.1: not the app's to send.
+/// Fields that the application must not send (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [&str; 5] = ["te", "trailer", "upgrade", "keep-alive", "proxy-connection"];
 
-/// The lines before the blank one, and what follows it.
+/// The lines before the blank line, and the rest of the input.
 fn head(wire: &[u8]) -> Option<(Vec<String>, &[u8])> {
     let mut lines = Vec::new();
     let mut rest = wire;
@@ -79,15 +78,15 @@ fn head(wire: &[u8]) -> Option<(Vec<String>, &[u8])> {
     }
 }
 
-/// The body, and whether its last chunk is there.
+/// The decoded body, and whether the last chunk is present.
 fn chunks(rest: &mut &[u8]) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
     while let Some(end) = rest.iter().position(|&byte| byte == b'\r') {
-        let size = rest.split_off(..end).expect("it is there");
-        let size = usize::from_str_radix(&latin1(size), 16).expect("a size");
-        *rest = rest.strip_prefix(b"\r\n").expect("a line end");
-        body.extend_from_slice(rest.split_off(..size).expect("a whole chunk"));
-        *rest = rest.strip_prefix(b"\r\n").expect("a line end");
+        let size = rest.split_off(..end).expect("within bounds");
+        let size = usize::from_str_radix(&latin1(size), 16).expect("invalid chunk size");
+        *rest = rest.strip_prefix(b"\r\n").expect("missing CRLF");
+        body.extend_from_slice(rest.split_off(..size).expect("truncated chunk"));
+        *rest = rest.strip_prefix(b"\r\n").expect("missing CRLF");
         if size == 0 {
             return (body, true);
         }

@@ -1,42 +1,42 @@
-//! A request target, the same bytes as a host, and as a path to decode.
+//! Target `target`: the input as a request target, as a host, and as a path to decode.
 //!
-//! The one thing to know: a target is cut into parts and nothing else, so put together they are the target again.
+//! Invariant: a target is only split, so its parts concatenated are the target.
 
-use mlws_http1::{Limits, Tolerance, percent_decode};
+use mlws_http1::{Limits, ParserMode, percent_decode};
 
-use crate::reading::{Message, read};
+use crate::transcript::{Message, parse};
 
 /// Checks one input.
 pub fn check(bytes: &[u8]) {
     check_decoding(bytes);
     if bytes.iter().any(|byte| b"\r\n".contains(byte)) {
-        return; // that would be several lines, which the machine is for
+        return; // several lines; see the target `machine`
     }
-    for tolerance in [Tolerance::Strict, Tolerance::Gunicorn] {
-        let limits = Limits { tolerance, ..Limits::default() };
+    for mode in [ParserMode::Strict, ParserMode::Gunicorn] {
+        let limits = Limits { mode, ..Limits::default() };
         for method in ["GET", "OPTIONS", "CONNECT"] {
             let wire = [method.as_bytes(), b" ", bytes, b" HTTP/1.1\r\nHost: host\r\n\r\n"].concat();
-            if let Some(message) = accepted(&limits, &wire) {
-                check_target(bytes, &message, tolerance);
+            if let Some(message) = parse_first(&limits, &wire) {
+                check_target(bytes, &message, mode);
             }
         }
         let wire = [b"GET / HTTP/1.1\r\nHost:", bytes, b"\r\n\r\n"].concat();
-        if let Some(message) = accepted(&limits, &wire) {
-            check_host(&message.host.expect("there is one"), bytes);
+        if let Some(message) = parse_first(&limits, &wire) {
+            check_host(&message.host.expect("missing host"), bytes);
         }
     }
 }
 
-fn accepted(limits: &Limits, wire: &[u8]) -> Option<Message> {
-    read(limits, [wire]).messages.into_iter().next()
+fn parse_first(limits: &Limits, wire: &[u8]) -> Option<Message> {
+    parse(limits, [wire]).messages.into_iter().next()
 }
 
-fn check_target(bytes: &[u8], message: &Message, tolerance: Tolerance) {
+fn check_target(bytes: &[u8], message: &Message, mode: ParserMode) {
     assert_eq!(message.target.as_bytes(), bytes);
     assert!(bytes.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#'));
-    let host = message.host.as_deref().expect("there is a Host field");
+    let host = message.host.as_deref().expect("missing host");
     if message.method == "CONNECT" {
-        assert_eq!((tolerance, host, &message.path[..]), (Tolerance::Gunicorn, bytes, bytes));
+        assert_eq!((mode, host, &message.path[..]), (ParserMode::Gunicorn, bytes, bytes));
         return check_host(host, bytes);
     }
     assert!(!message.path.contains(&b'?'));
@@ -48,24 +48,25 @@ fn check_target(bytes: &[u8], message: &Message, tolerance: Tolerance) {
         _ => {
             check_host(host, host);
             assert!(matches!(parts[..], [] | [b'/' | b'?', ..]));
-            let before = bytes.strip_suffix(&[host, &parts].concat()[..]).expect("host, path and query");
+            let before =
+                bytes.strip_suffix(&[host, &parts].concat()[..]).expect("missing host, path and query");
             let before = String::from_utf8_lossy(before).to_lowercase();
-            let (scheme, userinfo) = before.split_once("//").expect("a scheme");
+            let (scheme, userinfo) = before.split_once("//").expect("missing scheme");
             assert!(["http:", "https:"].contains(&scheme));
-            assert!(userinfo.is_empty() || (tolerance == Tolerance::Gunicorn && userinfo.ends_with('@')));
+            assert!(userinfo.is_empty() || (mode == ParserMode::Gunicorn && userinfo.ends_with('@')));
             assert!(!userinfo.contains(['/', '?', '[', ']']));
         }
     }
 }
 
-/// No byte of a host can be taken for what stands around hosts elsewhere, and a port is a number.
+/// A host contains no delimiters of the syntaxes in which hosts are embedded, and a port is a number.
 fn check_host(host: &[u8], sent: &[u8]) {
-    let text = str::from_utf8(host).expect("a host is ASCII");
+    let text = str::from_utf8(host).expect("host is not ASCII");
     assert_eq!(text, String::from_utf8_lossy(sent).trim_matches([' ', '\t']));
-    let odd = |byte: char| !byte.is_ascii_graphic() || "\"#%,/<>?@\\^`{|}".contains(byte);
-    assert!(!text.is_empty() && !text.contains(odd));
+    let is_forbidden = |byte: char| !byte.is_ascii_graphic() || "\"#%,/<>?@\\^`{|}".contains(byte);
+    assert!(!text.is_empty() && !text.contains(is_forbidden));
     let (name, port) = match text.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').expect("the bracket closes"),
+        Some(rest) => rest.split_once(']').expect("missing closing bracket"),
         None => text.split_at(text.find(':').unwrap_or(text.len())),
     };
     assert!(!name.is_empty() && !name.contains(['[', ']']));
@@ -75,16 +76,16 @@ fn check_host(host: &[u8], sent: &[u8]) {
 fn check_decoding(bytes: &[u8]) {
     let mut decoded = b"kept".to_vec();
     percent_decode(bytes, &mut decoded);
-    let decoded = decoded.strip_prefix(b"kept").expect("what is there stays");
-    assert_eq!(decoded, plain_decode(bytes), "another decoder says otherwise");
+    let decoded = decoded.strip_prefix(b"kept").expect("existing content must be kept");
+    assert_eq!(decoded, reference_decode(bytes), "another decoder returned another result");
     let encoded: Vec<u8> = bytes.iter().flat_map(|byte| format!("%{byte:02X}").into_bytes()).collect();
     let mut again = Vec::new();
     percent_decode(&encoded, &mut again);
-    assert_eq!(again, bytes, "what was encoded is not itself again");
+    assert_eq!(again, bytes, "encoded bytes do not decode to themselves");
 }
 
-/// The plainest decoder there is (RFC 3986, section 2.1).
-fn plain_decode(bytes: &[u8]) -> Vec<u8> {
+/// A minimal decoder (RFC 3986, section 2.1).
+fn reference_decode(bytes: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::new();
     let mut at = 0;
     while at < bytes.len() {

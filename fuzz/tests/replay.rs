@@ -1,6 +1,6 @@
-//! Runs every committed input through its target's check: the seeds, and whatever once failed.
+//! Runs every committed input through the check of its target: the corpora, and inputs that failed in the past.
 //!
-//! The one thing to know: this needs neither a nightly compiler nor cargo-fuzz.
+//! Needs neither a nightly compiler nor cargo-fuzz.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::path::Path;
 type Check = fn(&[u8]);
 
 #[test]
-fn every_seed_and_every_old_crash_passes() {
+fn every_corpus_input_and_past_crash_passes() {
     let targets: [(&str, Check); 6] = [
         ("head", mlws_fuzz::head::check),
         ("chunked", mlws_fuzz::chunked::check),
@@ -19,20 +19,22 @@ fn every_seed_and_every_old_crash_passes() {
     ];
     for (name, check) in targets {
         let seeds = run(&format!("corpus/{name}"), check);
-        assert!(seeds > 0, "there are seeds for {name}");
+        assert!(seeds > 0, "the corpus of {name} is empty");
         run(&format!("crashes/{name}"), check);
     }
 }
 
-/// Checks all files of a folder and returns how many there are.
-fn run(folder: &str, check: Check) -> usize {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let Ok(files) = fs::read_dir(folder) else { return 0 };
-    let paths = files.map(|file| file.expect("a file").path()).filter(|path| path.extension().is_none());
+/// Checks all files in a directory and returns their number.
+fn run(directory: &str, check: Check) -> usize {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    let Ok(files) = fs::read_dir(directory) else { return 0 };
+    let paths = files
+        .map(|file| file.expect("unreadable directory entry").path())
+        .filter(|path| path.extension().is_none());
     paths
         .map(|path| {
-            println!("{}", path.display()); // shown where the check fails
-            check(&fs::read(path).expect("it can be read"));
+            println!("{}", path.display()); // printed if the check fails
+            check(&fs::read(path).expect("unreadable file"));
         })
         .count()
 }

@@ -1,153 +1,150 @@
-//! What the fields of a request say about its body, its host and its connection (RFC 9112, sections 3.2, 6 and
-//! 9; RFC 9110, section 10.1.1).
+//! The field lines of a request, and what they mean for its body, host and connection (RFC 9112, sections 3.2, 5, 6
+//! and 9; RFC 9110, section 10.1.1).
 //!
-//! The one thing to know: where two fields disagree, or one could be read in two ways, the request is refused.
-//! A server that guesses is one that a proxy in front of it can be made to disagree with.
+//! Invariant: ambiguity is an error. If two fields conflict, or one can be read in two ways, the request is rejected.
+//! A server that guesses can be made to disagree with the proxy in front of it (request smuggling).
 
-use std::mem::MaybeUninit;
+use memchr::memchr_iter;
 
 use crate::error::Error;
-use crate::grammar::{decimal, list};
+use crate::grammar::{decimal, is_text, is_token_byte, list, trim_end, trim_start};
 use crate::head::{Field, Head, Length, Span, Version};
-use crate::limits::{Limits, Tolerance};
-use crate::target::{RequestLine, is_host};
+use crate::limits::{Limits, ParserMode};
+use crate::request_line::RequestLine;
+use crate::uri::is_host;
 
-/// How many fields fit on the stack; above the default limit, so that the heap is for unusual limits alone.
-const ON_STACK: usize = 100;
-
-/// Reads the fields of a complete head into `head`. `input` ends with the head's blank line.
-pub(crate) fn read(input: &[u8], line: &RequestLine, limits: &Limits, head: &mut Head) -> Result<(), Error> {
+/// Parses the fields of a complete head and fills in `head`. `input` ends with the blank line.
+pub(crate) fn parse_head(
+    input: &[u8],
+    line: &RequestLine,
+    limits: &Limits,
+    head: &mut Head,
+) -> Result<(), Error> {
     head.method = line.method;
     head.target = line.target;
     head.path = line.path;
     head.query = line.query;
     head.version = line.version;
     head.len = input.len();
-    head.fields.clear();
-    let mut found = if limits.fields <= ON_STACK {
-        tokenize(input, line, limits.tolerance, &mut [const { MaybeUninit::uninit() }; ON_STACK], head)?
-    } else {
-        tokenize(input, line, limits.tolerance, &mut vec![MaybeUninit::uninit(); limits.fields], head)?
-    };
-    head.host = line.authority.or(found.host);
-    if (head.version, limits.tolerance, found.host) == (Version::Http11, Tolerance::Strict, None) {
+    split_lines(input, line.end, &mut head.fields)?;
+    let mut info = HeaderInfo::default();
+    for field in &head.fields {
+        info.record(input, field, head.version, limits.mode)?;
+    }
+    head.host = line.authority.or(info.host);
+    if (head.version, limits.mode, info.host) == (Version::Http11, ParserMode::Strict, None) {
         return Err(Error::HostMissing);
     }
-    head.body = found.length(head.version)?;
+    head.body = info.body_length(head.version)?;
     if matches!(head.body, Length::Known(length) if length > limits.body) {
         return Err(Error::BodyTooLarge);
     }
-    found.close |= line.method.of(input) == b"CONNECT"; // what follows is meant for the tunnel
-    head.keep_alive = !found.close && (found.keep_alive || head.version == Version::Http11);
-    head.expect_continue = found.expects && head.version == Version::Http11 && head.body != Length::Known(0);
+    info.close |= line.method.of(input) == b"CONNECT"; // the client sends the bytes of its tunnel next
+    head.keep_alive = !info.close && (info.keep_alive || head.version == Version::Http11);
+    head.expect_continue =
+        info.expect_continue && head.version == Version::Http11 && head.body != Length::Known(0);
     Ok(())
 }
 
-/// httparse knows names and values; lines, their ends and the request line were checked before.
-fn tokenize<'a>(
-    input: &'a [u8],
-    line: &RequestLine,
-    tolerance: Tolerance,
-    scratch: &mut [MaybeUninit<httparse::Header<'a>>],
-    head: &mut Head,
-) -> Result<Found, Error> {
-    let start = line.method.start as usize;
-    let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(&input[start..], scratch) {
-        Ok(httparse::Status::Complete(length)) if start + length == input.len() => {}
-        Err(httparse::Error::HeaderValue) => return Err(Error::FieldValue),
-        Err(httparse::Error::TooManyHeaders) => return Err(Error::TooManyFields),
-        _ => return Err(Error::FieldName),
-    }
-    let span = |part: &[u8]| {
-        let start = part.as_ptr().addr() - input.as_ptr().addr();
-        Span::new(start, start + part.len())
-    };
-    let mut found = Found::default();
-    for header in &*request.headers {
-        let field = Field { name: span(header.name.as_bytes()), value: span(header.value) };
-        head.fields.push(field);
-        // `chunked` followed by a tab is legal, and a known disguise for readers that do not trim it.
-        let is_padded = input.get(field.value.end as usize) != Some(&b'\r');
-        if is_padded
-            && tolerance == Tolerance::Strict
-            && header.name.eq_ignore_ascii_case("transfer-encoding")
-        {
-            return Err(Error::TransferCoding);
+/// Splits the field lines, from the one at `start` through the blank line, and checks their grammar (RFC 9112,
+/// section 5). The scanner has checked that each ends with CRLF.
+fn split_lines(input: &[u8], start: usize, fields: &mut Vec<Field>) -> Result<(), Error> {
+    fields.clear();
+    let lines = &input[start..input.len() - b"\r\n".len()];
+    let mut line_start = start;
+    for line_feed in memchr_iter(b'\n', lines) {
+        let line_end = start + line_feed - 1;
+        let line = &input[line_start..line_end];
+        let colon = line.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(0);
+        if colon == 0 || line[colon] != b':' {
+            return Err(Error::FieldName);
         }
-        found.note(header.name, header.value, field.value, head.version, tolerance)?;
+        let value = trim_start(&line[colon + 1..]);
+        if !is_text(value) {
+            return Err(Error::FieldValue);
+        }
+        let value_start = line_end - value.len();
+        fields.push(Field {
+            name: Span::new(line_start, line_start + colon),
+            value: Span::new(value_start, value_start + trim_end(value).len()),
+        });
+        line_start = line_end + b"\r\n".len();
     }
-    Ok(found)
+    Ok(())
 }
 
-/// What the fields read so far have said.
+/// What the fields recorded so far determine.
 #[derive(Default)]
-struct Found {
+struct HeaderInfo {
     host: Option<Span>,
     content_type: Option<()>,
     content_length: Option<u64>,
-    /// Whether the Transfer-Encoding, if there is one, ends in chunks, else what is wrong with it.
+    /// `None` without a Transfer-Encoding, `Ok` if its last coding is `chunked`, else the error to report.
     chunked: Option<Result<(), Error>>,
     close: bool,
     keep_alive: bool,
-    expects: bool,
+    expect_continue: bool,
 }
 
-impl Found {
-    fn note(
+impl HeaderInfo {
+    fn record(
         &mut self,
-        name: &str,
-        value: &[u8],
-        span: Span,
+        input: &[u8],
+        field: &Field,
         version: Version,
-        tolerance: Tolerance,
+        mode: ParserMode,
     ) -> Result<(), Error> {
+        let (name, value) = (field.name.of(input), field.value.of(input));
         match name.len() {
-            4 if name.eq_ignore_ascii_case("host") => {
-                once(&mut self.host, span, Error::HostRepeated)?;
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                set_once(&mut self.host, field.value, Error::HostRepeated)?;
                 if !is_host(value) {
                     return Err(Error::Host);
                 }
             }
-            6 if name.eq_ignore_ascii_case("expect") && version == Version::Http11 => {
+            6 if name.eq_ignore_ascii_case(b"expect") && version == Version::Http11 => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Error::Expectation);
                 }
-                self.expects = true;
+                self.expect_continue = true;
             }
-            10 if name.eq_ignore_ascii_case("connection") => {
+            10 if name.eq_ignore_ascii_case(b"connection") => {
                 for option in list(value) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            12 if name.eq_ignore_ascii_case("content-type") => {
-                once(&mut self.content_type, (), Error::ContentTypeRepeated)?;
+            12 if name.eq_ignore_ascii_case(b"content-type") => {
+                set_once(&mut self.content_type, (), Error::ContentTypeRepeated)?;
             }
-            14 if name.eq_ignore_ascii_case("content-length") => {
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = decimal(value).ok_or(Error::ContentLength)?;
-                once(&mut self.content_length, length, Error::ContentLengthRepeated)?;
+                set_once(&mut self.content_length, length, Error::ContentLengthRepeated)?;
             }
-            17 if name.eq_ignore_ascii_case("transfer-encoding") => match tolerance {
-                Tolerance::Strict => {
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => match mode {
+                ParserMode::Strict => {
+                    // Trailing white space is legal, and hides `chunked` from parsers that do not trim it.
+                    if input.get(field.value.end as usize) != Some(&b'\r') {
+                        return Err(Error::TransferCoding);
+                    }
                     let is_chunked = value.eq_ignore_ascii_case(b"chunked");
                     let chunked = is_chunked.then_some(()).ok_or(Error::TransferCoding);
-                    once(&mut self.chunked, chunked, Error::TransferEncodingRepeated)?;
+                    set_once(&mut self.chunked, chunked, Error::TransferEncodingRepeated)?;
                 }
-                Tolerance::Gunicorn => list(value).try_for_each(|coding| self.stack(coding))?,
+                ParserMode::Gunicorn => list(value).try_for_each(|coding| self.record_coding(coding))?,
             },
             _ => {}
         }
         Ok(())
     }
 
-    /// Notes one more coding of those that were applied one after the other.
-    fn stack(&mut self, coding: &[u8]) -> Result<(), Error> {
+    /// Records the next of several transfer codings, which were applied in this order.
+    fn record_coding(&mut self, coding: &[u8]) -> Result<(), Error> {
         let others: [&[u8]; 4] = [b"identity", b"gzip", b"compress", b"deflate"];
         let chunked = if coding.eq_ignore_ascii_case(b"chunked") {
             Ok(())
         } else if others.iter().any(|other| coding.eq_ignore_ascii_case(other)) {
-            self.close = true; // whoever passed it on may have framed it differently
+            self.close = true; // a proxy on the way may have framed the body differently
             Err(Error::ChunkedNotLast)
         } else {
             return Err(Error::TransferCoding);
@@ -158,7 +155,8 @@ impl Found {
         }
     }
 
-    fn length(&self, version: Version) -> Result<Length, Error> {
+    /// How the body is delimited (RFC 9112, section 6.3).
+    fn body_length(&self, version: Version) -> Result<Length, Error> {
         match (self.chunked, self.content_length) {
             (None, length) => Ok(Length::Known(length.unwrap_or(0))),
             (Some(_), Some(_)) => Err(Error::LengthAndCoding),
@@ -168,7 +166,7 @@ impl Found {
     }
 }
 
-/// Notes what a field said that may be there once only.
-fn once<T>(slot: &mut Option<T>, value: T, repeated: Error) -> Result<(), Error> {
+/// Stores the value of a field that may occur only once.
+fn set_once<T>(slot: &mut Option<T>, value: T, repeated: Error) -> Result<(), Error> {
     if slot.replace(value).is_some() { Err(repeated) } else { Ok(()) }
 }

@@ -1,9 +1,9 @@
-//! What a parsed request head is.
+//! A parsed request head.
 //!
-//! The one thing to know: a [`Head`] owns no text. It holds [`Span`]s, positions in the bytes the parser was
-//! given, so whoever keeps the head keeps those bytes with it.
+//! A [`Head`] owns no text. It stores [`Span`]s, positions in the parser's input, so the caller must keep that input
+//! for as long as the head.
 
-/// A piece of the input, from `start` up to but without `end`.
+/// A range of the input: `start..end`.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Span {
     /// Index of the first byte.
@@ -13,8 +13,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The bytes meant. Bytes that are not the ones the span was made from never panic: where it does not
-    /// fit, it is empty.
+    /// The bytes at this position. Empty if the span exceeds `bytes`, which cannot happen with the input it was
+    /// created from. Never panics.
     pub fn of<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         bytes.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
@@ -24,27 +24,27 @@ impl Span {
     }
 }
 
-/// One field line: both parts as sent, the value without the white space around it.
+/// One field line, as sent.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// The field's name, in the case it was sent in.
+    /// The name; its case is preserved.
     pub name: Span,
-    /// The field's value; may be empty, may hold bytes above ASCII.
+    /// The value without surrounding white space. May be empty and may contain bytes above ASCII.
     pub value: Span,
 }
 
-/// The versions of HTTP spoken here.
+/// The supported HTTP versions.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// HTTP/1.0: closes by default, knows no chunks.
+    /// HTTP/1.0: the connection closes by default; there is no chunked coding.
     Http10,
-    /// HTTP/1.1: stays open by default.
+    /// HTTP/1.1: the connection persists by default.
     #[default]
     Http11,
 }
 
 impl Version {
-    /// As it stands in a request line: `HTTP/1.0` or `HTTP/1.1`.
+    /// The name used in request lines: `HTTP/1.0` or `HTTP/1.1`.
     pub fn as_str(self) -> &'static str {
         match self {
             Version::Http10 => "HTTP/1.0",
@@ -53,12 +53,12 @@ impl Version {
     }
 }
 
-/// How the request body is delimited (RFC 9112, section 6.3).
+/// How a request body is delimited (RFC 9112, section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// So many bytes follow the head; 0 where there is no body.
+    /// The size of the body in bytes; 0 if there is none.
     Known(u64),
-    /// Chunks follow the head, up to the one of size 0.
+    /// Chunks, the last of which has size 0.
     Chunked,
 }
 
@@ -68,41 +68,44 @@ impl Default for Length {
     }
 }
 
-/// A request head. All spans are relative to the first byte of the input that made the parser report it.
+/// A request head. All spans are relative to the start of the input of the call that returned [`Event::Head`].
+///
+/// [`Event::Head`]: crate::Event::Head
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The method as sent: a token of at most 32 bytes.
+    /// The method: a token of at most 32 bytes. Methods are case-sensitive.
     pub method: Span,
-    /// The whole request target as sent: visible ASCII without `#`.
+    /// The whole request target: visible ASCII without `#`.
     pub target: Span,
-    /// The path, still percent-encoded. Of an absolute target the part after the authority, which is empty
-    /// in `http://host?query` and then means `/`. The target itself for `*` and for CONNECT.
+    /// The path, still percent-encoded. For an absolute target, the part after the authority: empty for
+    /// `http://host?query`, where it means `/`. The whole target for `*` and CONNECT.
     pub path: Span,
-    /// What follows the first `?`, empty if nothing does.
+    /// The part after the first `?`; empty if there is none.
     pub query: Span,
-    /// The authority of the target without userinfo, else the value of the Host field. Only HTTP/1.0 may have
-    /// none, unless [`Tolerance`](crate::Tolerance) allows it.
+    /// The authority of the target without userinfo, otherwise the value of the Host field. `None` only for
+    /// HTTP/1.0, or in [`ParserMode::Gunicorn`](crate::ParserMode::Gunicorn).
     pub host: Option<Span>,
-    /// The version the request speaks.
+    /// The HTTP version of the request.
     pub version: Version,
-    /// All field lines in the order they came, nothing dropped or joined.
+    /// All field lines in the order received, none dropped or combined.
     pub fields: Vec<Field>,
     /// How the body is delimited.
     pub body: Length,
-    /// The client wants, and the message allows, another request on this connection.
+    /// Whether another request may follow on this connection (RFC 9112, section 9.3).
     pub keep_alive: bool,
-    /// There is a body, and the client waits for `100 Continue` before it sends it.
+    /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, section 10.1.1). False if
+    /// there is no body.
     pub expect_continue: bool,
-    /// How many bytes of input the head took: a skipped leading CRLF, the request line, the fields and the
+    /// The number of input bytes consumed: an ignored leading CRLF, the request line, the field lines and the
     /// blank line.
     pub len: usize,
 }
 
 impl Head {
-    /// The value of the first field of that name, in any case.
+    /// The value of the first field with this name, compared without case.
     pub fn field<'a>(&self, bytes: &'a [u8], name: &str) -> Option<&'a [u8]> {
-        let named = |field: &&Field| field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes());
-        self.fields.iter().find(named).map(|field| field.value.of(bytes))
+        let has_name = |field: &&Field| field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes());
+        self.fields.iter().find(has_name).map(|field| field.value.of(bytes))
     }
 
     /// The method as text; ASCII by construction.
@@ -116,7 +119,7 @@ impl Head {
     }
 }
 
-/// Only bytes the head was not made from can fail here, and they are treated as [`Span::of`] treats them.
+/// Empty if `bytes` are not UTF-8, which means that the head was created from other bytes. Compare [`Span::of`].
 fn ascii(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).unwrap_or_default()
 }
@@ -126,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_of_other_bytes_is_empty() {
+    fn a_span_that_does_not_fit_is_empty() {
         assert_eq!(Span { start: 1, end: 3 }.of(b"abcd"), b"bc");
         assert_eq!(Span { start: 3, end: 9 }.of(b"abcd"), b"");
         assert_eq!(Span { start: 3, end: 1 }.of(b"abcd"), b"");
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_field_of_a_name_is_found_in_any_case() {
+    fn field_returns_the_first_field_and_ignores_case() {
         let bytes = b"a: 1 A: 2";
         let field = |at| Field { name: Span::new(at, at + 1), value: Span::new(at + 3, at + 4) };
         let head = Head { fields: vec![field(0), field(5)], ..Head::default() };

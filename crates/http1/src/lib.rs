@@ -1,23 +1,26 @@
-//! HTTP/1.0 and HTTP/1.1 as a server speaks them: bytes to messages and back, and nothing else.
+//! HTTP/1.0 and HTTP/1.1 for servers (RFC 9110, RFC 9112) as a state machine: bytes to messages and back.
 //!
-//! The crate is a state machine. It owns no socket, file, clock or thread; whoever does feeds it bytes and is
-//! told what they mean. "Not enough bytes yet" is `Ok(None)`, never an error.
+//! The crate does no I/O. It owns no socket, file, clock or thread: the caller passes in received bytes and gets
+//! events. "Need more data" is `Ok(None)`, never an error.
 //!
-//! The map, in the order a request meets it:
+//! Modules, in the order in which a request passes through them:
 //!
-//! - [`limits`]: how much of everything is taken before a request is refused, and how loosely written.
-//! - [`parser`]: [`Parser`], the one way in. Turns input into [`Event`]s: a head, pieces of body, the end.
-//!   - `scan`: finds the end of a head, line by line, looking at each byte once.
-//!   - `target`: the request line, the forms of a request target, hosts, percent-decoding.
-//!   - `fields`: what the fields say about the body and the connection.
-//!   - `chunked`: the chunked coding, one byte at a time.
-//! - [`head`]: [`Head`], what a parsed head is: spans into the caller's bytes.
-//! - [`error`]: [`Error`], why a request is refused, and with which status.
-//! - [`proxy`]: what a proxy says before the first request; [`forwarded`]: what it says in each.
-//! - [`response`]: [`ResponseHead`] writes a head and decides how the body is framed.
-//! - [`framing`]: [`Framing`] then frames the body, piece by piece.
-//! - `status`: the reason phrases.
-//! - `grammar`: the few character classes all of them share.
+//! - [`limits`]: [`Limits`], the maximum size of each part of a request, and [`ParserMode`], how strict parsing is.
+//! - [`parser`]: [`Parser`], the entry point. Turns input into [`Event`]s: a head, body data, the end.
+//!   - `scan`: finds the end of a head line by line and examines each byte once.
+//!   - `request_line`: the request line and the forms of a request target.
+//!   - `fields`: the field lines, and what they mean for the body and the connection.
+//!   - `chunked`: the decoder for the chunked transfer coding.
+//! - [`head`]: [`Head`], a parsed request head: spans of the caller's bytes.
+//! - [`error`]: [`Error`], why a request is rejected, and with which status.
+//! - [`proxy`]: the PROXY protocol; [`forwarded`]: `Forwarded` and the `X-Forwarded-*` fields.
+//! - [`response_head`]: [`ResponseHead`] encodes a response head and chooses the framing of the body.
+//!   [`response_error`]: [`ResponseError`], why a status or field of the application is rejected.
+//! - [`framing`]: [`Framing`] frames the response body chunk by chunk.
+//! - `node`: [`Node`], an address in a forwarding field.
+//! - `status`: reason phrases.
+//! - `uri`: hosts and percent-decoding.
+//! - `grammar`: character classes and small productions shared by all of the above.
 #![forbid(unsafe_code)]
 
 pub mod error;
@@ -27,22 +30,27 @@ pub mod head;
 pub mod limits;
 pub mod parser;
 pub mod proxy;
-pub mod response;
+pub mod response_error;
+pub mod response_head;
 
 mod chunked;
 mod fields;
 mod grammar;
+mod node;
+mod request_line;
 mod scan;
 mod status;
-mod target;
+mod uri;
 
 pub use error::Error;
-pub use forwarded::{Forwarded, ForwardedError, ForwardedField, Node};
-pub use framing::{Framing, Piece, Prefix, Short};
+pub use forwarded::{Forwarded, ForwardedError, ForwardedField};
+pub use framing::{EncodedChunk, Framing, IncompleteBody, Prefix};
 pub use head::{Field, Head, Length, Span, Version};
-pub use limits::{Limits, Tolerance};
+pub use limits::{Limits, ParserMode};
+pub use node::Node;
 pub use parser::{Event, Parser};
 pub use proxy::{ProxyError, ProxyHeader, ProxyVersions};
-pub use response::{Asked, CONTINUE, Finished, ResponseError, ResponseHead};
+pub use response_error::ResponseError;
+pub use response_head::{CONTINUE, EncodedHead, RequestInfo, ResponseHead};
 pub use status::reason;
-pub use target::percent_decode;
+pub use uri::percent_decode;

@@ -1,44 +1,46 @@
-//! What is taken from a peer before the request is refused: how much of everything, and how loosely written.
+//! Bounds on the size of a request, and how strictly its grammar is enforced.
 //!
-//! The one thing to know: a limit is checked while bytes arrive, so nothing over it is ever waited for.
+//! Invariant: limits are checked while bytes arrive. The parser never waits for input that exceeds one.
 
-/// Bounds on what one request may hold. Sizes are in bytes.
+/// The maximum size of each part of a request. Sizes are in bytes.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The request line without its CRLF. Longer: 414.
+    /// The request line without its CRLF. Exceeding it is a 414.
     pub request_line: usize,
-    /// How many field lines a head may have. More: 431.
+    /// The number of field lines in a head. Exceeding it is a 431.
     pub fields: usize,
-    /// One field line: name, colon, value and its CRLF. Longer: 431.
+    /// One field line: name, colon, value and CRLF. Exceeding it is a 431.
     pub field_size: usize,
-    /// The whole head, from its first byte to its blank line. Longer: 431.
+    /// The whole head, from its first byte through its blank line. Exceeding it is a 431.
     pub head: usize,
-    /// The body after decoding; `u64::MAX` means no limit. Larger: 413, at once for a `Content-Length`, and
-    /// for a chunked body as soon as a chunk would exceed it.
+    /// The decoded body; `u64::MAX` means no limit. Exceeding it is a 413: immediately for a `Content-Length`,
+    /// and for a chunked body when the size line of the chunk that exceeds it arrives.
     pub body: u64,
-    /// All chunk extensions of one body together. More: 400.
+    /// All chunk extensions of one body together. Exceeding it is a 400.
     pub chunk_extensions: usize,
-    /// All trailers of one body together, with the CRLF of each. More: 431.
+    /// All trailer fields of one body together, including their CRLFs. Exceeding it is a 431.
     pub trailers: usize,
-    /// How loosely a head may be written.
-    pub tolerance: Tolerance,
+    /// How strictly the grammar is enforced.
+    pub mode: ParserMode,
 }
 
-/// Whose idea of a good head is followed. What both take, both read in the same way.
+/// How strictly the grammar is enforced. A request accepted in both modes is parsed identically in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tolerance {
-    /// Our own: what could be read in two ways is refused.
+pub enum ParserMode {
+    /// Rejects everything that two parsers could read differently.
     #[default]
     Strict,
-    /// Gunicorn's, for whoever comes from there with clients that need it:
+    /// Accepts what gunicorn accepts, for clients that depend on it:
     ///
-    /// - HTTP/1.1 may come without Host.
-    /// - Transfer-Encoding may name identity, gzip, compress and deflate before its one `chunked`, also in fields
-    ///   of their own. The chunks are undone, the rest is left to the app, and the connection closes behind it.
-    /// - The authority of an absolute target may have userinfo, which [`Head::host`](crate::Head::host) leaves out.
-    /// - CONNECT may name a host with a port, which is then target, path and host; the connection closes behind it.
-    /// - Chunk extensions may have quoted values, and white space before their names (RFC 9112, section 7.1.1).
-    /// - A method has 3 to 20 bytes, none of them a lowercase letter or `#`.
+    /// - HTTP/1.1 without Host.
+    /// - The transfer codings identity, gzip, compress and deflate before a final `chunked`, also in separate
+    ///   fields. Only the chunked coding is decoded; the application decodes the others. The connection closes
+    ///   after the request.
+    /// - Userinfo in the authority of an absolute target. [`Head::host`](crate::Head::host) excludes it.
+    /// - CONNECT with a host and port, which become target, path and host. The connection closes after the request.
+    /// - Quoted chunk extension values, and white space before extension names (RFC 9112, section 7.1.1).
+    ///
+    /// In one respect it is stricter: methods have 3 to 20 bytes and contain no lowercase letter and no `#`.
     Gunicorn,
 }
 
@@ -52,7 +54,7 @@ impl Default for Limits {
             body: u64::MAX,
             chunk_extensions: 16384,
             trailers: 16384,
-            tolerance: Tolerance::Strict,
+            mode: ParserMode::Strict,
         }
     }
 }

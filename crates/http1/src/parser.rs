@@ -1,7 +1,12 @@
-//! The way in: bytes to events.
+//! The reading side of a connection: bytes to events.
 //!
-//! The one thing to know: all state transitions of a connection's reading side are in [`Parser::next`]. The
-//! parser keeps no bytes; the caller keeps what was not consumed yet and shows it again with more behind it.
+//! All state transitions are in [`Parser::next`]. The parser buffers nothing: the caller keeps the bytes that have
+//! not been consumed and passes them again, followed by newly received ones.
+//!
+//! ```text
+//! Head --head--> Body or Chunked --end--> Head (keep-alive) or Closed
+//! any state --error--> Failed        any state but Failed --stop()--> Closed
+//! ```
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,60 +18,61 @@ use crate::head::{Head, Length};
 use crate::limits::Limits;
 use crate::scan::Scan;
 
-/// What the next bytes of the input are. Each message is one `Head`, any number of `Data`, one `End`.
+/// A parsed part of the input. Each message is one `Head`, any number of `Data` and one `End`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A head is complete, and consumed [`Head::len`] bytes.
+    /// A complete head, which consumes [`Head::len`] bytes.
     Head,
-    /// A piece of the body, never empty.
+    /// Body data, never empty.
     Data {
-        /// The body's own bytes, as indices into the input.
+        /// The decoded data as a range of the input.
         payload: Range<usize>,
-        /// How many bytes of input are done with; at least `payload.end`.
+        /// The number of input bytes consumed; at least `payload.end`.
         consumed: usize,
     },
     /// The message is complete.
     End {
-        /// How many bytes of input are done with: the last chunk and the trailers, which are dropped.
+        /// The number of input bytes consumed: the last chunk and the trailers, which are discarded.
         consumed: usize,
     },
 }
 
-/// The reading side of one connection.
+/// The parser for the requests of one connection.
 #[derive(Debug)]
 pub struct Parser {
     limits: Arc<Limits>,
     state: State,
-    /// Another request may follow the current one.
+    /// Whether another request may follow the current one.
     keep_alive: bool,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Between requests, or in a head.
+    /// Between requests, or inside a head.
     Head(Scan),
-    /// In a body with so many bytes left.
+    /// Inside a body delimited by Content-Length, with the number of bytes remaining.
     Body(u64),
+    /// Inside a chunked body.
     Chunked(Chunked),
-    /// Whatever follows is not parsed.
+    /// Further input is not parsed.
     Closed,
     Failed(Error),
 }
 
 impl Parser {
-    /// A parser for a new connection.
+    /// Creates a parser for a new connection.
     pub fn new(limits: Arc<Limits>) -> Self {
         Parser { limits, state: State::Head(Scan::default()), keep_alive: true }
     }
 
-    /// The next event, or `None` if the input does not hold one yet.
+    /// Returns the next event, or `None` if more input is needed.
     ///
-    /// `input` is everything received and not yet consumed. After `None` it is the same bytes with more behind
-    /// them; after an event it starts behind the bytes that the event consumed. `head` is filled in place when
-    /// the event is [`Event::Head`], and is of no use after `None` or an error.
+    /// `input` is everything received and not yet consumed. After `None`, pass the same bytes followed by newly
+    /// received ones. After an event, start after the bytes that it consumed. `head` is filled in for
+    /// [`Event::Head`]; its content is unspecified after `None` or an error.
     ///
-    /// An error is final: it is returned for ever. After the end of a message that does not keep the connection
-    /// alive `None` is.
+    /// An error is final: every later call returns it again. After the last message of a connection, every call
+    /// returns `None`.
     pub fn next(&mut self, input: &[u8], head: &mut Head) -> Result<Option<Event>, Error> {
         let event = self.advance(input, head);
         if let Err(error) = event {
@@ -79,7 +85,7 @@ impl Parser {
         match &mut self.state {
             State::Head(scan) => {
                 let Some((line, length)) = scan.head(input, &self.limits)? else { return Ok(None) };
-                fields::read(&input[..length], &line, &self.limits, head)?;
+                fields::parse_head(&input[..length], &line, &self.limits, head)?;
                 self.keep_alive = head.keep_alive;
                 self.state = match head.body {
                     Length::Known(length) => State::Body(length),
@@ -92,9 +98,9 @@ impl Parser {
                 Ok(Some(Event::End { consumed: 0 }))
             }
             State::Body(_) if input.is_empty() => Ok(None),
-            State::Body(left) => {
-                let length = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= length as u64;
+            State::Body(remaining) => {
+                let length = input.len().min(usize::try_from(*remaining).unwrap_or(usize::MAX));
+                *remaining -= length as u64;
                 Ok(Some(Event::Data { payload: 0..length, consumed: length }))
             }
             State::Chunked(chunked) => {
@@ -113,21 +119,22 @@ impl Parser {
         self.state = if self.keep_alive { State::Head(Scan::default()) } else { State::Closed };
     }
 
-    /// True between requests, and after the last one: nothing of a next one was consumed. If there is no input
-    /// either, its end is a clean one.
+    /// True between requests and after the last one. If there is no unconsumed input either, the peer may close
+    /// the connection without truncating a request.
     pub fn is_between_requests(&self) -> bool {
         matches!(self.state, State::Head(_) | State::Closed)
     }
 
-    /// Ends the current message if its body has a Content-Length. The caller has read the rest of that body from the connection
-    /// itself, so the next input starts behind it.
+    /// Ends the current message if its body has a Content-Length. Call this after reading the rest of that body from
+    /// the connection directly: the next input starts after it.
     pub fn skip_body(&mut self) {
         if matches!(self.state, State::Body(_)) {
             self.end_message();
         }
     }
 
-    /// After an early final answer: whatever follows is not parsed any more.
+    /// Stops parsing, after a final response that was sent before the end of the request. Has no effect after an
+    /// error.
     pub fn stop(&mut self) {
         if !matches!(self.state, State::Failed(_)) {
             self.state = State::Closed;
@@ -147,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_a_head_its_data_and_an_end() {
+    fn a_message_is_a_head_followed_by_data_and_an_end() {
         let (mut parser, mut head) = parser();
         assert_eq!(parser.next(POST, &mut head), Ok(Some(Event::Head)));
         let body = &POST[head.len..];
@@ -160,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn between_requests_is_before_a_head_is_complete_and_after_its_end() {
+    fn is_between_requests_until_a_head_is_complete_and_after_the_message() {
         let (mut parser, mut head) = parser();
         assert!(parser.is_between_requests());
         assert_eq!(parser.next(&GET[..9], &mut head), Ok(None));
@@ -172,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_skipped_body_is_followed_by_the_next_head() {
+    fn skip_body_continues_with_the_next_head() {
         let (mut parser, mut head) = parser();
         assert_eq!(parser.next(POST, &mut head), Ok(Some(Event::Head)));
         parser.next(b"hel", &mut head).expect("data");
@@ -182,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_stop_nothing_is_parsed() {
+    fn nothing_is_parsed_after_stop() {
         let (mut parser, mut head) = parser();
         assert_eq!(parser.next(POST, &mut head), Ok(Some(Event::Head)));
         parser.stop();
@@ -191,16 +198,16 @@ mod tests {
     }
 
     #[test]
-    fn the_room_for_fields_is_used_again() {
+    fn the_field_buffer_is_reused() {
         let (mut parser, mut head) = parser();
         head.fields.reserve(16);
-        let room = head.fields.as_ptr();
+        let buffer = head.fields.as_ptr();
         for _ in 0..3 {
             assert_eq!(parser.next(POST, &mut head), Ok(Some(Event::Head)));
             assert_eq!(head.fields.len(), 2);
             parser.next(b"hello", &mut head).expect("a body");
             parser.next(b"", &mut head).expect("an end");
         }
-        assert_eq!(head.fields.as_ptr(), room);
+        assert_eq!(head.fields.as_ptr(), buffer);
     }
 }

@@ -1,7 +1,7 @@
 //! Finds the end of a request head while its bytes arrive (RFC 9112, section 2.2).
 //!
-//! The one thing to know: every byte is looked at once, however the input is cut, and every error depends on
-//! the bytes before it alone. So the same bytes give the same answer whole and one by one.
+//! Invariant: each byte is examined once, however the input is split, and an error depends only on the bytes before
+//! it. Scanning therefore takes linear time, and the result does not depend on how the input is split.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -9,70 +9,70 @@ use memchr::memchr;
 
 use crate::error::Error;
 use crate::grammar::is_token_byte;
-use crate::limits::{Limits, Tolerance};
-use crate::target::RequestLine;
+use crate::limits::{Limits, ParserMode};
+use crate::request_line::RequestLine;
 
-/// How far the head at the start of the input has been checked.
+/// The progress made in the head at the start of the input.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    part: Part,
+    state: State,
     lines: Lines,
 }
 
 #[derive(Debug, Default)]
-enum Part {
-    /// Before the method; one empty line may stand there.
+enum State {
+    /// Before the method. One empty line is ignored there.
     #[default]
     Start,
-    /// In the method.
+    /// Inside the method.
     Method,
     /// After the method.
     RequestLine,
-    /// After the request line, with so many field lines complete.
+    /// After the request line, with the number of complete field lines.
     Fields(RequestLine, usize),
 }
 
 impl Scan {
-    /// The request line and the length of the head, or `None` if the head is not complete yet. `input` starts
-    /// with the first byte of the head, on every call.
+    /// Returns the request line and the length of the head, or `None` if more input is needed. On every call,
+    /// `input` starts with the first byte of the head.
     pub(crate) fn head(
         &mut self,
         input: &[u8],
         limits: &Limits,
     ) -> Result<Option<(RequestLine, usize)>, Error> {
         let window = &input[..input.len().min(limits.head).min(u32::MAX as usize)]; // spans are 32 bits wide
-        match self.head_in(window, limits)? {
+        match self.scan_window(window, limits)? {
             None if window.len() < input.len() => Err(Error::HeadTooLong),
             complete => Ok(complete),
         }
     }
 
-    fn head_in(&mut self, window: &[u8], limits: &Limits) -> Result<Option<(RequestLine, usize)>, Error> {
+    fn scan_window(&mut self, window: &[u8], limits: &Limits) -> Result<Option<(RequestLine, usize)>, Error> {
         loop {
-            match &mut self.part {
-                Part::Start => {
-                    if !self.lines.skip_empty(window)? {
+            match &mut self.state {
+                State::Start => {
+                    if !self.lines.skip_empty_line(window)? {
                         return Ok(None);
                     }
-                    self.part = Part::Method;
+                    self.state = State::Method;
                 }
-                Part::Method => {
-                    if !is_method_complete(self.lines.rest(window), limits)? {
+                State::Method => {
+                    if !check_method(self.lines.rest(window), limits)? {
                         return Ok(None);
                     }
-                    self.part = Part::RequestLine;
+                    self.state = State::RequestLine;
                 }
-                Part::RequestLine => {
+                State::RequestLine => {
                     let line = self.lines.next(window, limits.request_line, Error::RequestLineTooLong)?;
                     let Some(line) = line else { return Ok(None) };
-                    self.part = Part::Fields(RequestLine::parse(window, line, limits.tolerance)?, 0);
+                    self.state = State::Fields(RequestLine::parse(window, line, limits.mode)?, 0);
                 }
-                Part::Fields(request_line, count) => {
+                State::Fields(request_line, count) => {
                     if *count == limits.fields && !matches!(self.lines.rest(window), [] | [b'\r', ..]) {
                         return Err(Error::TooManyFields);
                     }
-                    let longest = limits.field_size.saturating_sub(b"\r\n".len());
-                    let line = self.lines.next(window, longest, Error::FieldTooLong)?;
+                    let max_length = limits.field_size.saturating_sub(b"\r\n".len());
+                    let line = self.lines.next(window, max_length, Error::FieldTooLong)?;
                     let Some(line) = line else { return Ok(None) };
                     if line.is_empty() {
                         return Ok(Some((*request_line, self.lines.start)));
@@ -84,29 +84,30 @@ impl Scan {
     }
 }
 
-/// Judges the method before its line is complete, so that whoever speaks another protocol hears at once.
-fn is_method_complete(line: &[u8], limits: &Limits) -> Result<bool, Error> {
-    let lengths = method_lengths(limits.tolerance);
+/// Checks the method before its line is complete, so that clients of other protocols get an immediate response.
+/// Returns whether the method is complete.
+fn check_method(line: &[u8], limits: &Limits) -> Result<bool, Error> {
+    let lengths = method_lengths(limits.mode);
     let line = &line[..line.len().min(limits.request_line).min(lengths.end() + 1)];
-    match line.iter().position(|&byte| !is_method_byte(byte, limits.tolerance)) {
+    match line.iter().position(|&byte| !is_method_byte(byte, limits.mode)) {
         Some(at) if lengths.contains(&at) && line[at] == b' ' => Ok(true),
         Some(_) => Err(Error::Method),
         None if line.len() > *lengths.end() => Err(Error::MethodTooLong),
-        None => Ok(line.len() == limits.request_line), // then the line, whole or too long, is no request line anyway
+        None => Ok(line.len() == limits.request_line), // the request line fails on its own then
     }
 }
 
-fn method_lengths(tolerance: Tolerance) -> RangeInclusive<usize> {
-    match tolerance {
-        Tolerance::Strict => 1..=32,
-        Tolerance::Gunicorn => 3..=20,
+fn method_lengths(mode: ParserMode) -> RangeInclusive<usize> {
+    match mode {
+        ParserMode::Strict => 1..=32,
+        ParserMode::Gunicorn => 3..=20,
     }
 }
 
-fn is_method_byte(byte: u8, tolerance: Tolerance) -> bool {
-    match tolerance {
-        Tolerance::Strict => is_token_byte(byte),
-        Tolerance::Gunicorn => is_token_byte(byte) && !byte.is_ascii_lowercase() && byte != b'#',
+fn is_method_byte(byte: u8, mode: ParserMode) -> bool {
+    match mode {
+        ParserMode::Strict => is_token_byte(byte),
+        ParserMode::Gunicorn => is_token_byte(byte) && !byte.is_ascii_lowercase() && byte != b'#',
     }
 }
 
@@ -115,8 +116,8 @@ fn is_method_byte(byte: u8, tolerance: Tolerance) -> bool {
 struct Lines {
     /// Where the current line starts.
     start: usize,
-    /// Up to here there is no line feed in it.
-    seen: usize,
+    /// Where to continue the search for its LF.
+    scanned: usize,
 }
 
 impl Lines {
@@ -124,35 +125,40 @@ impl Lines {
         &input[self.start..]
     }
 
-    /// Skips one empty line if there is one, and says whether enough is there to tell.
-    fn skip_empty(&mut self, input: &[u8]) -> Result<bool, Error> {
+    /// Skips an empty line if there is one. Returns false if more input is needed to decide.
+    fn skip_empty_line(&mut self, input: &[u8]) -> Result<bool, Error> {
         match input {
             [] | [b'\r'] => return Ok(false),
-            [b'\r', b'\n', ..] => (self.start, self.seen) = (2, 2),
+            [b'\r', b'\n', ..] => (self.start, self.scanned) = (2, 2),
             [b'\r', ..] => return Err(Error::LineEnd),
             _ => {}
         }
         Ok(true)
     }
 
-    /// The next line, without its CRLF, as a range of the input.
-    fn next(&mut self, input: &[u8], longest: usize, too_long: Error) -> Result<Option<Range<usize>>, Error> {
-        let feed = memchr(b'\n', &input[self.seen..]).map(|at| self.seen + at);
-        let end = feed.unwrap_or(input.len());
-        let ends_in_return = self.start < end && input[end - 1] == b'\r';
-        let line = self.start..end - usize::from(ends_in_return);
-        if line.len() > longest {
+    /// The range of the next line without its CRLF, or `None` if it is incomplete.
+    fn next(
+        &mut self,
+        input: &[u8],
+        max_length: usize,
+        too_long: Error,
+    ) -> Result<Option<Range<usize>>, Error> {
+        let line_feed = memchr(b'\n', &input[self.scanned..]).map(|at| self.scanned + at);
+        let end = line_feed.unwrap_or(input.len());
+        let has_cr = self.start < end && input[end - 1] == b'\r';
+        let line = self.start..end - usize::from(has_cr);
+        if line.len() > max_length {
             return Err(too_long);
         }
-        let Some(feed) = feed else {
-            self.seen = input.len();
+        let Some(line_feed) = line_feed else {
+            self.scanned = input.len();
             return Ok(None);
         };
-        if !ends_in_return {
+        if !has_cr {
             return Err(Error::LineEnd);
         }
-        self.start = feed + 1;
-        self.seen = self.start;
+        self.start = line_feed + 1;
+        self.scanned = self.start;
         Ok(Some(line))
     }
 }
@@ -162,28 +168,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_is_looked_at_once_however_the_head_arrives() {
+    fn each_byte_is_examined_once_when_the_head_arrives_byte_by_byte() {
         let head =
             format!("\r\nGET /{} HTTP/1.1\r\n{}\r\n", "a".repeat(8000), "name: some value\r\n".repeat(90));
         let input = head.as_bytes();
         let mut scan = Scan::default();
-        let mut looked_at = 0;
+        let mut examined = 0;
         for arrived in 1..=input.len() {
-            let before = scan.lines.seen;
-            let complete = scan.head(&input[..arrived], &Limits::default()).expect("a good head");
-            looked_at += scan.lines.seen - before;
-            assert!(matches!(scan.part, Part::Start | Part::Method) || scan.lines.seen == arrived);
+            let before = scan.lines.scanned;
+            let complete = scan.head(&input[..arrived], &Limits::default()).expect("a valid head");
+            examined += scan.lines.scanned - before;
+            assert!(matches!(scan.state, State::Start | State::Method) || scan.lines.scanned == arrived);
             assert_eq!(complete.map(|(_, length)| length), (arrived == input.len()).then_some(arrived));
         }
-        assert_eq!(looked_at, input.len());
+        assert_eq!(examined, input.len());
     }
 
     #[test]
-    fn a_head_over_its_limit_is_not_waited_for() {
+    fn a_head_that_exceeds_its_limit_is_rejected_immediately() {
         let limits = Limits { head: 30, ..Limits::default() };
         let error = Scan::default().head(b"GET / HTTP/1.1\r\nHost: example.c", &limits).err();
         assert_eq!(error, Some(Error::HeadTooLong));
-        let open = Scan::default().head(b"GET / HTTP/1.1\r\nHost: example.", &limits);
-        assert!(matches!(open, Ok(None)));
+        let incomplete = Scan::default().head(b"GET / HTTP/1.1\r\nHost: example.", &limits);
+        assert!(matches!(incomplete, Ok(None)));
     }
 }

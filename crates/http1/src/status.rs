@@ -1,8 +1,6 @@
-//! The phrases that stand behind a status (RFC 9110, section 15, and the IANA registry).
-//!
-//! The one thing to know: a phrase is for people; no client may depend on it, so an empty one is as good.
+//! Reason phrases (RFC 9110, section 15, and the IANA HTTP Status Code Registry).
 
-/// The phrase registered for a status, or an empty one.
+/// The registered reason phrase of a status; empty if there is none. Clients ignore it (RFC 9112, section 4).
 pub fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",

@@ -1,9 +1,9 @@
-//! Replays `tests/corpus/`: one file, one case, each read in every way its bytes can arrive.
+//! Parses every case in `tests/corpus/`, with its input split in many ways. All must have the expected result.
 //!
-//! A case looks like this (`tests/corpus/README.md` has the whole format):
+//! A case looks like this (`tests/corpus/README.md` documents the format):
 //!
 //! ```text
-//! # what it shows
+//! # description
 //! limits: body=10
 //! expect: POST /x HTTP/1.1 body=hello
 //! expect: 400 ChunkSize
@@ -16,12 +16,12 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use mlws_http1::{Limits, Tolerance, percent_decode};
-use support::{End, Message, Reading, read};
+use mlws_http1::{Limits, ParserMode, percent_decode};
+use support::{End, Message, Transcript, parse};
 
 const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: next\r\n\r\n";
 
-/// Above this size not every single cut is tried.
+/// Above this size only some split positions are tested.
 const LONG: usize = 4096;
 
 struct Case {
@@ -32,38 +32,38 @@ struct Case {
 }
 
 #[test]
-fn every_case_read_whole_is_what_it_says() {
+fn every_case_has_its_expected_result() {
     for case in cases() {
-        let reading = read(&case.limits, [&case.bytes[..]]);
-        check(&case, &reading);
+        let transcript = parse(&case.limits, [&case.bytes[..]]);
+        check(&case, &transcript);
     }
 }
 
 #[test]
-fn every_case_read_byte_by_byte_is_the_same() {
+fn parsing_byte_by_byte_gives_the_same_result() {
     for case in cases() {
-        let whole = read(&case.limits, [&case.bytes[..]]);
-        assert_eq!(read(&case.limits, case.bytes.chunks(1)), whole, "{}", case.name);
+        let whole = parse(&case.limits, [&case.bytes[..]]);
+        assert_eq!(parse(&case.limits, case.bytes.chunks(1)), whole, "{}", case.name);
     }
 }
 
 #[test]
-fn every_case_cut_in_two_anywhere_is_the_same() {
+fn splitting_the_input_at_any_position_gives_the_same_result() {
     for case in cases() {
-        let whole = read(&case.limits, [&case.bytes[..]]);
+        let whole = parse(&case.limits, [&case.bytes[..]]);
         let step = if case.bytes.len() > LONG { 211 } else { 1 };
-        for cut in (0..case.bytes.len()).step_by(step) {
-            let (first, second) = case.bytes.split_at(cut);
-            assert_eq!(read(&case.limits, [first, second]), whole, "{} cut at {cut}", case.name);
+        for split in (0..case.bytes.len()).step_by(step) {
+            let (first, second) = case.bytes.split_at(split);
+            assert_eq!(parse(&case.limits, [first, second]), whole, "{} split at {split}", case.name);
         }
     }
 }
 
 #[test]
-fn every_case_with_more_behind_it_is_the_same_and_then_the_next() {
+fn a_following_request_does_not_change_the_result() {
     for case in cases() {
-        let alone = read(&case.limits, [&case.bytes[..]]);
-        let both = read(&case.limits, [&[&case.bytes[..], NEXT].concat()[..]]);
+        let alone = parse(&case.limits, [&case.bytes[..]]);
+        let both = parse(&case.limits, [&[&case.bytes[..], NEXT].concat()[..]]);
         match alone.end {
             End::Incomplete => {}
             End::BetweenRequests => {
@@ -77,28 +77,28 @@ fn every_case_with_more_behind_it_is_the_same_and_then_the_next() {
 }
 
 fn cases() -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
-    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let cases: Vec<Case> = paths
         .filter(|path| path.extension().is_some_and(|end| end == "txt"))
         .map(|path| load(&path))
         .collect();
-    assert!(cases.len() > 100, "the corpus is there");
+    assert!(cases.len() > 100, "the corpus is incomplete");
     cases
 }
 
 fn load(path: &Path) -> Case {
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
     let text = fs::read_to_string(path).unwrap();
-    let (top, bytes) = text.split_once("\n---\n").unwrap_or_else(|| panic!("{name} has no line ---"));
+    let (top, bytes) = text.split_once("\n---\n").unwrap_or_else(|| panic!("{name}: missing line '---'"));
     let mut case = Case { name, limits: Limits::default(), expect: Vec::new(), bytes: unescape(bytes) };
     for line in top.lines() {
         match line.split_once(' ') {
             Some(("#", _)) => {}
             Some(("expect:", what)) => case.expect.push(what.to_owned()),
             Some(("limits:", limits)) => limits.split(' ').for_each(|limit| set(&mut case.limits, limit)),
-            Some(("tolerance:", "gunicorn")) => case.limits.tolerance = Tolerance::Gunicorn,
-            _ => panic!("{}: what is '{line}'?", case.name),
+            Some(("mode:", "gunicorn")) => case.limits.mode = ParserMode::Gunicorn,
+            _ => panic!("{}: invalid line '{line}'", case.name),
         }
     }
     case
@@ -115,11 +115,11 @@ fn set(limits: &mut Limits, limit: &str) {
         "body" => limits.body = number as u64,
         "chunk_extensions" => limits.chunk_extensions = number,
         "trailers" => limits.trailers = number,
-        _ => panic!("no limit is called {name}"),
+        _ => panic!("unknown limit '{name}'"),
     }
 }
 
-/// Line ends of the file are not part of the case; everything odd is written as an escape.
+/// Decodes the input of a case. Line breaks of the file are ignored; other special bytes are written as escapes.
 fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text;
@@ -129,13 +129,13 @@ fn unescape(text: &str) -> Vec<u8> {
             '\n' => continue,
             '\\' => {}
             plain => {
-                assert!(plain.is_ascii(), "write {plain} as an escape");
+                assert!(plain.is_ascii(), "{plain} must be escaped");
                 bytes.push(plain as u8);
                 continue;
             }
         }
-        let (escape, behind) = rest.split_at(1);
-        rest = behind;
+        let (escape, after) = rest.split_at(1);
+        rest = after;
         match escape {
             "r" => bytes.push(b'\r'),
             "n" => bytes.push(b'\n'),
@@ -146,19 +146,19 @@ fn unescape(text: &str) -> Vec<u8> {
                 rest = &rest[2..];
             }
             "{" => {
-                let (repeat, behind) = rest.split_once('}').unwrap();
+                let (repeat, after) = rest.split_once('}').unwrap();
                 let (times, what) = repeat.split_once(' ').unwrap();
                 bytes.extend(unescape(what).repeat(times.parse().unwrap()));
-                rest = behind;
+                rest = after;
             }
-            other => panic!("no escape is called {other}"),
+            other => panic!("unknown escape '{other}'"),
         }
     }
     bytes
 }
 
-fn check(case: &Case, reading: &Reading) {
-    let mut messages = reading.messages.iter();
+fn check(case: &Case, transcript: &Transcript) {
+    let mut messages = transcript.messages.iter();
     let mut end = End::BetweenRequests;
     for expect in &case.expect {
         let words: Vec<&str> = expect.split(' ').collect();
@@ -166,8 +166,8 @@ fn check(case: &Case, reading: &Reading) {
             ["incomplete"] => end = End::Incomplete,
             ["closed"] => end = End::Closed,
             [status, error] if status.parse::<u16>().is_ok() => {
-                let End::Error(found) = reading.end else {
-                    panic!("{}: no error but {reading:?}", case.name)
+                let End::Error(found) = transcript.end else {
+                    panic!("{}: expected an error, got {transcript:?}", case.name)
                 };
                 assert_eq!(
                     format!("{} {found:?}", found.status()),
@@ -178,26 +178,27 @@ fn check(case: &Case, reading: &Reading) {
                 end = End::Error(found);
             }
             [method, target, version, ref more @ ..] => {
-                let message = messages.next().unwrap_or_else(|| panic!("{}: no {expect}", case.name));
+                let message =
+                    messages.next().unwrap_or_else(|| panic!("{}: missing message {expect}", case.name));
                 let found = (&message.method[..], &message.target[..], message.version);
                 assert_eq!(found, (method, target, version), "{}", case.name);
                 check_message(&case.name, message, more);
             }
-            _ => panic!("{}: what is '{expect}'?", case.name),
+            _ => panic!("{}: invalid expectation '{expect}'", case.name),
         }
     }
-    assert_eq!(reading.end, end, "{}", case.name);
+    assert_eq!(transcript.end, end, "{}", case.name);
     let rest: Vec<&Message> = messages.filter(|message| message.is_complete).collect();
-    assert!(rest.is_empty(), "{}: {rest:?} was not expected", case.name);
+    assert!(rest.is_empty(), "{}: unexpected messages {rest:?}", case.name);
 }
 
-fn check_message(name: &str, message: &Message, wants: &[&str]) {
-    assert!(message.is_complete, "{name}: {} is not complete", message.target);
+fn check_message(name: &str, message: &Message, expectations: &[&str]) {
+    assert!(message.is_complete, "{name}: {} is incomplete", message.target);
     let mut body = Vec::new();
     let mut keep_alive = true;
     let mut expect_continue = false;
-    for want in wants {
-        let (key, value) = want.split_once('=').unwrap_or((want, ""));
+    for expectation in expectations {
+        let (key, value) = expectation.split_once('=').unwrap_or((expectation, ""));
         let value = unescape(value);
         match key {
             "body" => body = value,
@@ -214,9 +215,9 @@ fn check_message(name: &str, message: &Message, wants: &[&str]) {
             "field" => {
                 let at = value.iter().position(|&byte| byte == b':').unwrap();
                 let field = (value[..at].to_vec(), value[at + 1..].to_vec());
-                assert!(message.fields.contains(&field), "{name}: no {want} in {:?}", message.fields);
+                assert!(message.fields.contains(&field), "{name}: no {expectation} in {:?}", message.fields);
             }
-            _ => panic!("{name}: what is '{want}'?"),
+            _ => panic!("{name}: invalid expectation '{expectation}'"),
         }
     }
     assert_eq!(message.body, body, "{name}: body of {}", message.target);

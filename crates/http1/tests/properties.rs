@@ -1,29 +1,28 @@
-//! What must hold for all bytes, not only for those somebody thought of.
+//! Property tests: invariants that hold for every input.
 //!
-//! The one thing to know: most inputs here are good requests with something done to them, as bytes without any
-//! sense in them are refused at the first.
+//! Most inputs are mutated valid requests, because random bytes fail at the first one.
 
 mod support;
 
-use mlws_http1::{Asked, Error, Limits, ResponseHead, Tolerance, Version, percent_decode};
+use mlws_http1::{Error, Limits, ParserMode, RequestInfo, ResponseHead, Version, percent_decode};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use support::{End, read};
+use support::{End, parse};
 
 proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn a_cut_never_changes_the_answer(bytes in traffic(), cuts in cuts(), limits in limits()) {
-        let whole = read(&limits, [&bytes[..]]);
-        prop_assert_eq!(&read(&limits, pieces(&bytes, &cuts)), &whole);
-        prop_assert_eq!(&read(&limits, bytes.chunks(1)), &whole);
+    fn the_result_does_not_depend_on_how_the_input_is_split(bytes in traffic(), splits in splits(), limits in limits()) {
+        let whole = parse(&limits, [&bytes[..]]);
+        prop_assert_eq!(&parse(&limits, split(&bytes, &splits)), &whole);
+        prop_assert_eq!(&parse(&limits, bytes.chunks(1)), &whole);
     }
 
     #[test]
-    fn what_follows_never_changes_what_came_before(bytes in traffic(), more in traffic(), limits in limits()) {
-        let alone = read(&limits, [&bytes[..]]);
-        let both = read(&limits, [&[&bytes[..], &more[..]].concat()[..]]);
+    fn later_input_does_not_change_earlier_results(bytes in traffic(), more in traffic(), limits in limits()) {
+        let alone = parse(&limits, [&bytes[..]]);
+        let both = parse(&limits, [&[&bytes[..], &more[..]].concat()[..]]);
         match alone.end {
             End::Error(_) | End::Closed => prop_assert_eq!(both, alone),
             End::BetweenRequests => prop_assert_eq!(&both.messages[..alone.messages.len()], &alone.messages[..]),
@@ -32,79 +31,79 @@ proptest! {
     }
 
     #[test]
-    fn bytes_without_sense_do_no_harm(
+    fn random_bytes_are_parsed_the_same_however_they_are_split(
         bytes in prop::collection::vec(any::<u8>(), 0..200),
-        cuts in cuts(),
-        tolerance in tolerance(),
+        splits in splits(),
+        mode in mode(),
     ) {
-        let limits = Limits { tolerance, ..Limits::default() };
-        let whole = read(&limits, [&bytes[..]]);
-        prop_assert_eq!(read(&limits, pieces(&bytes, &cuts)), whole);
+        let limits = Limits { mode, ..Limits::default() };
+        let whole = parse(&limits, [&bytes[..]]);
+        prop_assert_eq!(parse(&limits, split(&bytes, &splits)), whole);
     }
 
     #[test]
-    fn tolerance_changes_only_what_was_refused(bytes in traffic()) {
-        let limits = |tolerance| Limits { tolerance, ..Limits::default() };
-        let strict = read(&limits(Tolerance::Strict), [&bytes[..]]);
-        let gunicorn = read(&limits(Tolerance::Gunicorn), [&bytes[..]]);
-        let is_settled = matches!(strict.end, End::BetweenRequests | End::Closed);
-        if is_settled && !matches!(gunicorn.end, End::Error(Error::Method | Error::MethodTooLong)) {
+    fn gunicorn_mode_only_changes_requests_that_strict_mode_rejects(bytes in traffic()) {
+        let limits = |mode| Limits { mode, ..Limits::default() };
+        let strict = parse(&limits(ParserMode::Strict), [&bytes[..]]);
+        let gunicorn = parse(&limits(ParserMode::Gunicorn), [&bytes[..]]);
+        let is_accepted = matches!(strict.end, End::BetweenRequests | End::Closed);
+        if is_accepted && !matches!(gunicorn.end, End::Error(Error::Method | Error::MethodTooLong)) {
             prop_assert_eq!(gunicorn, strict);
         }
     }
 
     #[test]
-    fn a_message_consumes_exactly_its_bytes(
+    fn a_message_consumes_exactly_its_own_bytes(
         request in request(),
         more in prop::collection::vec(any::<u8>(), 0..50),
-        cuts in cuts(),
-        tolerance in tolerance(),
+        splits in splits(),
+        mode in mode(),
     ) {
-        let limits = Limits { tolerance, ..Limits::default() };
+        let limits = Limits { mode, ..Limits::default() };
         let bytes = [&request.bytes[..], &more[..]].concat();
-        let reading = read(&limits, pieces(&bytes, &cuts));
-        let first = &reading.messages[0];
+        let transcript = parse(&limits, split(&bytes, &splits));
+        let first = &transcript.messages[0];
         prop_assert!(first.is_complete);
         prop_assert_eq!(&first.body, &request.body);
         prop_assert_eq!(&first.target, &request.target);
-        let one = read(&limits, [&request.bytes[..]]);
-        prop_assert_eq!(one.consumed, request.bytes.len());
+        let alone = parse(&limits, [&request.bytes[..]]);
+        prop_assert_eq!(alone.consumed, request.bytes.len());
     }
 
     #[test]
-    fn no_field_of_an_answer_can_start_another(
+    fn a_response_field_cannot_inject_another_field(
         name in prop::collection::vec(text_byte(), 0..8),
         value in prop::collection::vec(text_byte(), 0..8),
     ) {
         let mut head = ResponseHead::new(200, b"OK").unwrap();
-        let answer = head.field(&name, &value);
-        let asked = Asked { is_head: false, version: Version::Http11, keep_alive: true };
-        let bytes = head.finish(&asked, Some(0), DATE, "s").bytes;
+        let result = head.field(&name, &value);
+        let request = RequestInfo { is_head: false, version: Version::Http11, keep_alive: true };
+        let bytes = head.finish(&request, Some(0), DATE, "s").bytes;
         let mut fields = [httparse::EMPTY_HEADER; 8];
         let mut parsed = httparse::Response::new(&mut fields);
         prop_assert_eq!(parsed.parse(&bytes), Ok(httparse::Status::Complete(bytes.len())));
-        let ours = parsed.headers.iter().filter(|field| ["Date", "Server", "Content-Length"].contains(&field.name));
-        prop_assert_eq!(ours.count(), 3);
-        prop_assert_eq!(parsed.headers.len(), 3 + usize::from(answer.is_ok() && !is_te(&name)));
+        let default_fields = parsed.headers.iter().filter(|field| ["Date", "Server", "Content-Length"].contains(&field.name));
+        prop_assert_eq!(default_fields.count(), 3);
+        prop_assert_eq!(parsed.headers.len(), 3 + usize::from(result.is_ok() && !is_te(&name)));
     }
 
     #[test]
-    fn a_chunked_answer_reads_back_as_its_body(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..6)) {
-        let asked = Asked { is_head: false, version: Version::Http11, keep_alive: true };
-        let mut framing = ResponseHead::new(200, b"").unwrap().finish(&asked, None, DATE, "s").framing;
-        let mut wire = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
-        for bytes in &pieces {
-            let piece = framing.piece(bytes.len());
-            wire.extend_from_slice(&[&piece.prefix, &bytes[..piece.take], piece.suffix].concat());
+    fn a_chunked_response_body_decodes_to_itself(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..6)) {
+        let request = RequestInfo { is_head: false, version: Version::Http11, keep_alive: true };
+        let mut framing = ResponseHead::new(200, b"").unwrap().finish(&request, None, DATE, "s").framing;
+        let mut encoded = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        for bytes in &chunks {
+            let chunk = framing.encode(bytes.len());
+            encoded.extend_from_slice(&[&chunk.prefix, &bytes[..chunk.len], chunk.suffix].concat());
         }
-        wire.extend_from_slice(framing.end().unwrap());
-        let reading = read(&Limits::default(), [&wire[..]]);
-        prop_assert_eq!(&reading.end, &End::BetweenRequests);
-        prop_assert_eq!(&reading.messages[0].body, &pieces.concat());
+        encoded.extend_from_slice(framing.end().unwrap());
+        let transcript = parse(&Limits::default(), [&encoded[..]]);
+        prop_assert_eq!(&transcript.end, &End::BetweenRequests);
+        prop_assert_eq!(&transcript.messages[0].body, &chunks.concat());
     }
 
     #[test]
-    fn what_was_encoded_decodes_to_itself(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+    fn percent_encoded_bytes_decode_to_themselves(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
         let encoded = bytes.iter().fold(String::new(), |encoded, byte| format!("{encoded}%{byte:02x}"));
         let mut decoded = b"before".to_vec();
         percent_decode(encoded.as_bytes(), &mut decoded);
@@ -112,7 +111,7 @@ proptest! {
     }
 }
 
-/// More cases than proptest's own number, which `PROPTEST_CASES` sets. A failure prints its input; no file is kept.
+/// Four times the default number of cases, which `PROPTEST_CASES` sets. Failing inputs are printed, not stored.
 fn config() -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig { cases: default.cases.saturating_mul(4), failure_persistence: None, ..default }
@@ -124,7 +123,7 @@ fn is_te(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"te")
 }
 
-/// A good request, and what has to be read from it.
+/// A valid request and its expected content.
 #[derive(Debug, Clone)]
 struct Request {
     bytes: Vec<u8>,
@@ -172,19 +171,19 @@ fn request() -> impl Strategy<Value = Request> {
     )
 }
 
-/// Requests behind each other, most often with something done to them.
+/// Consecutive requests, usually mutated.
 fn traffic() -> impl Strategy<Value = Vec<u8>> {
     let requests = prop::collection::vec(request(), 0..3);
     let changes =
-        prop::collection::vec((any::<Index>(), 0usize..4, select(ODD.to_vec()), any::<Index>()), 0..3);
+        prop::collection::vec((any::<Index>(), 0usize..4, select(SPECIAL.to_vec()), any::<Index>()), 0..3);
     (requests, changes).prop_map(|(requests, changes)| {
         let mut bytes: Vec<u8> = requests.into_iter().flat_map(|request| request.bytes).collect();
-        for (at, what, odd, other) in changes {
+        for (at, kind, special, length) in changes {
             let at = at.index(bytes.len() + 1);
-            let end = (at + 1 + other.index(4)).min(bytes.len());
-            match what {
-                0 => drop(bytes.splice(at..at, odd.bytes())),
-                1 => drop(bytes.splice(at..end, odd.bytes())),
+            let end = (at + 1 + length.index(4)).min(bytes.len());
+            match kind {
+                0 => drop(bytes.splice(at..at, special.bytes())),
+                1 => drop(bytes.splice(at..end, special.bytes())),
                 2 => drop(bytes.drain(at..end)),
                 _ => bytes.truncate(at),
             }
@@ -193,8 +192,8 @@ fn traffic() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// What has made parsers stumble.
-const ODD: [&str; 36] = [
+/// Strings that have caused parser bugs.
+const SPECIAL: [&str; 36] = [
     "\r",
     "\n",
     "\r\n",
@@ -237,19 +236,19 @@ fn text_byte() -> impl Strategy<Value = u8> {
     prop_oneof![select(b"aTe-: \t\r\n\0\x7f\xe9,".to_vec()), any::<u8>()]
 }
 
-fn cuts() -> impl Strategy<Value = Vec<Index>> {
+fn splits() -> impl Strategy<Value = Vec<Index>> {
     prop::collection::vec(any::<Index>(), 0..6)
 }
 
-fn pieces<'a>(bytes: &'a [u8], cuts: &[Index]) -> Vec<&'a [u8]> {
-    let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+fn split<'a>(bytes: &'a [u8], splits: &[Index]) -> Vec<&'a [u8]> {
+    let mut ends: Vec<usize> = splits.iter().map(|split| split.index(bytes.len() + 1)).collect();
     ends.push(bytes.len());
     ends.sort_unstable();
     let mut start = 0;
     ends.into_iter().map(|end| &bytes[std::mem::replace(&mut start, end)..end]).collect()
 }
 
-/// The default ones, or so small ones that they are met.
+/// The default limits, or limits so small that inputs exceed them.
 fn limits() -> impl Strategy<Value = Limits> {
     let small = (1usize..40, 0usize..5, 1usize..30, 1usize..150, 0u64..30, 0usize..12, 0usize..12);
     let small =
@@ -264,9 +263,9 @@ fn limits() -> impl Strategy<Value = Limits> {
             ..Limits::default()
         });
     let sizes = prop_oneof![3 => Just(Limits::default()), 1 => small];
-    (sizes, tolerance()).prop_map(|(sizes, tolerance)| Limits { tolerance, ..sizes })
+    (sizes, mode()).prop_map(|(sizes, mode)| Limits { mode, ..sizes })
 }
 
-fn tolerance() -> impl Strategy<Value = Tolerance> {
-    select(vec![Tolerance::Strict, Tolerance::Gunicorn])
+fn mode() -> impl Strategy<Value = ParserMode> {
+    select(vec![ParserMode::Strict, ParserMode::Gunicorn])
 }

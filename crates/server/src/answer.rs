@@ -17,7 +17,7 @@ use crate::{
     fork::{ChildOutcome, Relay},
     response::Start,
     response_writer::{Progress, Spool},
-    writer::{MAX_BYTES_PER_TURN, Room},
+    writer::{MAX_BYTES_PER_TURN, Pushed},
 };
 
 /// What is left to do for a request whose response is produced: where its connection goes, and the application's clean-up
@@ -70,7 +70,7 @@ impl Connection {
             let limit = if self.wire().is_in_child() { usize::MAX } else { MAX_BYTES_PER_TURN };
             self.try_send(limit, now).unwrap_or_else(|| {
                 let mut next = Next::Close;
-                app.detached(&mut || next = self.make_room());
+                app.detached(&mut || next = self.spill_or_wait());
                 next
             })
         };
@@ -162,9 +162,9 @@ impl Connection {
                 }
             };
             let made = match pushed {
-                Ok(Room::Full) => {
+                Ok(Pushed::OverLimit) => {
                     let mut made = Ok(());
-                    app.detached(&mut || made = writer.make_room());
+                    app.detached(&mut || made = writer.spill_or_wait());
                     made
                 }
                 pushed => pushed.map(drop),
@@ -235,7 +235,7 @@ impl Connection {
     }
 
     /// Moves what the client does not read to a temporary file, or waits for the client where that is not possible. Blocks.
-    fn make_room(&mut self) -> Next {
+    fn spill_or_wait(&mut self) -> Next {
         let wire = Arc::clone(&self.request.wire);
         // A child does not buffer what its parent does.
         let mut may_spill =

@@ -251,7 +251,7 @@ impl Connection {
         let Some(protocol) = &wire.house.settings.proxy_protocol else { return Ok(true) };
         let (may, found) = (
             protocol.from.include(wire.peer.ip),
-            ProxyHeader::read(&self.request.body.bytes, protocol.versions),
+            ProxyHeader::parse(&self.request.body.bytes, protocol.versions),
         );
         let (header, length) = match found {
             Ok(None) => return Ok(false),

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use mlws_http1::{Asked, Head, Length, ResponseHead, Version};
+use mlws_http1::{Head, Length, RequestInfo, ResponseHead, Version};
 
 use crate::{
     RequestBody, Writer,
@@ -188,7 +188,7 @@ impl Request {
         }
     }
 
-    /// A buffer of the connection to write the response's head into, for [`ResponseHead::reuse`].
+    /// A buffer of the connection to write the response's head into, for [`ResponseHead::with_buffer`].
     pub fn take_buffer(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
@@ -204,10 +204,10 @@ impl Request {
     }
 
     /// What the framing of the response depends on. From here on `100 Continue` is not sent any more.
-    pub(crate) fn asked(&self) -> Asked {
+    pub(crate) fn asked(&self) -> RequestInfo {
         let house = &self.wire.house;
         let can_be_kept = self.upload.as_ref().is_none_or(|upload| upload.begin_response());
-        Asked {
+        RequestInfo {
             is_head: self.is_head,
             version: self.head.version,
             keep_alive: can_be_kept

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use mlws_http1::{Asked, Framing, ResponseHead};
+use mlws_http1::{Framing, RequestInfo, ResponseHead};
 
 use crate::{
     Body, Bytes, Response, clock, memory::Reservation, response::Start, settings::House, wire::Wire,
@@ -108,7 +108,13 @@ impl Spool {
 
 impl ResponseWriter {
     /// Starts a response: queues its head.
-    pub(crate) fn begin(&mut self, head: ResponseHead, asked: Asked, length: Option<u64>, house: &House) {
+    pub(crate) fn begin(
+        &mut self,
+        head: ResponseHead,
+        asked: RequestInfo,
+        length: Option<u64>,
+        house: &House,
+    ) {
         self.status = head.status();
         let finished = head.finish(&asked, length, &clock::date(), &house.settings.server_name);
         if house.wants_head {
@@ -135,15 +141,15 @@ impl ResponseWriter {
     pub(crate) fn push(&mut self, bytes: Bytes) {
         let length = bytes.as_ref().len();
         let Some(framing) = self.framing.as_mut().filter(|framing| framing.wants_body()) else { return };
-        let frame = framing.piece(length);
-        self.exceeds_content_length |= frame.take < length;
-        self.sent += frame.take as u64;
+        let frame = framing.encode(length);
+        self.exceeds_content_length |= frame.len < length;
+        self.sent += frame.len as u64;
         self.push_copy(&frame.prefix);
-        if frame.take <= COPY_LIMIT {
-            self.push_copy(&bytes.as_ref()[..frame.take]);
+        if frame.len <= COPY_LIMIT {
+            self.push_copy(&bytes.as_ref()[..frame.len]);
         } else {
             self.queued += length;
-            self.queue.push_back(Segment::Bytes { bytes, sent: 0, end: frame.take });
+            self.queue.push_back(Segment::Bytes { bytes, sent: 0, end: frame.len });
         }
         self.push_copy(frame.suffix);
     }
@@ -151,8 +157,8 @@ impl ResponseWriter {
     /// Queues a range of a file as one piece of the body.
     pub(crate) fn push_file(&mut self, file: File, offset: u64, length: u64) {
         let Some(framing) = self.framing.as_mut().filter(|framing| framing.wants_body()) else { return };
-        let frame = framing.piece(usize::try_from(length).unwrap_or(usize::MAX));
-        let left = frame.take as u64;
+        let frame = framing.encode(usize::try_from(length).unwrap_or(usize::MAX));
+        let left = frame.len as u64;
         self.sent += left;
         self.push_copy(&frame.prefix);
         if left > 0 {
@@ -186,7 +192,7 @@ impl ResponseWriter {
     }
 
     /// The bytes of a small response of the server's own.
-    pub(crate) fn framed(response: Response, asked: Asked, house: &House) -> Vec<u8> {
+    pub(crate) fn framed(response: Response, asked: RequestInfo, house: &House) -> Vec<u8> {
         let mut writer = Self::default();
         if let Start::Head(head) = response.head {
             writer.begin(head, asked, response.body.length(), house);

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mlws_http1::Asked;
+use mlws_http1::RequestInfo;
 
 use crate::{
     App, Request, Response,
@@ -43,7 +43,7 @@ struct Post {
 struct Call {
     since: Instant,
     wire: Arc<Wire>,
-    asked: Asked,
+    asked: RequestInfo,
     /// The connection that is out for as long as the call lasts. None in an epilogue, which holds up no connection.
     connection: Option<usize>,
     overdue: bool,
@@ -72,7 +72,7 @@ impl Posts {
         }
         request.wire.restart_call_timer(now);
         let wire = Arc::clone(&request.wire);
-        let asked = Asked { is_head: request.is_head, version: request.version(), keep_alive: false };
+        let asked = RequestInfo { is_head: request.is_head, version: request.version(), keep_alive: false };
         let mut post = lock(&self.posts[number]);
         post.line.clear();
         post.line.extend_from_slice(shown(request));

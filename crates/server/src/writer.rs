@@ -2,7 +2,7 @@
 //!
 //! The thread that produces it pushes pieces as fast as the application makes them. What the socket does not take stays in memory,
 //! then in a temporary file, and the event loop sends it while the thread goes on. Only past those bounds does the thread wait for
-//! its client ([`Writer::make_room`]).
+//! its client ([`Writer::spill_or_wait`]).
 //!
 //! Invariant: only the producing thread adds to the queue; it, the event loop and the monitor thread take from it, each under the
 //! lock of [`SharedWriter`]. Disk writes happen without that lock.
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mlws_http1::{Asked, ResponseHead};
+use mlws_http1::{RequestInfo, ResponseHead};
 
 use crate::{
     Bytes,
@@ -65,12 +65,13 @@ struct State {
     failure: Option<io::ErrorKind>,
 }
 
-/// Whether a piece fits into the bounds for unsent responses.
+/// What became of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
-    Left,
-    /// [`Writer::make_room`] has to be called before the next piece.
-    Full,
+pub(crate) enum Pushed {
+    /// It is sent, or buffered within the bounds for unsent responses.
+    Buffered,
+    /// It is queued, but [`Writer::spill_or_wait`] has to be called before the next piece.
+    OverLimit,
 }
 
 /// The responses that are being produced, by the token of their connection.
@@ -112,7 +113,12 @@ impl std::fmt::Debug for ActiveWriters {
 
 impl Writer {
     /// Queues the head. It is sent together with the first piece.
-    pub(crate) fn start(wire: &Arc<Wire>, head: ResponseHead, asked: Asked, length: Option<u64>) -> Self {
+    pub(crate) fn start(
+        wire: &Arc<Wire>,
+        head: ResponseHead,
+        asked: RequestInfo,
+        length: Option<u64>,
+    ) -> Self {
         let is_event_stream = head.is_event_stream();
         let mut response = ResponseWriter::default();
         response.begin(head, asked, length, &wire.house);
@@ -135,10 +141,10 @@ impl Writer {
     pub fn write(&mut self, piece: Bytes, wait: impl FnOnce(&mut (dyn FnMut() + Send))) -> io::Result<()> {
         self.is_quick = false; // PEP 3333 does not let `write` delay a piece
         match self.push(piece, None)? {
-            Room::Left => Ok(()),
-            Room::Full => {
+            Pushed::Buffered => Ok(()),
+            Pushed::OverLimit => {
                 let mut made = Ok(());
-                wait(&mut || made = self.make_room());
+                wait(&mut || made = self.spill_or_wait());
                 made
             }
         }
@@ -146,7 +152,7 @@ impl Writer {
 
     /// Queues a piece and sends what the socket takes. With `defer`, small pieces that come quickly one after the other are sent
     /// together, and `defer` is called to have the monitor thread send them if the next one is long in coming.
-    pub(crate) fn push(&mut self, piece: Bytes, defer: Option<&dyn Fn()>) -> io::Result<Room> {
+    pub(crate) fn push(&mut self, piece: Bytes, defer: Option<&dyn Fn()>) -> io::Result<Pushed> {
         self.with_queue(defer, |response| response.push(piece))
     }
 
@@ -155,7 +161,7 @@ impl Writer {
         &mut self,
         defer: Option<&dyn Fn()>,
         change: impl FnOnce(&mut ResponseWriter),
-    ) -> io::Result<Room> {
+    ) -> io::Result<Pushed> {
         let now = Instant::now();
         self.is_quick &= now < self.pushed_at + COALESCE_GAP;
         self.pushed_at = now;
@@ -174,7 +180,7 @@ impl Writer {
             if !shared.is_deferred.swap(true, Ordering::SeqCst) {
                 defer();
             }
-            return Ok(Room::Left);
+            return Ok(Pushed::Buffered);
         }
         (self.flushed_at, self.is_quick) = (now, true);
         let is_paused = state.blocked_since.is_none() && state.send(&shared.wire, MAX_BYTES_PER_TURN);
@@ -182,22 +188,22 @@ impl Writer {
             Err(failure.into())
         } else if is_paused {
             state.blocked_since = None; // the rest is sent without the application's lock
-            Ok(Room::Full)
+            Ok(Pushed::OverLimit)
         } else if state.blocked_since.is_none() || state.response.reserve_memory(house) {
-            Ok(Room::Left)
+            Ok(Pushed::Buffered)
         } else {
-            Ok(Room::Full)
+            Ok(Pushed::OverLimit)
         };
         drop(state);
         if shared.send_if_writable(MAX_BYTES_PER_TURN) {
             shared.lock().blocked_since = None;
-            return Ok(Room::Full);
+            return Ok(Pushed::OverLimit);
         }
         outcome
     }
 
     /// Moves what is queued to a temporary file, or waits for the client where that is full or cannot be written. Blocks.
-    pub(crate) fn make_room(&mut self) -> io::Result<()> {
+    pub(crate) fn spill_or_wait(&mut self) -> io::Result<()> {
         let shared = &self.shared;
         let house = &shared.wire.house;
         loop {

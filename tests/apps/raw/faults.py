@@ -32,6 +32,13 @@ def stream(environ, start_response):
     return Body(environ, pieces())
 
 
+def long(environ, start_response):
+    """More than a socket takes at once."""
+    start_response("200 OK", [TEXT, ("Content-Length", str(128 * 4096))])
+    for _ in range(128):
+        yield b"l" * 4096
+
+
 def noted(environ, start_response):
     """A short answer that notes its beginning and its close."""
     start_response("200 OK", [TEXT])

@@ -1,34 +1,31 @@
-//! Reads bytes the way a server does, in pieces, and says what came of it.
-//!
-//! The one thing to know: while it reads it checks what must hold of every event, so each test that uses it
-//! checks that too.
+//! Parses input the way a server does, segment by segment, and checks the invariants of every event.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::sync::Arc;
 
 use mlws_http1::{Error, Event, Head, Length, Limits, Parser};
 
-/// All that was read: the messages, and how it ended.
+/// The parsed messages and the final state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reading {
+pub(crate) struct Transcript {
     pub messages: Vec<Message>,
     pub end: End,
-    /// How many bytes were consumed.
+    /// The number of bytes consumed.
     pub consumed: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Everything was consumed and another request may come.
+    /// Everything was consumed, and another request may follow.
     BetweenRequests,
-    /// A head or a body is not complete.
+    /// A head or a body is incomplete.
     Incomplete,
     /// The last message closed the connection.
     Closed,
     Error(Error),
 }
 
-/// A message with everything copied out of the input.
+/// A message, copied from the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub method: String,
@@ -45,57 +42,65 @@ pub(crate) struct Message {
     pub is_complete: bool,
 }
 
-/// Reads `pieces` one after the other.
-pub(crate) fn read<'a>(limits: &Limits, pieces: impl IntoIterator<Item = &'a [u8]>) -> Reading {
+/// Parses a connection whose input arrives in these segments.
+pub(crate) fn parse<'a>(limits: &Limits, segments: impl IntoIterator<Item = &'a [u8]>) -> Transcript {
     let mut parser = Parser::new(Arc::new(limits.clone()));
     let mut head = Head::default();
-    let mut reading = Reading { messages: Vec::new(), end: End::BetweenRequests, consumed: 0 };
+    let mut transcript = Transcript { messages: Vec::new(), end: End::BetweenRequests, consumed: 0 };
     let mut input = Vec::new();
-    for piece in pieces {
-        input.extend_from_slice(piece);
+    for segment in segments {
+        input.extend_from_slice(segment);
         let mut start = 0;
         loop {
             let rest = &input[start..];
             match parser.next(rest, &mut head) {
                 Ok(Some(event)) => {
-                    let consumed = reading.take(&event, &head, rest);
+                    let consumed = transcript.record(&event, &head, rest);
                     start += consumed;
-                    reading.consumed += consumed;
+                    transcript.consumed += consumed;
                 }
                 Ok(None) => {
-                    assert_eq!(parser.next(rest, &mut head), Ok(None), "asking again changed the answer");
+                    assert_eq!(
+                        parser.next(rest, &mut head),
+                        Ok(None),
+                        "the same input returned another event"
+                    );
                     break;
                 }
                 Err(error) => {
                     assert_eq!(
                         parser.next(b"GET / HTTP/1.0\r\n\r\n", &mut head),
                         Err(error),
-                        "an error is final"
+                        "an error must be final"
                     );
                     parser.stop();
-                    assert_eq!(parser.next(b"", &mut head), Err(error), "also after a stop");
+                    assert_eq!(
+                        parser.next(b"", &mut head),
+                        Err(error),
+                        "an error must be final even after stop()"
+                    );
                     assert!(!parser.is_between_requests());
-                    reading.end = End::Error(error);
-                    return reading;
+                    transcript.end = End::Error(error);
+                    return transcript;
                 }
             }
         }
         input.drain(..start);
     }
-    reading.end = match reading.messages.last() {
+    transcript.end = match transcript.messages.last() {
         Some(message) if !message.is_complete => End::Incomplete,
         Some(message) if !message.keep_alive => End::Closed,
         _ if !input.is_empty() => End::Incomplete,
         _ => End::BetweenRequests,
     };
-    let in_body = reading.messages.last().is_some_and(|message| !message.is_complete);
+    let in_body = transcript.messages.last().is_some_and(|message| !message.is_complete);
     assert_eq!(parser.is_between_requests(), !in_body);
-    reading
+    transcript
 }
 
-impl Reading {
-    /// Notes an event and returns how many bytes it consumed.
-    fn take(&mut self, event: &Event, head: &Head, input: &[u8]) -> usize {
+impl Transcript {
+    /// Records an event and returns the number of bytes it consumed.
+    fn record(&mut self, event: &Event, head: &Head, input: &[u8]) -> usize {
         match event {
             Event::Head => {
                 assert!(self.messages.last().is_none_or(|last| last.is_complete && last.keep_alive));

@@ -1,9 +1,9 @@
-//! Whether the calling thread holds the event loop.
+//! Who holds the event loop: one thread, or nobody.
 
 use std::{
     cell::Cell,
     ops::{Deref, DerefMut},
-    sync::MutexGuard,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::event_loop::Loop;
@@ -23,19 +23,38 @@ pub(crate) fn forget_event_loop() {
     RUNS_EVENT_LOOP.set(false);
 }
 
-/// The locked event loop. For as long as this exists, [`runs_event_loop`] is true in its thread.
-pub(super) struct HeldLoop<'a>(MutexGuard<'a, Loop>);
+/// Where the event loop is while nobody holds it. A lock whose guard a thread can give up without the GIL, before it waits for that.
+pub(super) struct LoopSlot(Mutex<Option<Box<Loop>>>);
 
-impl<'a> HeldLoop<'a> {
-    pub(super) fn new(event_loop: MutexGuard<'a, Loop>) -> Self {
-        RUNS_EVENT_LOOP.set(true);
-        Self(event_loop)
+impl LoopSlot {
+    pub(super) fn new(event_loop: Loop) -> Self {
+        Self(Mutex::new(Some(Box::new(event_loop))))
     }
+
+    /// The event loop, unless another thread holds it.
+    pub(super) fn try_take(&self) -> Option<HeldLoop<'_>> {
+        let event_loop = self.lock().take()?;
+        RUNS_EVENT_LOOP.set(true);
+        Some(HeldLoop { slot: self, event_loop: Some(event_loop) })
+    }
+
+    /// The slot is only locked to look into it, so there is nothing to wait for.
+    fn lock(&self) -> MutexGuard<'_, Option<Box<Loop>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The event loop, held until this is dropped. For as long, [`runs_event_loop`] is true in its thread.
+pub(super) struct HeldLoop<'a> {
+    slot: &'a LoopSlot,
+    /// There until the drop.
+    event_loop: Option<Box<Loop>>,
 }
 
 impl Drop for HeldLoop<'_> {
     fn drop(&mut self) {
         RUNS_EVENT_LOOP.set(false);
+        *self.slot.lock() = self.event_loop.take();
     }
 }
 
@@ -43,12 +62,12 @@ impl Deref for HeldLoop<'_> {
     type Target = Loop;
 
     fn deref(&self) -> &Loop {
-        &self.0
+        self.event_loop.as_ref().unwrap_or_else(|| unreachable!("only the drop takes it"))
     }
 }
 
 impl DerefMut for HeldLoop<'_> {
     fn deref_mut(&mut self) -> &mut Loop {
-        &mut self.0
+        self.event_loop.as_mut().unwrap_or_else(|| unreachable!("only the drop takes it"))
     }
 }

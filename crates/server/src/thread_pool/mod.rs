@@ -23,9 +23,9 @@
 //! - [`App`] methods are not called, except `detached` (around the wait) and `attached`; the access log is written by the thread that
 //!   ran the request. With `Concurrency::Fork` the process has one thread, so `start_child`, and with it the brackets of the fork,
 //!   may run here.
-//! - The only objects of the application that are dropped here are the byte strings of response bodies, which run no code. (`PyO3`
-//!   defers the decrement of a reference that is dropped without the GIL until some thread attaches.) `Request::kept` and completion
-//!   callbacks are dropped by the thread that ran the request.
+//! - The only objects of the application that are dropped here are the byte strings of response bodies, which run no code (except for a
+//!   subclass of `bytes` with `__del__`). `PyO3` defers the decrement of a reference that is dropped without the GIL until some thread
+//!   attaches. `Request::kept` and completion callbacks are dropped by the thread that ran the request.
 
 mod held_loop;
 mod monitor;
@@ -33,10 +33,11 @@ mod promotion;
 mod write_batch;
 
 use std::{
+    ffi::CString,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
@@ -46,12 +47,12 @@ use std::{
 use mio::Waker;
 
 pub(crate) use self::held_loop::forget_event_loop;
+pub use self::{held_loop::runs_event_loop, monitor::leave_stuck};
 use self::{
-    held_loop::HeldLoop,
+    held_loop::{HeldLoop, LoopSlot},
     promotion::{Promotion, PromotionTicket, SLOW_TICK},
     write_batch::WriteBatch,
 };
-pub use self::{held_loop::runs_event_loop, monitor::leave_stuck};
 use crate::{
     App, Concurrency, Ended, Notice, Order, Settings,
     answer::{Others, Produced},
@@ -71,7 +72,11 @@ const SCHED_BATCH_THRESHOLD: usize = 64;
 const SIGNAL_CHECK: Duration = Duration::from_millis(500);
 
 pub(crate) struct ThreadPool {
-    event_loop: Mutex<Loop>,
+    event_loop: LoopSlot,
+    /// The event loop was ordered to stop at once.
+    is_stopped: AtomicBool,
+    /// Requests run in child processes. Then this process has one thread.
+    forks: bool,
     app: Arc<dyn App>,
     house: Arc<House>,
     notice: Box<dyn Fn(Notice) + Send + Sync>,
@@ -99,6 +104,16 @@ pub(crate) struct ThreadPool {
     /// The first thread has left the pool, and [`ThreadPool::run`] can return.
     has_first_ended: AtomicBool,
     failure: Mutex<Option<io::Error>>,
+}
+
+/// How a wait for something to do ended.
+enum Polled<'a> {
+    /// The event loop has run.
+    Events(HeldLoop<'a>),
+    /// A signal came, or it is time to look for one.
+    Nothing(HeldLoop<'a>),
+    /// Another thread leads by now.
+    LostLead,
 }
 
 /// Connections whose threads lost the lead while they were in the application.
@@ -136,7 +151,9 @@ impl ThreadPool {
             waker: event_loop.waker()?,
         };
         Ok(Self {
-            event_loop: Mutex::new(event_loop),
+            forks: event_loop.forks(),
+            event_loop: LoopSlot::new(event_loop),
+            is_stopped: AtomicBool::new(false),
             notice,
             threads,
             coalesce_writes: settings.concurrency.batches(),
@@ -162,7 +179,7 @@ impl ThreadPool {
     /// Serves until ordered to end. The calling thread is one of the pool.
     pub(crate) fn run(self: Arc<Self>) -> io::Result<Ended> {
         let mut monitor = None;
-        if !lock(&self.event_loop).forks() {
+        if !self.forks {
             let pool = Arc::clone(&self);
             let thread = thread::Builder::new().name("mlws-monitor".into());
             monitor = Some(thread.spawn(move || pool.monitor_main())?);
@@ -172,7 +189,7 @@ impl ThreadPool {
         self.thread_main(0);
         self.has_first_ended.store(true, Ordering::SeqCst);
         // Told to stop at once, threads that are still inside the application are left behind; the process is about to end.
-        if lock(&self.event_loop).order() != Some(Order::Stop) {
+        if !self.is_stopped.load(Ordering::SeqCst) {
             self.app.detached(&mut || {
                 // The monitor thread ends once no call that could come back is left.
                 let _ = monitor.take().map(thread::JoinHandle::join);
@@ -191,6 +208,7 @@ impl ThreadPool {
             pool.running.add();
             let main = move || {
                 let _running = RunningGuard(&pool.running);
+                name_thread(number);
                 if pool.threads >= SCHED_BATCH_THRESHOLD {
                     sys::wake_politely();
                 }
@@ -243,6 +261,7 @@ impl ThreadPool {
                 .store(self.loop_iterations.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             self.take_handed_back(&mut held);
             if self.is_finished(&mut held) {
+                self.is_stopped.store(held.order() == Some(Order::Stop), Ordering::SeqCst);
                 return self.promotion.shutdown();
             }
             if self.batch.is_due(now, call) || !held.has_ready() {
@@ -287,15 +306,15 @@ impl ThreadPool {
             if self.is_finished(&mut held) {
                 continue; // what was sent just now may have been the last of all: nothing would end the wait
             }
-            match self.poll(number, &mut held) {
-                Ok(true) => held.turn(),
-                Ok(false) if number == 0 => match self.check_signals(held) {
-                    Some(again) => held = again,
+            held = match self.poll(number, held) {
+                Ok(Polled::Nothing(again)) if number == 0 => match self.check_signals(again) {
+                    Some(again) => again,
                     None => return,
                 },
-                Ok(false) => {}
+                Ok(Polled::Events(again) | Polled::Nothing(again)) => again,
+                Ok(Polled::LostLead) => return,
                 Err(error) => return self.fail(error),
-            }
+            };
             now = Instant::now();
         }
     }
@@ -390,14 +409,20 @@ impl ThreadPool {
         self.batch.send(|connection, next| self.handback.push(connection, next));
     }
 
-    /// Waits for something to do. False if the wait ended with nothing: a signal, or the time to look for one.
-    fn poll(&self, number: usize, event_loop: &mut Loop) -> io::Result<bool> {
+    /// Waits for something to do, and does what needs no thread of the application.
+    ///
+    /// Invariant: nobody holds the event loop while waiting for the GIL, which another thread may keep for long. So after the wait the
+    /// event loop is run without the GIL and given up. Another thread may lead by the time this one has the GIL.
+    fn poll<'a>(&'a self, number: usize, event_loop: HeldLoop<'a>) -> io::Result<Polled<'a>> {
+        let mut held = Some(event_loop);
+        let Some(event_loop) = held.as_mut() else { return Ok(Polled::LostLead) };
         self.note_poll();
         if event_loop.look()? || event_loop.is_busy() {
-            return Ok(true);
+            event_loop.turn();
+            return Ok(held.map_or(Polled::LostLead, Polled::Events));
         }
         let at_most = (number == 0).then_some(SIGNAL_CHECK);
-        let is_queued = event_loop.has_ready() && !event_loop.forks();
+        let is_queued = event_loop.has_ready() && !self.forks;
         let has_work = || {
             let can_call = || self.calls_in_progress.load(Ordering::SeqCst) < self.threads;
             (is_queued && can_call()) || self.handback.is_filled.load(Ordering::SeqCst)
@@ -405,13 +430,34 @@ impl ThreadPool {
         let mut polled = Ok(true);
         self.handback.leader.sleep_unless(has_work, || {
             self.wait_detached(&mut || {
+                let Some(mut event_loop) = held.take() else { return };
                 self.is_polling.store(true, Ordering::Relaxed);
                 polled = event_loop.wait(at_most);
                 self.is_polling.store(false, Ordering::Relaxed);
+                self.note_poll();
+                if self.forks {
+                    held = Some(event_loop); // there is no other thread
+                } else {
+                    if matches!(polled, Ok(true)) {
+                        event_loop.turn();
+                    }
+                    self.promotion.left_lead();
+                }
             });
         });
-        self.note_poll();
-        polled
+        let has_events = polled?;
+        let mut event_loop = match held {
+            Some(event_loop) => event_loop,
+            None => match self.try_lock_loop() {
+                Some(event_loop) => event_loop,
+                None => return Ok(Polled::LostLead),
+            },
+        };
+        self.promotion.regained_lead();
+        if self.forks && has_events {
+            event_loop.turn();
+        }
+        Ok(if has_events { Polled::Events(event_loop) } else { Polled::Nothing(event_loop) })
     }
 
     /// Polls between two calls, so that the event loop keeps turning however many requests are queued.
@@ -454,14 +500,11 @@ impl ThreadPool {
     /// waited for.
     fn try_lock_loop(&self) -> Option<HeldLoop<'_>> {
         loop {
-            match self.event_loop.try_lock() {
-                Ok(event_loop) => return Some(HeldLoop::new(event_loop)),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(HeldLoop::new(poisoned.into_inner())),
-                Err(TryLockError::WouldBlock) if self.is_monitor_polling.load(Ordering::SeqCst) => {
-                    thread::yield_now();
-                }
-                Err(TryLockError::WouldBlock) => return None,
+            let event_loop = self.event_loop.try_take();
+            if event_loop.is_some() || !self.is_monitor_polling.load(Ordering::SeqCst) {
+                return event_loop;
             }
+            thread::yield_now();
         }
     }
 }
@@ -514,6 +557,13 @@ impl Drop for RunningGuard<'_> {
     fn drop(&mut self) {
         *lock(&self.0.count) -= 1;
         self.0.one_has_ended.notify_all();
+    }
+}
+
+/// For `ps` and debuggers. Python itself names threads for the system only from 3.14 on; a name that cannot be set is missed by nobody.
+fn name_thread(number: usize) {
+    if let Ok(name) = CString::new(format!("mlws-{number}")) {
+        let _ = rustix::thread::set_name(&name);
     }
 }
 

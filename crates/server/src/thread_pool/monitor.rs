@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{HeldLoop, ThreadPool, lock, promotion::Monitored};
+use super::{ThreadPool, promotion::Monitored};
 use crate::{Notice, Order, sys};
 
 /// The exit status of a process that was left because a thread is stuck in the application (`EX_TEMPFAIL` of `sysexits.h`).
@@ -55,8 +55,7 @@ impl ThreadPool {
     pub(super) fn monitor_main(&self) {
         let mut monitor = Monitor { pool: self, has_notified: false, stall: StallDetector::default() };
         self.promotion.run_monitor(&mut monitor);
-        let order = lock(&self.event_loop).order();
-        if order == Some(Order::Stop) {
+        if self.is_stopped.load(Ordering::SeqCst) {
             self.exit_unless_first_thread_returns();
         }
         while self.calls.busy() > 0 && self.calls.overdue() == 0 {
@@ -131,14 +130,14 @@ impl Monitored for Monitor<'_> {
             return;
         }
         pool.is_monitor_polling.store(true, Ordering::SeqCst);
-        if let Ok(event_loop) = pool.event_loop.try_lock() {
-            let mut event_loop = HeldLoop::new(event_loop);
+        if let Some(mut event_loop) = pool.event_loop.try_take() {
             pool.take_handed_back(&mut event_loop);
             match pool.poll_now(&mut event_loop) {
                 Ok(()) => event_loop.turn_without_accepting(),
                 Err(error) => pool.fail(error),
             }
             if event_loop.order() == Some(Order::Stop) {
+                pool.is_stopped.store(true, Ordering::SeqCst);
                 pool.promotion.shutdown();
             }
         }

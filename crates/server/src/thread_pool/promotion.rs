@@ -247,6 +247,17 @@ impl Promotion {
         }
     }
 
+    /// The leader has let go of the event loop to wait for the GIL.
+    pub(crate) fn left_lead(&self) {
+        self.has_leader.store(false, Ordering::SeqCst);
+        self.notify_monitor(false);
+    }
+
+    /// It has the event loop again.
+    pub(crate) fn regained_lead(&self) {
+        self.has_leader.store(true, Ordering::SeqCst);
+    }
+
     /// Sleeps until promoted, shut down, or this time has passed.
     pub(crate) fn wait(&self, at_most: Option<Duration>) -> Option<PromotionTicket> {
         let mut shared = self.lock();

@@ -83,7 +83,7 @@ impl Proxies {
             return rule(Take::Never, Says::Nothing); // `HTTP_PROXY`, which programs obey as a setting
         }
         let has_underscore = name.contains(&b'_');
-        if let Some(field) = ForwardedField::named(name).filter(|_| !self.forwarded_fields.is_empty()) {
+        if let Some(field) = ForwardedField::from_name(name).filter(|_| !self.forwarded_fields.is_empty()) {
             return match self.header_map {
                 _ if !has_underscore && self.forwarded_fields.contains(&field) => {
                     rule(Take::FromTrusted, Says::Forwarded(field))
@@ -159,7 +159,7 @@ impl<'a> Heard<'a> {
             return Ok(None);
         }
         let is_proxy = |address| proxies.trusted.name(address);
-        let said = Forwarded::read(&self.forwarded, is_proxy).map_err(|_| Refused::FORWARDED)?;
+        let said = Forwarded::parse(&self.forwarded, is_proxy).map_err(|_| Refused::FORWARDED)?;
         said.https.map_or(Ok(()), |https| self.agree(https))?;
         Ok(Some(said))
     }

@@ -175,7 +175,7 @@ fn head(
         ))
     })?;
     let invalid = |error: mlws_http1::ResponseError| PyValueError::new_err(error.to_string());
-    let mut head = ResponseHead::reuse(buffer, code, reason).map_err(invalid)?;
+    let mut head = ResponseHead::with_buffer(buffer, code, reason).map_err(invalid)?;
     for pair in headers {
         let (name, value) = name_and_value(&pair)
             .ok_or_else(|| PyTypeError::new_err("headers must be a list of tuples of two strings"))?;

@@ -154,9 +154,9 @@ impl Queue {
     }
 
     /// The thread ends.
-    fn end(&self, last: Stage) {
+    fn end(&self, final_stage: Stage) {
         let mut state = self.lock();
-        state.stage = last;
+        state.stage = final_stage;
         state.is_running = false;
         self.changed.notify_all();
     }

@@ -159,11 +159,14 @@ pub(crate) fn lend(py: Python<'_>, level: LevelFilter) {
 /// Gives a record to the configured logger, or queues it for that. False if there is none, or this thread would have to wait for the
 /// interpreter.
 pub(crate) fn tell(level: Level, text: &str) -> bool {
-    if !is_configured(|loggers| &loggers.error) || !ffi::is_attached() {
+    if !is_configured(|loggers| &loggers.error) {
         return false;
     }
     if mlws_server::runs_event_loop() && handler_thread::is_used() {
         return handler_thread::log(level, text);
+    }
+    if !ffi::is_attached() {
+        return false;
     }
     Python::try_attach(|py| call_handlers(py, level, text)).unwrap_or(false)
 }

@@ -200,7 +200,7 @@ impl Flags {
 #[cfg(test)]
 mod tests {
 
-    use mlws_http1::Tolerance;
+    use mlws_http1::ParserMode;
 
     use super::{
         layers::{argument, nearest},
@@ -256,9 +256,9 @@ mod tests {
 
     #[test]
     fn requests_are_strict_unless_gunicorns_are_asked_for() {
-        let tolerance = |words| Flags::of_words(words).unwrap().server().limits.tolerance;
-        assert_eq!(tolerance("app"), Tolerance::Strict);
-        assert_eq!(tolerance("app --http-compat gunicorn"), Tolerance::Gunicorn);
+        let tolerance = |words| Flags::of_words(words).unwrap().server().limits.mode;
+        assert_eq!(tolerance("app"), ParserMode::Strict);
+        assert_eq!(tolerance("app --http-compat gunicorn"), ParserMode::Gunicorn);
     }
 
     #[test]

@@ -116,7 +116,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 fn forwarded_field() -> impl TypedValueParser<Value = ForwardedField> {
     let names = PossibleValuesParser::new(ForwardedField::ALL.map(|(_, name)| name));
-    names.try_map(|name| ForwardedField::named(name.as_bytes()).ok_or("no such field"))
+    names.try_map(|name| ForwardedField::from_name(name.as_bytes()).ok_or("no such field"))
 }
 
 #[cfg(test)]

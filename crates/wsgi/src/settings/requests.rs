@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
-use mlws_http1::Tolerance;
+use mlws_http1::ParserMode;
 use mlws_server::Limits;
 
 use super::values::{GIB, MIB, seconds, size, some_seconds};
@@ -108,9 +108,9 @@ impl RequestLimits {
             fields: self.limit_request_fields as usize,
             body: if self.limit_request_body == 0 { u64::MAX } else { self.limit_request_body },
             head,
-            tolerance: match self.http_compat {
-                Compat::Strict => Tolerance::Strict,
-                Compat::Gunicorn => Tolerance::Gunicorn,
+            mode: match self.http_compat {
+                Compat::Strict => ParserMode::Strict,
+                Compat::Gunicorn => ParserMode::Gunicorn,
             },
             ..usual
         }

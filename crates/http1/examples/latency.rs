@@ -1,13 +1,12 @@
-//! How long one message takes, for whoever changes this crate: `cargo run --release --example nanoseconds`.
+//! Measures the time per message: `cargo run --release -p mlws-http1 --example latency`.
 //!
-//! The one thing to know: each number is the best of several rounds, as everything that disturbs a round makes
-//! it slower.
+//! Each number is the minimum over several rounds, because disturbances only ever make a round slower.
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mlws_http1::{Asked, Event, Head, Limits, Parser, ResponseHead, Version};
+use mlws_http1::{Event, Head, Limits, Parser, RequestInfo, ResponseHead, Version};
 
 const SMALL: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost:8000\r\n\r\n";
 const BROWSER: &[u8] = b"GET /search?q=web+server&l=en HTTP/1.1\r\nHost: localhost:8000\r\n\
@@ -19,8 +18,8 @@ const CHUNKED: &[u8] = b"POST / HTTP/1.1\r\nHost: localhost:8000\r\nTransfer-Enc
     5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
 
 fn main() {
-    println!("{:>6} ns  request: curl's", requests(SMALL));
-    println!("{:>6} ns  request: a browser's", requests(BROWSER));
+    println!("{:>6} ns  request: curl", requests(SMALL));
+    println!("{:>6} ns  request: browser", requests(BROWSER));
     println!("{:>6} ns  request: two small chunks", requests(CHUNKED));
     println!("{:>6} ns  response head", responses());
 }
@@ -28,37 +27,39 @@ fn main() {
 fn requests(bytes: &[u8]) -> u128 {
     let mut parser = Parser::new(Arc::new(Limits::default()));
     let mut head = Head::default();
-    best_of_rounds(|| {
-        let mut rest = black_box(bytes);
-        while let Ok(Some(event)) = parser.next(rest, &mut head) {
+    fastest_round(|| {
+        let mut input = black_box(bytes);
+        while let Ok(Some(event)) = parser.next(input, &mut head) {
             let consumed = match event {
                 Event::Head => head.len,
                 Event::Data { consumed, .. } | Event::End { consumed } => consumed,
             };
-            rest = &rest[consumed..];
+            input = &input[consumed..];
         }
         black_box(&head);
     })
 }
 
 fn responses() -> u128 {
-    let asked = Asked { is_head: false, version: Version::Http11, keep_alive: true };
+    let request = RequestInfo { is_head: false, version: Version::Http11, keep_alive: true };
     let mut buffer = Vec::new();
-    best_of_rounds(|| {
-        let mut head = ResponseHead::reuse(std::mem::take(&mut buffer), 200, b"OK").expect("a good status");
-        head.field(b"Content-Type", black_box(b"text/plain; charset=utf-8")).expect("a good field");
-        head.field(b"Content-Length", black_box(b"13")).expect("a good length");
+    fastest_round(|| {
+        let mut head =
+            ResponseHead::with_buffer(std::mem::take(&mut buffer), 200, b"OK").expect("a valid status");
+        head.field(b"Content-Type", black_box(b"text/plain; charset=utf-8")).expect("a valid field");
+        head.field(b"Content-Length", black_box(b"13")).expect("a valid length");
         buffer =
-            black_box(head.finish(&asked, None, b"Thu, 01 Jan 1970 00:00:00 GMT", "mylittlewebserver")).bytes;
+            black_box(head.finish(&request, None, b"Thu, 01 Jan 1970 00:00:00 GMT", "mylittlewebserver"))
+                .bytes;
     })
 }
 
-fn best_of_rounds(mut once: impl FnMut()) -> u128 {
-    const TIMES: u32 = 100_000;
+fn fastest_round(mut run: impl FnMut()) -> u128 {
+    const ITERATIONS: u32 = 100_000;
     let mut round = || {
         let start = Instant::now();
-        (0..TIMES).for_each(|_| once());
-        start.elapsed().as_nanos() / u128::from(TIMES)
+        (0..ITERATIONS).for_each(|_| run());
+        start.elapsed().as_nanos() / u128::from(ITERATIONS)
     };
     (0..20).map(|_| round()).min().unwrap_or_default()
 }

@@ -1,78 +1,42 @@
-//! The way out: a response head, checked while it is written (RFC 9112, sections 4, 5 and 9).
+//! Encoder for response heads (RFC 9112, sections 4, 5 and 9).
 //!
-//! The one thing to know: the head is written straight into one buffer as the fields come. The fields that
-//! frame the message or belong to the connection are held back, and the server's own are written at the end.
+//! Fields are checked and appended to one buffer as they are added. The server owns the fields that frame the message
+//! or concern the connection: those of the application are not copied, and [`ResponseHead::finish`] writes the
+//! server's at the end.
 
-use std::fmt;
-
-use crate::framing::Framing;
+use crate::framing::{Framing, Kind};
 use crate::grammar::{decimal, is_text, is_token, list};
 use crate::head::Version;
+use crate::response_error::ResponseError;
 
-/// The interim answer to `Expect: 100-continue`.
+/// The interim response to `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What the request said that its answer depends on.
+/// The properties of a request that affect how its response is encoded.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
-    /// The method is HEAD: the answer has no body.
+pub struct RequestInfo {
+    /// The method is HEAD: the response has no body.
     pub is_head: bool,
-    /// The request's version: HTTP/1.0 knows no chunks.
+    /// The HTTP version of the request. HTTP/1.0 has no chunked coding.
     pub version: Version,
-    /// The connection may live on after the answer.
+    /// Whether the connection may persist after the response.
     pub keep_alive: bool,
 }
 
 /// A complete response head.
 #[derive(Debug)]
-pub struct Finished {
-    /// The head, up to and with its blank line.
+pub struct EncodedHead {
+    /// The head, including its blank line.
     pub bytes: Vec<u8>,
-    /// What frames the body.
+    /// The framing of the body.
     pub framing: Framing,
-    /// The connection lives on after the body.
+    /// Whether the connection persists after the response.
     pub keep_alive: bool,
 }
 
-/// Why an application's status or field cannot be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ResponseError {
-    /// A status that is no final one; only 200 to 599 are.
-    Status(u16),
-    /// A control character in the reason phrase.
-    Reason,
-    /// This name, escaped, is no token.
-    FieldName(String),
-    /// There is a control character in the value of the field of this name.
-    FieldValue(String),
-    /// Content-Length is not a plain decimal number below 2^64; its value, escaped.
-    ContentLength(String),
-    /// Two Content-Lengths that differ.
-    ContentLengths(u64, u64),
-}
-
-impl fmt::Display for ResponseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ResponseError::Status(status) => write!(f, "status {status} is not between 200 and 599"),
-            ResponseError::Reason => write!(f, "the reason phrase has a control character"),
-            ResponseError::FieldName(name) => write!(f, "header name '{name}' is not a token"),
-            ResponseError::FieldValue(name) => {
-                write!(f, "the value of header '{name}' has a control character")
-            }
-            ResponseError::ContentLength(value) => {
-                write!(f, "Content-Length '{value}' is not a plain number")
-            }
-            ResponseError::ContentLengths(one, two) => write!(f, "Content-Length is both {one} and {two}"),
-        }
-    }
-}
-
-impl std::error::Error for ResponseError {}
-
-/// A response head while it is written.
+/// A response head under construction.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "which fields were given, not one state")]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 pub struct ResponseHead {
     bytes: Vec<u8>,
     status: u16,
@@ -84,13 +48,21 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
-    /// Begins a head with a status from 200 to 599. The reason may be empty, and may hold bytes above ASCII.
+    /// Starts a head. `status` is 200 to 599; `reason` may be empty and may contain bytes above ASCII.
+    ///
+    /// # Errors
+    ///
+    /// [`ResponseError::Status`] or [`ResponseError::Reason`].
     pub fn new(status: u16, reason: &[u8]) -> Result<Self, ResponseError> {
-        Self::reuse(Vec::with_capacity(512), status, reason)
+        Self::with_buffer(Vec::with_capacity(512), status, reason)
     }
 
-    /// Like [`ResponseHead::new`], in a buffer that is at hand. What it holds is dropped.
-    pub fn reuse(buffer: Vec<u8>, status: u16, reason: &[u8]) -> Result<Self, ResponseError> {
+    /// Like [`ResponseHead::new`], but reuses a buffer, whose content is discarded.
+    ///
+    /// # Errors
+    ///
+    /// [`ResponseError::Status`] or [`ResponseError::Reason`].
+    pub fn with_buffer(buffer: Vec<u8>, status: u16, reason: &[u8]) -> Result<Self, ResponseError> {
         if !(200..=599).contains(&status) {
             return Err(ResponseError::Status(status));
         }
@@ -115,12 +87,12 @@ impl ResponseHead {
         })
     }
 
-    /// The status given.
+    /// The status.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// The status line and the fields so far, as they will be sent; a Content-Length comes at the end only.
+    /// The status line and the fields added so far, without Content-Length, which [`ResponseHead::finish`] writes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -130,13 +102,17 @@ impl ResponseHead {
         self.is_event_stream
     }
 
-    /// The Content-Length given by a field, if one was.
+    /// The value of the Content-Length field, if one was added.
     pub fn content_length(&self) -> Option<u64> {
         self.content_length
     }
 
-    /// Adds a field. Those that belong to the connection (RFC 9110, section 7.6.1) are the server's own: of them
-    /// only `Connection: close` is heard, the others are dropped. After an error the head is as it was before.
+    /// Adds a field. Fields that concern the connection (RFC 9110, section 7.6.1) are ignored, except for
+    /// `Connection: close`.
+    ///
+    /// # Errors
+    ///
+    /// The name or value is invalid. The head is unchanged then.
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
         if !is_token(name) {
             return Err(ResponseError::FieldName(name.escape_ascii().to_string()));
@@ -184,34 +160,33 @@ impl ResponseHead {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
-    /// Ends the head. `body_length` is the length of the body where it is known without a Content-Length; `date`
-    /// and `server` are the values for those fields where the application gave none.
+    /// Completes the head. `body_length` is the size of the body in bytes, if known; a Content-Length field takes
+    /// precedence. `date` and `server` are the values of those fields unless the application added them.
     pub fn finish(
         mut self,
-        asked: &Asked,
+        request: &RequestInfo,
         body_length: Option<u64>,
         date: &[u8; 29],
         server: &str,
-    ) -> Finished {
+    ) -> EncodedHead {
         if !self.has_date {
             self.push_field(b"Date", date);
         }
         if !self.has_server {
             self.push_field(b"Server", server.as_bytes());
         }
-        let (framing, keep_alive) = self.frame(*asked, body_length);
-        match (keep_alive, asked.version) {
+        let (framing, keep_alive) = self.write_framing(*request, body_length);
+        match (keep_alive, request.version) {
             (false, _) => self.push_field(b"Connection", b"close"),
             (true, Version::Http10) => self.push_field(b"Connection", b"keep-alive"),
             (true, Version::Http11) => {}
         }
         self.bytes.extend_from_slice(b"\r\n");
-        Finished { bytes: self.bytes, framing, keep_alive }
+        EncodedHead { bytes: self.bytes, framing, keep_alive }
     }
 
-    /// Chooses the framing (RFC 9112, section 6.3), writes the field that announces it, and says whether the
-    /// connection can live on.
-    fn frame(&mut self, asked: Asked, body_length: Option<u64>) -> (Framing, bool) {
+    /// Chooses the framing (RFC 9112, section 6.3) and writes its field. Also returns whether the connection persists.
+    fn write_framing(&mut self, request: RequestInfo, body_length: Option<u64>) -> (Framing, bool) {
         let length = match self.status {
             204 => None,
             304 => self.content_length,
@@ -222,22 +197,22 @@ impl ResponseHead {
             push_decimal(&mut self.bytes, length);
             self.bytes.extend_from_slice(b"\r\n");
         }
-        let keep_alive = asked.keep_alive && !self.close;
-        if asked.is_head || matches!(self.status, 204 | 304) {
-            return (Framing::no_body(), keep_alive);
+        let keep_alive = request.keep_alive && !self.close;
+        if request.is_head || matches!(self.status, 204 | 304) {
+            return (Framing(Kind::NoBody), keep_alive);
         }
-        match (length, asked.version) {
-            (Some(length), _) => (Framing::length(length), keep_alive),
+        match (length, request.version) {
+            (Some(length), _) => (Framing(Kind::Length(length)), keep_alive),
             (None, Version::Http11) => {
                 self.push_field(b"Transfer-Encoding", b"chunked");
-                (Framing::chunked(), keep_alive)
+                (Framing(Kind::Chunked), keep_alive)
             }
-            (None, Version::Http10) => (Framing::close(), false),
+            (None, Version::Http10) => (Framing(Kind::Close), false),
         }
     }
 }
 
-/// The media type, without its parameters (RFC 9110, section 8.3).
+/// Compares the media type without its parameters (RFC 9110, section 8.3).
 fn is_event_stream(content_type: &[u8]) -> bool {
     let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
     media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
@@ -246,12 +221,12 @@ fn is_event_stream(content_type: &[u8]) -> bool {
 fn push_decimal(bytes: &mut Vec<u8>, number: u64) {
     let mut digits = [0; 20];
     let mut start = digits.len();
-    let mut rest = number;
+    let mut remaining = number;
     loop {
         start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
+        digits[start] = b'0' + (remaining % 10) as u8;
+        remaining /= 10;
+        if remaining == 0 {
             break;
         }
     }
@@ -263,48 +238,48 @@ mod tests {
     use super::*;
 
     const DATE: &[u8; 29] = b"Thu, 01 Jan 1970 00:00:00 GMT";
-    const GET: Asked = Asked { is_head: false, version: Version::Http11, keep_alive: true };
-    const HEAD: Asked = Asked { is_head: true, ..GET };
-    const OLD: Asked = Asked { version: Version::Http10, ..GET };
+    const GET: RequestInfo = RequestInfo { is_head: false, version: Version::Http11, keep_alive: true };
+    const HEAD: RequestInfo = RequestInfo { is_head: true, ..GET };
+    const GET_HTTP10: RequestInfo = RequestInfo { version: Version::Http10, ..GET };
 
-    /// The head's lines without Date and Server, and what else came of it.
+    /// Completes a head and returns its lines, without Date and Server, and the encoded head.
     fn finish(
         status: u16,
         fields: &[(&str, &str)],
-        asked: Asked,
+        request: RequestInfo,
         body: Option<u64>,
-    ) -> (Vec<String>, Finished) {
-        let mut head = ResponseHead::new(status, b"").expect("a good status");
+    ) -> (Vec<String>, EncodedHead) {
+        let mut head = ResponseHead::new(status, b"").expect("a valid status");
         for (name, value) in fields {
-            head.field(name.as_bytes(), value.as_bytes()).expect("a good field");
+            head.field(name.as_bytes(), value.as_bytes()).expect("a valid field");
         }
-        let finished = head.finish(&asked, body, DATE, "s");
-        let text = String::from_utf8(finished.bytes.clone()).expect("text");
+        let encoded = head.finish(&request, body, DATE, "s");
+        let text = String::from_utf8(encoded.bytes.clone()).expect("text");
         let (lines, rest) = text.split_once("\r\n\r\n").expect("a blank line");
         assert_eq!(rest, "");
-        let is_ours = |line: &&str| *line == "Server: s" || line.starts_with("Date: Thu, 01");
-        let lines = lines.split("\r\n").skip(1).filter(|line| !is_ours(line)).map(str::to_owned).collect();
-        (lines, finished)
+        let is_default = |line: &&str| *line == "Server: s" || line.starts_with("Date: Thu, 01");
+        let lines = lines.split("\r\n").skip(1).filter(|line| !is_default(line)).map(str::to_owned).collect();
+        (lines, encoded)
     }
 
     #[test]
-    fn a_head_is_written_as_it_goes_over_the_wire() {
-        let mut head = ResponseHead::reuse(b"old".to_vec(), 200, b"OK").expect("a good status");
-        head.field(b"Content-Length", b"5").expect("a good field");
-        head.field(b"X-Text", b"\xe9\t").expect("a good field");
+    fn a_head_is_encoded_with_the_fields_of_the_server_at_the_end() {
+        let mut head = ResponseHead::with_buffer(b"old".to_vec(), 200, b"OK").expect("a valid status");
+        head.field(b"Content-Length", b"5").expect("a valid field");
+        head.field(b"X-Text", b"\xe9\t").expect("a valid field");
         assert_eq!((head.status(), head.content_length()), (200, Some(5)));
-        let finished = head.finish(&GET, None, DATE, "mylittlewebserver");
-        let wire = b"HTTP/1.1 200 OK\r\nX-Text: \xe9\t\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+        let encoded = head.finish(&GET, None, DATE, "mylittlewebserver");
+        let expected = b"HTTP/1.1 200 OK\r\nX-Text: \xe9\t\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
             Server: mylittlewebserver\r\nContent-Length: 5\r\n\r\n";
-        assert_eq!(finished.bytes, wire);
-        assert!(finished.keep_alive);
-        assert_eq!(finished.framing.remaining(), Some(5));
+        assert_eq!(encoded.bytes, expected);
+        assert!(encoded.keep_alive);
+        assert_eq!(encoded.framing.remaining(), Some(5));
     }
 
     #[test]
-    fn what_could_end_a_line_is_refused() {
+    fn control_characters_and_invalid_names_are_rejected() {
         for byte in ["\r", "\n", "\0", "\x07", "\x7f"] {
-            let mut head = ResponseHead::new(200, b"").expect("a good status");
+            let mut head = ResponseHead::new(200, b"").expect("a valid status");
             let value = format!("a{byte}b");
             assert_eq!(head.field(b"A", value.as_bytes()), Err(ResponseError::FieldValue("A".to_owned())));
             assert!(matches!(head.field(value.as_bytes(), b"a"), Err(ResponseError::FieldName(_))));
@@ -316,13 +291,13 @@ mod tests {
             assert_eq!(head.bytes, b"HTTP/1.1 200 \r\n");
         }
         for name in ["", "a b", "a:", "\u{e9}"] {
-            let mut head = ResponseHead::new(200, b"").expect("a good status");
+            let mut head = ResponseHead::new(200, b"").expect("a valid status");
             assert!(matches!(head.field(name.as_bytes(), b"a"), Err(ResponseError::FieldName(_))), "{name}");
         }
     }
 
     #[test]
-    fn only_final_statuses_are_taken() {
+    fn only_final_statuses_are_accepted() {
         for status in [0, 99, 100, 101, 199, 600, 999, u16::MAX] {
             assert_eq!(ResponseHead::new(status, b"").err(), Some(ResponseError::Status(status)));
         }
@@ -330,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn a_content_length_is_a_plain_number_and_one() {
-        let mut head = ResponseHead::new(200, b"").expect("a good status");
+    fn content_length_must_be_a_decimal_number_and_must_not_conflict() {
+        let mut head = ResponseHead::new(200, b"").expect("a valid status");
         for value in ["", "+5", "-5", "5 ", "5, 5", "0x5", "18446744073709551616"] {
             let error = ResponseError::ContentLength(value.to_owned());
             assert_eq!(head.field(b"content-length", value.as_bytes()), Err(error));
@@ -342,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_of_the_connection_are_the_servers_own() {
+    fn connection_fields_of_the_application_are_ignored() {
         let theirs = [
             ("Connection", "keep-alive, Upgrade"),
             ("Keep-Alive", "timeout=5"),
@@ -352,59 +327,59 @@ mod tests {
             ("Transfer-Encoding", "gzip"),
             ("UPGRADE", "websocket"),
         ];
-        let (lines, finished) = finish(200, &theirs, GET, Some(0));
+        let (lines, encoded) = finish(200, &theirs, GET, Some(0));
         assert_eq!(lines, ["Content-Length: 0"]);
-        assert!(finished.keep_alive);
+        assert!(encoded.keep_alive);
     }
 
     #[test]
-    fn a_close_from_the_application_closes() {
-        let (lines, finished) = finish(200, &[("connection", "foo, Close")], GET, Some(0));
+    fn connection_close_from_the_application_is_honored() {
+        let (lines, encoded) = finish(200, &[("connection", "foo, Close")], GET, Some(0));
         assert_eq!(lines, ["Content-Length: 0", "Connection: close"]);
-        assert!(!finished.keep_alive);
+        assert!(!encoded.keep_alive);
     }
 
     #[test]
-    fn date_and_server_of_the_application_replace_ours() {
-        let mut head = ResponseHead::new(200, b"").expect("a good status");
-        head.field(b"DATE", b"never").expect("a good field");
-        head.field(b"server", b"theirs").expect("a good field");
+    fn date_and_server_of_the_application_take_precedence() {
+        let mut head = ResponseHead::new(200, b"").expect("a valid status");
+        head.field(b"DATE", b"never").expect("a valid field");
+        head.field(b"server", b"theirs").expect("a valid field");
         let bytes = head.finish(&GET, Some(0), DATE, "ours").bytes;
         assert_eq!(bytes, b"HTTP/1.1 200 \r\nDATE: never\r\nserver: theirs\r\nContent-Length: 0\r\n\r\n");
     }
 
     #[test]
-    fn the_length_is_the_fields_then_the_bodys_then_chunks_or_the_close() {
+    fn framing_prefers_content_length_then_the_body_length_then_chunked_or_close() {
         let length = [("Content-Length", "5")];
-        let (lines, finished) = finish(200, &length, GET, Some(9));
-        assert_eq!((lines, finished.framing.remaining()), (vec!["Content-Length: 5".to_owned()], Some(5)));
-        let (lines, finished) = finish(200, &[], GET, Some(9));
-        assert_eq!((lines, finished.framing.remaining()), (vec!["Content-Length: 9".to_owned()], Some(9)));
-        let (lines, finished) = finish(200, &[], GET, None);
+        let (lines, encoded) = finish(200, &length, GET, Some(9));
+        assert_eq!((lines, encoded.framing.remaining()), (vec!["Content-Length: 5".to_owned()], Some(5)));
+        let (lines, encoded) = finish(200, &[], GET, Some(9));
+        assert_eq!((lines, encoded.framing.remaining()), (vec!["Content-Length: 9".to_owned()], Some(9)));
+        let (lines, encoded) = finish(200, &[], GET, None);
         assert_eq!(
-            (lines, finished.framing.end()),
+            (lines, encoded.framing.end()),
             (vec!["Transfer-Encoding: chunked".to_owned()], Ok(&b"0\r\n\r\n"[..]))
         );
-        let (lines, finished) = finish(200, &[], OLD, None);
-        assert_eq!((lines, finished.framing.end()), (vec!["Connection: close".to_owned()], Ok(&b""[..])));
-        assert!(!finished.keep_alive && finished.framing.wants_body());
+        let (lines, encoded) = finish(200, &[], GET_HTTP10, None);
+        assert_eq!((lines, encoded.framing.end()), (vec!["Connection: close".to_owned()], Ok(&b""[..])));
+        assert!(!encoded.keep_alive && encoded.framing.wants_body());
     }
 
     #[test]
-    fn http10_is_told_what_becomes_of_the_connection() {
-        let (lines, finished) = finish(200, &[], OLD, Some(0));
+    fn http10_responses_state_whether_the_connection_persists() {
+        let (lines, encoded) = finish(200, &[], GET_HTTP10, Some(0));
         assert_eq!(lines, ["Content-Length: 0", "Connection: keep-alive"]);
-        assert!(finished.keep_alive);
-        let (lines, finished) = finish(200, &[], Asked { keep_alive: false, ..OLD }, Some(0));
+        assert!(encoded.keep_alive);
+        let (lines, encoded) = finish(200, &[], RequestInfo { keep_alive: false, ..GET_HTTP10 }, Some(0));
         assert_eq!(lines, ["Content-Length: 0", "Connection: close"]);
-        assert!(!finished.keep_alive);
+        assert!(!encoded.keep_alive);
     }
 
     #[test]
-    fn head_204_and_304_have_no_body() {
+    fn head_204_and_304_responses_have_no_body() {
         let length = [("Content-Length", "5")];
         let with_length = vec!["Content-Length: 5".to_owned()];
-        for (status, fields, asked, body, lines) in [
+        for (status, fields, request, body, lines) in [
             (200, &length[..], HEAD, None, &with_length),
             (200, &[], HEAD, Some(5), &with_length),
             (200, &[], HEAD, None, &vec![]),
@@ -413,9 +388,9 @@ mod tests {
             (304, &length, GET, Some(0), &with_length),
             (304, &[], GET, Some(0), &vec![]),
         ] {
-            let (found, finished) = finish(status, fields, asked, body);
+            let (found, encoded) = finish(status, fields, request, body);
             assert_eq!(&found, lines, "{status}");
-            assert!(!finished.framing.wants_body() && finished.keep_alive);
+            assert!(!encoded.framing.wants_body() && encoded.keep_alive);
         }
     }
 }

@@ -1,154 +1,161 @@
-//! Reads segments as a server does, and says what came of it.
+//! Parses segments as a server does, and records the result.
 //!
-//! The one thing to know: the reader keeps the parser's contract to the letter, and checks while it reads what must
-//! hold of every event: what it consumes, how much it holds, how often the parser has to be called.
+//! [`parse`] follows the contract of [`Parser::next`] exactly and checks every event: how many bytes it consumes, how
+//! many the caller must keep, and how often the parser is called.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use mlws_http1::{Error, Event, Field, Head, Length, Limits, Parser, Version};
 
-/// All that was read.
+/// The parsed messages and the final state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
-    /// The messages, the last of which may not be complete.
+pub struct Transcript {
+    /// The messages. The last one may be incomplete.
     pub messages: Vec<Message>,
-    /// Where each of them stands in the input, as far as it was consumed.
-    pub places: Vec<Place>,
-    /// How it ended.
+    /// The position of each message in the input, as far as it was consumed.
+    pub extents: Vec<Extent>,
+    /// The final state.
     pub end: End,
 }
 
-/// How a reading ended.
+/// The state at the end of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Everything was consumed, and another request may come.
+    /// Everything was consumed, and another request may follow.
     BetweenRequests,
-    /// A head or a body is not complete.
+    /// A head or a body is incomplete.
     Incomplete,
-    /// The last message closed the connection; what followed was not looked at.
+    /// The last message closes the connection. Later input was not parsed.
     Closed,
-    /// The request was refused; what followed was not looked at.
+    /// The request was rejected. Later input was not parsed.
     Error(Error),
 }
 
-/// A message, copied out of the input.
+/// A message, copied from the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// As sent.
+    /// The method.
     pub method: String,
-    /// As sent.
+    /// The request target.
     pub target: String,
     /// The part of the target before the question mark.
     pub path: Vec<u8>,
-    /// The part of the target behind it.
+    /// The part of the target after the question mark.
     pub query: Vec<u8>,
-    /// Of the target or the Host field.
+    /// The authority of the target, or the Host field.
     pub host: Option<Vec<u8>>,
-    /// As sent.
+    /// The HTTP version.
     pub version: Version,
     /// Names and values, in order.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
     /// How the body is delimited.
     pub length: Length,
-    /// Another request may follow.
+    /// Whether another request may follow.
     pub keep_alive: bool,
-    /// The client waits for 100.
+    /// Whether the client waits for 100 Continue.
     pub expect_continue: bool,
-    /// Decoded, as far as it came.
+    /// The decoded data received so far.
     pub body: Vec<u8>,
-    /// The end was seen.
+    /// Whether the message is complete.
     pub is_complete: bool,
 }
 
-/// Where a message stands in the input.
+/// The position of a message in the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Index of the first byte of the body.
+pub struct Extent {
+    /// The index of the first byte of the body.
     pub body: usize,
-    /// From its first byte to the last that was consumed.
+    /// The range from its first byte through the last consumed byte.
     pub all: Range<usize>,
 }
 
-/// Reads the segments one after the other.
-pub fn read<'a>(limits: &Limits, segments: impl IntoIterator<Item = &'a [u8]>) -> Reading {
+/// Parses a connection whose input arrives in these segments.
+pub fn parse<'a>(limits: &Limits, segments: impl IntoIterator<Item = &'a [u8]>) -> Transcript {
     let mut parser = Parser::new(Arc::new(limits.clone()));
     let mut head = Head::default();
-    let mut reading = Reading { messages: Vec::new(), places: Vec::new(), end: End::BetweenRequests };
+    let mut transcript = Transcript { messages: Vec::new(), extents: Vec::new(), end: End::BetweenRequests };
     let mut input = Vec::new();
-    let (mut consumed, mut received, mut calls, mut turns) = (0, 0, 0, 0);
+    let (mut consumed, mut received, mut calls, mut segment_count) = (0, 0, 0, 0);
     for segment in segments {
         input.extend_from_slice(segment);
         received += segment.len();
-        turns += 1;
+        segment_count += 1;
         let mut start = 0;
         loop {
-            // Data is never empty, a head is longer than "x / HTTP/1.0", and each has one end.
+            // At most one event per byte: data is never empty, and each message has one head and one end.
             calls += 1;
-            assert!(calls <= turns + received, "{calls} calls for {received} bytes in {turns} segments");
+            assert!(
+                calls <= segment_count + received,
+                "{calls} calls for {received} bytes in {segment_count} segments"
+            );
             let rest = &input[start..];
             match parser.next(rest, &mut head) {
                 Ok(Some(event)) => {
-                    let length = reading.take(&event, &head, rest, consumed, limits);
+                    let length = transcript.record(&event, &head, rest, consumed, limits);
                     start += length;
                     consumed += length;
                 }
                 Ok(None) => {
-                    assert_eq!(parser.next(rest, &mut head), Ok(None), "asked again, it answers otherwise");
+                    assert_eq!(
+                        parser.next(rest, &mut head),
+                        Ok(None),
+                        "the same input returned another event"
+                    );
                     break;
                 }
                 Err(error) => {
-                    nothing_is_parsed_after(error, &mut parser, &mut head);
-                    reading.end = End::Error(error);
-                    return reading;
+                    check_error_is_final(error, &mut parser, &mut head);
+                    transcript.end = End::Error(error);
+                    return transcript;
                 }
             }
         }
         input.drain(..start);
-        if reading.is_closed() {
+        if transcript.is_closed() {
             input.clear();
         }
-        reading.check_held(input.len(), limits);
+        transcript.check_kept(input.len(), limits);
     }
-    let in_body = reading.messages.last().is_some_and(|message| !message.is_complete);
+    let in_body = transcript.messages.last().is_some_and(|message| !message.is_complete);
     assert_eq!(parser.is_between_requests(), !in_body);
-    reading.end = match () {
-        () if reading.is_closed() => End::Closed,
+    transcript.end = match () {
+        () if transcript.is_closed() => End::Closed,
         () if in_body || !input.is_empty() => End::Incomplete,
         () => End::BetweenRequests,
     };
-    reading
+    transcript
 }
 
-fn nothing_is_parsed_after(error: Error, parser: &mut Parser, head: &mut Head) {
+fn check_error_is_final(error: Error, parser: &mut Parser, head: &mut Head) {
     assert!((400..=505).contains(&error.status()) && !error.to_string().is_empty());
     for input in [&b"GET / HTTP/1.0\r\n\r\n"[..], b"", b"0\r\n\r\n"] {
-        assert_eq!(parser.next(input, head), Err(error), "an error is final");
+        assert_eq!(parser.next(input, head), Err(error), "an error must be final");
         parser.stop();
         assert!(!parser.is_between_requests());
     }
 }
 
-impl Reading {
-    /// Notes an event and returns how many bytes it consumed.
-    fn take(&mut self, event: &Event, head: &Head, input: &[u8], at: usize, limits: &Limits) -> usize {
+impl Transcript {
+    /// Records an event and returns the number of bytes it consumed.
+    fn record(&mut self, event: &Event, head: &Head, input: &[u8], at: usize, limits: &Limits) -> usize {
         let consumed = match event {
             Event::Head => {
                 assert!(self.messages.last().is_none_or(|last| last.is_complete && last.keep_alive));
                 check_head(head, input, limits);
                 self.messages.push(Message::new(head, input));
-                self.places.push(Place { body: at + head.len, all: at..at });
+                self.extents.push(Extent { body: at + head.len, all: at..at });
                 head.len
             }
             Event::Data { payload, consumed } => {
-                let message = self.messages.last_mut().expect("data follows a head");
+                let message = self.messages.last_mut().expect("data without a head");
                 assert!(!message.is_complete && !payload.is_empty() && payload.end <= *consumed);
                 message.body.extend_from_slice(&input[payload.clone()]);
                 assert!(message.body.len() as u64 <= limits.body);
                 *consumed
             }
             Event::End { consumed } => {
-                let message = self.messages.last_mut().expect("an end follows a head");
+                let message = self.messages.last_mut().expect("end without a head");
                 assert!(!message.is_complete);
                 message.is_complete = true;
                 if let Length::Known(length) = message.length {
@@ -158,7 +165,7 @@ impl Reading {
             }
         };
         assert!(consumed <= input.len());
-        self.places.last_mut().expect("an event is of a message").all.end = at + consumed;
+        self.extents.last_mut().expect("event without a message").all.end = at + consumed;
         consumed
     }
 
@@ -166,15 +173,15 @@ impl Reading {
         self.messages.last().is_some_and(|message| message.is_complete && !message.keep_alive)
     }
 
-    /// What the parser makes the caller keep has a bound.
-    fn check_held(&self, held: usize, limits: &Limits) {
-        let most = match self.messages.last() {
+    /// The number of bytes that the parser makes the caller keep is bounded.
+    fn check_kept(&self, kept: usize, limits: &Limits) {
+        let max = match self.messages.last() {
             Some(Message { is_complete: false, length: Length::Known(_), .. }) => 0,
-            // "CRLF, 16 digits, extensions, CRLF", and the end of the trailers.
+            // CRLF, 16 digits, extensions, CRLF; or trailers and the final CRLF.
             Some(Message { is_complete: false, .. }) => limits.chunk_extensions + limits.trailers + 22,
             _ => limits.head,
         };
-        assert!(held <= most, "{held} bytes are held, of {most}");
+        assert!(kept <= max, "{kept} bytes kept, expected at most {max}");
     }
 }
 
@@ -213,8 +220,8 @@ impl Message {
         }
     }
 
-    /// The message as it may stand on the wire; never longer than it stood there.
-    pub fn write(&self) -> Vec<u8> {
+    /// Encodes the message. The result is never longer than the original.
+    pub fn encode(&self) -> Vec<u8> {
         let mut wire = format!("{} {} {}\r\n", self.method, self.target, self.version.as_str()).into_bytes();
         for (name, value) in &self.fields {
             wire.extend([name, &b":"[..], value, b"\r\n"].concat());
