@@ -5,6 +5,7 @@ Everything here waits on a condition with a deadline; nothing sleeps for a guess
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
@@ -147,7 +148,8 @@ class Command:
         if self in Command.alive:
             Command.alive.remove(self)
             for process in self.family():
-                os.kill(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it may end this very moment
+                    os.kill(process.pid, signal.SIGKILL)
             self.process.wait()
 
 
