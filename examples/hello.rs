@@ -23,11 +23,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let hello = |_: &mut _| Response::text("Hello, World!\n");
     if fork {
         let server = HttpForkServer::bind(address)?;
-        eprintln!("serving Hello, World! on {}, each request in its own process", server.url());
+        eprintln!("Listening at: {} (one process per request)", server.url());
         server.serve(hello)?;
     } else {
         let server = HttpServer::bind(address)?.threads(threads);
-        eprintln!("serving Hello, World! on {} with {threads} thread(s)", server.url());
+        eprintln!("Listening at: {} ({threads} threads)", server.url());
         server.serve(hello)?;
     }
     Ok(())
