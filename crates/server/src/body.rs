@@ -1,333 +1,89 @@
-//! Request bodies: in memory, in the very buffer they were received in, or in an unlinked temporary file. All but the smallest share a
-//! memory budget; a body that finds nothing left of it goes to the file.
-//!
-//! A chunked body, or one up to [`Settings::body_buffer`](crate::Settings::body_buffer), is complete when the app sees it. Of a larger
-//! one the beginning is here, and reading the rest waits for the client (see [`upload`](crate::upload)).
+//! The body of a response: bytes, a file, or a stream that the thread of the call pulls to its end.
 
-use std::{
-    fs::File,
-    io::{self, BufRead, Read, Seek, SeekFrom, Write},
-    ops::Range,
-    sync::{Arc, atomic::Ordering},
-};
+use std::fs::File;
 
-use mlws_http1::Length;
-
-use crate::{
-    settings::House,
-    sys::{self, ReadBuffer, append_to},
-    upload::Upload,
-};
-
-/// A body up to this size takes nothing of the shared budget.
-pub(crate) const SMALL_BODY: usize = 16 * 1024;
-/// How many bytes are gathered before a write to the temporary file, if there is memory for them.
-const SPOOL_BUFFER: usize = 64 * 1024;
-/// From this size on a buffer is asked to be in large pages.
-const LARGE: usize = 1 << 20;
-/// How much is read at once for who reads by lines.
-const WINDOW: usize = 64 * 1024;
-
-/// A request body, read from its start.
-#[derive(Default)]
-pub struct RequestBody {
-    /// The receive buffer: head, then (unless spooled) the body, then bytes of a next request.
-    pub(crate) bytes: Vec<u8>,
-    /// Where an in-memory body is in `bytes`, and how far it was read.
-    pub(crate) begin: usize,
-    pub(crate) at: usize,
-    pub(crate) end: usize,
-    spool: Option<Spool>,
-    reservation: Option<Reservation>,
-    /// Where the rest comes from, if the body was not complete when the app was called.
-    upload: Option<Arc<Upload>>,
-    /// The length of the whole body, if that is not the length of what is here.
-    announced: Option<u64>,
-    /// Bytes read from the file or the client, and how far they were handed out.
-    window: Vec<u8>,
-    window_at: usize,
+/// The body of a response.
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// All of it, at once.
+    Bytes(Bytes),
+    /// A range of an open file, sent by sendfile.
+    File {
+        /// The file; its own position is neither used nor moved.
+        file: File,
+        /// Where to start, in bytes.
+        offset: u64,
+        /// How many bytes.
+        length: u64,
+    },
+    /// Pieces, pulled one by one in the thread of the call, as fast as the application produces them.
+    Stream {
+        /// Where they come from.
+        stream: Box<dyn Stream>,
+        /// The sum of their lengths, where it is known.
+        length: Option<u64>,
+    },
 }
 
-/// What a body takes of the budget that all of them share.
-struct Reservation {
-    house: Arc<House>,
-    length: usize,
+/// Bytes that somebody owns.
+pub enum Bytes {
+    /// A vector.
+    Owned(Vec<u8>),
+    /// Bytes of the program.
+    Static(&'static [u8]),
+    /// Bytes of another owner (a Python object), which is dropped when they are sent.
+    Foreign(Box<dyn AsRef<[u8]> + Send>),
 }
 
-impl Reservation {
-    fn new(house: &Arc<House>, length: usize) -> Option<Self> {
-        let mut reservation = Self { house: Arc::clone(house), length: 0 };
-        reservation.grow(length).then_some(reservation)
-    }
-
-    /// Makes it this long at least, if there is so much left.
-    fn grow(&mut self, length: usize) -> bool {
-        let more = length.saturating_sub(self.length);
-        let take = |room: usize| room.checked_sub(more);
-        let taken = self.house.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
-        self.length += if taken { more } else { 0 };
-        taken
-    }
+/// A body that is made piece by piece.
+pub trait Stream: Send {
+    /// The next piece, or `None` at the end. It is app code: it may block, and runs without any lock of the server. An empty piece
+    /// sends nothing, but shows that the app is alive.
+    /// After an error, which the stream has already told the log, the connection is cut so that the client can tell.
+    fn next(&mut self) -> Result<Option<Bytes>, Aborted>;
 }
 
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.house.room.fetch_add(self.length, Ordering::Relaxed);
-    }
-}
+/// The body ends before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aborted;
 
-struct Spool {
-    file: File,
-    length: u64,
-    unread: u64,
-    /// How many bytes are gathered before a write.
-    gathers: usize,
-}
-
-impl RequestBody {
-    /// The length of the whole body in bytes, however much of it was read or received.
-    pub fn length(&self) -> u64 {
-        self.announced.unwrap_or_else(|| self.received())
-    }
-
-    /// Whether the body, or its beginning, is in a temporary file.
-    pub fn is_spooled(&self) -> bool {
-        self.spool.is_some()
-    }
-
-    /// Whether reading it never waits, neither for a disk nor for the client.
-    pub fn is_at_hand(&self) -> bool {
-        self.spool.is_none() && self.upload.is_none()
-    }
-
-    /// Moves what was not read yet into a body of its own; the head's bytes stay. A temporary file is moved, memory is copied.
-    #[must_use]
-    pub fn split_rest(&mut self) -> Self {
-        let bytes = self.bytes[self.at..self.end].to_vec();
-        self.at = self.end;
-        let end = bytes.len();
-        let head = std::mem::take(&mut self.bytes);
-        let (begin, at) = (self.begin, self.at);
-        let rest = std::mem::take(self);
-        (self.bytes, self.begin, self.at, self.end) = (head, begin, at, at);
-        Self { bytes, begin: 0, at: 0, end, ..rest }
-    }
-
-    /// Reads what is here, or else waits for more, until at least one byte was read. Fills in nothing at the end of the body. An
-    /// interrupted wait is the error `Interrupted`.
-    pub fn read_into(&mut self, into: &mut ReadBuffer<'_>) -> io::Result<()> {
-        let windowed = into.append(&self.window[self.window_at..]);
-        if windowed > 0 {
-            self.window_at += windowed;
-            return Ok(());
-        }
-        self.read_source(into)
-    }
-
-    /// The same past the window.
-    fn read_source(&mut self, into: &mut ReadBuffer<'_>) -> io::Result<()> {
-        if self.at < self.end {
-            self.at += into.append(&self.bytes[self.at..self.end]);
-            return Ok(());
-        }
-        if let Some(spool) = self.spool.as_mut().filter(|spool| spool.unread > 0) {
-            let limit = usize::try_from(spool.unread).unwrap_or(usize::MAX);
-            let count = into.read_from(&spool.file, limit)?;
-            if count == 0 && into.remaining() > 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            spool.unread -= count as u64;
-            return Ok(());
-        }
-        self.upload.as_ref().map_or(Ok(()), |upload| upload.read(into))
-    }
-
-    /// Forgets the body, keeps the buffer unless it was made for a long body.
-    pub(crate) fn clear(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        let had_reservation = self.reservation.is_some();
-        *self = Self { bytes, ..Self::default() };
-        if had_reservation {
-            self.bytes.shrink_to_fit();
-        }
-    }
-
-    /// The body begins at this place of the buffer.
-    pub(crate) fn begin_at(&mut self, begin: usize) {
-        (self.begin, self.at, self.end, self.spool) = (begin, begin, begin, None);
-    }
-
-    /// How much of the body is here.
-    pub(crate) fn received(&self) -> u64 {
-        (self.end - self.begin) as u64 + self.spool.as_ref().map_or(0, |spool| spool.length)
-    }
-
-    /// How much may be received at once without taking more memory than is accounted for.
-    pub(crate) fn read_size(&self, most: usize) -> usize {
-        match &self.spool {
-            Some(spool) => spool.gathers,
-            None if self.reservation.is_some() => most,
-            None => SMALL_BODY,
-        }
-    }
-
-    /// Stores bytes of the buffer as the next of the body, whose length the client has told or not.
-    pub(crate) fn store(
-        &mut self,
-        piece: Range<usize>,
-        length: Length,
-        house: &Arc<House>,
-    ) -> io::Result<()> {
-        if self.spool.is_none() && !self.fits(piece.len(), length, house) {
-            self.start_spool(house)?;
-        }
-        match &mut self.spool {
-            // A large piece need not be gathered.
-            Some(spool) if self.begin == self.end && piece.len() >= spool.gathers => {
-                spool.length += piece.len() as u64;
-                return spool.file.write_all(&self.bytes[piece]);
-            }
-            _ => self.append(piece),
-        }
-        match &self.spool {
-            Some(spool) if self.end - self.begin >= spool.gathers => self.flush_spool(),
-            _ => Ok(()),
-        }
-    }
-
-    /// No more will be stored: reads start at the beginning, and memory that was needed to receive is given back.
-    pub(crate) fn finish(&mut self) -> io::Result<()> {
-        if self.spool.is_some() {
-            self.flush_spool()?;
-            self.reservation = None;
-            self.shrink();
-        }
-        self.spool.as_mut().map_or(Ok(()), |spool| {
-            spool.unread = spool.length;
-            spool.file.seek(SeekFrom::Start(0)).map(drop)
-        })
-    }
-
-    /// Where the rest of the body, as long as this in all, comes from.
-    pub(crate) fn continue_from(&mut self, upload: Arc<Upload>, length: u64) {
-        self.upload = Some(upload);
-        self.announced = Some(length);
-    }
-
-    /// A spooled body gives back the memory that it had before.
-    pub(crate) fn shrink(&mut self) {
-        let needed = self.bytes.len() + self.spool.as_ref().map_or(0, |spool| spool.gathers);
-        if self.spool.is_some() && self.bytes.capacity() > 2 * needed {
-            self.bytes.shrink_to(needed);
-        }
-    }
-
-    /// Whether so many bytes more may be in memory.
-    fn fits(&mut self, more: usize, length: Length, house: &Arc<House>) -> bool {
-        let (size, most) = (self.end - self.begin + more, house.settings.body_in_memory);
-        match length {
-            _ if size <= SMALL_BODY.min(most) => true,
-            Length::Known(length) => usize::try_from(length).is_ok_and(|length| self.reserve(house, length)),
-            Length::Chunked => {
-                let stepped = size.next_power_of_two().max(SPOOL_BUFFER).min(most);
-                size <= most && self.account_for(house, stepped)
-            }
-        }
-    }
-
-    /// Takes the memory for a body of this length, if there is so much left. The buffer is made as long at once, for what grows in steps
-    /// is copied in steps.
-    fn reserve(&mut self, house: &Arc<House>, length: usize) -> bool {
-        if self.reservation.is_some() {
-            return true;
-        }
-        if !self.account_for(house, length) {
-            return false;
-        }
-        if self.bytes.try_reserve_exact(length - (self.end - self.begin)).is_err() {
-            self.reservation = None;
-            return false;
-        }
-        if length >= LARGE {
-            sys::use_large_pages(self.bytes.spare_capacity_mut());
-        }
-        true
-    }
-
-    fn account_for(&mut self, house: &Arc<House>, length: usize) -> bool {
-        match &mut self.reservation {
-            Some(reservation) => reservation.grow(length),
-            None => {
-                self.reservation = Reservation::new(house, length);
-                self.reservation.is_some()
-            }
-        }
-    }
-
-    /// Adds bytes of the buffer to the body, moved up to it where chunk lines stood between.
-    fn append(&mut self, piece: Range<usize>) {
-        let length = piece.len();
-        if piece.start != self.end {
-            self.bytes.copy_within(piece, self.end);
-        }
-        self.end += length;
-    }
-
-    /// Makes the temporary file and moves the body so far into it. The file's name is gone at once, so nothing stays behind.
-    fn start_spool(&mut self, house: &Arc<House>) -> io::Result<()> {
-        let file = tempfile::tempfile_in(&house.settings.temporary)?;
-        self.spool = Some(Spool { file, length: 0, unread: 0, gathers: SMALL_BODY });
-        self.flush_spool()?;
-        self.reservation = None; // before the next is taken, which is to find it free
-        self.reservation = Reservation::new(house, SPOOL_BUFFER);
-        if let (Some(spool), true) = (&mut self.spool, self.reservation.is_some()) {
-            spool.gathers = SPOOL_BUFFER;
-        }
-        Ok(())
-    }
-
-    /// Moves what is in memory of the body to the end of the temporary file.
-    fn flush_spool(&mut self) -> io::Result<()> {
-        let Some(spool) = &mut self.spool else { return Ok(()) };
-        spool.file.write_all(&self.bytes[self.begin..self.end])?;
-        spool.length += (self.end - self.begin) as u64;
-        self.end = self.begin;
-        Ok(())
-    }
-}
-
-impl Read for RequestBody {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.fill_buf()?.read(into)?;
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-impl BufRead for RequestBody {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.window_at < self.window.len() {
-            return Ok(&self.window[self.window_at..]);
-        }
-        if self.at < self.end || self.is_at_hand() {
-            return Ok(&self.bytes[self.at..self.end]);
-        }
-        let mut window = std::mem::take(&mut self.window);
-        window.clear();
-        let read = append_to(&mut window, WINDOW, |buffer| self.read_source(buffer));
-        (self.window, self.window_at) = (window, 0);
-        read?;
-        Ok(&self.window)
-    }
-
-    fn consume(&mut self, count: usize) {
-        if self.window_at < self.window.len() {
-            self.window_at += count;
-        } else {
-            self.at += count;
+impl Body {
+    /// Its length in bytes, where it is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Bytes(bytes) => Some(bytes.as_ref().len() as u64),
+            Self::File { length, .. } => Some(*length),
+            Self::Stream { length, .. } => *length,
         }
     }
 }
 
-#[cfg(test)]
-mod tests;
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Static(bytes) => bytes,
+            Self::Foreign(owner) => (**owner).as_ref(),
+        }
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Owned(bytes)
+    }
+}
+
+impl From<String> for Bytes {
+    fn from(text: String) -> Self {
+        Self::Owned(text.into_bytes())
+    }
+}
+
+impl From<&'static str> for Bytes {
+    fn from(text: &'static str) -> Self {
+        Self::Static(text.as_bytes())
+    }
+}

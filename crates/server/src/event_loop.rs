@@ -16,16 +16,16 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event, unix::So
 use slab::Slab;
 
 use crate::{
-    App, Concurrency, Listener, Order,
+    App, Command, Concurrency, Listener,
+    acceptor::Acceptor,
+    connection::socket::{ClientSocket, HALF_CLOSE, PeerState},
     connection::{Connection, Next},
+    context::ServerContext,
     deadlines::Deadlines,
-    doors::Doors,
     fork::{ChildOutcome, Children, Relay, Report},
     handover::{Arrival, HandedOver, Handover},
     idle::longest_idle,
-    settings::House,
-    wear::Wear,
-    wire::{HALF_CLOSE, OtherEnd, Wire},
+    recycle::RecycleLimits,
 };
 
 const HANDOVER: usize = (1 << 20) - 1;
@@ -48,19 +48,19 @@ const CHILD_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// A request that has waited less than this for the app is not worth asking after its client.
 const SOON: Duration = Duration::from_millis(10);
 /// Told when its descriptor is readable; what it answers is obeyed.
-pub(crate) struct Watch {
+pub(crate) struct CommandSource {
     pub(crate) descriptor: OwnedFd,
-    pub(crate) orders: Box<dyn FnMut() -> Option<Order> + Send>,
+    pub(crate) commands_of_source: Box<dyn FnMut() -> Option<Command> + Send>,
 }
 
-pub(crate) struct Loop {
+pub(crate) struct EventLoop {
     poll: Poll,
     /// The poll set's, for what leaves it by itself.
     registry: Arc<Registry>,
     events: Events,
-    house: Arc<House>,
-    doors: Doors,
-    watches: Vec<Watch>,
+    context: Arc<ServerContext>,
+    acceptor: Acceptor,
+    watches: Vec<CommandSource>,
     slots: Slab<Slot>,
     /// Connections whose request, stream or access log waits for the app.
     ready: VecDeque<Box<Connection>>,
@@ -69,10 +69,10 @@ pub(crate) struct Loop {
     deadlines: Deadlines,
     children: Option<Children>,
     spare: Vec<Vec<u8>>,
-    order: Option<Order>,
+    order: Option<Command>,
     /// Once idle connections go to other workers.
     handover: Option<Handover>,
-    wear: Wear,
+    recycle: RecycleLimits,
     /// When connections were last accepted, and the time before that.
     turns: (Instant, Instant),
 }
@@ -87,17 +87,21 @@ struct Slot {
     peer_done: Option<Instant>,
 }
 
-impl Loop {
-    pub(crate) fn new(listeners: Vec<Listener>, watches: Vec<Watch>, house: Arc<House>) -> io::Result<Self> {
+impl EventLoop {
+    pub(crate) fn new(
+        listeners: Vec<Listener>,
+        watches: Vec<CommandSource>,
+        context: Arc<ServerContext>,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry();
-        let doors = Doors::new(listeners, registry, &house.settings)?;
+        let acceptor = Acceptor::new(listeners, registry, &context.settings)?;
         for (index, watch) in watches.iter().enumerate() {
             register(registry, watch.descriptor.as_raw_fd(), WATCHES + index, Interest::READABLE)?;
         }
-        let children = match house.settings.concurrency {
+        let children = match context.settings.concurrency {
             Concurrency::Fork { children, .. } => {
-                let children = Children::new(children.max(1), house.settings.timeout, CHILDREN)?;
+                let children = Children::new(children.max(1), context.settings.timeout, CHILDREN)?;
                 register(registry, children.control_descriptor(), CONTROL, Interest::READABLE)?;
                 Some(children)
             }
@@ -107,9 +111,9 @@ impl Loop {
             registry: Arc::new(registry.try_clone()?),
             poll,
             events: Events::with_capacity(64),
-            wear: Wear::new(&house.settings),
-            house,
-            doors,
+            recycle: RecycleLimits::new(&context.settings),
+            context,
+            acceptor,
             watches,
             slots: Slab::new(),
             ready: VecDeque::new(),
@@ -140,7 +144,7 @@ impl Loop {
         let children = self.children.as_ref();
         let polling = children.is_some_and(Children::needs_polling).then_some(CHILD_POLL_INTERVAL);
         let background = children.and_then(Children::next_background_deadline);
-        let [paused, background] = [self.doors.pause(), background]
+        let [paused, background] = [self.acceptor.pause(), background]
             .map(|until| until.map(|until| until.saturating_duration_since(now)));
         let due = [self.deadlines.wait(now), polling, paused, background].into_iter().flatten().min();
         self.poll_for([due, at_most].into_iter().flatten().min())?;
@@ -151,7 +155,7 @@ impl Loop {
     pub(crate) fn turn(&mut self) {
         let now = self.serve_events();
         self.turns = (now, self.turns.0);
-        for index in 0..self.doors.len() {
+        for index in 0..self.acceptor.len() {
             self.accept(index, now);
         }
         self.go_on_without_events(now);
@@ -188,7 +192,7 @@ impl Loop {
 
     /// Whether another turn would find something to do without waiting.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.again.is_empty() || self.doors.is_busy()
+        !self.again.is_empty() || self.acceptor.is_busy()
     }
 
     /// Whether some connection waits for the app.
@@ -211,7 +215,7 @@ impl Loop {
 
     /// A request is about to be begun. Says, once, that this process has served enough, and why.
     pub(crate) fn count(&mut self) -> Option<String> {
-        self.wear.add()
+        self.recycle.add()
     }
 
     /// Nobody is left to run the app: sends away who waits for it.
@@ -231,10 +235,10 @@ impl Loop {
         if !connection.is_complete() || now.saturating_duration_since(since) < SOON {
             return false;
         }
-        match connection.wire().other_end() {
-            OtherEnd::There => false,
-            OtherEnd::Gone => true,
-            OtherEnd::Silent => {
+        match connection.socket().peer_state() {
+            PeerState::Open => false,
+            PeerState::Closed => true,
+            PeerState::HalfClosed => {
                 let ended = self.slots.get(connection.token).and_then(|slot| slot.peer_done);
                 ended.is_some_and(|ended| ended > connection.since + HALF_CLOSE)
             }
@@ -274,14 +278,15 @@ impl Loop {
         let connections = self.slots.iter().filter(|(token, _)| *token != own);
         let connections = connections.filter_map(|(_, slot)| slot.connection.as_ref()).flat_map(|other| {
             let relay = other.relay.as_ref().map(|relay| relay.descriptor());
-            std::iter::once(other.wire().as_fd().as_raw_fd()).chain(relay)
+            std::iter::once(other.socket().as_fd().as_raw_fd()).chain(relay)
         });
-        let waiting = self.ready.iter().map(|connection| connection.wire().as_fd().as_raw_fd());
-        let doors = self.doors.descriptors();
+        let waiting = self.ready.iter().map(|connection| connection.socket().as_fd().as_raw_fd());
+        let acceptor = self.acceptor.descriptors();
         let watches = self.watches.iter().map(|watch| watch.descriptor.as_raw_fd());
         let poll = [self.poll.as_raw_fd(), self.registry.as_raw_fd()];
-        let handover = self.house.settings.handover.iter().flat_map(|queue| queue.descriptors());
-        let mut others = connections.chain(waiting).chain(doors).chain(handover).chain(watches).chain(poll);
+        let handover = self.context.settings.handover.iter().flat_map(|queue| queue.descriptors());
+        let mut others =
+            connections.chain(waiting).chain(acceptor).chain(handover).chain(watches).chain(poll);
         let started = children.start(&mut connection, app, self.poll.registry(), &mut others);
         drop(others);
         let next = match started {
@@ -300,7 +305,7 @@ impl Loop {
 
     /// Whether the loop has been told to end and has nothing left to do but to wait for connections that are given up.
     pub(crate) fn is_finished(&mut self, is_given_up: impl Fn(usize) -> bool) -> bool {
-        if self.order == Some(Order::HandOver) && self.has_nothing_left(&is_given_up) {
+        if self.order == Some(Command::HandOver) && self.has_nothing_left(&is_given_up) {
             // If those that receive were told to end meanwhile, what was sent last has to be taken back.
             for index in 0..self.watches.len() {
                 self.obey(index);
@@ -308,8 +313,8 @@ impl Loop {
         }
         match self.order {
             None => false,
-            Some(Order::Stop) => true,
-            Some(Order::HandOver | Order::Drain) => self.has_nothing_left(&is_given_up),
+            Some(Command::Stop) => true,
+            Some(Command::HandOver | Command::Drain) => self.has_nothing_left(&is_given_up),
         }
     }
 
@@ -320,7 +325,7 @@ impl Loop {
     }
 
     /// What it was told last.
-    pub(crate) fn order(&self) -> Option<Order> {
+    pub(crate) fn order(&self) -> Option<Command> {
         self.order
     }
 
@@ -343,7 +348,7 @@ impl Loop {
             token if token >= WATCHES => self.obey(token - WATCHES),
             WAKER => {}
             HANDOVER => self.hand_over_again(now),
-            token => self.doors.knock(token),
+            token => self.acceptor.knock(token),
         }
     }
 
@@ -360,7 +365,7 @@ impl Loop {
             connection.writable |= std::mem::take(&mut slot.writable);
             connection.peer_done |= slot.peer_done.is_some();
             self.go_on(token, now);
-        } else if self.house.writers.on_event(token, peer_done.then_some(now)) {
+        } else if self.context.writers.on_event(token, peer_done.then_some(now)) {
             self.again.push_back(token);
         }
     }
@@ -368,7 +373,7 @@ impl Loop {
     fn go_on(&mut self, token: usize, now: Instant) {
         let Some(mut connection) = self.slots.get_mut(token).and_then(|slot| slot.connection.take()) else {
             // Its thread produces a response, of which more could be sent than one turn allows.
-            if self.slots.contains(token) && self.house.writers.on_event(token, None) {
+            if self.slots.contains(token) && self.context.writers.on_event(token, None) {
                 self.again.push_back(token);
             }
             return;
@@ -408,7 +413,7 @@ impl Loop {
 
     fn queue(&mut self, mut connection: Box<Connection>) {
         self.deadlines.clear(connection.token);
-        if self.ready.len() >= self.house.settings.queue && connection.is_complete() {
+        if self.ready.len() >= self.context.settings.queue && connection.is_complete() {
             let next = connection.refuse(503, "the server has too many requests waiting", Instant::now());
             return self.settle(connection, next);
         }
@@ -424,18 +429,18 @@ impl Loop {
     /// True if there may be more at this door.
     fn accept(&mut self, index: usize, now: Instant) -> bool {
         for _ in 0..ACCEPTS_IN_A_TURN {
-            if self.doors.lacks_room(index, now, self.slots.len()) {
+            if self.acceptor.lacks_room(index, now, self.slots.len()) {
                 self.close_longest_idle(now);
             }
-            let Some(arrival) = self.doors.accept(index, now, self.slots.len()) else { return false };
+            let Some(arrival) = self.acceptor.accept(index, now, self.slots.len()) else { return false };
             self.take_in(arrival, now);
         }
         true
     }
 
     fn take_in(&mut self, arrival: Arrival, now: Instant) {
-        let (wire, handed_over) = arrival.into_wire(&self.house);
-        if let Err(error) = self.welcome(wire, handed_over, now) {
+        let (socket, handed_over) = arrival.into_wire(&self.context);
+        if let Err(error) = self.welcome(socket, handed_over, now) {
             log::error!("a connection could not be watched and is closed: {error}");
         }
     }
@@ -451,22 +456,27 @@ impl Loop {
         }
     }
 
-    fn welcome(&mut self, mut wire: Wire, handed_over: Option<HandedOver>, now: Instant) -> io::Result<()> {
+    fn welcome(
+        &mut self,
+        mut socket: ClientSocket,
+        handed_over: Option<HandedOver>,
+        now: Instant,
+    ) -> io::Result<()> {
         let entry = self.slots.vacant_entry();
         let token = entry.key();
-        wire.token = token;
+        socket.token = token;
         register(
             self.poll.registry(),
-            wire.as_fd().as_raw_fd(),
+            socket.as_fd().as_raw_fd(),
             CONNECTIONS + token,
             Interest::READABLE | Interest::WRITABLE,
         )?;
-        let mut connection = Box::new(Connection::new(token, wire, now));
+        let mut connection = Box::new(Connection::new(token, socket, now));
         if let Some(handed_over) = handed_over {
             handed_over.restore(&mut connection);
         }
         entry.insert(Slot { connection: Some(connection), ..Slot::default() });
-        self.doors.tell(self.slots.len());
+        self.acceptor.tell(self.slots.len());
         self.go_on(token, now);
         Ok(())
     }
@@ -474,8 +484,8 @@ impl Loop {
     fn close(&mut self, connection: &Connection) {
         if self.children.is_some() {
             // A child may still hold a copy of the socket: without this the poll set would keep it, and the client too.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&connection.wire().as_fd().as_raw_fd()));
-            connection.wire().hang_up();
+            let _ = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_fd().as_raw_fd()));
+            connection.socket().hang_up();
         }
         self.close_slot(connection);
     }
@@ -483,14 +493,14 @@ impl Loop {
     /// Another worker has the connection now: it stays open, and only this copy of its descriptor is closed.
     fn forget(&mut self, connection: &Connection) {
         // The poll set would go on reporting a socket that another process has a copy of.
-        let _ = self.poll.registry().deregister(&mut SourceFd(&connection.wire().as_fd().as_raw_fd()));
+        let _ = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_fd().as_raw_fd()));
         self.close_slot(connection);
     }
 
     fn close_slot(&mut self, connection: &Connection) {
         self.deadlines.clear(connection.token);
         self.slots.try_remove(connection.token);
-        self.doors.tell(self.slots.len());
+        self.acceptor.tell(self.slots.len());
     }
 
     fn reap(&mut self, index: usize, now: Instant) {
@@ -528,7 +538,7 @@ impl Loop {
             }
             Err(error) => {
                 log::error!("the rest of a response cannot be received from its process: {error}");
-                connection.wire().reset();
+                connection.socket().reset();
                 Next::Wait
             }
         };
@@ -562,13 +572,13 @@ impl Loop {
     }
 
     fn obey(&mut self, index: usize) {
-        while let Some(order) = (self.watches[index].orders)() {
+        while let Some(order) = (self.watches[index].commands_of_source)() {
             if self.order >= Some(order) {
                 continue;
             }
             match order {
-                Order::HandOver | Order::Drain => self.drain(order),
-                Order::Stop => self.children.as_mut().map_or((), Children::kill_all),
+                Command::HandOver | Command::Drain => self.drain(order),
+                Command::Stop => self.children.as_mut().map_or((), Children::kill_all),
             }
             self.order = Some(order);
         }
@@ -576,11 +586,11 @@ impl Loop {
 
     /// Takes in who is already at the door, accepts no more, and lets all finish. Idle connections are handed over, or get one more
     /// answer.
-    fn drain(&mut self, order: Order) {
+    fn drain(&mut self, order: Command) {
         self.begin_drain(order);
-        self.doors.leave_shares();
-        for index in 0..self.doors.len() {
-            self.doors.knock(index);
+        self.acceptor.leave_shares();
+        for index in 0..self.acceptor.len() {
+            self.acceptor.knock(index);
             // The socket may end with us, and who waits behind it would be reset. It holds no more than that by far.
             let _ = (0..TURNS_OF_A_DRAIN).take_while(|_| self.accept(index, Instant::now())).count();
         }
@@ -588,22 +598,22 @@ impl Loop {
     }
 
     /// From now on idle connections are handed over, if others go on; else each response is the last of its connection.
-    fn begin_drain(&mut self, order: Order) {
+    fn begin_drain(&mut self, order: Command) {
         self.order = Some(order);
-        self.house.drain_began.get_or_init(Instant::now);
+        self.context.drain_began.get_or_init(Instant::now);
         let handover = self.handover.take();
         if let Some(handover) = &handover {
             let _ = self.poll.registry().deregister(&mut SourceFd(&handover.descriptor()));
         }
-        if let Some(queue) = self.house.settings.handover.clone().filter(|_| order == Order::HandOver) {
-            self.doors.close_handover(self.poll.registry());
-            let handover = Handover::new(queue, self.doors.urls());
+        if let Some(queue) = self.context.settings.handover.clone().filter(|_| order == Command::HandOver) {
+            self.acceptor.close_handover(self.poll.registry());
+            let handover = Handover::new(queue, self.acceptor.urls());
             match register(self.poll.registry(), handover.descriptor(), HANDOVER, Interest::WRITABLE) {
                 Ok(()) => return self.handover = Some(handover),
                 Err(error) => log::error!("idle connections cannot be handed over: {error}"),
             }
         }
-        self.house.draining.store(true, Ordering::Relaxed);
+        self.context.draining.store(true, Ordering::Relaxed);
         while let Some(arrival) = handover.as_ref().and_then(Handover::take_back) {
             self.take_in(arrival, Instant::now());
         }
@@ -624,9 +634,9 @@ impl Loop {
     /// Accepts no more, and lets all finish. Idle connections are handed over, or get one more answer.
     pub(crate) fn close_doors(&mut self) {
         if self.order.is_none() {
-            self.begin_drain(Order::HandOver);
+            self.begin_drain(Command::HandOver);
         }
-        self.doors.close(self.poll.registry());
+        self.acceptor.close(self.poll.registry());
         // One last look at each idle connection: a request may have come in since. And its deadline is nearer now.
         let now = Instant::now();
         for (_, slot) in &mut self.slots {

@@ -2,11 +2,11 @@
 //!
 //! All workers of all generations share one queue, a pair of sockets that the master makes before it forks the first of them. A
 //! message is one connection: its descriptor (`SCM_RIGHTS`) and what the server knows of it. Whoever serves takes connections from
-//! the queue as it accepts them from a listener ([`crate::doors`]), by the same rules for an even load.
+//! the queue as it accepts them from a listener ([`crate::acceptor`]), by the same rules for an even load.
 //!
 //! Nothing blocks and nothing is lost. What finds no room in the queue stays with its worker and is served there. A message that
-//! nobody has read yet outlives its sender. Invariant: a worker sends only after [`Order::HandOver`](crate::Order::HandOver), which
-//! says that others receive; and if [`Order::Drain`](crate::Order::Drain) follows, it takes back what is still in the queue.
+//! nobody has read yet outlives its sender. Invariant: a worker sends only after [`Command::HandOver`](crate::Command::HandOver), which
+//! says that others receive; and if [`Command::Drain`](crate::Command::Drain) follows, it takes back what is still in the queue.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -23,9 +23,9 @@ use rustix::net::{
 };
 
 use crate::{
+    connection::socket::{ClientSocket, Peer},
     connection::{Connection, Phase},
-    settings::House,
-    wire::{Peer, Wire},
+    context::ServerContext,
 };
 
 /// The longest message: a path of a Unix socket has 108 bytes at most.
@@ -133,13 +133,13 @@ impl AsFd for HandoverQueue {
 
 impl Arrival {
     /// The connection's socket as this server sees it, and what its [`Connection`] has to know.
-    pub(crate) fn into_wire(self, house: &Arc<House>) -> (Wire, Option<HandedOver>) {
-        let mut wire = Wire::new(self.socket, self.peer, self.listener, Arc::clone(house));
+    pub(crate) fn into_wire(self, context: &Arc<ServerContext>) -> (ClientSocket, Option<HandedOver>) {
+        let mut socket = ClientSocket::new(self.socket, self.peer, self.listener, Arc::clone(context));
         if let Some(handed_over) = self.handed_over {
-            wire.peer.is_trusted &= !handed_over.is_distrusted;
-            wire.closes = handed_over.listener_is_gone;
+            socket.peer.is_trusted &= !handed_over.is_distrusted;
+            socket.closes = handed_over.listener_is_gone;
         }
-        (wire, self.handed_over)
+        (socket, self.handed_over)
     }
 }
 
@@ -175,16 +175,16 @@ impl Handover {
 
     /// Passes a connection on, if it can be: then it only has to be forgotten here.
     pub(crate) fn pass_on(&mut self, connection: &Connection) -> bool {
-        let (wire, house) = (connection.wire(), connection.house());
+        let (socket, context) = (connection.socket(), connection.context());
         if self.is_full && connection.is_idle() {
             // Others do not take them: from a certain time on each response is the last.
-            house.draining.fetch_or(house.must_close_connections(), Ordering::Relaxed);
+            context.draining.fetch_or(context.must_close_connections(), Ordering::Relaxed);
         }
         if self.is_full || !is_transferable(connection) {
             return false;
         }
         let Some(message) = encode(connection, &self.listeners) else { return false };
-        match self.queue.send(wire.as_fd(), &message) {
+        match self.queue.send(socket.as_fd(), &message) {
             Ok(()) => self.passed += 1,
             Err(error) => {
                 self.is_full = true;
@@ -229,15 +229,15 @@ fn is_transferable(connection: &Connection) -> bool {
     connection.is_idle()
         && !connection.readable
         && !connection.peer_done
-        && !connection.wire().closes
-        && !connection.wire().is_forfeited()
+        && !connection.socket().closes
+        && !connection.socket().is_forfeited()
 }
 
 /// In words, the last of which may contain spaces.
 fn encode(connection: &Connection, listeners: &[String]) -> Option<String> {
-    let wire = connection.wire();
-    let peer = &wire.peer;
-    let is_distrusted = !peer.is_trusted && wire.house.settings.trusted.include(peer.ip);
+    let socket = connection.socket();
+    let peer = &socket.peer;
+    let is_distrusted = !peer.is_trusted && socket.context.settings.trusted.include(peer.ip);
     let text = format!(
         "{} {} {} {} {} {} {}",
         if connection.phase == Phase::Idle { "idle" } else { "new" },
@@ -246,7 +246,7 @@ fn encode(connection: &Connection, listeners: &[String]) -> Option<String> {
         peer.ip.map_or_else(|| "-".into(), |ip| ip.to_string()),
         peer.port,
         peer.destination.map_or_else(|| "-".into(), |destination| destination.to_string()),
-        listeners.get(wire.listener)?,
+        listeners.get(socket.listener)?,
     );
     (text.len() <= LONGEST).then_some(text)
 }

@@ -18,7 +18,7 @@ use rustix::{
     net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt},
 };
 
-use crate::{sys, wire::Peer};
+use crate::{connection::socket::Peer, sys};
 
 /// Where only a host is named.
 const USUAL_PORT: u16 = 8000;

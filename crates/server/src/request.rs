@@ -13,15 +13,15 @@ use mlws_http1::{Head, Length, RequestInfo, ResponseHead, Version};
 
 use crate::{
     RequestBody, Writer,
+    connection::socket::{ClientSocket, Peer, PeerState},
     upload::{Failure, Upload},
-    wire::{OtherEnd, Peer, Wire},
 };
 
 /// One request. Field names and values are bytes as the client sent them.
 pub struct Request {
     pub(crate) head: Head,
     pub(crate) body: RequestBody,
-    pub(crate) wire: Arc<Wire>,
+    pub(crate) socket: Arc<ClientSocket>,
     pub(crate) began: Instant,
     pub(crate) is_head: bool,
     /// A spare buffer for the head of the response.
@@ -34,11 +34,11 @@ pub struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(wire: Arc<Wire>, now: Instant) -> Self {
+    pub(crate) fn new(socket: Arc<ClientSocket>, now: Instant) -> Self {
         Self {
             head: Head::default(),
             body: RequestBody::default(),
-            wire,
+            socket,
             began: now,
             is_head: false,
             buffer: Vec::new(),
@@ -131,12 +131,12 @@ impl Request {
 
     /// Whether this comes from one of [`Settings::trusted`](crate::Settings::trusted), whose word may be taken for who the client is.
     pub fn is_from_trusted(&self) -> bool {
-        self.wire.peer.is_trusted
+        self.socket.peer.is_trusted
     }
 
     /// Where the client has connected to, if a PROXY header has told that and the client's address.
     pub fn proxied_to(&self) -> Option<SocketAddr> {
-        self.wire.peer.destination
+        self.socket.peer.destination
     }
 
     /// Says who the client of this request is, for all who ask from now on: the log, too.
@@ -151,12 +151,12 @@ impl Request {
 
     /// A handle to ask whether the client is still there, also while the response is under way.
     pub fn client(&self) -> Client {
-        Client(Arc::downgrade(&self.wire))
+        Client(Arc::downgrade(&self.socket))
     }
 
     /// Which of the server's listeners (by index) accepted the connection.
     pub fn listener(&self) -> usize {
-        self.wire.listener
+        self.socket.listener
     }
 
     /// When the first byte of this request was read.
@@ -167,24 +167,24 @@ impl Request {
     /// Starts the response and hands out a [`Writer`] that sends pieces as they come. For applications that must push (WSGI's
     /// `write()`); others return a [`Response`](crate::Response) and let the server pull.
     pub fn start(&mut self, head: ResponseHead) -> Writer {
-        Writer::start(&self.wire, head, self.asked(), None)
+        Writer::start(&self.socket, head, self.asked(), None)
     }
 
     /// Shows that the application is alive: the time of [`Settings::timeout`](crate::Settings::timeout) starts again.
     pub fn restart_timeout(&self) {
-        self.wire.restart_call_timer(Instant::now());
+        self.socket.restart_call_timer(Instant::now());
     }
 
     /// Whether nobody waits for the response any more: the client has reset its connection, or closed its side more than a second
     /// after its request.
     pub fn client_has_given_up(&self) -> bool {
-        self.wire.client_has_given_up()
+        self.socket.client_has_given_up()
     }
 
     /// The next piece is an event that may take as long as it likes, where other threads or processes are left to serve.
     pub fn wait_for_events(&self) {
-        if self.wire.house.settings.concurrency.may_wait_for_events() {
-            self.wire.suspend_call_timer();
+        if self.socket.context.settings.concurrency.may_wait_for_events() {
+            self.socket.suspend_call_timer();
         }
     }
 
@@ -205,21 +205,21 @@ impl Request {
 
     /// What the framing of the response depends on. From here on `100 Continue` is not sent any more.
     pub(crate) fn asked(&self) -> RequestInfo {
-        let house = &self.wire.house;
+        let context = &self.socket.context;
         let can_be_kept = self.upload.as_ref().is_none_or(|upload| upload.begin_response());
         RequestInfo {
             is_head: self.is_head,
             version: self.head.version,
             keep_alive: can_be_kept
                 && self.head.keep_alive
-                && !house.draining.load(Ordering::Relaxed)
-                && !self.wire.closes
-                && !house.settings.keep_alive.is_zero(),
+                && !context.draining.load(Ordering::Relaxed)
+                && !self.socket.closes
+                && !context.settings.keep_alive.is_zero(),
         }
     }
 
     fn peer(&self) -> &Peer {
-        self.told_client.as_deref().unwrap_or(&self.wire.peer)
+        self.told_client.as_deref().unwrap_or(&self.socket.peer)
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -229,7 +229,7 @@ impl Request {
 
 /// The client of a request. It may be kept for ever: it holds no connection open.
 #[derive(Debug, Clone)]
-pub struct Client(Weak<Wire>);
+pub struct Client(Weak<ClientSocket>);
 
 impl Client {
     /// Whether the client has closed its connection, as far as the system has heard of it: a system call that does not block.
@@ -237,7 +237,7 @@ impl Client {
     /// On TCP, one that has only said that it sends no more (a half-close) looks the same: true means that probably nobody waits
     /// for an answer, false that nothing has been heard of an end.
     pub fn is_gone(&self) -> bool {
-        self.0.upgrade().is_none_or(|wire| wire.other_end() != OtherEnd::There)
+        self.0.upgrade().is_none_or(|socket| socket.peer_state() != PeerState::Open)
     }
 }
 

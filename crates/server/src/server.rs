@@ -1,12 +1,12 @@
-//! Puts the parts together: listeners, settings, an app, and whoever may give orders.
+//! Puts the parts together: listeners, settings, an app, and whoever may give commands_of_source.
 
 use std::{io, net::ToSocketAddrs, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use crate::{
     Address, App, Concurrency, Listener, Request, Response, Settings,
-    event_loop::{Loop, Watch},
+    context::ServerContext,
+    event_loop::{CommandSource, EventLoop},
     fork::run_warmup_request,
-    settings::House,
     thread_pool::ThreadPool,
 };
 
@@ -15,7 +15,7 @@ const BACKLOG: i32 = 2048;
 
 /// What a server can be told from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Order {
+pub enum Command {
     /// Accept no more, hand idle connections over to other workers ([`Settings::handover`]), finish what runs, then return. May be
     /// followed by `Drain` when those end, too.
     HandOver,
@@ -27,23 +27,23 @@ pub enum Order {
 
 /// What a server tells its owner, each at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notice {
+pub enum ServerEvent {
     /// All threads exist, and the server serves from now on.
     Serving,
     /// A call has been inside the app for longer than the timeout. Its client is answered, but the thread is stuck: the process should be
     /// replaced. With one thread it ends by itself within a second, with [`STUCK`](crate::STUCK).
-    Overdue,
+    CallTimedOut,
     /// `max_requests` or `max_rss` is reached. The server serves on until it is told to drain.
-    Worn,
+    RecycleLimitReached,
     /// The process is about to exit without returning from [`Server::run`], because the thread that called it is busy in the app or
     /// another one is stuck there. The last chance to write what is still buffered. The callback runs in a thread that must not wait
     /// for the app. It may block for a moment.
-    Leaving,
+    Exiting,
 }
 
 /// How a server ended that was ordered to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum Outcome {
     /// Nothing of it is left.
     Finished,
     /// A thread is stuck in the app, so the process can only be [left](crate::leave).
@@ -55,8 +55,8 @@ pub struct Server {
     listeners: Vec<Listener>,
     settings: Settings,
     app: Arc<dyn App>,
-    watches: Vec<Watch>,
-    notice: Box<dyn Fn(Notice) + Send + Sync>,
+    watches: Vec<CommandSource>,
+    notice: Box<dyn Fn(ServerEvent) + Send + Sync>,
 }
 
 impl Server {
@@ -65,17 +65,21 @@ impl Server {
         Self { listeners, settings, app, watches: Vec::new(), notice: Box::new(|_| ()) }
     }
 
-    /// Asks `orders` whenever `descriptor` is readable, until it answers `None`.
+    /// Asks `commands_of_source` whenever `descriptor` is readable, until it answers `None`.
     #[must_use]
-    pub fn watch(mut self, descriptor: OwnedFd, orders: Box<dyn FnMut() -> Option<Order> + Send>) -> Self {
-        self.watches.push(Watch { descriptor, orders });
+    pub fn watch(
+        mut self,
+        descriptor: OwnedFd,
+        commands_of_source: Box<dyn FnMut() -> Option<Command> + Send>,
+    ) -> Self {
+        self.watches.push(CommandSource { descriptor, commands_of_source });
         self
     }
 
     /// Calls `notice` when there is something that the owner should know. It runs in a thread of the server, which may hold the event
-    /// loop, so it must not wait for the app, and except for [`Notice::Overdue`] and [`Notice::Leaving`] must not block.
+    /// loop, so it must not wait for the app, and except for [`ServerEvent::CallTimedOut`] and [`ServerEvent::Exiting`] must not block.
     #[must_use]
-    pub fn on_notice(mut self, notice: Box<dyn Fn(Notice) + Send + Sync>) -> Self {
+    pub fn on_notice(mut self, notice: Box<dyn Fn(ServerEvent) + Send + Sync>) -> Self {
         self.notice = notice;
         self
     }
@@ -85,15 +89,16 @@ impl Server {
     pub fn run_warmup_request(&self, target: &str) -> io::Result<String> {
         let (name, port) = self.listeners.first().map(Listener::server_name_and_port).unwrap_or_default();
         let settings = Settings { proxy_protocol: None, ..self.settings.clone() };
-        let house = House::new(settings, false, false);
-        run_warmup_request(&*self.app, Arc::new(house), target, &format!("{name}:{port}"))
+        let context = ServerContext::new(settings, false, false);
+        run_warmup_request(&*self.app, Arc::new(context), target, &format!("{name}:{port}"))
     }
 
     /// Serves until ordered to end. Errors only where the system refuses a poll set, a thread or a shared page.
-    pub fn run(self) -> io::Result<Ended> {
-        let house = Arc::new(House::new(self.settings, self.app.wants_log(), self.app.wants_head()));
-        let event_loop = Loop::new(self.listeners, self.watches, Arc::clone(&house))?;
-        Arc::new(ThreadPool::new(event_loop, self.app, self.notice, house)?).run()
+    pub fn run(self) -> io::Result<Outcome> {
+        let context =
+            Arc::new(ServerContext::new(self.settings, self.app.wants_log(), self.app.wants_head()));
+        let event_loop = EventLoop::new(self.listeners, self.watches, Arc::clone(&context))?;
+        Arc::new(ThreadPool::new(event_loop, self.app, self.notice, context)?).run()
     }
 }
 

@@ -2,22 +2,12 @@
 //!
 //! Every wait on a peer has a deadline here, every queue a bound, every buffer a limit.
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize},
-    },
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 pub use mlws_http1::Limits;
 use mlws_http1::ProxyVersions;
 
-use crate::{HandoverQueue, Networks, Shares, writer::ActiveWriters};
-
-/// The least time for which an idle connection stays open once the server drains.
-const DRAIN_KEEP_ALIVE: Duration = Duration::from_secs(2);
+use crate::{HandoverQueue, TrustedNetworks, WorkerLoads};
 
 /// Settings of one server process.
 #[derive(Clone, Debug)]
@@ -38,17 +28,17 @@ pub struct Settings {
     /// waiting for a slow client does not count. Past it the client gets 504, or a reset in the middle of its response.
     pub timeout: Option<Duration>,
     /// Whose word is taken for who the client is, which is up to the app: see [`Request::is_from_trusted`](crate::Request::is_from_trusted).
-    pub trusted: Networks,
+    pub trusted: TrustedNetworks,
     /// Whether proxies begin their connections by saying whose they are.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// How many requests this process begins before it says [`Notice::Worn`](crate::Notice::Worn).
+    /// How many requests this process begins before it says [`ServerEvent::RecycleLimitReached`](crate::ServerEvent::RecycleLimitReached).
     pub max_requests: Option<u64>,
     /// The same for its memory, in bytes of resident set size. Children are not counted.
     pub max_rss: Option<u64>,
     /// The page on which workers that share their listeners keep their load even, and the slot of this one.
-    pub shares: Option<(Arc<Shares>, usize)>,
-    /// Where idle connections go on [`Order::HandOver`](crate::Order::HandOver), and come from otherwise. Without one, that order is
-    /// [`Order::Drain`](crate::Order::Drain).
+    pub shares: Option<(Arc<WorkerLoads>, usize)>,
+    /// Where idle connections go on [`Command::HandOver`](crate::Command::HandOver), and come from otherwise. Without one, that order is
+    /// [`Command::Drain`](crate::Command::Drain).
     pub handover: Option<Arc<HandoverQueue>>,
     /// How long after an order to drain the owner ends this process. Idle connections are closed a little earlier.
     pub graceful_timeout: Duration,
@@ -88,7 +78,7 @@ impl Default for Settings {
             body_rate: 512,
             write_timeout: Duration::from_secs(60),
             timeout: Some(Duration::from_secs(30)),
-            trusted: Networks::loopback(),
+            trusted: TrustedNetworks::loopback(),
             proxy_protocol: None,
             max_requests: None,
             max_rss: None,
@@ -115,7 +105,7 @@ pub struct ProxyProtocol {
     /// In which versions.
     pub versions: ProxyVersions,
     /// From whom. These have to begin each connection with a header; nobody else may.
-    pub from: Networks,
+    pub from: TrustedNetworks,
 }
 
 /// How requests run: the three ways behind one interface.
@@ -154,79 +144,5 @@ impl Concurrency {
     /// Whether what is ready to be sent may wait a moment for more; a forked child has no lookout.
     pub(crate) fn batches(self) -> bool {
         !matches!(self, Self::Fork { .. })
-    }
-}
-
-/// What every connection of a server shares.
-#[derive(Debug)]
-pub(crate) struct House {
-    pub(crate) settings: Settings,
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) wants_log: bool,
-    pub(crate) wants_head: bool,
-    /// Set once the server is told to end and idle connections cannot be handed over: every response from then on closes its
-    /// connection.
-    pub(crate) draining: AtomicBool,
-    /// When the server was told to end.
-    pub(crate) drain_began: OnceLock<Instant>,
-    /// What is left of [`Settings::bodies_in_memory`].
-    pub(crate) room: AtomicUsize,
-    /// What is left of [`Settings::response_memory`].
-    pub(crate) response_memory: AtomicUsize,
-    /// The responses that are being produced.
-    pub(crate) writers: ActiveWriters,
-}
-
-impl House {
-    pub(crate) fn new(settings: Settings, wants_log: bool, wants_head: bool) -> Self {
-        let limits = Arc::new(settings.limits.clone());
-        let room = AtomicUsize::new(settings.bodies_in_memory);
-        let response_memory = AtomicUsize::new(settings.response_memory);
-        Self {
-            settings,
-            limits,
-            wants_log,
-            wants_head,
-            draining: AtomicBool::new(false),
-            drain_began: OnceLock::new(),
-            room,
-            response_memory,
-            writers: ActiveWriters::default(),
-        }
-    }
-
-    /// When a connection on which nothing is asked is closed, where that is at `usual` in a server that goes on. One that ends gives
-    /// each client time for a last request, but not so much that the process is killed over it.
-    pub(crate) fn idle_until(&self, usual: Instant) -> Instant {
-        let Some(began) = self.drain_began.get() else { return usual };
-        let usual = usual.max(*began + DRAIN_KEEP_ALIVE);
-        let latest = began.checked_add(self.settings.graceful_timeout / 10 * 9);
-        latest.map_or(usual, |latest| usual.min(latest))
-    }
-
-    /// Whether a drain has lasted so long that connections that could not be handed over have to be closed.
-    pub(crate) fn must_close_connections(&self) -> bool {
-        self.drain_began.get().is_some_and(|began| began.elapsed() > self.settings.graceful_timeout / 2)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_idle_connection_outlasts_the_beginning_of_a_drain_but_not_the_patience_of_the_owner() {
-        let now = Instant::now();
-        let seconds = Duration::from_secs;
-        // (its keep-alive ends after, the graceful timeout, it is closed after)
-        for (usual, graceful, closed) in [(1, 30, 2), (5, 30, 5), (600, 30, 27), (5, 1, 0), (9, u64::MAX, 9)]
-        {
-            let settings = Settings { graceful_timeout: seconds(graceful), ..Settings::default() };
-            let house = House::new(settings, false, false);
-            assert_eq!(house.idle_until(now + seconds(usual)), now + seconds(usual));
-            house.drain_began.get_or_init(|| now);
-            let until = house.idle_until(now + seconds(usual)) - now;
-            assert_eq!(until.as_secs(), closed, "{usual} {graceful}: {until:?}");
-        }
     }
 }

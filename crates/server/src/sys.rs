@@ -19,10 +19,10 @@ pub(crate) enum Forked {
     Child,
 }
 
-/// Forks this process. The caller has one thread; signals are held back until [`Held`] is dropped, so that the child can
+/// Forks this process. The caller has one thread; signals are held back until [`SignalsBlocked`] is dropped, so that the child can
 /// put its own dispositions in place before one arrives.
-pub(crate) fn fork() -> io::Result<(Forked, Held)> {
-    let held = Held::new();
+pub(crate) fn fork() -> io::Result<(Forked, SignalsBlocked)> {
+    let held = SignalsBlocked::new();
     // SAFETY: the process has one thread (the fork floor runs no others), so the child's state is whole.
     let pid = unsafe { libc::fork() };
     match rustix::process::Pid::from_raw(pid) {
@@ -33,11 +33,11 @@ pub(crate) fn fork() -> io::Result<(Forked, Held)> {
 }
 
 /// Signals are held back while this lives.
-pub(crate) struct Held {
+pub(crate) struct SignalsBlocked {
     before: libc::sigset_t,
 }
 
-impl Held {
+impl SignalsBlocked {
     fn new() -> Self {
         // SAFETY: both sets are plain memory that the calls fill in.
         unsafe {
@@ -49,7 +49,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for SignalsBlocked {
     fn drop(&mut self) {
         // SAFETY: `before` was filled in by the same call in `new`.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };

@@ -17,13 +17,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{sys::ReadBuffer, wire::Wire};
+use crate::{connection::socket::ClientSocket, sys::ReadBuffer};
 
 /// How much of a body that the application left unread is read and dropped to keep the connection.
 pub(crate) const DRAIN_LIMIT: u64 = 256 * 1024;
 
 pub(crate) struct Upload {
-    wire: Weak<Wire>,
+    socket: Weak<ClientSocket>,
     state: Mutex<State>,
     /// The head of the final response exists, so `100 Continue` may not be sent any more.
     response_begun: AtomicBool,
@@ -60,14 +60,14 @@ pub struct Failure {
 impl Upload {
     /// `waited` is how long the part of the body that is already here took, `count` how many bytes that were.
     pub(crate) fn new(
-        wire: &Arc<Wire>,
+        socket: &Arc<ClientSocket>,
         missing: u64,
         expects_continue: bool,
         (count, waited): (u64, Duration),
     ) -> Self {
         let state = State { missing, progress: Progress::Receiving, expects_continue, count, waited };
         Self {
-            wire: Arc::downgrade(wire),
+            socket: Arc::downgrade(socket),
             state: Mutex::new(state),
             response_begun: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -78,7 +78,7 @@ impl Upload {
     pub(crate) fn read(&self, into: &mut ReadBuffer<'_>) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let may_continue = !self.response_begun.load(Ordering::SeqCst);
-        state.read(&self.wire, into, may_continue).inspect_err(|error| {
+        state.read(&self.socket, into, may_continue).inspect_err(|error| {
             self.failed.store(error.kind() != ErrorKind::Interrupted, Ordering::Relaxed);
         })
     }
@@ -106,8 +106,8 @@ impl Upload {
     pub(crate) fn end(&self) -> Option<u64> {
         let Some(mut state) = self.try_lock() else {
             // A thread that the application has started reads just now. This ends its wait.
-            if let Some(wire) = self.wire.upgrade() {
-                wire.hang_up();
+            if let Some(socket) = self.socket.upgrade() {
+                socket.hang_up();
             }
             return None;
         };
@@ -131,7 +131,12 @@ impl State {
         matches!(self.progress, Progress::Receiving) && !self.expects_continue && self.missing <= DRAIN_LIMIT
     }
 
-    fn read(&mut self, wire: &Weak<Wire>, into: &mut ReadBuffer<'_>, may_continue: bool) -> io::Result<()> {
+    fn read(
+        &mut self,
+        socket: &Weak<ClientSocket>,
+        into: &mut ReadBuffer<'_>,
+        may_continue: bool,
+    ) -> io::Result<()> {
         if into.remaining() == 0 {
             return Ok(());
         }
@@ -141,52 +146,52 @@ impl State {
             Progress::Failed(failure) => return Err(failure.into()),
             Progress::Over => return Err(io::Error::other("the request is over")),
         }
-        let Some(wire) = wire.upgrade() else {
+        let Some(socket) = socket.upgrade() else {
             return Err(self.fail(400, ErrorKind::ConnectionAborted, "the connection is closed"));
         };
         let limit = usize::try_from(self.missing).unwrap_or(usize::MAX);
         loop {
-            match into.read_from(&*wire, limit) {
+            match into.read_from(&*socket, limit) {
                 Ok(0) => {
                     let why = "the client closed the connection before the request's body was complete";
                     return Err(self.fail(400, ErrorKind::ConnectionAborted, why));
                 }
                 Ok(count) => {
-                    self.received(count as u64, &wire);
+                    self.received(count as u64, &socket);
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(&wire, may_continue)?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(&socket, may_continue)?,
                 Err(error) => return Err(self.fail_gone(&error)),
             }
         }
     }
 
-    fn received(&mut self, count: u64, wire: &Wire) {
+    fn received(&mut self, count: u64, socket: &ClientSocket) {
         self.expects_continue = false;
         self.count += count;
         self.missing -= count;
         if self.missing == 0 {
-            wire.note_request_complete(Instant::now());
+            socket.note_request_complete(Instant::now());
         }
     }
 
     /// Blocks until the client has sent something, within its deadline.
-    fn wait(&mut self, wire: &Wire, may_continue: bool) -> io::Result<()> {
+    fn wait(&mut self, socket: &ClientSocket, may_continue: bool) -> io::Result<()> {
         if self.expects_continue {
             if !may_continue {
                 let why = "the response was begun before the client was asked for the request's body";
                 return Err(self.fail(400, ErrorKind::ConnectionAborted, why));
             }
-            let sent = wire.send_all_interim(mlws_http1::CONTINUE);
+            let sent = socket.send_all_interim(mlws_http1::CONTINUE);
             sent.map_err(|error| self.fail_gone(&error))?;
             self.expects_continue = false;
         }
-        let settings = &wire.house.settings;
+        let settings = &socket.context.settings;
         let earned = self.count.checked_div(settings.body_rate).unwrap_or(0);
         let allowed = settings.body_timeout.saturating_add(Duration::from_secs(earned));
         let began = Instant::now();
-        let waited = wire.wait_readable(began + allowed.saturating_sub(self.waited));
+        let waited = socket.wait_readable(began + allowed.saturating_sub(self.waited));
         self.waited += began.elapsed();
         match waited {
             Ok(()) => Ok(()),

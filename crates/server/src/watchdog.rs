@@ -1,7 +1,7 @@
 //! The watchdog: since when each thread has been inside the app, and what is done about a call that takes too long.
 //!
 //! A thread enters its *post* before it goes into the app and leaves it when it is back: two uncontended locks, and nobody is
-//! woken. The lookout (see `thread_pool`) looks at the posts when a call could be overdue. It holds no lock of the app, so that it
+//! woken. The lookout (see `thread_pool`) looks at the calls when a call could be overdue. It holds no lock of the app, so that it
 //! can still speak and act when nobody else can.
 //!
 //! The one thing to know: what is done about a call is done under the lock of its post, so the call cannot come back
@@ -16,8 +16,8 @@ use mlws_http1::RequestInfo;
 
 use crate::{
     App, Request, Response,
-    response_writer::ResponseWriter,
-    wire::{Peer, Wire},
+    connection::response_writer::ResponseWriter,
+    connection::socket::{ClientSocket, Peer},
 };
 
 /// How much of a request line the log shows.
@@ -28,13 +28,13 @@ const SOON: Duration = Duration::from_secs(1);
 const TOO_LONG: &str = "the request took too long";
 
 /// A place for each thread that may be inside the app.
-pub(crate) struct Posts {
+pub(crate) struct CallTracker {
     timeout: Option<Duration>,
-    posts: Box<[Mutex<Post>]>,
+    calls: Box<[Mutex<CallSlot>]>,
 }
 
 #[derive(Default)]
-struct Post {
+struct CallSlot {
     call: Option<Call>,
     /// Method and target of its request; the buffer is used again.
     line: Vec<u8>,
@@ -42,15 +42,15 @@ struct Post {
 
 struct Call {
     since: Instant,
-    wire: Arc<Wire>,
+    socket: Arc<ClientSocket>,
     asked: RequestInfo,
     /// The connection that is out for as long as the call lasts. None in an epilogue, which holds up no connection.
     connection: Option<usize>,
     overdue: bool,
 }
 
-/// What a look at the posts has found.
-pub(crate) struct Seen {
+/// What a look at the calls has found.
+pub(crate) struct WatchdogReport {
     /// Calls that were not known to be overdue before.
     pub(crate) fresh: usize,
     /// All that are overdue.
@@ -59,10 +59,10 @@ pub(crate) struct Seen {
     pub(crate) next: Instant,
 }
 
-impl Posts {
+impl CallTracker {
     /// Without a timeout nobody is watched, and nothing here costs anything.
     pub(crate) fn new(count: usize, timeout: Option<Duration>) -> Self {
-        Self { timeout, posts: (0..count).map(|_| Mutex::default()).collect() }
+        Self { timeout, calls: (0..count).map(|_| Mutex::default()).collect() }
     }
 
     /// Thread `number` goes into the app for this request.
@@ -70,13 +70,13 @@ impl Posts {
         if self.timeout.is_none() {
             return;
         }
-        request.wire.restart_call_timer(now);
-        let wire = Arc::clone(&request.wire);
+        request.socket.restart_call_timer(now);
+        let socket = Arc::clone(&request.socket);
         let asked = RequestInfo { is_head: request.is_head, version: request.version(), keep_alive: false };
-        let mut post = lock(&self.posts[number]);
+        let mut post = lock(&self.calls[number]);
         post.line.clear();
         post.line.extend_from_slice(shown(request));
-        post.call = Some(Call { since: now, wire, asked, connection: Some(connection), overdue: false });
+        post.call = Some(Call { since: now, socket, asked, connection: Some(connection), overdue: false });
     }
 
     /// The answer is given; what the app still does is its epilogue.
@@ -84,7 +84,7 @@ impl Posts {
         if self.timeout.is_none() {
             return;
         }
-        if let Some(call) = &mut lock(&self.posts[number]).call {
+        if let Some(call) = &mut lock(&self.calls[number]).call {
             call.connection = None;
             call.since = now;
         }
@@ -95,7 +95,7 @@ impl Posts {
         if self.timeout.is_none() {
             return;
         }
-        let mut post = lock(&self.posts[number]);
+        let mut post = lock(&self.calls[number]);
         if let Some(call) = post.call.take().filter(|call| call.overdue) {
             let took = call.started().map_or(0.0, |started| started.elapsed().as_secs_f64());
             log::warn!("{} is back after {took:.1} s", post.line.escape_ascii());
@@ -103,13 +103,13 @@ impl Posts {
     }
 
     /// Acts on every call that has become overdue; nothing where nobody is watched.
-    pub(crate) fn look(&self, app: &dyn App) -> Option<Seen> {
+    pub(crate) fn look(&self, app: &dyn App) -> Option<WatchdogReport> {
         let timeout = self.timeout?;
         let now = Instant::now();
-        let mut seen = Seen { fresh: 0, overdue: 0, next: now + timeout };
-        for post in &self.posts {
+        let mut seen = WatchdogReport { fresh: 0, overdue: 0, next: now + timeout };
+        for post in &self.calls {
             let mut post = lock(post);
-            let Post { call: Some(call), line } = &mut *post else { continue };
+            let CallSlot { call: Some(call), line } = &mut *post else { continue };
             if !call.overdue {
                 let due = call.due(timeout, now);
                 if due > now {
@@ -118,7 +118,7 @@ impl Posts {
                 }
                 call.overdue = true;
                 seen.fresh += 1;
-                tell(line, &call.wire.peer, now - call.started().unwrap_or(now));
+                tell(line, &call.socket.peer, now - call.started().unwrap_or(now));
                 app.show_stacks();
                 call.give_up();
             }
@@ -134,12 +134,12 @@ impl Posts {
 
     /// Whether thread `number` is in an overdue call.
     pub(crate) fn is_overdue(&self, number: usize) -> bool {
-        lock(&self.posts[number]).call.as_ref().is_some_and(|call| call.overdue)
+        lock(&self.calls[number]).call.as_ref().is_some_and(|call| call.overdue)
     }
 
     /// Whether thread `number` is inside the app.
     pub(crate) fn is_busy(&self, number: usize) -> bool {
-        lock(&self.posts[number]).call.is_some()
+        lock(&self.calls[number]).call.is_some()
     }
 
     /// How many threads are inside the app.
@@ -153,7 +153,7 @@ impl Posts {
     }
 
     fn calls(&self, such: impl Fn(&Call) -> bool) -> usize {
-        self.posts.iter().filter(|post| lock(post).call.as_ref().is_some_and(&such)).count()
+        self.calls.iter().filter(|post| lock(post).call.as_ref().is_some_and(&such)).count()
     }
 }
 
@@ -161,12 +161,12 @@ impl Call {
     /// Since when the application has been in the present call; nothing if that has no bound. Past the end of the response the
     /// connection may be at its next request already, so a completion callback counts for itself.
     fn started(&self) -> Option<Instant> {
-        if self.connection.is_some() { self.wire.call_started() } else { Some(self.since) }
+        if self.connection.is_some() { self.socket.call_started() } else { Some(self.since) }
     }
 
     /// When the present call is overdue, or has to be looked at again.
     fn due(&self, timeout: Duration, now: Instant) -> Instant {
-        match (self.started(), self.wire.waits()) {
+        match (self.started(), self.socket.waits()) {
             (Some(started), _) if self.connection.is_none() => started + timeout,
             (Some(started), Some(waited)) => started + timeout + waited,
             _ => now + SOON,
@@ -179,7 +179,11 @@ impl Call {
             return;
         }
         let text = format!("504 {}: {TOO_LONG}\n", mlws_http1::reason(504));
-        self.wire.forfeit(&ResponseWriter::framed(Response::plain(504, text), self.asked, &self.wire.house));
+        self.socket.forfeit(&ResponseWriter::framed(
+            Response::plain(504, text),
+            self.asked,
+            &self.socket.context,
+        ));
     }
 }
 
@@ -199,6 +203,6 @@ pub(crate) fn tell(line: &[u8], peer: &Peer, took: Duration) {
     );
 }
 
-fn lock(post: &Mutex<Post>) -> MutexGuard<'_, Post> {
+fn lock(post: &Mutex<CallSlot>) -> MutexGuard<'_, CallSlot> {
     post.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,13 +11,15 @@ use std::{
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use mlws_server::{Concurrency, Ended, HandoverQueue, Listener, Order, Request, Response, Server, Settings};
+use mlws_server::{
+    Command, Concurrency, HandoverQueue, Listener, Outcome, Request, Response, Server, Settings,
+};
 
 /// A server that answers with its name. It shares its listener and its queue with others.
 struct Worker {
-    orders: mpsc::Sender<Order>,
+    commands_of_source: mpsc::Sender<Command>,
     wakes: UnixStream,
-    thread: thread::JoinHandle<std::io::Result<Ended>>,
+    thread: thread::JoinHandle<std::io::Result<Outcome>>,
 }
 
 struct Service {
@@ -39,16 +41,16 @@ impl Service {
     }
 
     fn start_on(&self, name: &'static str, listener: Listener) -> Worker {
-        let (orders, inbox) = mpsc::channel();
-        self.start_with(name, listener, orders, Box::new(move || inbox.try_recv().ok()))
+        let (commands_of_source, inbox) = mpsc::channel();
+        self.start_with(name, listener, commands_of_source, Box::new(move || inbox.try_recv().ok()))
     }
 
     fn start_with(
         &self,
         name: &'static str,
         listener: Listener,
-        orders: mpsc::Sender<Order>,
-        next: Box<dyn FnMut() -> Option<Order> + Send>,
+        commands_of_source: mpsc::Sender<Command>,
+        next: Box<dyn FnMut() -> Option<Command> + Send>,
     ) -> Worker {
         let settings = Settings {
             concurrency: self.concurrency,
@@ -63,7 +65,7 @@ impl Service {
             Response::text(name)
         };
         let server = Server::new(vec![listener], settings, Arc::new(app)).watch(OwnedFd::from(woken), next);
-        Worker { orders, wakes, thread: thread::spawn(|| server.run()) }
+        Worker { commands_of_source, wakes, thread: thread::spawn(|| server.run()) }
     }
 
     /// Connections that are idle after a first answer.
@@ -84,8 +86,8 @@ impl Service {
 }
 
 impl Worker {
-    fn order(&self, order: Order) {
-        self.orders.send(order).unwrap();
+    fn order(&self, order: Command) {
+        self.commands_of_source.send(order).unwrap();
         (&self.wakes).write_all(b"!").unwrap();
     }
 
@@ -122,13 +124,13 @@ fn a_connection_goes_on_at_another_worker_and_neither_answer_closes_it() {
         let mut streams = service.idle_connections(20);
         let mut silent = service.connect();
         let other = service.start("other");
-        first.order(Order::HandOver);
+        first.order(Command::HandOver);
         first.join();
         for stream in streams.iter_mut().chain([&mut silent]) {
             let answer = post(stream);
             assert!(answer.ends_with("other") && !answer.contains("Connection: close"), "{answer}");
         }
-        other.order(Order::Stop);
+        other.order(Command::Stop);
         other.join();
     }
 }
@@ -141,7 +143,7 @@ fn more_connections_than_the_queue_holds_wait_for_another_worker_and_none_is_los
     let service = Service::new(Concurrency::Inline);
     let first = service.start("first");
     let mut streams = service.idle_connections(1500);
-    first.order(Order::HandOver);
+    first.order(Command::HandOver);
     // Those that found no room are still served where they were.
     let answer = post(streams.last_mut().unwrap());
     assert!(answer.ends_with("first") && !answer.contains("Connection: close"), "{answer}");
@@ -152,7 +154,7 @@ fn more_connections_than_the_queue_holds_wait_for_another_worker_and_none_is_los
         let answer = post(stream);
         assert!(answer.ends_with("other") && !answer.contains("Connection: close"), "{answer}");
     }
-    other.order(Order::Stop);
+    other.order(Command::Stop);
     other.join();
 }
 
@@ -160,7 +162,7 @@ fn more_connections_than_the_queue_holds_wait_for_another_worker_and_none_is_los
 fn what_nobody_has_taken_is_taken_back_at_the_end_and_gets_one_more_answer() {
     for concurrency in each_way() {
         let service = Service::new(concurrency);
-        let (orders, inbox) = mpsc::channel();
+        let (commands_of_source, inbox) = mpsc::channel();
         // The second order is there when the first was carried out and nothing is left to do.
         let (told_to_drain, drains) = mpsc::channel();
         let mut pause = false;
@@ -170,16 +172,16 @@ fn what_nobody_has_taken_is_taken_back_at_the_end_and_gets_one_more_answer() {
             }
             let order = inbox.try_recv().ok()?;
             pause = true;
-            if order == Order::Drain {
+            if order == Command::Drain {
                 told_to_drain.send(()).unwrap();
             }
             Some(order)
         };
         let listener = service.listener.try_clone().unwrap();
-        let first = service.start_with("first", listener, orders, Box::new(next));
+        let first = service.start_with("first", listener, commands_of_source, Box::new(next));
         let mut streams = service.idle_connections(20);
-        first.orders.send(Order::HandOver).unwrap();
-        first.order(Order::Drain);
+        first.commands_of_source.send(Command::HandOver).unwrap();
+        first.order(Command::Drain);
         drains.recv().unwrap();
         for stream in &mut streams {
             let answer = post(stream);
@@ -195,12 +197,13 @@ fn a_worker_that_drains_first_takes_what_others_have_handed_over() {
     let service = Service::new(Concurrency::Inline);
     let first = service.start("first");
     let mut streams = service.idle_connections(20);
-    first.order(Order::HandOver);
+    first.order(Command::HandOver);
     first.join();
-    let (orders, inbox) = mpsc::channel();
-    orders.send(Order::Drain).unwrap();
+    let (commands_of_source, inbox) = mpsc::channel();
+    commands_of_source.send(Command::Drain).unwrap();
     let listener = service.listener.try_clone().unwrap();
-    let other = service.start_with("other", listener, orders, Box::new(move || inbox.try_recv().ok()));
+    let other =
+        service.start_with("other", listener, commands_of_source, Box::new(move || inbox.try_recv().ok()));
     for stream in &mut streams {
         let answer = post(stream);
         assert!(answer.ends_with("other") && answer.contains("Connection: close\r\n"), "{answer}");
@@ -216,11 +219,11 @@ fn a_connection_whose_listener_is_gone_gets_one_more_answer() {
     let mut streams = service.idle_connections(1);
     let elsewhere = Listener::bind(&"127.0.0.1:0".parse().unwrap(), 128).unwrap();
     let other = service.start_on("other", elsewhere);
-    first.order(Order::HandOver);
+    first.order(Command::HandOver);
     first.join();
     let answer = post(&mut streams[0]);
     assert!(answer.ends_with("other") && answer.contains("Connection: close\r\n"), "{answer}");
-    other.order(Order::Stop);
+    other.order(Command::Stop);
     other.join();
 }
 
@@ -229,7 +232,7 @@ fn connections_that_nobody_takes_are_closed_with_the_queue() {
     let service = Service::new(Concurrency::Inline);
     let first = service.start("first");
     let mut streams = service.idle_connections(3);
-    first.order(Order::HandOver);
+    first.order(Command::HandOver);
     first.join();
     drop(service);
     for stream in &mut streams {

@@ -11,16 +11,16 @@ use std::{
 
 use mlws_http1::ResponseHead;
 use mlws_server::{
-    Aborted, App, Body, Bytes, Concurrency, Ended, Listener, Order, Request, Response, Server, Settings,
+    Aborted, App, Body, Bytes, Command, Concurrency, Listener, Outcome, Request, Response, Server, Settings,
     Stream,
 };
 
 /// A server on a free port, ended when this is dropped.
 struct Running {
     address: String,
-    orders: mpsc::Sender<Order>,
+    commands_of_source: mpsc::Sender<Command>,
     bell: UnixStream,
-    thread: Option<thread::JoinHandle<std::io::Result<Ended>>>,
+    thread: Option<thread::JoinHandle<std::io::Result<Outcome>>>,
 }
 
 impl Running {
@@ -29,11 +29,11 @@ impl Running {
         let address = listener.local_address().unwrap().to_string();
         let mut settings = Settings::default();
         change(&mut settings);
-        let (orders, inbox) = mpsc::channel();
+        let (commands_of_source, inbox) = mpsc::channel();
         let (bell, ear) = UnixStream::pair().unwrap();
         let server = Server::new(vec![listener], settings, Arc::new(app))
             .watch(OwnedFd::from(ear), Box::new(move || inbox.try_recv().ok()));
-        Self { address, orders, bell, thread: Some(thread::spawn(|| server.run())) }
+        Self { address, commands_of_source, bell, thread: Some(thread::spawn(|| server.run())) }
     }
 
     fn connect(&self) -> TcpStream {
@@ -51,8 +51,8 @@ impl Running {
         String::from_utf8(answer).unwrap()
     }
 
-    fn order(&self, order: Order) {
-        self.orders.send(order).unwrap();
+    fn order(&self, order: Command) {
+        self.commands_of_source.send(order).unwrap();
         (&self.bell).write_all(b"!").unwrap();
     }
 
@@ -65,7 +65,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if self.thread.is_some() {
-            self.order(Order::Stop);
+            self.order(Command::Stop);
             self.join();
         }
     }
@@ -408,7 +408,7 @@ fn draining_finishes_what_runs_and_tells_it_to_close() {
         let mut stream = server.connect();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         inside.recv().unwrap();
-        server.order(Order::Drain);
+        server.order(Command::Drain);
         let draining = concurrency != Concurrency::Inline;
         if draining {
             // An idle connection gets one more answer, and so does one on which nothing was asked yet.

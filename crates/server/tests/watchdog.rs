@@ -16,8 +16,8 @@ use std::{
 
 use mlws_http1::ResponseHead;
 use mlws_server::{
-    Aborted, Body, Bytes, Concurrency, Ended, Listener, Notice, Order, Request, Response, Server, Settings,
-    Stream,
+    Aborted, Body, Bytes, Command, Concurrency, Listener, Outcome, Request, Response, Server, ServerEvent,
+    Settings, Stream,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,18 +25,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A server whose app waits where it is told to.
 struct Running {
     address: String,
-    orders: mpsc::Sender<Order>,
+    commands_of_source: mpsc::Sender<Command>,
     bell: UnixStream,
-    notices: mpsc::Receiver<Notice>,
+    notices: mpsc::Receiver<ServerEvent>,
     open: mpsc::Sender<()>,
-    thread: thread::JoinHandle<std::io::Result<Ended>>,
+    thread: thread::JoinHandle<std::io::Result<Outcome>>,
 }
 
 impl Running {
     fn start(threads: usize, timeout: Duration) -> Self {
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap(), 128).unwrap();
         let address = listener.local_address().unwrap().to_string();
-        let (orders, inbox) = mpsc::channel();
+        let (commands_of_source, inbox) = mpsc::channel();
         let (bell, ear) = UnixStream::pair().unwrap();
         let (tell, notices) = mpsc::channel();
         let (open, gate) = mpsc::channel::<()>();
@@ -73,10 +73,10 @@ impl Running {
         let server = Server::new(vec![listener], settings, Arc::new(app))
             .watch(OwnedFd::from(ear), Box::new(move || inbox.try_recv().ok()))
             .on_notice(Box::new(move |notice| match notice {
-                Notice::Serving => {}
+                ServerEvent::Serving => {}
                 notice => tell.send(notice).unwrap(),
             }));
-        Self { address, orders, bell, notices, open, thread: thread::spawn(|| server.run()) }
+        Self { address, commands_of_source, bell, notices, open, thread: thread::spawn(|| server.run()) }
     }
 
     fn ask(&self, path: &str, connection: &str) -> TcpStream {
@@ -87,8 +87,8 @@ impl Running {
         stream
     }
 
-    fn order(&self, order: Order) {
-        self.orders.send(order).unwrap();
+    fn order(&self, order: Command) {
+        self.commands_of_source.send(order).unwrap();
         (&self.bell).write_all(b"!").unwrap();
     }
 }
@@ -121,15 +121,15 @@ fn a_call_that_is_back_too_late_finds_its_client_answered_and_is_no_longer_stuck
     assert!(answer.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"), "{answer}");
     assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
     assert!(answer.ends_with("\r\n\r\n504 Gateway Timeout: the request took too long\n"), "{answer}");
-    assert_eq!(server.notices.recv_timeout(PATIENCE), Ok(Notice::Overdue));
+    assert_eq!(server.notices.recv_timeout(PATIENCE), Ok(ServerEvent::CallTimedOut));
     assert!(rest(server.ask("/", "close")).ends_with("done\n"));
     server.open.send(()).unwrap();
     // These are only answered if both threads are there.
     for stream in [server.ask("/all", "close"), server.ask("/all", "close")] {
         assert!(rest(stream).ends_with("done\n"));
     }
-    server.order(Order::Drain);
-    assert_eq!(server.thread.join().unwrap().unwrap(), Ended::Finished);
+    server.order(Command::Drain);
+    assert_eq!(server.thread.join().unwrap().unwrap(), Outcome::Finished);
     assert!(server.notices.try_recv().is_err(), "it is told once");
 }
 
@@ -137,8 +137,8 @@ fn a_call_that_is_back_too_late_finds_its_client_answered_and_is_no_longer_stuck
 fn a_drain_waits_for_no_stuck_call() {
     let server = Running::start(2, Duration::from_millis(200));
     assert!(wait(&server).starts_with("HTTP/1.1 504 "));
-    server.order(Order::Drain);
-    assert_eq!(server.thread.join().unwrap().unwrap(), Ended::Stuck);
+    server.order(Command::Drain);
+    assert_eq!(server.thread.join().unwrap().unwrap(), Outcome::Stuck);
     drop(server.open);
 }
 

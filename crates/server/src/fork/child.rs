@@ -27,9 +27,9 @@ pub(super) fn answer_and_exit(
     let answered = catch_unwind(AssertUnwindSafe(|| {
         app.after_fork_in_child();
         others.for_each(sys::close_copy);
-        connection.wire().set_parent(&link);
+        connection.socket().set_parent(&link);
         // What the client does not read at once goes to the parent, which has the memory for it.
-        connection.house().response_memory.store(0, Ordering::Relaxed);
+        connection.context().response_memory.store(0, Ordering::Relaxed);
         let mut next = Next::Close;
         app.in_request(&mut || next = connection.run_to_the_end(app));
         app.before_exit_of_child();
@@ -38,7 +38,7 @@ pub(super) fn answer_and_exit(
     let Ok(next) = answered else { sys::leave(EXIT_PANICKED) };
     link.progress.set_response(if next == Next::Wait && connection.is_between_requests() {
         ResponseProgress::KeepAlive
-    } else if connection.wire().is_truncated_in_relay() {
+    } else if connection.socket().is_truncated_in_relay() {
         ResponseProgress::Truncated
     } else {
         ResponseProgress::Close
@@ -54,7 +54,7 @@ pub(super) fn answer_and_exit(
 /// Lets the request's threads finish, after the connection is given back: the client may send its next request meanwhile.
 fn run_in_background(connection: &Connection, app: &dyn App, link: &ParentLink) {
     // A thread may still ask whether the client is there. To it, this connection is over.
-    if let Err(error) = connection.wire().release_socket() {
+    if let Err(error) = connection.socket().release_socket() {
         log::warn!("a child could not release its connection: {error}");
     }
     // If it cannot be sent, the parent finds the response complete when this process ends.

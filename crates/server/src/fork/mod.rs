@@ -195,7 +195,7 @@ impl Children {
         }
         child.timed_out = true;
         let line = watchdog::shown(&connection.request);
-        watchdog::tell(line, &connection.wire().peer, now.saturating_duration_since(since));
+        watchdog::tell(line, &connection.socket().peer, now.saturating_duration_since(since));
         child.request_stacks();
         Some(now + STACK_DUMP_GRACE)
     }

@@ -24,9 +24,9 @@ use rustix::net::{
 
 use super::ChildOutcome;
 use crate::{
-    response_writer::{Progress, ResponseWriter, Spool},
-    wire::Wire,
-    writer::MAX_BYTES_PER_TURN,
+    connection::response_writer::{Progress, ResponseWriter, Spool},
+    connection::socket::ClientSocket,
+    connection::writer::MAX_BYTES_PER_TURN,
 };
 
 /// The largest payload of one packet, in bytes.
@@ -168,24 +168,24 @@ impl Relay {
     pub(crate) fn advance(
         &mut self,
         output: &mut ResponseWriter,
-        wire: &Wire,
+        socket: &ClientSocket,
         is_writable: &mut bool,
         mut on_sent: impl FnMut(),
     ) -> io::Result<()> {
         let mut send = |output: &mut ResponseWriter| -> io::Result<()> {
             if *is_writable && !output.is_empty() {
-                *is_writable = output.write(wire, MAX_BYTES_PER_TURN)? != Progress::Blocked;
+                *is_writable = output.write(socket, MAX_BYTES_PER_TURN)? != Progress::Blocked;
                 output.release_memory();
                 on_sent();
             }
             Ok(())
         };
         send(output)?; // first, so that there is room
-        self.store(output, wire);
+        self.store(output, socket);
         if self.can_receive() {
             self.receive(output)?;
             send(output)?;
-            self.store(output, wire);
+            self.store(output, socket);
         }
         Ok(())
     }
@@ -210,24 +210,24 @@ impl Relay {
     }
 
     /// Keeps `output` within the bounds.
-    fn store(&mut self, output: &mut ResponseWriter, wire: &Wire) {
-        let house = &wire.house;
+    fn store(&mut self, output: &mut ResponseWriter, socket: &ClientSocket) {
+        let context = &socket.context;
         if output.spooled() == 0 {
             self.spool = None; // all of it is sent, so its space is given back
         }
         self.is_full = false;
-        if output.is_empty() || output.reserve_memory(house) || output.held() < MIN_SPILL {
+        if output.is_empty() || output.reserve_memory(context) || output.held() < MIN_SPILL {
             return;
         }
         let size = self.spool.as_ref().map_or(0, Spool::size);
-        self.is_full = size + output.held() as u64 > house.settings.response_spool;
+        self.is_full = size + output.held() as u64 > context.settings.response_spool;
         if self.is_full {
             return;
         }
         let spilled = match &mut self.spool {
             Some(spool) => output.spill(spool),
             none => {
-                Spool::create(&house.settings.temporary).and_then(|spool| output.spill(none.insert(spool)))
+                Spool::create(&context.settings.temporary).and_then(|spool| output.spill(none.insert(spool)))
             }
         };
         if let Err(error) = spilled {

@@ -13,17 +13,17 @@ use rustix::process::{WaitOptions, waitpid};
 
 use crate::{
     App,
+    connection::socket::{ClientSocket, Peer},
     connection::{Connection, Next, Phase},
-    settings::House,
+    context::ServerContext,
     sys::{self, Forked},
-    wire::{Peer, Wire},
 };
 
 /// Has `app` answer a GET of `target`, and does what a child does before it exits; returns the status and reason of the response.
 /// Blocks as long as the application does.
 pub(crate) fn run_warmup_request(
     app: &dyn App,
-    house: Arc<House>,
+    context: Arc<ServerContext>,
     target: &str,
     host: &str,
 ) -> io::Result<String> {
@@ -31,8 +31,8 @@ pub(crate) fn run_warmup_request(
     ours.set_nonblocking(true)?;
     theirs.set_nonblocking(true)?;
     write!(theirs, "GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
-    let wire = Wire::new(OwnedFd::from(ours), Peer::default(), 0, house);
-    let mut connection = Connection::new(0, wire, Instant::now());
+    let socket = ClientSocket::new(OwnedFd::from(ours), Peer::default(), 0, context);
+    let mut connection = Connection::new(0, socket, Instant::now());
     let mut next = connection.receive(Instant::now());
     let mut response = Vec::new();
     loop {

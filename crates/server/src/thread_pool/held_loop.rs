@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::event_loop::Loop;
+use crate::event_loop::EventLoop;
 
 thread_local! {
     static RUNS_EVENT_LOOP: Cell<bool> = const { Cell::new(false) };
@@ -24,10 +24,10 @@ pub(crate) fn forget_event_loop() {
 }
 
 /// Where the event loop is while nobody holds it. A lock whose guard a thread can give up without the GIL, before it waits for that.
-pub(super) struct LoopSlot(Mutex<Option<Box<Loop>>>);
+pub(super) struct LoopSlot(Mutex<Option<Box<EventLoop>>>);
 
 impl LoopSlot {
-    pub(super) fn new(event_loop: Loop) -> Self {
+    pub(super) fn new(event_loop: EventLoop) -> Self {
         Self(Mutex::new(Some(Box::new(event_loop))))
     }
 
@@ -39,7 +39,7 @@ impl LoopSlot {
     }
 
     /// The slot is only locked to look into it, so there is nothing to wait for.
-    fn lock(&self) -> MutexGuard<'_, Option<Box<Loop>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Box<EventLoop>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -48,7 +48,7 @@ impl LoopSlot {
 pub(super) struct HeldLoop<'a> {
     slot: &'a LoopSlot,
     /// There until the drop.
-    event_loop: Option<Box<Loop>>,
+    event_loop: Option<Box<EventLoop>>,
 }
 
 impl Drop for HeldLoop<'_> {
@@ -59,15 +59,15 @@ impl Drop for HeldLoop<'_> {
 }
 
 impl Deref for HeldLoop<'_> {
-    type Target = Loop;
+    type Target = EventLoop;
 
-    fn deref(&self) -> &Loop {
+    fn deref(&self) -> &EventLoop {
         self.event_loop.as_ref().unwrap_or_else(|| unreachable!("only the drop takes it"))
     }
 }
 
 impl DerefMut for HeldLoop<'_> {
-    fn deref_mut(&mut self) -> &mut Loop {
+    fn deref_mut(&mut self) -> &mut EventLoop {
         self.event_loop.as_mut().unwrap_or_else(|| unreachable!("only the drop takes it"))
     }
 }

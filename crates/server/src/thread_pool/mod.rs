@@ -8,7 +8,7 @@
 //! One thread runs one request from the call to the access log, and no other request's code in between. What the client has not read
 //! by then is sent by the event loop.
 //!
-//! - Order of locks: the event loop, then the GIL. A thread that holds the GIL only *tries* to take the event loop.
+//! - Command of locks: the event loop, then the GIL. A thread that holds the GIL only *tries* to take the event loop.
 //! - The leader polls without blocking while it holds the GIL, and lets go of it to block.
 //! - One thread more than asked for runs, so that someone can always accept, read, time out and reject.
 //! - While nobody leads, the monitor thread runs the event loop every few milliseconds. It never takes the GIL.
@@ -18,7 +18,7 @@
 //! thread, while another thread holds the GIL and spins in [`ThreadPool::try_lock_loop`]: to wait for the GIL then is a deadlock. And
 //! where the leader itself has the GIL, Python code would hold up every other client. So, with the event loop held:
 //!
-//! - Commands (`Loop::obey`) and the owner's [`Notice`]s only write to descriptors and set flags. Hooks run in threads of their own.
+//! - Commands (`EventLoop::obey`) and the owner's [`ServerEvent`]s only write to descriptors and set flags. Hooks run in threads of their own.
 //! - Log records go to the application's logging handlers by way of another thread. The logger asks [`runs_event_loop`].
 //! - [`App`] methods are not called, except `detached` (around the wait) and `attached`; the access log is written by the thread that
 //!   ran the request. With `Concurrency::Fork` the process has one thread, so `start_child`, and with it the brackets of the fork,
@@ -54,14 +54,14 @@ use self::{
     write_batch::WriteBatch,
 };
 use crate::{
-    App, Concurrency, Ended, Notice, Order, Settings,
-    answer::{Others, Produced},
+    App, Command, Concurrency, Outcome, ServerEvent, Settings,
+    connection::respond::{Others, Produced},
     connection::{Connection, Next},
-    event_loop::Loop,
-    settings::House,
+    context::ServerContext,
+    event_loop::EventLoop,
     sys,
     wakeup::LeaderSleep,
-    watchdog::Posts,
+    watchdog::CallTracker,
 };
 
 /// From so many threads on, one that wakes does not interrupt another: that one might hold the GIL, for which the woken thread, and
@@ -78,15 +78,15 @@ pub(crate) struct ThreadPool {
     /// Requests run in child processes. Then this process has one thread.
     forks: bool,
     app: Arc<dyn App>,
-    house: Arc<House>,
-    notice: Box<dyn Fn(Notice) + Send + Sync>,
+    context: Arc<ServerContext>,
+    notice: Box<dyn Fn(ServerEvent) + Send + Sync>,
     /// How many threads may be inside the application at once.
     threads: usize,
     /// Whether what is ready to be sent may wait for more.
     coalesce_writes: bool,
     calls_in_progress: AtomicUsize,
     promotion: Promotion,
-    calls: Posts,
+    calls: CallTracker,
     handback: HandbackQueue,
     batch: WriteBatch,
     /// How often the leader has gone round; with `is_polling`, how the monitor thread sees that the event loop is alive.
@@ -133,12 +133,12 @@ struct RunningThreads {
 
 impl ThreadPool {
     pub(crate) fn new(
-        event_loop: Loop,
+        event_loop: EventLoop,
         app: Arc<dyn App>,
-        notice: Box<dyn Fn(Notice) + Send + Sync>,
-        house: Arc<House>,
+        notice: Box<dyn Fn(ServerEvent) + Send + Sync>,
+        context: Arc<ServerContext>,
     ) -> io::Result<Self> {
-        let settings: &Settings = &house.settings;
+        let settings: &Settings = &context.settings;
         let threads = match settings.concurrency {
             Concurrency::Threads(threads) => threads.max(1),
             Concurrency::Inline | Concurrency::Fork { .. } => 1,
@@ -159,9 +159,9 @@ impl ThreadPool {
             coalesce_writes: settings.concurrency.batches(),
             calls_in_progress: AtomicUsize::new(0),
             promotion: Promotion::new(followers, app.one_at_a_time()),
-            calls: Posts::new(followers + 1, settings.timeout),
+            calls: CallTracker::new(followers + 1, settings.timeout),
             app,
-            house,
+            context,
             handback,
             batch: WriteBatch::default(),
             loop_iterations: AtomicU64::new(0),
@@ -177,7 +177,7 @@ impl ThreadPool {
     }
 
     /// Serves until ordered to end. The calling thread is one of the pool.
-    pub(crate) fn run(self: Arc<Self>) -> io::Result<Ended> {
+    pub(crate) fn run(self: Arc<Self>) -> io::Result<Outcome> {
         let mut monitor = None;
         if !self.forks {
             let pool = Arc::clone(&self);
@@ -185,7 +185,7 @@ impl ThreadPool {
             monitor = Some(thread.spawn(move || pool.monitor_main())?);
         }
         self.spawn_followers().inspect_err(|_| self.promotion.shutdown())?;
-        (self.notice)(Notice::Serving);
+        (self.notice)(ServerEvent::Serving);
         self.thread_main(0);
         self.has_first_ended.store(true, Ordering::SeqCst);
         // Told to stop at once, threads that are still inside the application are left behind; the process is about to end.
@@ -198,7 +198,7 @@ impl ThreadPool {
                 }
             });
         }
-        let ended = if self.calls.overdue() > 0 { Ended::Stuck } else { Ended::Finished };
+        let ended = if self.calls.overdue() > 0 { Outcome::Stuck } else { Outcome::Finished };
         lock(&self.failure).take().map_or(Ok(ended), Err)
     }
 
@@ -261,7 +261,7 @@ impl ThreadPool {
                 .store(self.loop_iterations.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             self.take_handed_back(&mut held);
             if self.is_finished(&mut held) {
-                self.is_stopped.store(held.order() == Some(Order::Stop), Ordering::SeqCst);
+                self.is_stopped.store(held.order() == Some(Command::Stop), Ordering::SeqCst);
                 return self.promotion.shutdown();
             }
             if self.batch.is_due(now, call) || !held.has_ready() {
@@ -285,7 +285,7 @@ impl ThreadPool {
                     && let Some(why) = held.count()
                 {
                     log::info!("this worker {why}");
-                    (self.notice)(Notice::Worn);
+                    (self.notice)(ServerEvent::RecycleLimitReached);
                 }
                 if held.forks() && connection.is_complete() {
                     held.start_child(connection, &*self.app);
@@ -461,7 +461,7 @@ impl ThreadPool {
     }
 
     /// Polls between two calls, so that the event loop keeps turning however many requests are queued.
-    fn poll_now(&self, event_loop: &mut Loop) -> io::Result<()> {
+    fn poll_now(&self, event_loop: &mut EventLoop) -> io::Result<()> {
         self.note_poll();
         event_loop.look().map(drop)
     }
@@ -484,11 +484,11 @@ impl ThreadPool {
         self.promotion.shutdown();
     }
 
-    fn is_finished(&self, event_loop: &mut Loop) -> bool {
+    fn is_finished(&self, event_loop: &mut EventLoop) -> bool {
         event_loop.is_finished(|connection| self.calls.has_given_up(connection))
     }
 
-    fn take_handed_back(&self, event_loop: &mut Loop) {
+    fn take_handed_back(&self, event_loop: &mut EventLoop) {
         if self.handback.is_filled.swap(false, Ordering::SeqCst) {
             for (connection, next) in lock(&self.handback.connections).drain(..) {
                 event_loop.settle(connection, next);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{ThreadPool, promotion::Monitored};
-use crate::{Notice, Order, sys};
+use crate::{Command, ServerEvent, sys};
 
 /// The exit status of a process that was left because a thread is stuck in the application (`EX_TEMPFAIL` of `sysexits.h`).
 const EXIT_STUCK: i32 = 75;
@@ -76,7 +76,7 @@ impl ThreadPool {
             && !self.has_first_ended.load(Ordering::SeqCst)
         {
             if self.calls.is_busy(0) || Instant::now() >= until {
-                (self.notice)(Notice::Leaving);
+                (self.notice)(ServerEvent::Exiting);
                 sys::leave(0);
             }
             thread::sleep(SHUTDOWN_POLL);
@@ -113,14 +113,14 @@ impl ThreadPool {
     }
 
     fn notify_and_leave_stuck(&self) -> ! {
-        (self.notice)(Notice::Leaving);
+        (self.notice)(ServerEvent::Exiting);
         leave_stuck()
     }
 }
 
 impl Monitored for Monitor<'_> {
     fn flush(&mut self) {
-        self.pool.house.writers.flush_deferred();
+        self.pool.context.writers.flush_deferred();
         self.pool.flush_batch();
     }
 
@@ -136,7 +136,7 @@ impl Monitored for Monitor<'_> {
                 Ok(()) => event_loop.turn_without_accepting(),
                 Err(error) => pool.fail(error),
             }
-            if event_loop.order() == Some(Order::Stop) {
+            if event_loop.order() == Some(Command::Stop) {
                 pool.is_stopped.store(true, Ordering::SeqCst);
                 pool.promotion.shutdown();
             }
@@ -149,7 +149,7 @@ impl Monitored for Monitor<'_> {
         let seen = pool.calls.look(&*pool.app)?;
         if seen.fresh > 0 {
             if !std::mem::replace(&mut self.has_notified, true) {
-                (pool.notice)(Notice::Overdue);
+                (pool.notice)(ServerEvent::CallTimedOut);
             }
             // A drain may wait for nobody else.
             pool.handback.wake();

@@ -9,7 +9,7 @@
 //! - the application was seen to block lately: then the leader promotes before each call.
 //!
 //! A follower that could only take the GIL away from a leader that goes from call to call declines, because where nothing blocks,
-//! one thread does as much as two. Where no lock orders the threads (a Rust callback, a free-threaded Python), the leader promotes
+//! one thread does as much as two. Where no lock commands_of_source the threads (a Rust callback, a free-threaded Python), the leader promotes
 //! before each call.
 //!
 //! Who sleeps, waiting for what, and who wakes it:

@@ -11,8 +11,8 @@ use std::{
 };
 
 use crate::{
+    connection::writer::MAX_FLUSH_DELAY,
     connection::{Connection, Next},
-    writer::MAX_FLUSH_DELAY,
 };
 
 /// How many responses may wait.

@@ -6,22 +6,22 @@ use std::{
 };
 
 use super::*;
-use crate::{Settings, settings::House, sys::append_to, wire::Peer};
+use crate::{Settings, connection::socket::Peer, context::ServerContext, sys::append_to};
 
 /// An upload of so many bytes, of which nothing is received, and the socket of its client.
 fn upload(
     length: u64,
     expects_continue: bool,
     change: impl FnOnce(&mut Settings),
-) -> (Arc<Upload>, UnixStream, Arc<Wire>) {
+) -> (Arc<Upload>, UnixStream, Arc<ClientSocket>) {
     let mut settings = Settings::default();
     change(&mut settings);
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let house = Arc::new(House::new(settings, false, false));
-    let wire = Arc::new(Wire::new(OwnedFd::from(ours), Peer::default(), 0, house));
-    let upload = Upload::new(&wire, length, expects_continue, (0, Duration::ZERO));
-    (Arc::new(upload), theirs, wire)
+    let context = Arc::new(ServerContext::new(settings, false, false));
+    let socket = Arc::new(ClientSocket::new(OwnedFd::from(ours), Peer::default(), 0, context));
+    let upload = Upload::new(&socket, length, expects_continue, (0, Duration::ZERO));
+    (Arc::new(upload), theirs, socket)
 }
 
 fn read(upload: &Upload, most: usize) -> io::Result<Vec<u8>> {
@@ -41,25 +41,25 @@ fn read_all(upload: &Upload, most: usize) -> io::Result<Vec<u8>> {
 
 #[test]
 fn a_body_ends_before_the_next_request() {
-    let (upload, mut client, wire) = upload(5, false, |_| ());
+    let (upload, mut client, socket) = upload(5, false, |_| ());
     client.write_all(b"helloGET").unwrap();
     assert_eq!(read_all(&upload, 3).unwrap(), b"hello");
     assert!(upload.begin_response());
     assert_eq!(upload.end(), Some(0));
     let mut next = Vec::with_capacity(10);
-    wire.read(&mut next).unwrap();
+    socket.read(&mut next).unwrap();
     assert_eq!(next, b"GET");
 }
 
 #[test]
 fn what_was_left_unread_is_left_to_the_connection() {
-    let (upload, mut client, wire) = upload(9, false, |_| ());
+    let (upload, mut client, socket) = upload(9, false, |_| ());
     client.write_all(b"hello").unwrap();
     assert_eq!(read(&upload, 2).unwrap(), b"he");
     assert_eq!(upload.end(), Some(7));
     assert!(read(&upload, 1).is_err(), "the request is over");
     let mut rest = Vec::with_capacity(10);
-    wire.read(&mut rest).unwrap();
+    socket.read(&mut rest).unwrap();
     assert_eq!(rest, b"llo");
 }
 
@@ -109,7 +109,7 @@ fn the_client_is_asked_for_the_body_by_the_first_read_and_only_before_the_respon
 
 #[test]
 fn a_thread_that_still_reads_at_the_end_is_not_waited_for() {
-    let (upload, mut client, wire) = upload(9, true, |_| ());
+    let (upload, mut client, socket) = upload(9, true, |_| ());
     let reader = thread::spawn({
         let upload = Arc::clone(&upload);
         move || read(&upload, 10)
@@ -117,8 +117,8 @@ fn a_thread_that_still_reads_at_the_end_is_not_waited_for() {
     client.read_exact(&mut [0; mlws_http1::CONTINUE.len()]).unwrap();
     assert!(!upload.begin_response() && upload.end().is_none());
     assert_eq!(reader.join().unwrap().unwrap_err().kind(), ErrorKind::ConnectionAborted);
-    drop(wire);
-    assert!(upload.wire.upgrade().is_none(), "nothing keeps the socket open");
+    drop(socket);
+    assert!(upload.socket.upgrade().is_none(), "nothing keeps the socket open");
 }
 
 #[test]

@@ -4,13 +4,13 @@
 //! of the connection. So a request pays for a rule only where it has a field that one is about. Nothing here knows Python.
 
 use mlws_http1::{Forwarded, ForwardedField};
-use mlws_server::Networks;
+use mlws_server::TrustedNetworks;
 
 /// What was said on the command line.
 #[derive(Debug, Default)]
 pub(crate) struct Proxies {
     /// Who is believed; here only to know proxies behind the nearest one.
-    pub(crate) trusted: Networks,
+    pub(crate) trusted: TrustedNetworks,
     /// Name, and the value that means https.
     pub(crate) scheme_fields: Vec<(String, String)>,
     /// Names with underscores, or `*`.

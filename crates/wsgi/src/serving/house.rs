@@ -4,7 +4,7 @@
 
 use std::{io, path::PathBuf, process::Command, sync::Arc};
 
-use mlws_server::{HandoverQueue, Shares};
+use mlws_server::{HandoverQueue, WorkerLoads};
 use mlws_supervisor::{Delegate, ForkHooks, MasterEvent, Pid, Role, Settings, Worker, supervise_nested};
 use pyo3::prelude::*;
 #[cfg(target_os = "linux")]
@@ -53,7 +53,7 @@ pub(super) struct House<'a> {
     /// Python's logging is to be configured anew in each new worker. The master keeps what it has, for what is new may fail.
     pub(super) reconfigures: bool,
     /// How many connections each worker has.
-    pub(crate) shares: Arc<Shares>,
+    pub(crate) shares: Arc<WorkerLoads>,
     /// Where workers that leave put their idle connections.
     pub(crate) handover: Option<Arc<HandoverQueue>>,
     /// In the process of a generation, and in its workers: the application as it was loaded for all of them.
@@ -278,8 +278,8 @@ impl<'a> House<'a> {
     }
 }
 
-fn new_shares(flags: &Flags) -> Result<Arc<Shares>, Refusal> {
-    let shares = Shares::new(usize::from(flags.running.workers).max(FEW));
+fn new_shares(flags: &Flags) -> Result<Arc<WorkerLoads>, Refusal> {
+    let shares = WorkerLoads::new(usize::from(flags.running.workers).max(FEW));
     shares.map(Arc::new).map_err(|error| {
         Refusal::System(format!("no memory for the numbers of connections that workers share: {error}"))
     })

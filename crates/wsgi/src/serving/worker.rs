@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mlws_server::{Ended, Notice, Server, leave_stuck};
+use mlws_server::{Outcome, Server, ServerEvent, leave_stuck};
 use mlws_supervisor::{Worker, WorkerCommand};
 use pyo3::prelude::*;
 
@@ -60,21 +60,21 @@ pub(crate) fn run(py: Python<'_>, house: &mut House<'_>, worker: Worker) -> Resu
     let control = Arc::new(Mutex::new(control));
     let ready = Arc::clone(&control);
     let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| match notice {
-        Notice::Serving => ready.lock().unwrap_or_else(PoisonError::into_inner).worker.ready(),
-        Notice::Overdue => {
+        ServerEvent::Serving => ready.lock().unwrap_or_else(PoisonError::into_inner).worker.ready(),
+        ServerEvent::CallTimedOut => {
             notifier.request_recycle();
             if let Some(hooks) = &overdue {
                 run_worker_abort_hook(hooks);
             }
         }
-        Notice::Worn => notifier.request_recycle(),
-        Notice::Leaving => finish(&leaving),
+        ServerEvent::RecycleLimitReached => notifier.request_recycle(),
+        ServerEvent::Exiting => finish(&leaving),
     }));
     let ended = watch_commands(server, &control).and_then(Server::run);
     py.detach(|| finish(&worker_int));
     match ended.map_err(cannot)? {
-        Ended::Finished => Ok(signal_handlers::exit_status(py)),
-        Ended::Stuck => {
+        Outcome::Finished => Ok(signal_handlers::exit_status(py)),
+        Outcome::Stuck => {
             flush_python(py);
             leave_stuck()
         }
@@ -160,7 +160,7 @@ struct WorkerControl {
 impl WorkerControl {
     /// The next command for the server. Commands that do not concern the server are carried out here. Runs on the event loop, so
     /// it must neither wait nor take the GIL.
-    fn next_command(&mut self) -> Option<mlws_server::Order> {
+    fn next_command(&mut self) -> Option<mlws_server::Command> {
         loop {
             let command = match self.worker.next_command()? {
                 WorkerCommand::ReopenLogs => {
@@ -170,18 +170,18 @@ impl WorkerControl {
                 WorkerCommand::IncreaseWorkers | WorkerCommand::DecreaseWorkers => continue, // for a nested master
                 WorkerCommand::HandOver => {
                     signal_handlers::drain_begins();
-                    mlws_server::Order::HandOver
+                    mlws_server::Command::HandOver
                 }
                 WorkerCommand::Drain => {
                     signal_handlers::drain_begins();
-                    mlws_server::Order::Drain
+                    mlws_server::Command::Drain
                 }
                 WorkerCommand::Stop => {
                     if let Some(hooks) = self.hooks.take() {
                         *self.worker_int.lock().unwrap_or_else(PoisonError::into_inner) =
                             RunningHook::start(&hooks, "worker_int", "interrupted");
                     }
-                    mlws_server::Order::Stop
+                    mlws_server::Command::Stop
                 }
             };
             self.watcher = None; // a worker that exits does not request a reload

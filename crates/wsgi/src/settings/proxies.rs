@@ -7,7 +7,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use mlws_http1::{ForwardedField, ProxyVersions};
-use mlws_server::{Networks, ProxyProtocol};
+use mlws_server::{ProxyProtocol, TrustedNetworks};
 
 use crate::app::{HeaderMap, Proxies as Rules};
 
@@ -23,7 +23,7 @@ pub(crate) struct Proxies {
         env = "FORWARDED_ALLOW_IPS",
         hide_env_values = true
     )]
-    pub(super) forwarded_allow_ips: Networks,
+    pub(super) forwarded_allow_ips: TrustedNetworks,
 
     /// What a believed proxy sends with requests that came by https; may be repeated, and an empty one stands for none
     #[arg(long, alias = "secure_scheme_headers", value_name = "NAME=VALUE", value_parser = pair,
@@ -50,7 +50,7 @@ pub(crate) struct Proxies {
 
     /// With --proxy-protocol: who begins with that header. Others may not, and speak for themselves
     #[arg(long, alias = "proxy_allow_ips", value_name = "NETWORKS", default_value = "127.0.0.1,::1")]
-    proxy_allow_from: Networks,
+    proxy_allow_from: TrustedNetworks,
 
     /// Fields in which believed proxies tell the client, the host, the scheme, the port or the mount point, separated by
     /// commas. The application sees none of the others, nor any of these from anybody else

@@ -17,7 +17,8 @@ use std::{
 use mlws_http1::{Framing, RequestInfo, ResponseHead};
 
 use crate::{
-    Body, Bytes, Response, clock, memory::Reservation, response::Start, settings::House, wire::Wire,
+    Body, Bytes, Response, clock, connection::socket::ClientSocket, context::ServerContext,
+    memory::Reservation, response::Start,
 };
 
 /// Bodies up to this many bytes are copied into the queue rather than kept by reference.
@@ -113,11 +114,11 @@ impl ResponseWriter {
         head: ResponseHead,
         asked: RequestInfo,
         length: Option<u64>,
-        house: &House,
+        context: &ServerContext,
     ) {
         self.status = head.status();
-        let finished = head.finish(&asked, length, &clock::date(), &house.settings.server_name);
-        if house.wants_head {
+        let finished = head.finish(&asked, length, &clock::date(), &context.settings.server_name);
+        if context.wants_head {
             self.head.clone_from(&finished.bytes);
         }
         (self.front, self.front_sent, self.sent) = (finished.bytes, 0, 0);
@@ -192,10 +193,10 @@ impl ResponseWriter {
     }
 
     /// The bytes of a small response of the server's own.
-    pub(crate) fn framed(response: Response, asked: RequestInfo, house: &House) -> Vec<u8> {
+    pub(crate) fn framed(response: Response, asked: RequestInfo, context: &ServerContext) -> Vec<u8> {
         let mut writer = Self::default();
         if let Start::Head(head) = response.head {
-            writer.begin(head, asked, response.body.length(), house);
+            writer.begin(head, asked, response.body.length(), context);
             writer.push_body(response.body);
         }
         writer.front
@@ -229,16 +230,16 @@ impl ResponseWriter {
 
     /// Sends what is queued, until the socket takes no more or `limit` bytes are sent. No system call is given more than what is left
     /// of the limit: while a fast client reads, the socket would take it all.
-    pub(crate) fn write(&mut self, wire: &Wire, limit: usize) -> io::Result<Progress> {
+    pub(crate) fn write(&mut self, socket: &ClientSocket, limit: usize) -> io::Result<Progress> {
         let mut sent = 0;
         loop {
             let wrote = if self.queue.is_empty() {
                 if self.front_sent == self.front.len() {
                     return Ok(Progress::Sent);
                 }
-                wire.send(&self.front[self.front_sent..], false)
+                socket.send(&self.front[self.front_sent..], false)
             } else {
-                self.write_segments(wire, limit - sent)
+                self.write_segments(socket, limit - sent)
             };
             match wrote {
                 Ok(count) => {
@@ -255,12 +256,12 @@ impl ResponseWriter {
     }
 
     /// Reserves memory for what is queued, or gives back what is not needed any more. False if there is no memory left for it.
-    pub(crate) fn reserve_memory(&mut self, house: &Arc<House>) -> bool {
+    pub(crate) fn reserve_memory(&mut self, context: &Arc<ServerContext>) -> bool {
         let held = self.held();
         if let Some(reservation) = &mut self.reservation {
             return reservation.resize(held);
         }
-        self.reservation = Reservation::take(house, held);
+        self.reservation = Reservation::take(context, held);
         self.reservation.is_some()
     }
 
@@ -359,10 +360,10 @@ impl ResponseWriter {
     }
 
     /// Sends the first segments in one system call: bytes together, a file range alone.
-    fn write_segments(&mut self, wire: &Wire, limit: usize) -> io::Result<usize> {
+    fn write_segments(&mut self, socket: &ClientSocket, limit: usize) -> io::Result<usize> {
         let front = &self.front[self.front_sent..];
         if let (true, Some(Segment::File(range))) = (front.is_empty(), self.queue.front_mut()) {
-            return range.send(wire, limit as u64);
+            return range.send(socket, limit as u64);
         }
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
         let (mut count, mut left) = (0, limit);
@@ -380,7 +381,7 @@ impl ResponseWriter {
             slices[count] = IoSlice::new(slice);
             (count, left) = (count + 1, left - slice.len());
         }
-        wire.send_vectored(&slices[..count], precedes_file)
+        socket.send_vectored(&slices[..count], precedes_file)
     }
 
     /// `count` bytes were sent from the front of the queue.
@@ -433,8 +434,8 @@ impl ResponseWriter {
 
 impl FileRange {
     /// The file must not shrink meanwhile; if it does, the response cannot be completed.
-    fn send(&mut self, wire: &Wire, limit: u64) -> io::Result<usize> {
-        match wire.send_file(self.file.as_fd(), &mut self.offset, self.left.min(limit))? {
+    fn send(&mut self, socket: &ClientSocket, limit: u64) -> io::Result<usize> {
+        match socket.send_file(self.file.as_fd(), &mut self.offset, self.left.min(limit))? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             count => {
                 self.left -= count as u64;

@@ -1,20 +1,20 @@
 use super::*;
 use crate::Settings;
 
-fn house(body_in_memory: usize, bodies_in_memory: usize) -> Arc<House> {
+fn context(body_in_memory: usize, bodies_in_memory: usize) -> Arc<ServerContext> {
     let settings = Settings { body_in_memory, bodies_in_memory, ..Settings::default() };
-    Arc::new(House::new(settings, false, false))
+    Arc::new(ServerContext::new(settings, false, false))
 }
 
 /// Receives this body in pieces, as the connection does.
-fn received(body: &[u8], size: usize, length: Length, house: &Arc<House>) -> RequestBody {
+fn received(body: &[u8], size: usize, length: Length, context: &Arc<ServerContext>) -> RequestBody {
     let mut received = RequestBody { bytes: b"head".to_vec(), ..RequestBody::default() };
     received.begin_at(4);
     for piece in body.chunks(size) {
         received.bytes.extend_from_slice(b"5\r\n");
         let start = received.bytes.len();
         received.bytes.extend_from_slice(piece);
-        received.store(start..start + piece.len(), length, house).unwrap();
+        received.store(start..start + piece.len(), length, context).unwrap();
         received.bytes.truncate(received.end);
         received.shrink();
     }
@@ -26,8 +26,8 @@ fn body(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }
 
-fn room(house: &House) -> usize {
-    house.room.load(Ordering::Relaxed)
+fn room(context: &ServerContext) -> usize {
+    context.room.load(Ordering::Relaxed)
 }
 
 #[test]
@@ -36,14 +36,14 @@ fn what_is_stored_is_what_is_read_wherever_it_lies() {
         for size in [7, 1000, 100_000] {
             for (in_memory, together) in [(512 * 1024, 64 << 20), (512 * 1024, 0), (100, 0)] {
                 for framing in [Length::Known(length as u64), Length::Chunked] {
-                    let (house, body) = (house(in_memory, together), body(length));
-                    let mut received = received(&body, size, framing, &house);
+                    let (context, body) = (context(in_memory, together), body(length));
+                    let mut received = received(&body, size, framing, &context);
                     assert_eq!(received.length(), length as u64);
                     let mut read = Vec::new();
                     received.read_to_end(&mut read).unwrap();
                     assert!(read == body, "{length} bytes in pieces of {size}, {framing:?}");
                     received.clear();
-                    assert_eq!(room(&house), together);
+                    assert_eq!(room(&context), together);
                 }
             }
         }
@@ -52,32 +52,32 @@ fn what_is_stored_is_what_is_read_wherever_it_lies() {
 
 #[test]
 fn all_but_the_smallest_bodies_take_of_the_budget() {
-    let house = house(512 * 1024, 1 << 20);
-    let small = received(&body(SMALL_BODY), 1000, Length::Chunked, &house);
-    assert_eq!(room(&house), 1 << 20);
-    let known = received(&body(100_000), 1000, Length::Known(100_000), &house);
-    assert_eq!(room(&house), (1 << 20) - 100_000);
-    let chunked = received(&body(100_000), 1000, Length::Chunked, &house);
-    assert_eq!(room(&house), (1 << 20) - 100_000 - 128 * 1024);
+    let context = context(512 * 1024, 1 << 20);
+    let small = received(&body(SMALL_BODY), 1000, Length::Chunked, &context);
+    assert_eq!(room(&context), 1 << 20);
+    let known = received(&body(100_000), 1000, Length::Known(100_000), &context);
+    assert_eq!(room(&context), (1 << 20) - 100_000);
+    let chunked = received(&body(100_000), 1000, Length::Chunked, &context);
+    assert_eq!(room(&context), (1 << 20) - 100_000 - 128 * 1024);
     assert!(![&small, &known, &chunked].into_iter().any(RequestBody::is_spooled));
     drop((small, known, chunked));
-    assert_eq!(room(&house), 1 << 20);
+    assert_eq!(room(&context), 1 << 20);
 }
 
 #[test]
 fn a_spooled_body_gives_its_memory_back() {
-    let house = house(512 * 1024, 1 << 20);
-    let spooled = received(&body(2_000_000), 50_000, Length::Chunked, &house);
+    let context = context(512 * 1024, 1 << 20);
+    let spooled = received(&body(2_000_000), 50_000, Length::Chunked, &context);
     assert!(spooled.is_spooled());
-    assert_eq!(room(&house), 1 << 20);
+    assert_eq!(room(&context), 1 << 20);
     assert!(spooled.bytes.capacity() < 150_000, "{} bytes", spooled.bytes.capacity());
 }
 
 #[test]
 fn what_was_not_read_can_be_split_off() {
     for together in [0, 1 << 20] {
-        let (house, body) = (house(512 * 1024, together), body(100_000));
-        let mut received = received(&body, 1000, Length::Known(100_000), &house);
+        let (context, body) = (context(512 * 1024, together), body(100_000));
+        let mut received = received(&body, 1000, Length::Known(100_000), &context);
         received.read_exact(&mut [0; 1000]).unwrap();
         let mut rest = received.split_rest();
         assert_eq!(&received.bytes[..4], b"head");

@@ -1,6 +1,6 @@
 //! A connected socket and who is at the other end: the few system calls a connection needs.
 //!
-//! The socket never blocks; a thread or a child that must wait for it says so with [`Wire::wait_writable`].
+//! The socket never blocks; a thread or a child that must wait for it says so with [`ClientSocket::wait_writable`].
 
 use std::{
     io::{self, IoSlice},
@@ -23,8 +23,8 @@ use rustix::{
 };
 
 use crate::{
+    context::ServerContext,
     fork::{ParentLink, RelaySender, ResponseProgress},
-    settings::House,
     sys,
 };
 
@@ -54,12 +54,12 @@ impl Peer {
 
 /// What the other end of a connection has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OtherEnd {
-    There,
+pub(crate) enum PeerState {
+    Open,
     /// It sends no more. Whether it still reads, TCP does not say.
-    Silent,
+    HalfClosed,
     /// It has reset the connection, or left a Unix socket.
-    Gone,
+    Closed,
 }
 
 /// How far the response is that this connection owes its client. Whoever moves it on from `OPEN` answers: the app's side or the
@@ -75,7 +75,7 @@ mod stage {
 }
 
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct ClientSocket {
     socket: OwnedFd,
     pub(crate) peer: Peer,
     pub(crate) listener: usize,
@@ -83,7 +83,7 @@ pub(crate) struct Wire {
     pub(crate) token: usize,
     /// Its listener is gone since a reload: the next response closes the connection.
     pub(crate) closes: bool,
-    pub(crate) house: Arc<House>,
+    pub(crate) context: Arc<ServerContext>,
     /// In a forked child.
     parent: OnceLock<Arc<ParentLink>>,
     /// In a forked child: the response that goes through its parent ends in the middle.
@@ -104,16 +104,16 @@ pub(crate) struct Wire {
     half_closed: AtomicU64,
 }
 
-impl Wire {
-    pub(crate) fn new(socket: OwnedFd, peer: Peer, listener: usize, house: Arc<House>) -> Self {
-        let peer = Peer { is_trusted: house.settings.trusted.include(peer.ip), ..peer };
+impl ClientSocket {
+    pub(crate) fn new(socket: OwnedFd, peer: Peer, listener: usize, context: Arc<ServerContext>) -> Self {
+        let peer = Peer { is_trusted: context.settings.trusted.include(peer.ip), ..peer };
         Self {
             socket,
             peer,
             listener,
             token: 0,
             closes: false,
-            house,
+            context,
             parent: OnceLock::new(),
             is_truncated_in_relay: AtomicBool::new(false),
             stage: AtomicU8::new(stage::OPEN),
@@ -214,7 +214,7 @@ impl Wire {
 
     /// Blocks until the socket takes bytes again; `TimedOut` past the write timeout.
     pub(crate) fn wait_writable(&self) -> io::Result<()> {
-        let until = Instant::now() + self.house.settings.write_timeout;
+        let until = Instant::now() + self.context.settings.write_timeout;
         self.while_waiting(|| {
             loop {
                 match self.poll(PollFlags::OUT, until) {
@@ -257,17 +257,17 @@ impl Wire {
     }
 
     /// What the other end has done, as far as the system has heard of it.
-    pub(crate) fn other_end(&self) -> OtherEnd {
+    pub(crate) fn peer_state(&self) -> PeerState {
         let mut sockets = [PollFd::new(&self.socket, PollFlags::RDHUP)];
         let asked =
             rustix::io::retry_on_intr(|| rustix::event::poll(&mut sockets, Some(&Timespec::default())));
         let told = sockets[0].revents();
         if asked.is_err() || told.intersects(PollFlags::HUP | PollFlags::ERR) {
-            OtherEnd::Gone
+            PeerState::Closed
         } else if told.contains(PollFlags::RDHUP) {
-            OtherEnd::Silent
+            PeerState::HalfClosed
         } else {
-            OtherEnd::There
+            PeerState::Open
         }
     }
 
@@ -320,10 +320,10 @@ impl Wire {
     /// Whether nobody waits any more for the response that is being produced. A client may end its side right behind its request
     /// and still read; one that ends it later, or resets the connection, has given up.
     pub(crate) fn client_has_given_up(&self) -> bool {
-        match self.other_end() {
-            OtherEnd::There => false,
-            OtherEnd::Gone => true,
-            OtherEnd::Silent => {
+        match self.peer_state() {
+            PeerState::Open => false,
+            PeerState::Closed => true,
+            PeerState::HalfClosed => {
                 let half_closed = self.half_closed.load(Ordering::Relaxed);
                 let request = self.request_complete.load(Ordering::Relaxed);
                 half_closed > 0 && Duration::from_micros(half_closed.saturating_sub(request)) > HALF_CLOSE
@@ -427,7 +427,7 @@ impl Wire {
     }
 }
 
-impl AsFd for Wire {
+impl AsFd for ClientSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

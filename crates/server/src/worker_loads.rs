@@ -24,12 +24,12 @@ const APART: usize = 8;
 
 /// A slot for each worker. Made before they are forked.
 #[derive(Debug)]
-pub struct Shares {
+pub struct WorkerLoads {
     slots: usize,
     page: SharedPage<AtomicU64>,
 }
 
-impl Shares {
+impl WorkerLoads {
     /// An error where the system has no memory for it.
     pub fn new(slots: usize) -> io::Result<Self> {
         let numbers = slots.checked_mul(APART).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -62,15 +62,15 @@ impl Shares {
 
 /// A worker's own slot.
 #[derive(Debug)]
-pub(crate) struct Share {
-    shares: Arc<Shares>,
+pub(crate) struct WorkerLoad {
+    shares: Arc<WorkerLoads>,
     slot: usize,
     written: u64,
 }
 
-impl Share {
+impl WorkerLoad {
     /// Takes the slot, whoever had it before.
-    pub(crate) fn take(shares: Arc<Shares>, slot: usize) -> Self {
+    pub(crate) fn take(shares: Arc<WorkerLoads>, slot: usize) -> Self {
         let written = u64::from(std::process::id()) << 32;
         if let Some(slot) = shares.slot(slot) {
             slot.store(written, Ordering::Relaxed);
@@ -99,7 +99,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for WorkerLoad {
     /// It accepts no more.
     fn drop(&mut self) {
         self.replace(ABSENT);
@@ -110,9 +110,9 @@ impl Drop for Share {
 mod tests {
     use super::*;
 
-    fn three() -> (Arc<Shares>, Share, Share) {
-        let shares = Arc::new(Shares::new(3).unwrap());
-        let [one, two] = [0, 1].map(|slot| Share::take(Arc::clone(&shares), slot));
+    fn three() -> (Arc<WorkerLoads>, WorkerLoad, WorkerLoad) {
+        let shares = Arc::new(WorkerLoads::new(3).unwrap());
+        let [one, two] = [0, 1].map(|slot| WorkerLoad::take(Arc::clone(&shares), slot));
         (shares, one, two)
     }
 
@@ -138,7 +138,7 @@ mod tests {
         shares.clear(1);
         two.tell(1);
         assert!(!one.is_large());
-        let _successor = Share::take(Arc::clone(&shares), 1);
+        let _successor = WorkerLoad::take(Arc::clone(&shares), 1);
         assert!(one.is_large());
         drop(two);
         assert!(one.is_large());

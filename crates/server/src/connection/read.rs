@@ -6,9 +6,9 @@ use mlws_http1::{Event, Length, ProxyError, ProxyHeader};
 
 use crate::{
     Concurrency, Response,
+    connection::socket::Peer,
     connection::{Connection, Next, Phase},
     upload::Upload,
-    wire::Peer,
 };
 
 /// How many bytes are read and forgotten before the connection is closed under a client that goes on sending.
@@ -23,7 +23,7 @@ const CHUNKED_ROOM: usize = 32 * 1024;
 const LEAST_ROOM: usize = 1024;
 
 /// Why a request is not served.
-struct Refusal {
+struct HttpError {
     status: u16,
     why: String,
 }
@@ -58,7 +58,11 @@ impl Connection {
 
     /// Answers `status` in the server's own words and ends the connection. What the client still sends is not parsed.
     pub(crate) fn refuse(&mut self, status: u16, why: &str, now: Instant) -> Next {
-        log::debug!("refused {}:{} with {status}: {why}", self.wire().peer.address, self.wire().peer.port);
+        log::debug!(
+            "refused {}:{} with {status}: {why}",
+            self.socket().peer.address,
+            self.socket().peer.port
+        );
         if matches!(self.phase, Phase::Idle | Phase::Head) {
             self.request.is_head = false;
         }
@@ -95,7 +99,7 @@ impl Connection {
         let mut left = limit;
         while left > 0 && self.readable {
             let size = usize::try_from(left).unwrap_or(usize::MAX).min(scratch.len());
-            match self.wire().discard(&mut scratch[..size]) {
+            match self.socket().discard(&mut scratch[..size]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => left -= count as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
@@ -106,7 +110,7 @@ impl Connection {
     }
 
     pub(crate) fn start_lingering(&mut self, now: Instant) -> Next {
-        self.wire().finish_writing();
+        self.socket().finish_writing();
         self.since = now;
         self.readable = true;
         self.linger(LINGER_BYTES)
@@ -114,7 +118,7 @@ impl Connection {
 
     /// Makes the buffer begin with the first byte behind the request just served.
     pub(crate) fn expect_next_request(&mut self, now: Instant) {
-        self.wire().reopen();
+        self.socket().reopen();
         self.request.body.bytes.drain(..self.parsed);
         self.request.body.clear();
         self.request.told_client = None;
@@ -166,7 +170,7 @@ impl Connection {
     }
 
     /// Parses what is there. True: the app can be called. False: more bytes are needed.
-    fn parse(&mut self, now: Instant) -> Result<bool, Refusal> {
+    fn parse(&mut self, now: Instant) -> Result<bool, HttpError> {
         if self.awaits_proxy && !self.hear_proxy()? {
             return Ok(false);
         }
@@ -209,22 +213,22 @@ impl Connection {
     /// Asks the client for a chunked body, which is received before the application is called. PEP 3333, section "HTTP 1.1
     /// Expect/Continue", allows that.
     fn send_continue(&self) {
-        match self.wire().send_interim(mlws_http1::CONTINUE, false) {
+        match self.socket().send_interim(mlws_http1::CONTINUE, false) {
             Ok(sent) if sent == mlws_http1::CONTINUE.len() => {}
             // The client has not read earlier responses. It may send the body unasked (RFC 9110, section 10.1.1).
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // Cut off in the middle, or the client is gone, which the next read shows.
-            Ok(_) | Err(_) => self.wire().hang_up(),
+            Ok(_) | Err(_) => self.socket().hang_up(),
         }
     }
 
     /// Has the app read the rest of a body with a Content-Length from the socket itself, if the body is too large to be received first,
     /// or the client waits for `100 Continue`, which is the app's to ask for. False: the body is received first. A chunked body always
     /// is, for WSGI applications need its length.
-    fn begin_upload(&mut self, now: Instant) -> Result<bool, Refusal> {
+    fn begin_upload(&mut self, now: Instant) -> Result<bool, HttpError> {
         let expects_continue = self.expects_continue();
         let request = &mut self.request;
-        let settings = &request.wire.house.settings;
+        let settings = &request.socket.context.settings;
         let Length::Known(length) = request.head.body else { return Ok(false) };
         if self.phase != Phase::Body || !(expects_continue || length > settings.body_buffer) {
             return Ok(false);
@@ -234,7 +238,7 @@ impl Connection {
         }
         request.body.finish()?;
         let upload = Arc::new(Upload::new(
-            &request.wire,
+            &request.socket,
             length.saturating_sub(request.body.received()),
             expects_continue,
             (self.received, now.saturating_duration_since(self.since)),
@@ -246,11 +250,11 @@ impl Connection {
     }
 
     /// Takes the PROXY header off the front: from here on the peer is the one that it tells. False: more bytes are needed.
-    fn hear_proxy(&mut self) -> Result<bool, Refusal> {
-        let wire = &self.request.wire;
-        let Some(protocol) = &wire.house.settings.proxy_protocol else { return Ok(true) };
+    fn hear_proxy(&mut self) -> Result<bool, HttpError> {
+        let socket = &self.request.socket;
+        let Some(protocol) = &socket.context.settings.proxy_protocol else { return Ok(true) };
         let (may, found) = (
-            protocol.from.include(wire.peer.ip),
+            protocol.from.include(socket.peer.ip),
             ProxyHeader::parse(&self.request.body.bytes, protocol.versions),
         );
         let (header, length) = match found {
@@ -262,28 +266,29 @@ impl Connection {
         };
         self.awaits_proxy = false;
         self.request.body.bytes.drain(..length);
-        let trusted = &wire.house.settings.trusted;
+        let trusted = &socket.context.settings.trusted;
         let peer = match header {
             ProxyHeader::Local => return Ok(true),
             // Whoever it is, it is not the proxy that speaks.
-            ProxyHeader::Unknown => Peer { is_trusted: false, ..wire.peer.clone() },
+            ProxyHeader::Unknown => Peer { is_trusted: false, ..socket.peer.clone() },
             ProxyHeader::Tcp { source, destination } => {
                 let peer = Peer::new(Some(source.ip()), source.port());
                 Peer { is_trusted: trusted.include(peer.ip), destination: Some(destination), ..peer }
             }
         };
-        let wire = Arc::get_mut(&mut self.request.wire);
-        wire.map(|wire| wire.peer = peer)
-            .ok_or_else(|| Refusal { status: 500, why: "the connection is in use".into() })?;
+        let socket = Arc::get_mut(&mut self.request.socket);
+        socket
+            .map(|socket| socket.peer = peer)
+            .ok_or_else(|| HttpError { status: 500, why: "the connection is in use".into() })?;
         Ok(true)
     }
 
     /// The operator hears of it: either the proxy is not set up as this server is, or somebody tries to pass for one.
-    fn no_proxy(&self, status: u16, why: &str) -> Refusal {
-        let peer = &self.wire().peer;
+    fn no_proxy(&self, status: u16, why: &str) -> HttpError {
+        let peer = &self.socket().peer;
         let client = if peer.address.is_empty() { "a Unix socket" } else { &peer.address };
         log::warn!("refused a connection from {client}: {why}");
-        Refusal { status, why: why.to_owned() }
+        HttpError { status, why: why.to_owned() }
     }
 
     fn enter(&mut self, phase: Phase, now: Instant) {
@@ -297,10 +302,10 @@ impl Connection {
     /// Keeps body bytes: in the buffer, moved up to the body so far, or in a temporary file where memory is short.
     fn keep(&mut self, start: usize, end: usize) -> io::Result<()> {
         let length = self.request.head.body;
-        let early = matches!(length, Length::Known(length) if length > self.house().settings.body_buffer);
+        let early = matches!(length, Length::Known(length) if length > self.context().settings.body_buffer);
         // The little that came with the head of a body that is not received first takes no memory for the whole of it.
         let length = if early { Length::Known((end - start) as u64) } else { length };
-        self.request.body.store(start..end, length, &self.request.wire.house)
+        self.request.body.store(start..end, length, &self.request.socket.context)
     }
 
     /// Drops consumed bytes behind the body, so that chunk lines and spooled bytes do not pile up.
@@ -320,7 +325,7 @@ impl Connection {
             buffer.reserve(room);
         }
         let offered = buffer.capacity() - buffer.len();
-        let count = self.request.wire.read(buffer)?;
+        let count = self.request.socket.read(buffer)?;
         // A short read has emptied the socket; only the end of the input could follow without another event.
         self.readable = count == offered || self.peer_done;
         Ok(count)
@@ -349,13 +354,13 @@ impl Connection {
     }
 }
 
-impl From<mlws_http1::Error> for Refusal {
+impl From<mlws_http1::Error> for HttpError {
     fn from(error: mlws_http1::Error) -> Self {
         Self { status: error.status(), why: error.to_string() }
     }
 }
 
-impl From<io::Error> for Refusal {
+impl From<io::Error> for HttpError {
     /// Only the temporary file of a body fails this way.
     fn from(error: io::Error) -> Self {
         log::error!("a request body could not be stored: {error}");

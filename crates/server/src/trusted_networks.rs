@@ -1,4 +1,4 @@
-//! Networks of peers that may do more than others: proxies that are believed.
+//! TrustedNetworks of peers that may do more than others: proxies that are believed.
 //!
 //! The one thing to know: a peer on a Unix socket has no address and is always one of them, for the file's mode says who may connect.
 
@@ -6,7 +6,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 /// Some networks, or all there are. Written as `127.0.0.1,10.0.0.0/8,2001:db8::/32` or `*`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Networks {
+pub struct TrustedNetworks {
     is_everyone: bool,
     named: Vec<Network>,
 }
@@ -34,7 +34,7 @@ impl fmt::Display for NetworkError {
 
 impl std::error::Error for NetworkError {}
 
-impl Networks {
+impl TrustedNetworks {
     /// This machine.
     pub fn loopback() -> Self {
         let of = |address: IpAddr| Network { bits: bits(address), prefix: 128 };
@@ -65,7 +65,7 @@ fn bits(address: IpAddr) -> u128 {
     }
 }
 
-impl FromStr for Networks {
+impl FromStr for TrustedNetworks {
     type Err = NetworkError;
 
     fn from_str(text: &str) -> Result<Self, NetworkError> {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     fn holds(networks: &str, address: &str) -> bool {
-        networks.parse::<Networks>().unwrap().include(Some(address.parse().unwrap()))
+        networks.parse::<TrustedNetworks>().unwrap().include(Some(address.parse().unwrap()))
     }
 
     #[test]
@@ -134,10 +134,10 @@ mod tests {
 
     #[test]
     fn a_unix_socket_is_always_one_of_them_and_everyone_has_no_name() {
-        assert!(Networks::default().include(None) && Networks::loopback().include(None));
-        let everyone: Networks = "*,10.0.0.0/8".parse().unwrap();
+        assert!(TrustedNetworks::default().include(None) && TrustedNetworks::loopback().include(None));
+        let everyone: TrustedNetworks = "*,10.0.0.0/8".parse().unwrap();
         assert!(everyone.name([10, 0, 0, 1].into()) && !everyone.name([6, 6, 6, 6].into()));
-        assert_eq!("127.0.0.1,::1".parse(), Ok(Networks::loopback()));
+        assert_eq!("127.0.0.1,::1".parse(), Ok(TrustedNetworks::loopback()));
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
             "[::1]",
             "1.2.3.4:80",
         ] {
-            let error = text.parse::<Networks>().unwrap_err();
+            let error = text.parse::<TrustedNetworks>().unwrap_err();
             assert!(error.to_string().contains(text), "{error}");
         }
     }

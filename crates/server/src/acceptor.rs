@@ -1,4 +1,4 @@
-//! The doors: listening sockets, and when a connection is accepted from one. The last may be the queue of connections that other
+//! The acceptor: listening sockets, and when a connection is accepted from one. The last may be the queue of connections that other
 //! workers hand over ([`crate::handover`]).
 //!
 //! A door is closed while nobody waits behind it, and pauses where accepting makes no sense for a while: no descriptors are left,
@@ -13,7 +13,7 @@ use std::{
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
-use crate::{HandoverQueue, Listener, Settings, handover::Arrival, shares::Share};
+use crate::{HandoverQueue, Listener, Settings, handover::Arrival, worker_loads::WorkerLoad};
 
 /// How long accepting pauses when there are no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -24,13 +24,13 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// How many connections it takes then, should the others have left them: one, and one more for each so many that it has.
 const ONE_MORE: usize = 16;
 
-pub(crate) struct Doors {
-    all: Vec<Door>,
+pub(crate) struct Acceptor {
+    all: Vec<ListenerState>,
     /// The URL of each listener.
     urls: Arc<[String]>,
     /// How many connections there may be.
     bound: usize,
-    share: Option<Share>,
+    share: Option<WorkerLoad>,
     /// When the log last heard that accepting pauses.
     told: Option<Instant>,
 }
@@ -40,7 +40,7 @@ enum Source {
     Handover(Arc<HandoverQueue>),
 }
 
-struct Door {
+struct ListenerState {
     source: Source,
     /// Connections may be waiting.
     open: bool,
@@ -50,7 +50,7 @@ struct Door {
     in_spite: usize,
 }
 
-impl Doors {
+impl Acceptor {
     /// Watches each listener under the token that is its index.
     pub(crate) fn new(
         listeners: Vec<Listener>,
@@ -60,7 +60,7 @@ impl Doors {
         let urls = listeners.iter().map(Listener::url).collect();
         let handover = settings.handover.clone().map(Source::Handover);
         let sources = listeners.into_iter().map(Source::Listener).chain(handover);
-        let door = |source| Door { source, open: true, paused: None, in_spite: 0 };
+        let door = |source| ListenerState { source, open: true, paused: None, in_spite: 0 };
         let all: Vec<_> = sources.map(door).collect();
         for (index, door) in all.iter().enumerate() {
             registry.register(&mut SourceFd(&door.descriptor()), Token(index), Interest::READABLE)?;
@@ -69,7 +69,7 @@ impl Doors {
             all,
             urls,
             bound: settings.connections,
-            share: settings.shares.as_ref().map(|(shares, slot)| Share::take(Arc::clone(shares), *slot)),
+            share: settings.shares.as_ref().map(|(shares, slot)| WorkerLoad::take(Arc::clone(shares), *slot)),
             told: None,
         })
     }
@@ -98,7 +98,7 @@ impl Doors {
     /// Those of the listeners.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let listeners = self.all.iter().filter(|door| matches!(door.source, Source::Listener(_)));
-        listeners.map(Door::descriptor)
+        listeners.map(ListenerState::descriptor)
     }
 
     /// The URL of each listener, also after they were closed.
@@ -112,7 +112,7 @@ impl Doors {
         connections >= self.bound
             && door.open
             && door.paused.is_none_or(|until| until <= now)
-            && !self.share.as_ref().is_some_and(Share::is_large)
+            && !self.share.as_ref().is_some_and(WorkerLoad::is_large)
             && matches!(&door.source, Source::Listener(listener) if listener.has_client())
     }
 
@@ -154,7 +154,7 @@ impl Doors {
         }
     }
 
-    /// From now on this worker does not count for the others, and takes whoever is at its doors.
+    /// From now on this worker does not count for the others, and takes whoever is at its acceptor.
     pub(crate) fn leave_shares(&mut self) {
         self.share = None;
         self.all.iter_mut().for_each(|door| door.paused = None);
@@ -162,7 +162,7 @@ impl Doors {
 
     /// Takes no connections that others hand over any more.
     pub(crate) fn close_handover(&mut self, registry: &Registry) {
-        let is_handover = |door: &mut Door| matches!(door.source, Source::Handover(_));
+        let is_handover = |door: &mut ListenerState| matches!(door.source, Source::Handover(_));
         for door in self.all.extract_if(.., is_handover) {
             let _ = registry.deregister(&mut SourceFd(&door.descriptor()));
         }
@@ -189,7 +189,7 @@ impl Source {
     }
 }
 
-impl Door {
+impl ListenerState {
     fn descriptor(&self) -> RawFd {
         match &self.source {
             Source::Listener(listener) => listener.as_fd().as_raw_fd(),
@@ -198,8 +198,8 @@ impl Door {
     }
 
     /// Whether another worker should have the next connection: once, then this one takes a few, and holds back again.
-    fn holds_back(&mut self, share: Option<&Share>, connections: usize) -> bool {
-        if !share.is_some_and(Share::is_large) {
+    fn holds_back(&mut self, share: Option<&WorkerLoad>, connections: usize) -> bool {
+        if !share.is_some_and(WorkerLoad::is_large) {
             self.in_spite = 0;
             return false;
         }

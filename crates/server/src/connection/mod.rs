@@ -4,6 +4,12 @@
 //! Each step ends in a [`Next`] that says what it waits for; nothing blocks but the app itself. The two halves of the way
 //! are told in `receive` and `answer`.
 
+mod read;
+pub(crate) mod respond;
+pub(crate) mod response_writer;
+pub(crate) mod socket;
+pub(crate) mod writer;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -11,7 +17,10 @@ use std::{
 
 use mlws_http1::Parser;
 
-use crate::{Request, fork::Relay, response_writer::ResponseWriter, settings::House, wire::Wire};
+use crate::{
+    Request, connection::response_writer::ResponseWriter, connection::socket::ClientSocket,
+    context::ServerContext, fork::Relay,
+};
 
 /// How long a client may take to close its side, or go on sending, before the connection is closed under it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -93,10 +102,10 @@ pub(crate) enum Next {
 }
 
 impl Connection {
-    pub(crate) fn new(token: usize, wire: Wire, now: Instant) -> Self {
-        let limits = Arc::clone(&wire.house.limits);
-        let awaits_proxy = wire.house.settings.proxy_protocol.is_some();
-        let request = Request::new(Arc::new(wire), now);
+    pub(crate) fn new(token: usize, socket: ClientSocket, now: Instant) -> Self {
+        let limits = Arc::clone(&socket.context.limits);
+        let awaits_proxy = socket.context.settings.proxy_protocol.is_some();
+        let request = Request::new(Arc::new(socket), now);
         Self {
             token,
             request,
@@ -145,15 +154,15 @@ impl Connection {
 
     /// When the present wait has lasted too long.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let settings = &self.house().settings;
-        let is_draining = || self.house().drain_began.get().is_some();
+        let settings = &self.context().settings;
+        let is_draining = || self.context().drain_began.get().is_some();
         let wait = match self.phase {
-            Phase::Idle => return Some(self.house().idle_until(self.since + settings.keep_alive)),
+            Phase::Idle => return Some(self.context().idle_until(self.since + settings.keep_alive)),
             Phase::Draining { .. } if is_draining() => LINGER.min(settings.keep_alive),
             Phase::Draining { .. } => settings.keep_alive,
             // A request that is not even asked yet does not hold up the end for long.
             Phase::Head if is_draining() => {
-                return Some(self.house().idle_until(self.since + LINGER.min(settings.head_timeout)));
+                return Some(self.context().idle_until(self.since + LINGER.min(settings.head_timeout)));
             }
             Phase::Head => settings.head_timeout,
             Phase::Body => {
@@ -214,12 +223,12 @@ impl Connection {
         self.phase == Phase::InChild
     }
 
-    pub(crate) fn wire(&self) -> &Wire {
-        &self.request.wire
+    pub(crate) fn socket(&self) -> &ClientSocket {
+        &self.request.socket
     }
 
-    pub(crate) fn house(&self) -> &House {
-        &self.request.wire.house
+    pub(crate) fn context(&self) -> &ServerContext {
+        &self.request.socket.context
     }
 
     /// An idle connection keeps no buffers; they go to `spare`.

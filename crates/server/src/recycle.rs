@@ -8,14 +8,14 @@ use crate::Settings;
 const NOW_AND_THEN: u64 = 64;
 
 #[derive(Debug)]
-pub(crate) struct Wear {
+pub(crate) struct RecycleLimits {
     served: u64,
     max_requests: Option<u64>,
     max_rss: Option<u64>,
     worn: bool,
 }
 
-impl Wear {
+impl RecycleLimits {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self { served: 0, max_requests: settings.max_requests, max_rss: settings.max_rss, worn: false }
     }
@@ -49,27 +49,27 @@ fn resident() -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn wear(max_requests: Option<u64>, max_rss: Option<u64>) -> Wear {
-        Wear::new(&Settings { max_requests, max_rss, ..Settings::default() })
+    fn recycle(max_requests: Option<u64>, max_rss: Option<u64>) -> RecycleLimits {
+        RecycleLimits::new(&Settings { max_requests, max_rss, ..Settings::default() })
     }
 
     #[test]
     fn a_bound_is_told_of_once_when_it_is_reached() {
-        let mut wear = wear(Some(3), None);
-        let told: Vec<_> = (0..9).map(|_| wear.add()).collect();
+        let mut recycle = recycle(Some(3), None);
+        let told: Vec<_> = (0..9).map(|_| recycle.add()).collect();
         assert_eq!(told.iter().flatten().collect::<Vec<_>>(), ["has served 3 requests"]);
         assert!(told[2].is_some());
     }
 
     #[test]
     fn memory_counts_from_the_first_look() {
-        let mut small = wear(None, Some(1));
+        let mut small = recycle(None, Some(1));
         assert!(
             (0..NOW_AND_THEN)
                 .filter_map(|_| small.add())
                 .eq([format!("uses {} MiB", resident().unwrap() >> 20)])
         );
-        let mut large = wear(None, Some(u64::MAX));
+        let mut large = recycle(None, Some(u64::MAX));
         assert!((0..NOW_AND_THEN).all(|_| large.add().is_none()));
     }
 }

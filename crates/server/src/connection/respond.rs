@@ -13,11 +13,11 @@ use std::{
 
 use crate::{
     Aborted, App, Body, Record, Request, Response, Stream, Writer,
+    connection::response_writer::{Progress, Spool},
+    connection::writer::{MAX_BYTES_PER_TURN, Pushed},
     connection::{Connection, Next, Phase},
     fork::{ChildOutcome, Relay},
     response::Start,
-    response_writer::{Progress, Spool},
-    writer::{MAX_BYTES_PER_TURN, Pushed},
 };
 
 /// What is left to do for a request whose response is produced: where its connection goes, and the application's clean-up
@@ -54,12 +54,12 @@ impl Connection {
             self.write_access_log(app, now);
             return Produced { next: self.part_or_go_on(now, lost), on_complete: None };
         }
-        self.wire().note_request_complete(self.since);
+        self.socket().note_request_complete(self.since);
         let response = call(app, &mut self.request);
         let (on_complete, lost) = self.produce(app, response, others);
         self.warn_length_mismatch();
         self.phase = Phase::Sending;
-        self.unlogged = self.house().wants_log && !self.refused;
+        self.unlogged = self.context().wants_log && !self.refused;
         let now = Instant::now();
         self.write_access_log(app, now);
         let next = if lost {
@@ -67,7 +67,7 @@ impl Connection {
         } else if others.is_some() && self.output.can_batch() {
             Next::Flush
         } else {
-            let limit = if self.wire().is_in_child() { usize::MAX } else { MAX_BYTES_PER_TURN };
+            let limit = if self.socket().is_in_child() { usize::MAX } else { MAX_BYTES_PER_TURN };
             self.try_send(limit, now).unwrap_or_else(|| {
                 let mut next = Next::Close;
                 app.detached(&mut || next = self.spill_or_wait());
@@ -90,10 +90,10 @@ impl Connection {
         let length = body.length().filter(|length| !asked.is_head || *length > 0);
         let mut writer = match (head, &body) {
             (Start::Head(head), Body::Stream { .. }) => {
-                Writer::start(&self.request.wire, head, asked, length)
+                Writer::start(&self.request.socket, head, asked, length)
             }
             (Start::Head(head), _) => {
-                self.output.begin(head, asked, length, &self.request.wire.house);
+                self.output.begin(head, asked, length, &self.request.socket.context);
                 self.output.push_body(body);
                 return (on_complete, false);
             }
@@ -126,8 +126,9 @@ impl Connection {
         mut stream: Box<dyn Stream>,
         others: Option<&dyn Others>,
     ) -> Box<dyn Stream> {
-        let wire = self.wire();
-        let is_unbounded = writer.is_event_stream() && wire.house.settings.concurrency.may_wait_for_events();
+        let socket = self.socket();
+        let is_unbounded =
+            writer.is_event_stream() && socket.context.settings.concurrency.may_wait_for_events();
         let defer = others.map(|others| || others.notify_deferred());
         let defer = defer.as_ref().map(|defer| defer as &dyn Fn());
         let mut yielded_at = Instant::now();
@@ -138,9 +139,9 @@ impl Connection {
                 now = Instant::now();
                 yielded_at = now;
             }
-            wire.restart_call_timer(now);
+            socket.restart_call_timer(now);
             if is_unbounded {
-                wire.suspend_call_timer();
+                socket.suspend_call_timer();
             }
             let piece = catch_unwind(AssertUnwindSafe(|| stream.next())).unwrap_or(Err(Aborted));
             let pushed = match piece {
@@ -173,7 +174,7 @@ impl Connection {
                 break;
             }
         }
-        wire.restart_call_timer(Instant::now());
+        socket.restart_call_timer(Instant::now());
         stream
     }
 
@@ -181,12 +182,12 @@ impl Connection {
     pub(crate) fn run_to_the_end(&mut self, app: &dyn App) -> Next {
         let Produced { mut next, on_complete } = self.run(app, None);
         while next == Next::Wait && self.phase == Phase::Sending {
-            next = match self.wire().wait_writable() {
+            next = match self.socket().wait_writable() {
                 Ok(()) => self.try_send(usize::MAX, Instant::now()).unwrap_or(Next::Wait),
                 Err(_) => self.lose(Instant::now()),
             };
         }
-        self.wire().restart_call_timer(Instant::now());
+        self.socket().restart_call_timer(Instant::now());
         drop(on_complete);
         next
     }
@@ -194,10 +195,15 @@ impl Connection {
     /// Takes a response of the server's own as this connection's output.
     pub(crate) fn respond(&mut self, response: Response) {
         if let Start::Head(head) = response.head {
-            self.output.begin(head, self.request.asked(), response.body.length(), &self.request.wire.house);
+            self.output.begin(
+                head,
+                self.request.asked(),
+                response.body.length(),
+                &self.request.socket.context,
+            );
         }
         self.output.push_body(response.body);
-        self.unlogged = self.house().wants_log && !self.refused;
+        self.unlogged = self.context().wants_log && !self.refused;
         self.phase = Phase::Sending;
     }
 
@@ -218,17 +224,17 @@ impl Connection {
     /// Nothing if the socket takes no more and there is no memory left for the rest.
     fn try_send(&mut self, limit: usize, now: Instant) -> Option<Next> {
         self.writable = false;
-        let progress = self.output.write(&self.request.wire, limit);
+        let progress = self.output.write(&self.request.socket, limit);
         self.output.release_memory();
         match progress {
             Ok(Progress::Sent) => Some(self.end(now, false)),
             Ok(Progress::Blocked) => {
                 self.since = now;
-                self.output.reserve_memory(&self.request.wire.house).then_some(Next::Wait)
+                self.output.reserve_memory(&self.request.socket.context).then_some(Next::Wait)
             }
             Ok(Progress::Paused) => {
                 (self.writable, self.since) = (true, now);
-                self.output.reserve_memory(&self.request.wire.house).then_some(Next::Wait)
+                self.output.reserve_memory(&self.request.socket.context).then_some(Next::Wait)
             }
             Err(_) => Some(self.end(now, true)),
         }
@@ -236,10 +242,10 @@ impl Connection {
 
     /// Moves what the client does not read to a temporary file, or waits for the client where that is not possible. Blocks.
     fn spill_or_wait(&mut self) -> Next {
-        let wire = Arc::clone(&self.request.wire);
+        let socket = Arc::clone(&self.request.socket);
         // A child does not buffer what its parent does.
         let mut may_spill =
-            self.output.held() as u64 <= wire.house.settings.response_spool && !wire.is_in_child();
+            self.output.held() as u64 <= socket.context.settings.response_spool && !socket.is_in_child();
         loop {
             if let Some(next) = self.try_send(usize::MAX, Instant::now()) {
                 return next;
@@ -249,14 +255,14 @@ impl Connection {
                     log::warn!("spooling a response failed, so the thread waits for its client: {error}");
                     may_spill = false;
                 }
-            } else if wire.wait_writable().is_err() {
+            } else if socket.wait_writable().is_err() {
                 return self.end(Instant::now(), true);
             }
         }
     }
 
     fn spill(&mut self) -> io::Result<()> {
-        self.output.spill(&mut Spool::create(&self.house().settings.temporary)?)
+        self.output.spill(&mut Spool::create(&self.context().settings.temporary)?)
     }
 
     /// The client is gone, or is given up.
@@ -284,7 +290,7 @@ impl Connection {
                 self.send(now)
             }
             ChildOutcome::Truncated => {
-                self.wire().reset();
+                self.socket().reset();
                 Next::Close
             }
         }
@@ -302,7 +308,7 @@ impl Connection {
     pub(crate) fn continue_relay(&mut self, now: Instant) -> Next {
         let Some(relay) = &mut self.relay else { return Next::Wait };
         let moved =
-            relay.advance(&mut self.output, &self.request.wire, &mut self.writable, || self.since = now);
+            relay.advance(&mut self.output, &self.request.socket, &mut self.writable, || self.since = now);
         if moved.is_err() {
             return self.lose_relay(now);
         }
@@ -315,7 +321,7 @@ impl Connection {
     /// The client is gone, or is given up; how its response was to end is not known here, so a reset shows that it is incomplete.
     /// The child finds the relay closed, and is waited for.
     pub(crate) fn lose_relay(&mut self, now: Instant) -> Next {
-        self.wire().reset();
+        self.socket().reset();
         let relay = self.relay.take();
         self.output.reset();
         match relay.and_then(|relay| relay.outcome) {
@@ -353,7 +359,7 @@ impl Connection {
         if std::mem::take(&mut self.unlogged) {
             app.log(&Record {
                 request: &self.request,
-                status: if self.wire().is_forfeited() { 504 } else { self.output.status },
+                status: if self.socket().is_forfeited() { 504 } else { self.output.status },
                 head: &self.output.head,
                 sent: self.output.sent,
                 took: now.saturating_duration_since(self.request.began),
@@ -368,11 +374,11 @@ impl Connection {
         if lost || is_incomplete {
             self.end_upload();
             if self.output.ends_by_close() {
-                self.wire().reset();
+                self.socket().reset();
             }
             return Next::Close;
         }
-        self.wire().end_response();
+        self.socket().end_response();
         let keep_alive = self.output.keep_alive;
         self.request.buffer = self.output.reset();
         if !keep_alive {

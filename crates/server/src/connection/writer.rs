@@ -22,9 +22,9 @@ use mlws_http1::{RequestInfo, ResponseHead};
 
 use crate::{
     Bytes,
-    response_writer::{Progress, ResponseWriter, Spool},
+    connection::response_writer::{Progress, ResponseWriter, Spool},
+    connection::socket::ClientSocket,
     wakeup::PendingWork,
-    wire::Wire,
 };
 
 /// The most bytes of one response that the event loop sends before other connections get their turn.
@@ -49,7 +49,7 @@ pub struct Writer {
 
 /// The part of a [`Writer`] that others than its thread can reach.
 pub(crate) struct SharedWriter {
-    wire: Arc<Wire>,
+    socket: Arc<ClientSocket>,
     state: Mutex<State>,
     /// The socket may take more than when it was last tried, so the queue is to be sent.
     pending: PendingWork,
@@ -85,7 +85,7 @@ impl ActiveWriters {
         let writer = lock(&self.0).get(&token).map(Arc::clone);
         writer.is_some_and(|writer| {
             if let Some(at) = half_closed {
-                writer.wire.note_half_close(at);
+                writer.socket.note_half_close(at);
             }
             writer.pending.announce();
             writer.send_if_writable(MAX_BYTES_PER_TURN)
@@ -98,7 +98,7 @@ impl ActiveWriters {
         let writers: Vec<_> = lock(&self.0).values().filter(deferred).map(Arc::clone).collect();
         for writer in writers {
             if let Some(mut state) = writer.try_lock() {
-                state.send(&writer.wire, usize::MAX);
+                state.send(&writer.socket, usize::MAX);
             }
             writer.send_if_writable(usize::MAX);
         }
@@ -114,23 +114,23 @@ impl std::fmt::Debug for ActiveWriters {
 impl Writer {
     /// Queues the head. It is sent together with the first piece.
     pub(crate) fn start(
-        wire: &Arc<Wire>,
+        socket: &Arc<ClientSocket>,
         head: ResponseHead,
         asked: RequestInfo,
         length: Option<u64>,
     ) -> Self {
         let is_event_stream = head.is_event_stream();
         let mut response = ResponseWriter::default();
-        response.begin(head, asked, length, &wire.house);
+        response.begin(head, asked, length, &socket.context);
         let state = State { response, ..State::default() };
         let shared = Arc::new(SharedWriter {
-            wire: Arc::clone(wire),
+            socket: Arc::clone(socket),
             state: Mutex::new(state),
             pending: PendingWork::new(),
             is_deferred: AtomicBool::new(false),
         });
         // Before anything is sent: from then on the event loop must find it when the socket takes more.
-        lock(&wire.house.writers.0).insert(wire.token, Arc::clone(&shared));
+        lock(&socket.context.writers.0).insert(socket.token, Arc::clone(&shared));
         let now = Instant::now();
         Self { shared, spool: None, pushed_at: now, flushed_at: now, is_quick: true, is_event_stream }
     }
@@ -166,9 +166,9 @@ impl Writer {
         self.is_quick &= now < self.pushed_at + COALESCE_GAP;
         self.pushed_at = now;
         let shared = &self.shared;
-        let house = &shared.wire.house;
+        let context = &shared.socket.context;
         let mut state = shared.lock();
-        state.check(house.settings.write_timeout, now)?;
+        state.check(context.settings.write_timeout, now)?;
         change(&mut state.response);
         if let Some(defer) = defer.filter(|_| {
             self.is_quick
@@ -183,13 +183,13 @@ impl Writer {
             return Ok(Pushed::Buffered);
         }
         (self.flushed_at, self.is_quick) = (now, true);
-        let is_paused = state.blocked_since.is_none() && state.send(&shared.wire, MAX_BYTES_PER_TURN);
+        let is_paused = state.blocked_since.is_none() && state.send(&shared.socket, MAX_BYTES_PER_TURN);
         let outcome = if let Some(failure) = state.failure {
             Err(failure.into())
         } else if is_paused {
             state.blocked_since = None; // the rest is sent without the application's lock
             Ok(Pushed::OverLimit)
-        } else if state.blocked_since.is_none() || state.response.reserve_memory(house) {
+        } else if state.blocked_since.is_none() || state.response.reserve_memory(context) {
             Ok(Pushed::Buffered)
         } else {
             Ok(Pushed::OverLimit)
@@ -205,30 +205,30 @@ impl Writer {
     /// Moves what is queued to a temporary file, or waits for the client where that is full or cannot be written. Blocks.
     pub(crate) fn spill_or_wait(&mut self) -> io::Result<()> {
         let shared = &self.shared;
-        let house = &shared.wire.house;
+        let context = &shared.socket.context;
         loop {
             let mut state = shared.lock();
-            state.check(house.settings.write_timeout, Instant::now())?;
+            state.check(context.settings.write_timeout, Instant::now())?;
             if state.blocked_since.is_none() {
-                state.send(&shared.wire, usize::MAX);
+                state.send(&shared.socket, usize::MAX);
             }
-            if state.blocked_since.is_none() || state.response.reserve_memory(house) {
+            if state.blocked_since.is_none() || state.response.reserve_memory(context) {
                 return Ok(());
             }
             if state.response.spooled() == 0 {
                 self.spool = None; // all of it is sent, so its space is given back
             }
             let written = self.spool.as_ref().map_or(0, Spool::size);
-            if written + state.response.held() as u64 <= house.settings.response_spool
-                && !shared.wire.is_in_child()
+            if written + state.response.held() as u64 <= context.settings.response_spool
+                && !shared.socket.is_in_child()
             {
                 let mut queue = state.response.take_queue();
                 drop(state);
-                let spilled = spill(&mut queue, &mut self.spool, &house.settings.temporary);
+                let spilled = spill(&mut queue, &mut self.spool, &context.settings.temporary);
                 let mut state = shared.lock();
                 state.response.restore(queue);
                 // The event loop may have found nothing to send meanwhile.
-                state.send(&shared.wire, usize::MAX);
+                state.send(&shared.socket, usize::MAX);
                 drop(state);
                 shared.send_if_writable(usize::MAX);
                 match spilled {
@@ -240,9 +240,9 @@ impl Writer {
             } else {
                 drop(state);
             }
-            shared.wire.wait_writable()?;
+            shared.socket.wait_writable()?;
             let mut state = shared.lock();
-            state.send(&shared.wire, usize::MAX);
+            state.send(&shared.socket, usize::MAX);
         }
     }
 
@@ -268,7 +268,7 @@ impl Writer {
 
     /// Whether nobody is there any more to read the response: a failed send, or a closed connection.
     pub(crate) fn client_is_gone(&self) -> bool {
-        self.shared.lock().failure.is_some() || self.shared.wire.client_has_given_up()
+        self.shared.lock().failure.is_some() || self.shared.socket.client_has_given_up()
     }
 
     /// Ends the production. The rest of the response, which is left to be sent, or an error where the client is gone.
@@ -281,7 +281,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        lock(&self.shared.wire.house.writers.0).remove(&self.shared.wire.token);
+        lock(&self.shared.socket.context.writers.0).remove(&self.shared.socket.token);
     }
 }
 
@@ -289,7 +289,7 @@ impl SharedWriter {
     /// Sends after an event of the socket; whoever holds the lock at that moment does it afterwards. True if the limit ended it.
     fn send_if_writable(&self, limit: usize) -> bool {
         let mut is_paused = false;
-        self.pending.run(|| self.try_lock(), |mut state| is_paused = state.send(&self.wire, limit));
+        self.pending.run(|| self.try_lock(), |mut state| is_paused = state.send(&self.socket, limit));
         is_paused
     }
 
@@ -308,11 +308,11 @@ impl SharedWriter {
 
 impl State {
     /// Sends what the socket takes. True if the limit ended it.
-    fn send(&mut self, wire: &Wire, limit: usize) -> bool {
+    fn send(&mut self, socket: &ClientSocket, limit: usize) -> bool {
         if self.failure.is_some() || (self.response.is_empty() && self.blocked_since.is_none()) {
             return false;
         }
-        match self.response.write(wire, limit) {
+        match self.response.write(socket, limit) {
             Ok(Progress::Sent) => self.blocked_since = None,
             Ok(Progress::Blocked) => self.blocked_since = Some(Instant::now()),
             Ok(Progress::Paused) => {

@@ -1,0 +1,88 @@
+//! [`ServerContext`]: what every connection of a server process shares.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{Settings, connection::writer::ActiveWriters, settings::Limits};
+
+/// The least time for which an idle connection stays open once the server drains.
+const DRAIN_KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// What every connection of a server shares.
+#[derive(Debug)]
+pub(crate) struct ServerContext {
+    pub(crate) settings: Settings,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) wants_log: bool,
+    pub(crate) wants_head: bool,
+    /// Set once the server is told to end and idle connections cannot be handed over: every response from then on closes its
+    /// connection.
+    pub(crate) draining: AtomicBool,
+    /// When the server was told to end.
+    pub(crate) drain_began: OnceLock<Instant>,
+    /// What is left of [`Settings::bodies_in_memory`].
+    pub(crate) room: AtomicUsize,
+    /// What is left of [`Settings::response_memory`].
+    pub(crate) response_memory: AtomicUsize,
+    /// The responses that are being produced.
+    pub(crate) writers: ActiveWriters,
+}
+
+impl ServerContext {
+    pub(crate) fn new(settings: Settings, wants_log: bool, wants_head: bool) -> Self {
+        let limits = Arc::new(settings.limits.clone());
+        let room = AtomicUsize::new(settings.bodies_in_memory);
+        let response_memory = AtomicUsize::new(settings.response_memory);
+        Self {
+            settings,
+            limits,
+            wants_log,
+            wants_head,
+            draining: AtomicBool::new(false),
+            drain_began: OnceLock::new(),
+            room,
+            response_memory,
+            writers: ActiveWriters::default(),
+        }
+    }
+
+    /// When a connection on which nothing is asked is closed, where that is at `usual` in a server that goes on. One that ends gives
+    /// each client time for a last request, but not so much that the process is killed over it.
+    pub(crate) fn idle_until(&self, usual: Instant) -> Instant {
+        let Some(began) = self.drain_began.get() else { return usual };
+        let usual = usual.max(*began + DRAIN_KEEP_ALIVE);
+        let latest = began.checked_add(self.settings.graceful_timeout / 10 * 9);
+        latest.map_or(usual, |latest| usual.min(latest))
+    }
+
+    /// Whether a drain has lasted so long that connections that could not be handed over have to be closed.
+    pub(crate) fn must_close_connections(&self) -> bool {
+        self.drain_began.get().is_some_and(|began| began.elapsed() > self.settings.graceful_timeout / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_outlasts_the_beginning_of_a_drain_but_not_the_patience_of_the_owner() {
+        let now = Instant::now();
+        let seconds = Duration::from_secs;
+        // (its keep-alive ends after, the graceful timeout, it is closed after)
+        for (usual, graceful, closed) in [(1, 30, 2), (5, 30, 5), (600, 30, 27), (5, 1, 0), (9, u64::MAX, 9)]
+        {
+            let settings = Settings { graceful_timeout: seconds(graceful), ..Settings::default() };
+            let context = ServerContext::new(settings, false, false);
+            assert_eq!(context.idle_until(now + seconds(usual)), now + seconds(usual));
+            context.drain_began.get_or_init(|| now);
+            let until = context.idle_until(now + seconds(usual)) - now;
+            assert_eq!(until.as_secs(), closed, "{usual} {graceful}: {until:?}");
+        }
+    }
+}
