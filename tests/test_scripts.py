@@ -34,7 +34,7 @@ class Mode(Command):
         super().__init__(BIN / "run.sh", *arguments, cwd=cwd, env={"PORT": str(self.port)})
         self.url = f"http://127.0.0.1:{self.port}/"
         try:
-            self.log.wait_for(rf"Listening at: http://127\.0\.0\.1:{self.port}\b", deadline=COLD_BUILD)
+            self.log.wait_for(rf"Listening at: http://127\.0\.0\.1:{self.port}\b")
         except BaseException:
             self.end()
             raise
