@@ -90,7 +90,7 @@ REFUSED = {
     "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", {505}),
     **{
         f"version {version!r}": (f"GET /answers/hello {version}\r\nHost: test\r\n\r\n".encode(), {400, 505})
-        for version in ("HTTP/2.0", "HTTP/1.2", "http/1.1", "HTTP/01.1", "HTTP/1", "HTTP/1.1x", "HTTP", "FTP/1.1", "")
+        for version in ("HTTP/2.0", "http/1.1", "HTTP/01.1", "HTTP/1", "HTTP/1.1x", "HTTP", "FTP/1.1", "")
     },
     "no version at all": (b"GET /answers/hello\r\n\r\n", {400, 505}),
     "two spaces": (b"GET  /answers/hello HTTP/1.1\r\nHost: test\r\n\r\n", {400, 505}),

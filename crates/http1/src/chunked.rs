@@ -7,7 +7,7 @@
 
 use crate::error::Error;
 use crate::grammar::{is_text_byte, is_token_byte};
-use crate::limits::{Limits, ParserMode};
+use crate::limits::Limits;
 use crate::parser::Event;
 
 /// The decoder for one chunked body.
@@ -33,9 +33,13 @@ enum State {
     Size,
     /// After this many digits.
     Digits(u8),
+    /// In white space after the size, before the `;` of an extension.
+    AfterSize,
     /// After `;`, before the name of an extension.
     Extension,
     ExtensionName,
+    /// In white space after the name of an extension.
+    AfterExtensionName,
     /// After `=`.
     ExtensionValue,
     ExtensionToken,
@@ -43,6 +47,8 @@ enum State {
     /// After `\` in a quoted string.
     ExtensionEscape,
     ExtensionQuoteEnd,
+    /// In white space after the value of an extension.
+    AfterExtensionValue,
     /// After the CR of the size line.
     SizeLf,
     Data,
@@ -88,13 +94,16 @@ impl Chunked {
     fn step(&mut self, byte: u8, input: &[u8], limits: &Limits) -> Result<State, Error> {
         match self.state {
             State::Size | State::Digits(_) => self.size(byte, limits),
-            State::Extension
+            State::AfterSize
+            | State::Extension
             | State::ExtensionName
+            | State::AfterExtensionName
             | State::ExtensionValue
             | State::ExtensionToken
             | State::ExtensionQuoted
             | State::ExtensionEscape
-            | State::ExtensionQuoteEnd => self.extension(byte, limits),
+            | State::ExtensionQuoteEnd
+            | State::AfterExtensionValue => self.extension(byte, limits),
             State::SizeLf if byte != b'\n' => Err(Error::LineEnd),
             State::SizeLf if self.remaining == 0 => Ok(State::Trailer),
             State::SizeLf => Ok(State::Data),
@@ -110,7 +119,7 @@ impl Chunked {
         }
     }
 
-    /// `chunk-size`: 1 to 16 hexadecimal digits without white space.
+    /// `chunk-size`: 1 to 16 hexadecimal digits. White space may follow them only before an extension.
     fn size(&mut self, byte: u8, limits: &Limits) -> Result<State, Error> {
         let digits = if let State::Digits(digits) = self.state { digits } else { 0 };
         if let Some(digit) = char::from(byte).to_digit(16) {
@@ -123,6 +132,7 @@ impl Chunked {
         let next = match byte {
             b'\r' => State::SizeLf,
             b';' => State::Extension,
+            b' ' | b'\t' => State::AfterSize,
             _ => return Err(Error::ChunkSize),
         };
         if digits == 0 {
@@ -136,33 +146,43 @@ impl Chunked {
         Ok(next)
     }
 
-    /// `name [ "=" token ]`. Quoted values and white space before the name, which other parsers reject, are allowed in
-    /// [`ParserMode::Gunicorn`] only.
+    /// `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )`, where BWS is optional white space. There is
+    /// none at the end of the line.
     fn extension(&mut self, byte: u8, limits: &Limits) -> Result<State, Error> {
         self.extensions_size += 1;
         if self.extensions_size > limits.chunk_extensions {
             return Err(Error::ChunkExtensionsTooLong);
         }
-        let is_lenient = limits.mode == ParserMode::Gunicorn;
         match (self.state, byte) {
-            (State::Extension, b' ' | b'\t') if is_lenient => Ok(State::Extension),
-            (State::Extension | State::ExtensionName, _) if is_token_byte(byte) => Ok(State::ExtensionName),
-            (State::ExtensionName, b'=') => Ok(State::ExtensionValue),
-            (State::ExtensionValue | State::ExtensionToken, _) if is_token_byte(byte) => {
-                Ok(State::ExtensionToken)
-            }
-            (State::ExtensionValue, b'"') if is_lenient => Ok(State::ExtensionQuoted),
             (State::ExtensionQuoted, b'"') => Ok(State::ExtensionQuoteEnd),
             (State::ExtensionQuoted, b'\\') => Ok(State::ExtensionEscape),
             (State::ExtensionQuoted | State::ExtensionEscape, _) if is_text_byte(byte) => {
                 Ok(State::ExtensionQuoted)
             }
-            (State::ExtensionName | State::ExtensionToken | State::ExtensionQuoteEnd, b';') => {
-                Ok(State::Extension)
+            (State::AfterSize | State::Extension | State::ExtensionValue, b' ' | b'\t') => Ok(self.state),
+            (State::ExtensionName | State::AfterExtensionName, b' ' | b'\t') => Ok(State::AfterExtensionName),
+            (State::ExtensionToken | State::ExtensionQuoteEnd | State::AfterExtensionValue, b' ' | b'\t') => {
+                Ok(State::AfterExtensionValue)
             }
+            (State::Extension | State::ExtensionName, _) if is_token_byte(byte) => Ok(State::ExtensionName),
+            (State::ExtensionName | State::AfterExtensionName, b'=') => Ok(State::ExtensionValue),
+            (State::ExtensionValue | State::ExtensionToken, _) if is_token_byte(byte) => {
+                Ok(State::ExtensionToken)
+            }
+            (State::ExtensionValue, b'"') => Ok(State::ExtensionQuoted),
+            (
+                State::AfterSize
+                | State::ExtensionName
+                | State::AfterExtensionName
+                | State::ExtensionToken
+                | State::ExtensionQuoteEnd
+                | State::AfterExtensionValue,
+                b';',
+            ) => Ok(State::Extension),
             (State::ExtensionName | State::ExtensionToken | State::ExtensionQuoteEnd, b'\r') => {
                 Ok(State::SizeLf)
             }
+            (State::AfterSize, _) => Err(Error::ChunkSize),
             _ => Err(Error::ChunkExtension),
         }
     }

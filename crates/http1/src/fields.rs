@@ -7,7 +7,7 @@
 use memchr::memchr_iter;
 
 use crate::error::Error;
-use crate::grammar::{decimal, is_text, is_token_byte, list, trim_end, trim_start};
+use crate::grammar::{all, decimal, is_text, is_token_byte, list, trim_end, trim_start};
 use crate::head::{Field, Head, Length, Span, Version};
 use crate::limits::{Limits, ParserMode};
 use crate::request_line::RequestLine;
@@ -98,7 +98,8 @@ impl HeaderInfo {
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
                 set_once(&mut self.host, field.value, Error::HostRepeated)?;
-                if !is_host(value) {
+                let accepts_paths = mode == ParserMode::Gunicorn;
+                if !(is_host(value) || accepts_paths && is_socket_path(value)) {
                     return Err(Error::Host);
                 }
             }
@@ -123,10 +124,6 @@ impl HeaderInfo {
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => match mode {
                 ParserMode::Strict => {
-                    // Trailing white space is legal, and hides `chunked` from parsers that do not trim it.
-                    if input.get(field.value.end as usize) != Some(&b'\r') {
-                        return Err(Error::TransferCoding);
-                    }
                     let is_chunked = value.eq_ignore_ascii_case(b"chunked");
                     let chunked = is_chunked.then_some(()).ok_or(Error::TransferCoding);
                     set_once(&mut self.chunked, chunked, Error::TransferEncodingRepeated)?;
@@ -164,6 +161,11 @@ impl HeaderInfo {
             (Some(chunked), None) => chunked.map(|()| Length::Chunked),
         }
     }
+}
+
+/// Whether a Host is the path of a Unix socket.
+fn is_socket_path(value: &[u8]) -> bool {
+    value.starts_with(b"/") && all(value, |byte| byte.is_ascii_graphic())
 }
 
 /// Stores the value of a field that may occur only once.

@@ -32,13 +32,12 @@ pub enum ParserMode {
     Strict,
     /// Accepts what gunicorn accepts, for clients that depend on it:
     ///
-    /// - HTTP/1.1 without Host.
+    /// - HTTP/1.1 without Host, and a Host that is the path of a Unix socket.
     /// - The transfer codings identity, gzip, compress and deflate before a final `chunked`, also in separate
     ///   fields. Only the chunked coding is decoded; the application decodes the others. The connection closes
     ///   after the request.
     /// - Userinfo in the authority of an absolute target. [`Head::host`](crate::Head::host) excludes it.
     /// - CONNECT with a host and port, which become target, path and host. The connection closes after the request.
-    /// - Quoted chunk extension values, and white space before extension names (RFC 9112, section 7.1.1).
     ///
     /// In one respect it is stricter: methods have 3 to 20 bytes and contain no lowercase letter and no `#`.
     Gunicorn,

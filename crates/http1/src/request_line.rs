@@ -41,7 +41,7 @@ impl RequestLine {
         if (method, target) == (b"PRI", b"*") {
             return Err(Error::Version); // the connection preface of HTTP/2 (RFC 9113, section 3.4)
         }
-        if !all(target, |byte| byte.is_ascii_graphic() && byte != b'#') {
+        if !all(target, |byte| byte.is_ascii_graphic() && byte != b'#' && byte != b'\\') {
             return Err(Error::Target);
         }
         let (authority, path) = match target {
@@ -78,10 +78,11 @@ impl RequestLine {
     }
 }
 
+/// A minor version that does not exist yet is processed as 1.1 (RFC 9110, section 2.5).
 fn parse_version(bytes: &[u8]) -> Result<Version, Error> {
     match bytes {
-        b"HTTP/1.1" => Ok(Version::Http11),
         b"HTTP/1.0" => Ok(Version::Http10),
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => Ok(Version::Http11),
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(Error::Version),
         _ => Err(Error::RequestLine),
     }
