@@ -49,6 +49,12 @@ def test_it_holds_all_that_there_is_and_nothing_else(wheel):
     assert {"_native.pyi", "py.typed", "management/commands/runmlws.py"} <= package
 
 
+def test_the_library_has_no_symbol_table(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (library,) = [name for name in archive.namelist() if name.endswith(".so")]
+    assert b"\0.symtab\0" not in archive.read(library)
+
+
 def test_it_brings_its_license_and_no_dependency(wheel):
     archive = zipfile.ZipFile(wheel)
     (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
