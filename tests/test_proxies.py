@@ -353,7 +353,7 @@ def refused(server, data, status, source=None, step=None):
         wire.send(data, step)
         assert wire.answer().status == status
         assert wire.closed()
-    server.log.wait_for(r"refused a connection from 127\.0\.0\.\d: .*PROXY", since=before)
+    server.log.wait_for(r"rejected a connection from 127\.0\.0\.\d: .*PROXY", since=before)
 
 
 MALFORMED = [

@@ -6,9 +6,9 @@
 //! therefore takes linear time, and the result does not depend on how the input is split.
 
 use crate::error::Error;
+use crate::event::Event;
 use crate::grammar::{is_text_byte, is_token_byte};
 use crate::limits::Limits;
-use crate::parser::Event;
 
 /// The decoder for one chunked body.
 #[derive(Debug, Default)]

@@ -11,6 +11,7 @@
 //!   - `request_line`: the request line and the forms of a request target.
 //!   - `fields`: the field lines, and what they mean for the body and the connection.
 //!   - `chunked`: the decoder for the chunked transfer coding.
+//! - [`event`]: [`Event`], what the parser returns.
 //! - [`head`]: [`Head`], a parsed request head: spans of the caller's bytes.
 //! - [`error`]: [`Error`], why a request is rejected, and with which status.
 //! - [`proxy`]: the PROXY protocol; [`forwarded`]: `Forwarded` and the `X-Forwarded-*` fields.
@@ -24,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod event;
 pub mod forwarded;
 pub mod framing;
 pub mod head;
@@ -43,12 +45,13 @@ mod status;
 mod uri;
 
 pub use error::Error;
+pub use event::Event;
 pub use forwarded::{Forwarded, ForwardedError, ForwardedField};
 pub use framing::{EncodedChunk, Framing, IncompleteBody, Prefix};
 pub use head::{Field, Head, Length, Span, Version};
 pub use limits::{Limits, ParserMode};
 pub use node::Node;
-pub use parser::{Event, Parser};
+pub use parser::Parser;
 pub use proxy::{ProxyError, ProxyHeader, ProxyVersions};
 pub use response_error::ResponseError;
 pub use response_head::{CONTINUE, EncodedHead, RequestInfo, ResponseHead};

@@ -8,34 +8,15 @@
 //! any state --error--> Failed        any state but Failed --stop()--> Closed
 //! ```
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::chunked::Chunked;
 use crate::error::Error;
+use crate::event::Event;
 use crate::fields;
 use crate::head::{Head, Length};
 use crate::limits::Limits;
 use crate::scan::Scan;
-
-/// A parsed part of the input. Each message is one `Head`, any number of `Data` and one `End`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A complete head, which consumes [`Head::len`] bytes.
-    Head,
-    /// Body data, never empty.
-    Data {
-        /// The decoded data as a range of the input.
-        payload: Range<usize>,
-        /// The number of input bytes consumed; at least `payload.end`.
-        consumed: usize,
-    },
-    /// The message is complete.
-    End {
-        /// The number of input bytes consumed: the last chunk and the trailers, which are discarded.
-        consumed: usize,
-    },
-}
 
 /// The parser for the requests of one connection.
 #[derive(Debug)]

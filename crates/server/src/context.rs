@@ -1,14 +1,11 @@
 //! [`ServerContext`]: what every connection of a server process shares.
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize},
-    },
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
-use crate::{Settings, connection::writer::ActiveWriters, settings::Limits};
+use crate::{Settings, active_writers::ActiveWriters, memory::MemoryBudget, settings::Limits};
 
 /// The least time for which an idle connection stays open once the server drains.
 const DRAIN_KEEP_ALIVE: Duration = Duration::from_secs(2);
@@ -25,19 +22,18 @@ pub(crate) struct ServerContext {
     pub(crate) draining: AtomicBool,
     /// When the server was told to end.
     pub(crate) drain_began: OnceLock<Instant>,
-    /// What is left of [`Settings::bodies_in_memory`].
-    pub(crate) room: AtomicUsize,
-    /// What is left of [`Settings::response_memory`].
-    pub(crate) response_memory: AtomicUsize,
-    /// The responses that are being produced.
+    /// From [`Settings::bodies_in_memory`].
+    pub(crate) body_memory: Arc<MemoryBudget>,
+    /// From [`Settings::response_memory`].
+    pub(crate) response_memory: Arc<MemoryBudget>,
     pub(crate) writers: ActiveWriters,
 }
 
 impl ServerContext {
     pub(crate) fn new(settings: Settings, wants_log: bool, wants_head: bool) -> Self {
         let limits = Arc::new(settings.limits.clone());
-        let room = AtomicUsize::new(settings.bodies_in_memory);
-        let response_memory = AtomicUsize::new(settings.response_memory);
+        let body_memory = MemoryBudget::new(settings.bodies_in_memory);
+        let response_memory = MemoryBudget::new(settings.response_memory);
         Self {
             settings,
             limits,
@@ -45,7 +41,7 @@ impl ServerContext {
             wants_head,
             draining: AtomicBool::new(false),
             drain_began: OnceLock::new(),
-            room,
+            body_memory,
             response_memory,
             writers: ActiveWriters::default(),
         }

@@ -23,7 +23,7 @@ use crate::{
     context::ServerContext,
     deadlines::Deadlines,
     fork::{ChildOutcome, Children, Relay, Report},
-    handover::{Arrival, HandedOver, Handover},
+    handover::{Arrival, Handover},
     idle::longest_idle,
     recycle::RecycleLimits,
 };
@@ -50,7 +50,7 @@ const SOON: Duration = Duration::from_millis(10);
 /// Told when its descriptor is readable; what it answers is obeyed.
 pub(crate) struct CommandSource {
     pub(crate) descriptor: OwnedFd,
-    pub(crate) commands_of_source: Box<dyn FnMut() -> Option<Command> + Send>,
+    pub(crate) receive: Box<dyn FnMut() -> Option<Command> + Send>,
 }
 
 pub(crate) struct EventLoop {
@@ -262,7 +262,7 @@ impl EventLoop {
             self.again.push_back(token);
         } else {
             connection.shed(&mut self.spare);
-            if self.handover.as_mut().is_some_and(|handover| handover.pass_on(&connection)) {
+            if self.handover.as_mut().is_some_and(|handover| handover.hand_over(&connection)) {
                 return self.forget(&connection);
             }
         }
@@ -439,8 +439,7 @@ impl EventLoop {
     }
 
     fn take_in(&mut self, arrival: Arrival, now: Instant) {
-        let (socket, handed_over) = arrival.into_wire(&self.context);
-        if let Err(error) = self.welcome(socket, handed_over, now) {
+        if let Err(error) = self.welcome(arrival, now) {
             log::error!("a connection could not be watched and is closed: {error}");
         }
     }
@@ -456,12 +455,9 @@ impl EventLoop {
         }
     }
 
-    fn welcome(
-        &mut self,
-        mut socket: ClientSocket,
-        handed_over: Option<HandedOver>,
-        now: Instant,
-    ) -> io::Result<()> {
+    fn welcome(&mut self, arrival: Arrival, now: Instant) -> io::Result<()> {
+        let Arrival { socket, peer, listener, handed_over } = arrival;
+        let mut socket = ClientSocket::new(socket, peer, listener, Arc::clone(&self.context));
         let entry = self.slots.vacant_entry();
         let token = entry.key();
         socket.token = token;
@@ -473,7 +469,7 @@ impl EventLoop {
         )?;
         let mut connection = Box::new(Connection::new(token, socket, now));
         if let Some(handed_over) = handed_over {
-            handed_over.restore(&mut connection);
+            connection.restore(handed_over);
         }
         entry.insert(Slot { connection: Some(connection), ..Slot::default() });
         self.acceptor.tell(self.slots.len());
@@ -572,7 +568,7 @@ impl EventLoop {
     }
 
     fn obey(&mut self, index: usize) {
-        while let Some(order) = (self.watches[index].commands_of_source)() {
+        while let Some(order) = (self.watches[index].receive)() {
             if self.order >= Some(order) {
                 continue;
             }
@@ -622,10 +618,10 @@ impl EventLoop {
     /// There is room again for connections that could not be handed over.
     fn hand_over_again(&mut self, now: Instant) {
         if let Some(handover) = &mut self.handover {
-            handover.try_again();
+            handover.on_space();
         }
         for token in self.tokens() {
-            if self.handover.as_ref().is_some_and(Handover::has_room) {
+            if self.handover.as_ref().is_some_and(Handover::may_have_space) {
                 self.go_on(token, now);
             }
         }

@@ -15,18 +15,22 @@
 //! warm-up request, too.
 
 mod acceptor;
+mod active_writers;
 mod app;
 mod body;
 mod clock;
+mod command;
 mod connection;
 mod context;
 mod deadlines;
 mod event_loop;
+mod event_loop_thread;
 mod fork;
 mod handover;
 mod idle;
 mod listener;
 mod memory;
+mod peer;
 mod recycle;
 mod request;
 mod request_body;
@@ -43,17 +47,19 @@ mod worker_loads;
 
 pub use app::{App, STACK_SIZE};
 pub use body::{Aborted, Body, Bytes, Stream};
+pub use command::{Command, Outcome, ServerEvent};
 pub use connection::writer::Writer;
+pub use event_loop_thread::runs_event_loop;
 pub use fork::run_in_discarded_process;
 pub use handover::HandoverQueue;
 pub use listener::{Address, AddressError, Listener, SocketFile};
 pub use request::{Client, Failures, Request};
 pub use request_body::RequestBody;
 pub use response::{Record, Response};
-pub use server::{Command, HttpForkServer, HttpServer, Outcome, Server, ServerEvent};
+pub use server::{HttpForkServer, HttpServer, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
 pub use sys::{Atomic, ReadBuffer, SharedPage, is_request_process, leave as exit_now};
-pub use thread_pool::{leave_stuck, runs_event_loop};
+pub use thread_pool::{EXIT_STUCK, leave_stuck};
 pub use trusted_networks::{NetworkError, TrustedNetworks};
 pub use upload::Failure;
 pub use worker_loads::WorkerLoads;

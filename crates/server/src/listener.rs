@@ -18,7 +18,7 @@ use rustix::{
     net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt},
 };
 
-use crate::{connection::socket::Peer, sys};
+use crate::{peer::Peer, sys};
 
 /// Where only a host is named.
 const USUAL_PORT: u16 = 8000;

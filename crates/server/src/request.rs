@@ -13,7 +13,8 @@ use mlws_http1::{Head, Length, RequestInfo, ResponseHead, Version};
 
 use crate::{
     RequestBody, Writer,
-    connection::socket::{ClientSocket, Peer, PeerState},
+    connection::socket::{ClientSocket, PeerState},
+    peer::Peer,
     upload::{Failure, Upload},
 };
 

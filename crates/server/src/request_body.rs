@@ -8,13 +8,14 @@ use std::{
     fs::File,
     io::{self, BufRead, Read, Seek, SeekFrom, Write},
     ops::Range,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use mlws_http1::Length;
 
 use crate::{
     context::ServerContext,
+    memory::Reservation,
     sys::{self, ReadBuffer, append_to},
     upload::Upload,
 };
@@ -46,34 +47,6 @@ pub struct RequestBody {
     /// Bytes read from the file or the client, and how far they were handed out.
     window: Vec<u8>,
     window_at: usize,
-}
-
-/// What a body takes of the budget that all of them share.
-struct Reservation {
-    context: Arc<ServerContext>,
-    length: usize,
-}
-
-impl Reservation {
-    fn new(context: &Arc<ServerContext>, length: usize) -> Option<Self> {
-        let mut reservation = Self { context: Arc::clone(context), length: 0 };
-        reservation.grow(length).then_some(reservation)
-    }
-
-    /// Makes it this long at least, if there is so much left.
-    fn grow(&mut self, length: usize) -> bool {
-        let more = length.saturating_sub(self.length);
-        let take = |room: usize| room.checked_sub(more);
-        let taken = self.context.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
-        self.length += if taken { more } else { 0 };
-        taken
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.context.room.fetch_add(self.length, Ordering::Relaxed);
-    }
 }
 
 struct Spool {
@@ -258,9 +231,9 @@ impl RequestBody {
 
     fn account_for(&mut self, context: &Arc<ServerContext>, length: usize) -> bool {
         match &mut self.reservation {
-            Some(reservation) => reservation.grow(length),
+            Some(reservation) => reservation.grow_to(length),
             None => {
-                self.reservation = Reservation::new(context, length);
+                self.reservation = Reservation::take(&context.body_memory, length);
                 self.reservation.is_some()
             }
         }
@@ -281,7 +254,7 @@ impl RequestBody {
         self.spool = Some(Spool { file, length: 0, unread: 0, gathers: SMALL_BODY });
         self.flush_spool()?;
         self.reservation = None; // before the next is taken, which is to find it free
-        self.reservation = Reservation::new(context, SPOOL_BUFFER);
+        self.reservation = Reservation::take(&context.body_memory, SPOOL_BUFFER);
         if let (Some(spool), true) = (&mut self.spool, self.reservation.is_some()) {
             spool.gathers = SPOOL_BUFFER;
         }

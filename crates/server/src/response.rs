@@ -2,9 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use mlws_http1::{ResponseError, ResponseHead};
+use mlws_http1::{RequestInfo, ResponseError, ResponseHead};
 
-use crate::{Body, Bytes, Request, Writer};
+use crate::{
+    Body, Bytes, Request, Writer, connection::response_writer::ResponseWriter, context::ServerContext,
+};
 
 /// An answer to one request.
 pub struct Response {
@@ -64,6 +66,16 @@ impl Response {
             None => guard,
         });
         self
+    }
+
+    /// The bytes of a response without a stream or file, as they are sent.
+    pub(crate) fn encode(self, info: RequestInfo, context: &ServerContext) -> Vec<u8> {
+        let mut writer = ResponseWriter::default();
+        if let Start::Head(head) = self.head {
+            writer.begin(head, info, self.body.length(), context);
+            writer.push_body(self.body);
+        }
+        writer.into_bytes()
     }
 
     /// Its status line and fields, as far as they are the app's; nothing if a [`Writer`] has sent them.

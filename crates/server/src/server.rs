@@ -1,91 +1,50 @@
-//! Puts the parts together: listeners, settings, an app, and whoever may give commands_of_source.
+//! [`Server`]: listeners, settings and an app. [`HttpServer`] and [`HttpForkServer`]: the same for one address and a callback.
 
 use std::{io, net::ToSocketAddrs, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use crate::{
-    Address, App, Concurrency, Listener, Request, Response, Settings,
+    Address, App, Command, Concurrency, Listener, Outcome, Request, Response, ServerEvent, Settings,
     context::ServerContext,
     event_loop::{CommandSource, EventLoop},
     fork::run_warmup_request,
     thread_pool::ThreadPool,
 };
 
-/// The backlog of a listening socket that nobody gave a number for.
+/// The default backlog of a listening socket.
 const BACKLOG: i32 = 2048;
 
-/// What a server can be told from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Command {
-    /// Accept no more, hand idle connections over to other workers ([`Settings::handover`]), finish what runs, then return. May be
-    /// followed by `Drain` when those end, too.
-    HandOver,
-    /// Accept no more, finish what runs, then return. An idle connection gets one more answer.
-    Drain,
-    /// Return at once; connections are cut, children killed.
-    Stop,
-}
-
-/// What a server tells its owner, each at most once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServerEvent {
-    /// All threads exist, and the server serves from now on.
-    Serving,
-    /// A call has been inside the app for longer than the timeout. Its client is answered, but the thread is stuck: the process should be
-    /// replaced. With one thread it ends by itself within a second, with [`STUCK`](crate::STUCK).
-    CallTimedOut,
-    /// `max_requests` or `max_rss` is reached. The server serves on until it is told to drain.
-    RecycleLimitReached,
-    /// The process is about to exit without returning from [`Server::run`], because the thread that called it is busy in the app or
-    /// another one is stuck there. The last chance to write what is still buffered. The callback runs in a thread that must not wait
-    /// for the app. It may block for a moment.
-    Exiting,
-}
-
-/// How a server ended that was ordered to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing of it is left.
-    Finished,
-    /// A thread is stuck in the app, so the process can only be [left](crate::leave).
-    Stuck,
-}
-
-/// A server: serves an [`App`] on its listeners until ordered to end.
+/// A server: serves an [`App`] on its listeners until a command stops it.
 pub struct Server {
     listeners: Vec<Listener>,
     settings: Settings,
     app: Arc<dyn App>,
     watches: Vec<CommandSource>,
-    notice: Box<dyn Fn(ServerEvent) + Send + Sync>,
+    on_event: Box<dyn Fn(ServerEvent) + Send + Sync>,
 }
 
 impl Server {
-    /// A server that has not started yet.
+    /// Creates a server. [`run`](Self::run) starts it.
     pub fn new(listeners: Vec<Listener>, settings: Settings, app: Arc<dyn App>) -> Self {
-        Self { listeners, settings, app, watches: Vec::new(), notice: Box::new(|_| ()) }
+        Self { listeners, settings, app, watches: Vec::new(), on_event: Box::new(|_| ()) }
     }
 
-    /// Asks `commands_of_source` whenever `descriptor` is readable, until it answers `None`.
+    /// Calls `receive` when `descriptor` is readable, until it returns `None`, and handles each command.
     #[must_use]
-    pub fn watch(
-        mut self,
-        descriptor: OwnedFd,
-        commands_of_source: Box<dyn FnMut() -> Option<Command> + Send>,
-    ) -> Self {
-        self.watches.push(CommandSource { descriptor, commands_of_source });
+    pub fn watch(mut self, descriptor: OwnedFd, receive: Box<dyn FnMut() -> Option<Command> + Send>) -> Self {
+        self.watches.push(CommandSource { descriptor, receive });
         self
     }
 
-    /// Calls `notice` when there is something that the owner should know. It runs in a thread of the server, which may hold the event
-    /// loop, so it must not wait for the app, and except for [`ServerEvent::CallTimedOut`] and [`ServerEvent::Exiting`] must not block.
+    /// Calls `on_event` for each event. It runs in a thread of the server that may run the event loop. So it must not wait for the
+    /// app, and must not block except for [`ServerEvent::CallTimedOut`] and [`ServerEvent::Exiting`].
     #[must_use]
-    pub fn on_notice(mut self, notice: Box<dyn Fn(ServerEvent) + Send + Sync>) -> Self {
-        self.notice = notice;
+    pub fn on_event(mut self, on_event: Box<dyn Fn(ServerEvent) + Send + Sync>) -> Self {
+        self.on_event = on_event;
         self
     }
 
-    /// Has the app answer a GET of `target` that no client sent, in the calling thread, and forgets the answer but for its status,
-    /// such as `200 OK`. For a server that forks: what the app does only once, no child has to do again. It is not in the access log.
+    /// Calls the app in this thread for a GET of `target` that no client sent, and returns the status of its response, such as
+    /// `200 OK`. In a server that forks, children need not repeat what the app does only once. The request is not logged.
     pub fn run_warmup_request(&self, target: &str) -> io::Result<String> {
         let (name, port) = self.listeners.first().map(Listener::server_name_and_port).unwrap_or_default();
         let settings = Settings { proxy_protocol: None, ..self.settings.clone() };
@@ -93,16 +52,20 @@ impl Server {
         run_warmup_request(&*self.app, Arc::new(context), target, &format!("{name}:{port}"))
     }
 
-    /// Serves until ordered to end. Errors only where the system refuses a poll set, a thread or a shared page.
+    /// Serves until a command stops the server.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot create the poll set, a thread or shared memory.
     pub fn run(self) -> io::Result<Outcome> {
         let context =
             Arc::new(ServerContext::new(self.settings, self.app.wants_log(), self.app.wants_head()));
         let event_loop = EventLoop::new(self.listeners, self.watches, Arc::clone(&context))?;
-        Arc::new(ThreadPool::new(event_loop, self.app, self.notice, context)?).run()
+        Arc::new(ThreadPool::new(event_loop, self.app, self.on_event, context)?).run()
     }
 }
 
-/// The HTTP floor at its smallest: an address and a callback.
+/// An HTTP server for one address and a callback.
 ///
 /// ```no_run
 /// use mlws_server::{HttpServer, Response};
@@ -117,16 +80,16 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Binds `address`, such as `"127.0.0.1:8080"`; port 0 takes any free one.
+    /// Binds `address`, such as `"127.0.0.1:8080"`. Port 0 selects a free port.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         let address = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::InvalidInput)?;
         let address = Address::Tcp { host: address.ip().to_string(), port: address.port() };
-        // A callback has nobody to replace its process.
+        // No supervisor replaces the process after a timeout.
         let settings = Settings { timeout: None, ..Settings::default() };
         Ok(Self { listener: Listener::bind(&address, BACKLOG)?, settings })
     }
 
-    /// Calls back on this many threads. One is the default: then the callback runs inline, in the loop's own thread.
+    /// Runs the callback on this many threads. Defaults to 1: the thread of the event loop runs it.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.settings.concurrency =
@@ -141,12 +104,12 @@ impl HttpServer {
         self
     }
 
-    /// Where it listens, with the real port: `http://127.0.0.1:8080`.
+    /// The URL with the actual port, such as `http://127.0.0.1:8080`.
     pub fn url(&self) -> String {
         self.listener.url()
     }
 
-    /// Answers every request through `callback`, for as long as the process lives.
+    /// Calls `callback` for every request. Returns only on errors.
     pub fn serve(
         self,
         callback: impl Fn(&mut Request) -> Response + Send + Sync + 'static,
@@ -155,7 +118,7 @@ impl HttpServer {
     }
 }
 
-/// The fork floor: the same callback, each *request* in a process of its own.
+/// Like [`HttpServer`], but each *request* runs in its own process.
 ///
 /// The calling process must have one thread.
 #[derive(Debug)]
@@ -170,7 +133,7 @@ impl HttpForkServer {
         })))
     }
 
-    /// How many children may run at once (64 unless set); further requests wait.
+    /// The maximum number of children. Defaults to 64; further requests wait.
     #[must_use]
     pub fn children(mut self, bound: usize) -> Self {
         if let Concurrency::Fork { children } = &mut self.0.settings.concurrency {
@@ -179,19 +142,19 @@ impl HttpForkServer {
         self
     }
 
-    /// How long a child may run (30 s unless set) before it is killed and its client gets 504.
+    /// How long each call of the callback may take. Defaults to 30 seconds. Then its child is killed, and the client gets 504.
     #[must_use]
     pub fn timeout(mut self, bound: Option<Duration>) -> Self {
         self.0.settings.timeout = bound;
         self
     }
 
-    /// Where it listens.
+    /// The URL with the actual port.
     pub fn url(&self) -> String {
         self.0.url()
     }
 
-    /// Answers every request through `callback` in a child process, for as long as the process lives.
+    /// Calls `callback` for every request, in a child process. Returns only on errors.
     pub fn serve(
         self,
         callback: impl Fn(&mut Request) -> Response + Send + Sync + 'static,

@@ -14,11 +14,7 @@ use std::{
 
 use mlws_http1::RequestInfo;
 
-use crate::{
-    App, Request, Response,
-    connection::response_writer::ResponseWriter,
-    connection::socket::{ClientSocket, Peer},
-};
+use crate::{App, Request, Response, connection::socket::ClientSocket, peer::Peer};
 
 /// How much of a request line the log shows.
 const SHOWN: usize = 1024;
@@ -179,11 +175,7 @@ impl Call {
             return;
         }
         let text = format!("504 {}: {TOO_LONG}\n", mlws_http1::reason(504));
-        self.socket.forfeit(&ResponseWriter::framed(
-            Response::plain(504, text),
-            self.asked,
-            &self.socket.context,
-        ));
+        self.socket.forfeit(&Response::plain(504, text).encode(self.asked, &self.socket.context));
     }
 }
 
@@ -195,10 +187,10 @@ pub(crate) fn shown(request: &Request) -> &[u8] {
 
 /// Tells the log of an overdue request, whether a thread or a child is at it.
 pub(crate) fn tell(line: &[u8], peer: &Peer, took: Duration) {
-    let client = if peer.address.is_empty() { "a Unix socket" } else { &peer.address };
     log::error!(
-        "{} from {client} has been in the application for {:.1} s, longer than the timeout; this is where it is:",
+        "request timeout: {} from {} has been in the application for {:.1} s; its stacks follow",
         line.escape_ascii(),
+        peer.name(),
         took.as_secs_f64()
     );
 }

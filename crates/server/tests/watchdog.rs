@@ -72,7 +72,7 @@ impl Running {
         };
         let server = Server::new(vec![listener], settings, Arc::new(app))
             .watch(OwnedFd::from(ear), Box::new(move || inbox.try_recv().ok()))
-            .on_notice(Box::new(move |notice| match notice {
+            .on_event(Box::new(move |notice| match notice {
                 ServerEvent::Serving => {}
                 notice => tell.send(notice).unwrap(),
             }));

@@ -19,7 +19,7 @@ use mlws_http1::Parser;
 
 use crate::{
     Request, connection::response_writer::ResponseWriter, connection::socket::ClientSocket,
-    context::ServerContext, fork::Relay,
+    context::ServerContext, fork::Relay, handover::HandedOver,
 };
 
 /// How long a client may take to close its side, or go on sending, before the connection is closed under it.
@@ -122,6 +122,16 @@ impl Connection {
             writable: false,
             awaits_proxy,
             peer_done: false,
+        }
+    }
+
+    /// Restores the state of a connection that another worker handed over. The caller has not registered the socket yet.
+    pub(crate) fn restore(&mut self, state: HandedOver) {
+        self.phase = if state.is_kept_alive { Phase::Idle } else { Phase::Head };
+        self.awaits_proxy = state.awaits_proxy;
+        if let Some(socket) = Arc::get_mut(&mut self.request.socket) {
+            socket.peer.is_trusted &= !state.is_distrusted;
+            socket.closes = state.is_listener_gone;
         }
     }
 

@@ -6,8 +6,8 @@ use mlws_http1::{Event, Length, ProxyError, ProxyHeader};
 
 use crate::{
     Concurrency, Response,
-    connection::socket::Peer,
     connection::{Connection, Next, Phase},
+    peer::Peer,
     upload::Upload,
 };
 
@@ -286,8 +286,7 @@ impl Connection {
     /// The operator hears of it: either the proxy is not set up as this server is, or somebody tries to pass for one.
     fn no_proxy(&self, status: u16, why: &str) -> HttpError {
         let peer = &self.socket().peer;
-        let client = if peer.address.is_empty() { "a Unix socket" } else { &peer.address };
-        log::warn!("refused a connection from {client}: {why}");
+        log::warn!("rejected a connection from {}: {why}", peer.name());
         HttpError { status, why: why.to_owned() }
     }
 

@@ -230,11 +230,11 @@ impl Connection {
             Ok(Progress::Sent) => Some(self.end(now, false)),
             Ok(Progress::Blocked) => {
                 self.since = now;
-                self.output.reserve_memory(&self.request.socket.context).then_some(Next::Wait)
+                self.output.reserve_memory(&self.request.socket.context.response_memory).then_some(Next::Wait)
             }
             Ok(Progress::Paused) => {
                 (self.writable, self.since) = (true, now);
-                self.output.reserve_memory(&self.request.socket.context).then_some(Next::Wait)
+                self.output.reserve_memory(&self.request.socket.context.response_memory).then_some(Next::Wait)
             }
             Err(_) => Some(self.end(now, true)),
         }

@@ -17,8 +17,10 @@ use std::{
 use mlws_http1::{Framing, RequestInfo, ResponseHead};
 
 use crate::{
-    Body, Bytes, Response, clock, connection::socket::ClientSocket, context::ServerContext,
-    memory::Reservation, response::Start,
+    Body, Bytes, clock,
+    connection::socket::ClientSocket,
+    context::ServerContext,
+    memory::{MemoryBudget, Reservation},
 };
 
 /// Bodies up to this many bytes are copied into the queue rather than kept by reference.
@@ -192,14 +194,9 @@ impl ResponseWriter {
         }
     }
 
-    /// The bytes of a small response of the server's own.
-    pub(crate) fn framed(response: Response, asked: RequestInfo, context: &ServerContext) -> Vec<u8> {
-        let mut writer = Self::default();
-        if let Start::Head(head) = response.head {
-            writer.begin(head, asked, response.body.length(), context);
-            writer.push_body(response.body);
-        }
-        writer.front
+    /// The framed bytes of a small response, which must be queued completely.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.front
     }
 
     /// Whether the response has a body, and more of it may be sent.
@@ -256,12 +253,12 @@ impl ResponseWriter {
     }
 
     /// Reserves memory for what is queued, or gives back what is not needed any more. False if there is no memory left for it.
-    pub(crate) fn reserve_memory(&mut self, context: &Arc<ServerContext>) -> bool {
+    pub(crate) fn reserve_memory(&mut self, budget: &Arc<MemoryBudget>) -> bool {
         let held = self.held();
         if let Some(reservation) = &mut self.reservation {
             return reservation.resize(held);
         }
-        self.reservation = Reservation::take(context, held);
+        self.reservation = Reservation::take(budget, held);
         self.reservation.is_some()
     }
 

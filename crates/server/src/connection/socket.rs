@@ -4,7 +4,6 @@
 
 use std::{
     io::{self, IoSlice},
-    net::{IpAddr, SocketAddr},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
@@ -25,32 +24,12 @@ use rustix::{
 use crate::{
     context::ServerContext,
     fork::{ParentLink, RelaySender, ResponseProgress},
+    peer::Peer,
     sys,
 };
 
 /// A client that sends its request and then half-closes does both within this time. One that ends its side later has given up.
 pub(crate) const HALF_CLOSE: Duration = Duration::from_secs(1);
-
-/// Who is at the other end, or whom a proxy there speaks for.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Peer {
-    pub(crate) ip: Option<IpAddr>,
-    /// The same as text; nothing for a Unix socket.
-    pub(crate) address: String,
-    pub(crate) port: u16,
-    /// Whether it is one of [`Settings::trusted`](crate::Settings::trusted).
-    pub(crate) is_trusted: bool,
-    /// Where the client has connected to, if a PROXY header has told this peer.
-    pub(crate) destination: Option<SocketAddr>,
-}
-
-impl Peer {
-    /// An IPv4 address that comes in the guise of an IPv6 one is shown without it.
-    pub(crate) fn new(ip: Option<IpAddr>, port: u16) -> Self {
-        let ip = ip.map(|ip| ip.to_canonical());
-        Self { ip, address: ip.map(|ip| ip.to_string()).unwrap_or_default(), port, ..Self::default() }
-    }
-}
 
 /// What the other end of a connection has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

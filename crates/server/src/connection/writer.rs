@@ -8,7 +8,6 @@
 //! lock of [`SharedWriter`]. Disk writes happen without that lock.
 
 use std::{
-    collections::HashMap,
     io,
     path::Path,
     sync::{
@@ -22,6 +21,7 @@ use mlws_http1::{RequestInfo, ResponseHead};
 
 use crate::{
     Bytes,
+    active_writers::ActiveWriter,
     connection::response_writer::{Progress, ResponseWriter, Spool},
     connection::socket::ClientSocket,
     wakeup::PendingWork,
@@ -74,43 +74,6 @@ pub(crate) enum Pushed {
     OverLimit,
 }
 
-/// The responses that are being produced, by the token of their connection.
-#[derive(Default)]
-pub(crate) struct ActiveWriters(Mutex<HashMap<usize, Arc<SharedWriter>>>);
-
-impl ActiveWriters {
-    /// The socket of this connection may take more, has an error, or its client sends no more. True if there is more to send
-    /// without waiting.
-    pub(crate) fn on_event(&self, token: usize, half_closed: Option<Instant>) -> bool {
-        let writer = lock(&self.0).get(&token).map(Arc::clone);
-        writer.is_some_and(|writer| {
-            if let Some(at) = half_closed {
-                writer.socket.note_half_close(at);
-            }
-            writer.pending.announce();
-            writer.send_if_writable(MAX_BYTES_PER_TURN)
-        })
-    }
-
-    /// Sends what waits for further pieces.
-    pub(crate) fn flush_deferred(&self) {
-        let deferred = |writer: &&Arc<SharedWriter>| writer.is_deferred.swap(false, Ordering::SeqCst);
-        let writers: Vec<_> = lock(&self.0).values().filter(deferred).map(Arc::clone).collect();
-        for writer in writers {
-            if let Some(mut state) = writer.try_lock() {
-                state.send(&writer.socket, usize::MAX);
-            }
-            writer.send_if_writable(usize::MAX);
-        }
-    }
-}
-
-impl std::fmt::Debug for ActiveWriters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ActiveWriters({})", lock(&self.0).len())
-    }
-}
-
 impl Writer {
     /// Queues the head. It is sent together with the first piece.
     pub(crate) fn start(
@@ -130,7 +93,7 @@ impl Writer {
             is_deferred: AtomicBool::new(false),
         });
         // Before anything is sent: from then on the event loop must find it when the socket takes more.
-        lock(&socket.context.writers.0).insert(socket.token, Arc::clone(&shared));
+        socket.context.writers.insert(socket.token, Arc::clone(&shared) as Arc<dyn ActiveWriter>);
         let now = Instant::now();
         Self { shared, spool: None, pushed_at: now, flushed_at: now, is_quick: true, is_event_stream }
     }
@@ -189,7 +152,7 @@ impl Writer {
         } else if is_paused {
             state.blocked_since = None; // the rest is sent without the application's lock
             Ok(Pushed::OverLimit)
-        } else if state.blocked_since.is_none() || state.response.reserve_memory(context) {
+        } else if state.blocked_since.is_none() || state.response.reserve_memory(&context.response_memory) {
             Ok(Pushed::Buffered)
         } else {
             Ok(Pushed::OverLimit)
@@ -212,7 +175,7 @@ impl Writer {
             if state.blocked_since.is_none() {
                 state.send(&shared.socket, usize::MAX);
             }
-            if state.blocked_since.is_none() || state.response.reserve_memory(context) {
+            if state.blocked_since.is_none() || state.response.reserve_memory(&context.response_memory) {
                 return Ok(());
             }
             if state.response.spooled() == 0 {
@@ -281,7 +244,27 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        lock(&self.shared.socket.context.writers.0).remove(&self.shared.socket.token);
+        self.shared.socket.context.writers.remove(self.shared.socket.token);
+    }
+}
+
+impl ActiveWriter for SharedWriter {
+    fn on_event(&self, half_closed: Option<Instant>) -> bool {
+        if let Some(at) = half_closed {
+            self.socket.note_half_close(at);
+        }
+        self.pending.announce();
+        self.send_if_writable(MAX_BYTES_PER_TURN)
+    }
+
+    fn flush_deferred(&self) {
+        if !self.is_deferred.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        if let Some(mut state) = self.try_lock() {
+            state.send(&self.socket, usize::MAX);
+        }
+        self.send_if_writable(usize::MAX);
     }
 }
 
@@ -294,7 +277,7 @@ impl SharedWriter {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
@@ -341,9 +324,4 @@ fn spill(queue: &mut ResponseWriter, spool: &mut Option<Spool>, directory: &Path
         none => none.insert(Spool::create(directory)?),
     };
     queue.spill(spool)
-}
-
-/// A lock that stays usable after a panic: what it guards is changed only in steps that leave it whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 use std::{
     os::fd::RawFd,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use super::{parent_link::ParentLink, progress::ResponseProgress};
@@ -29,7 +29,7 @@ pub(super) fn answer_and_exit(
         others.for_each(sys::close_copy);
         connection.socket().set_parent(&link);
         // What the client does not read at once goes to the parent, which has the memory for it.
-        connection.context().response_memory.store(0, Ordering::Relaxed);
+        connection.context().response_memory.close();
         let mut next = Next::Close;
         app.in_request(&mut || next = connection.run_to_the_end(app));
         app.before_exit_of_child();

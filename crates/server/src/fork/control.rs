@@ -17,7 +17,7 @@ use rustix::{
     process::Pid,
 };
 
-use super::relay::take_descriptor;
+use super::relay_channel::take_descriptor;
 
 /// A message with the child that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,8 @@
 //! | [`control`]  | what children send to their parent |
 //! | [`parent_link`] | both of these, in a child |
 //! | [`relay`]    | the response, where its client is slower than the child |
+//! | [`relay_channel`] | the packets of a relay |
+//! | [`outcome`]  | the consequence of a child's end for its connection |
 //! | [`warmup`]   | the request before the first fork |
 //!
 //! The parent learns of a child's end from a pidfd in its own poll set, reaps that one pid and no other (the application's
@@ -19,9 +21,11 @@
 
 mod child;
 mod control;
+mod outcome;
 mod parent_link;
 mod progress;
 mod relay;
+mod relay_channel;
 mod warmup;
 
 use std::{
@@ -41,33 +45,19 @@ use self::{
     progress::{CallState, ProgressTable},
 };
 pub(crate) use self::{
-    parent_link::ParentLink,
-    progress::ResponseProgress,
-    relay::{Relay, RelaySender},
-    warmup::run_warmup_request,
+    outcome::ChildOutcome, parent_link::ParentLink, progress::ResponseProgress, relay::Relay,
+    relay_channel::RelaySender, warmup::run_warmup_request,
 };
 use crate::{
     App, clock,
     connection::Connection,
+    event_loop_thread,
     sys::{self, Forked},
-    thread_pool, watchdog,
+    watchdog,
 };
 
 /// How long a child that is about to be killed may take to write its stacks to the log.
 const STACK_DUMP_GRACE: Duration = Duration::from_millis(300);
-
-/// What a child means for the connection that it answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ChildOutcome {
-    /// The response is sent and the connection may be used again.
-    KeepAlive,
-    /// The response is sent and the connection is to be closed.
-    Close,
-    /// It died before it sent anything.
-    NoResponse { status: u16, why: &'static str },
-    /// It died in the middle of the response.
-    Truncated,
-}
 
 /// What a running child reports about the connection with this token.
 pub(crate) enum Report {
@@ -150,7 +140,7 @@ impl Children {
         let parent = rustix::process::getpid();
         match sys::fork() {
             Ok((Forked::Child, held)) => {
-                thread_pool::forget_event_loop();
+                event_loop_thread::set(false);
                 sys::take_signals_of_child(parent);
                 drop(held);
                 let mut others = others.chain(std::iter::once(self.control.parent_end()));
@@ -247,7 +237,7 @@ impl Children {
             if message.event == ChildEvent::RelayStarted {
                 return Some(Report::RelayStarted { connection, socket: descriptor });
             }
-            let Some(outcome) = outcome(self.progress.response(message.index)) else { continue };
+            let Some(outcome) = ChildOutcome::of(self.progress.response(message.index)) else { continue };
             child.phase = ChildPhase::Background { deadline: self.timeout.map(|timeout| now + timeout) };
             return Some(Report::Complete { connection, outcome });
         }
@@ -279,7 +269,7 @@ impl Children {
             return None;
         };
         let progress = self.progress.response(index);
-        let outcome = outcome(progress).unwrap_or_else(|| {
+        let outcome = ChildOutcome::of(progress).unwrap_or_else(|| {
             child.log_exit(status, "before its response was complete");
             match progress {
                 ResponseProgress::Started => ChildOutcome::Truncated,
@@ -329,16 +319,6 @@ impl Child {
         if status.is_some_and(|status| status.exit_status() != Some(0)) {
             self.log_exit(status, "while its background threads ran");
         }
-    }
-}
-
-/// What the progress of a child means that has done its part; None if it has not.
-fn outcome(progress: ResponseProgress) -> Option<ChildOutcome> {
-    match progress {
-        ResponseProgress::KeepAlive => Some(ChildOutcome::KeepAlive),
-        ResponseProgress::Close => Some(ChildOutcome::Close),
-        ResponseProgress::Truncated => Some(ChildOutcome::Truncated),
-        ResponseProgress::NotStarted | ResponseProgress::Started => None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use super::{
     control::{ChildEvent, ControlChannel},
     progress::ChildProgress,
-    relay::{self, RelaySender},
+    relay_channel::{self, RelaySender},
 };
 
 /// What a child has to report to its parent, and to send through it.
@@ -31,7 +31,7 @@ impl ParentLink {
 
     /// From now on, the response goes through the parent.
     pub(crate) fn start_relay(&self) -> io::Result<&RelaySender> {
-        let (sender, receiver) = relay::pair()?;
+        let (sender, receiver) = relay_channel::pair()?;
         // Before the message: the parent must not take this child's end for the end of the response while the message is unread.
         self.progress.set_relayed(true);
         let sent = self.control.send(self.progress.index(), ChildEvent::RelayStarted, Some(&receiver));

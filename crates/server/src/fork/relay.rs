@@ -9,98 +9,30 @@
 
 use std::{
     fs::File,
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::Arc,
     time::Instant,
 };
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags};
 
-use super::ChildOutcome;
+use super::{
+    outcome::ChildOutcome,
+    relay_channel::{DATA_PACKET, FILE_PACKET, MAX_PAYLOAD, take_descriptor},
+};
 use crate::{
     connection::response_writer::{Progress, ResponseWriter, Spool},
     connection::socket::ClientSocket,
     connection::writer::MAX_BYTES_PER_TURN,
 };
 
-/// The largest payload of one packet, in bytes.
-const MAX_PAYLOAD: usize = 64 * 1024;
 /// With less than this many bytes, writing to the temporary file waits for more.
 const MIN_SPILL: usize = 64 * 1024;
 /// Payload of a packet that passes a file: its offset and its length.
 const FILE_PAYLOAD: usize = 16;
-
-/// The first byte of a packet.
-mod kind {
-    /// Framed bytes of the response follow.
-    pub(super) const DATA: u8 = 1;
-    /// Offset and length follow, and a descriptor of the file comes with them.
-    pub(super) const FILE: u8 = 2;
-}
-
-/// Both ends of a new relay: the child's, and the one for its parent.
-pub(super) fn pair() -> io::Result<(RelaySender, OwnedFd)> {
-    let (child, parent) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    Ok((RelaySender { socket: child }, parent))
-}
-
-/// The child's end. It takes what a socket would take, and never blocks.
-#[derive(Debug)]
-pub(crate) struct RelaySender {
-    socket: OwnedFd,
-}
-
-impl RelaySender {
-    /// Sends as many bytes as one packet takes.
-    pub(crate) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let header = [kind::DATA];
-        let mut packet = Vec::with_capacity(slices.len() + 1);
-        packet.push(IoSlice::new(&header));
-        let mut left = MAX_PAYLOAD;
-        for slice in slices {
-            let part = &slice[..left.min(slice.len())];
-            packet.push(IoSlice::new(part));
-            left -= part.len();
-        }
-        self.send_packet(&packet, &mut SendAncillaryBuffer::default())?;
-        Ok(MAX_PAYLOAD - left)
-    }
-
-    /// Passes a range of a file, as a whole.
-    pub(crate) fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count: u64) -> io::Result<usize> {
-        let descriptors = [file];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut rights = SendAncillaryBuffer::new(&mut space);
-        rights.push(SendAncillaryMessage::ScmRights(&descriptors));
-        let (from, length) = (offset.to_ne_bytes(), count.to_ne_bytes());
-        let packet = [IoSlice::new(&[kind::FILE]), IoSlice::new(&from), IoSlice::new(&length)];
-        self.send_packet(&packet, &mut rights)?;
-        Ok(usize::try_from(count).unwrap_or(usize::MAX))
-    }
-
-    fn send_packet(
-        &self,
-        packet: &[IoSlice<'_>],
-        rights: &mut SendAncillaryBuffer<'_, '_, '_>,
-    ) -> io::Result<()> {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, packet, rights, flags))?;
-        Ok(())
-    }
-}
-
-impl AsFd for RelaySender {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
 
 /// The parent's end, for as long as its connection needs it.
 pub(crate) struct Relay {
@@ -216,7 +148,7 @@ impl Relay {
             self.spool = None; // all of it is sent, so its space is given back
         }
         self.is_full = false;
-        if output.is_empty() || output.reserve_memory(context) || output.held() < MIN_SPILL {
+        if output.is_empty() || output.reserve_memory(&context.response_memory) || output.held() < MIN_SPILL {
             return;
         }
         let size = self.spool.as_ref().map_or(0, Spool::size);
@@ -254,8 +186,8 @@ impl Relay {
         let Some(length) = length.checked_sub(1) else { return Ok(Packet::End) };
         payload.truncate(length);
         match header[0] {
-            kind::DATA => Ok(Packet::Data(payload)),
-            kind::FILE => file(&payload, &mut rights),
+            DATA_PACKET => Ok(Packet::Data(payload)),
+            FILE_PACKET => file(&payload, &mut rights),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
@@ -276,19 +208,15 @@ fn file(payload: &[u8], rights: &mut RecvAncillaryBuffer<'_>) -> io::Result<Pack
     Ok(Packet::File { file: file.into(), offset: number(0), length: number(8) })
 }
 
-/// The one descriptor that came with a message. More are closed.
-pub(super) fn take_descriptor(rights: &mut RecvAncillaryBuffer<'_>) -> Option<OwnedFd> {
-    rights.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::{
+        io::{IoSlice, Write as _},
+        os::fd::AsFd,
+    };
 
     use super::*;
+    use crate::fork::relay_channel::{RelaySender, pair};
 
     fn relay() -> (RelaySender, Relay) {
         let (sender, receiver) = pair().unwrap();

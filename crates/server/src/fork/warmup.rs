@@ -13,9 +13,10 @@ use rustix::process::{WaitOptions, waitpid};
 
 use crate::{
     App,
-    connection::socket::{ClientSocket, Peer},
+    connection::socket::ClientSocket,
     connection::{Connection, Next, Phase},
     context::ServerContext,
+    peer::Peer,
     sys::{self, Forked},
 };
 

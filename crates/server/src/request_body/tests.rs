@@ -26,8 +26,8 @@ fn body(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }
 
-fn room(context: &ServerContext) -> usize {
-    context.room.load(Ordering::Relaxed)
+fn available(context: &ServerContext) -> usize {
+    context.body_memory.available()
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn what_is_stored_is_what_is_read_wherever_it_lies() {
                     received.read_to_end(&mut read).unwrap();
                     assert!(read == body, "{length} bytes in pieces of {size}, {framing:?}");
                     received.clear();
-                    assert_eq!(room(&context), together);
+                    assert_eq!(available(&context), together);
                 }
             }
         }
@@ -54,14 +54,14 @@ fn what_is_stored_is_what_is_read_wherever_it_lies() {
 fn all_but_the_smallest_bodies_take_of_the_budget() {
     let context = context(512 * 1024, 1 << 20);
     let small = received(&body(SMALL_BODY), 1000, Length::Chunked, &context);
-    assert_eq!(room(&context), 1 << 20);
+    assert_eq!(available(&context), 1 << 20);
     let known = received(&body(100_000), 1000, Length::Known(100_000), &context);
-    assert_eq!(room(&context), (1 << 20) - 100_000);
+    assert_eq!(available(&context), (1 << 20) - 100_000);
     let chunked = received(&body(100_000), 1000, Length::Chunked, &context);
-    assert_eq!(room(&context), (1 << 20) - 100_000 - 128 * 1024);
+    assert_eq!(available(&context), (1 << 20) - 100_000 - 128 * 1024);
     assert!(![&small, &known, &chunked].into_iter().any(RequestBody::is_spooled));
     drop((small, known, chunked));
-    assert_eq!(room(&context), 1 << 20);
+    assert_eq!(available(&context), 1 << 20);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_spooled_body_gives_its_memory_back() {
     let context = context(512 * 1024, 1 << 20);
     let spooled = received(&body(2_000_000), 50_000, Length::Chunked, &context);
     assert!(spooled.is_spooled());
-    assert_eq!(room(&context), 1 << 20);
+    assert_eq!(available(&context), 1 << 20);
     assert!(spooled.bytes.capacity() < 150_000, "{} bytes", spooled.bytes.capacity());
 }
 

@@ -1,27 +1,11 @@
 //! Who holds the event loop: one thread, or nobody.
 
 use std::{
-    cell::Cell,
     ops::{Deref, DerefMut},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::event_loop::EventLoop;
-
-thread_local! {
-    static RUNS_EVENT_LOOP: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether the calling thread runs a server's event loop just now, so that it must not wait for anything: not for the application's
-/// locks, its log handlers or its hooks. False while the thread is inside the application.
-pub fn runs_event_loop() -> bool {
-    RUNS_EVENT_LOOP.get()
-}
-
-/// In a child that was forked by the event loop, and does not go on with it.
-pub(crate) fn forget_event_loop() {
-    RUNS_EVENT_LOOP.set(false);
-}
+use crate::{event_loop::EventLoop, event_loop_thread};
 
 /// Where the event loop is while nobody holds it. A lock whose guard a thread can give up without the GIL, before it waits for that.
 pub(super) struct LoopSlot(Mutex<Option<Box<EventLoop>>>);
@@ -34,7 +18,7 @@ impl LoopSlot {
     /// The event loop, unless another thread holds it.
     pub(super) fn try_take(&self) -> Option<HeldLoop<'_>> {
         let event_loop = self.lock().take()?;
-        RUNS_EVENT_LOOP.set(true);
+        event_loop_thread::set(true);
         Some(HeldLoop { slot: self, event_loop: Some(event_loop) })
     }
 
@@ -44,7 +28,7 @@ impl LoopSlot {
     }
 }
 
-/// The event loop, held until this is dropped. For as long, [`runs_event_loop`] is true in its thread.
+/// The event loop, held until this is dropped. For as long, [`runs_event_loop`](crate::runs_event_loop) is true in its thread.
 pub(super) struct HeldLoop<'a> {
     slot: &'a LoopSlot,
     /// There until the drop.
@@ -53,7 +37,7 @@ pub(super) struct HeldLoop<'a> {
 
 impl Drop for HeldLoop<'_> {
     fn drop(&mut self) {
-        RUNS_EVENT_LOOP.set(false);
+        event_loop_thread::set(false);
         *self.slot.lock() = self.event_loop.take();
     }
 }

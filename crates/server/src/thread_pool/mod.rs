@@ -19,7 +19,7 @@
 //! where the leader itself has the GIL, Python code would hold up every other client. So, with the event loop held:
 //!
 //! - Commands (`EventLoop::obey`) and the owner's [`ServerEvent`]s only write to descriptors and set flags. Hooks run in threads of their own.
-//! - Log records go to the application's logging handlers by way of another thread. The logger asks [`runs_event_loop`].
+//! - Log records go to the application's logging handlers by way of another thread. The logger asks [`runs_event_loop`](crate::runs_event_loop).
 //! - [`App`] methods are not called, except `detached` (around the wait) and `attached`; the access log is written by the thread that
 //!   ran the request. With `Concurrency::Fork` the process has one thread, so `start_child`, and with it the brackets of the fork,
 //!   may run here.
@@ -46,8 +46,7 @@ use std::{
 
 use mio::Waker;
 
-pub(crate) use self::held_loop::forget_event_loop;
-pub use self::{held_loop::runs_event_loop, monitor::leave_stuck};
+pub use self::monitor::{EXIT_STUCK, leave_stuck};
 use self::{
     held_loop::{HeldLoop, LoopSlot},
     promotion::{Promotion, PromotionTicket, SLOW_TICK},
@@ -79,7 +78,7 @@ pub(crate) struct ThreadPool {
     forks: bool,
     app: Arc<dyn App>,
     context: Arc<ServerContext>,
-    notice: Box<dyn Fn(ServerEvent) + Send + Sync>,
+    on_event: Box<dyn Fn(ServerEvent) + Send + Sync>,
     /// How many threads may be inside the application at once.
     threads: usize,
     /// Whether what is ready to be sent may wait for more.
@@ -135,7 +134,7 @@ impl ThreadPool {
     pub(crate) fn new(
         event_loop: EventLoop,
         app: Arc<dyn App>,
-        notice: Box<dyn Fn(ServerEvent) + Send + Sync>,
+        on_event: Box<dyn Fn(ServerEvent) + Send + Sync>,
         context: Arc<ServerContext>,
     ) -> io::Result<Self> {
         let settings: &Settings = &context.settings;
@@ -154,7 +153,7 @@ impl ThreadPool {
             forks: event_loop.forks(),
             event_loop: LoopSlot::new(event_loop),
             is_stopped: AtomicBool::new(false),
-            notice,
+            on_event,
             threads,
             coalesce_writes: settings.concurrency.batches(),
             calls_in_progress: AtomicUsize::new(0),
@@ -185,7 +184,7 @@ impl ThreadPool {
             monitor = Some(thread.spawn(move || pool.monitor_main())?);
         }
         self.spawn_followers().inspect_err(|_| self.promotion.shutdown())?;
-        (self.notice)(ServerEvent::Serving);
+        (self.on_event)(ServerEvent::Serving);
         self.thread_main(0);
         self.has_first_ended.store(true, Ordering::SeqCst);
         // Told to stop at once, threads that are still inside the application are left behind; the process is about to end.
@@ -285,7 +284,7 @@ impl ThreadPool {
                     && let Some(why) = held.count()
                 {
                     log::info!("this worker {why}");
-                    (self.notice)(ServerEvent::RecycleLimitReached);
+                    (self.on_event)(ServerEvent::RecycleLimitReached);
                 }
                 if held.forks() && connection.is_complete() {
                     held.start_child(connection, &*self.app);

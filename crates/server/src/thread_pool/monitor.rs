@@ -14,7 +14,7 @@ use super::{ThreadPool, promotion::Monitored};
 use crate::{Command, ServerEvent, sys};
 
 /// The exit status of a process that was left because a thread is stuck in the application (`EX_TEMPFAIL` of `sysexits.h`).
-const EXIT_STUCK: i32 = 75;
+pub const EXIT_STUCK: i32 = 75;
 /// How often the event loop is looked at while a call is overdue.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the event loop may stand still then.
@@ -76,7 +76,7 @@ impl ThreadPool {
             && !self.has_first_ended.load(Ordering::SeqCst)
         {
             if self.calls.is_busy(0) || Instant::now() >= until {
-                (self.notice)(ServerEvent::Exiting);
+                (self.on_event)(ServerEvent::Exiting);
                 sys::leave(0);
             }
             thread::sleep(SHUTDOWN_POLL);
@@ -113,7 +113,7 @@ impl ThreadPool {
     }
 
     fn notify_and_leave_stuck(&self) -> ! {
-        (self.notice)(ServerEvent::Exiting);
+        (self.on_event)(ServerEvent::Exiting);
         leave_stuck()
     }
 }
@@ -149,7 +149,7 @@ impl Monitored for Monitor<'_> {
         let seen = pool.calls.look(&*pool.app)?;
         if seen.fresh > 0 {
             if !std::mem::replace(&mut self.has_notified, true) {
-                (pool.notice)(ServerEvent::CallTimedOut);
+                (pool.on_event)(ServerEvent::CallTimedOut);
             }
             // A drain may wait for nobody else.
             pool.handback.wake();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::{Settings, connection::socket::Peer, context::ServerContext, sys::append_to};
+use crate::{Settings, context::ServerContext, peer::Peer, sys::append_to};
 
 /// An upload of so many bytes, of which nothing is received, and the socket of its client.
 fn upload(

@@ -59,7 +59,7 @@ pub(crate) fn run(py: Python<'_>, house: &mut House<'_>, worker: Worker) -> Resu
     };
     let control = Arc::new(Mutex::new(control));
     let ready = Arc::clone(&control);
-    let server = Server::new(listeners, settings, wsgi).on_notice(Box::new(move |notice| match notice {
+    let server = Server::new(listeners, settings, wsgi).on_event(Box::new(move |notice| match notice {
         ServerEvent::Serving => ready.lock().unwrap_or_else(PoisonError::into_inner).worker.ready(),
         ServerEvent::CallTimedOut => {
             notifier.request_recycle();

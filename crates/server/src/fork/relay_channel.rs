@@ -1,0 +1,85 @@
+//! The packets of a relay, and the child's end of it (see [`relay`](super::relay)).
+
+use std::{
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
+};
+
+/// The largest payload of one packet, in bytes.
+pub(super) const MAX_PAYLOAD: usize = 64 * 1024;
+/// The first byte of a packet: framed bytes of the response follow.
+pub(super) const DATA_PACKET: u8 = 1;
+/// The first byte of a packet: an offset and a length follow, and the descriptor of the file comes with them.
+pub(super) const FILE_PACKET: u8 = 2;
+
+/// Both ends of a new relay: the child's, and the one for its parent.
+pub(super) fn pair() -> io::Result<(RelaySender, OwnedFd)> {
+    let (child, parent) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    Ok((RelaySender { socket: child }, parent))
+}
+
+/// The child's end. It takes what a socket would take, and never blocks.
+#[derive(Debug)]
+pub(crate) struct RelaySender {
+    socket: OwnedFd,
+}
+
+impl RelaySender {
+    /// Sends as many bytes as one packet takes.
+    pub(crate) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let header = [DATA_PACKET];
+        let mut packet = Vec::with_capacity(slices.len() + 1);
+        packet.push(IoSlice::new(&header));
+        let mut left = MAX_PAYLOAD;
+        for slice in slices {
+            let part = &slice[..left.min(slice.len())];
+            packet.push(IoSlice::new(part));
+            left -= part.len();
+        }
+        self.send_packet(&packet, &mut SendAncillaryBuffer::default())?;
+        Ok(MAX_PAYLOAD - left)
+    }
+
+    /// Passes a range of a file, as a whole.
+    pub(crate) fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count: u64) -> io::Result<usize> {
+        let descriptors = [file];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut rights = SendAncillaryBuffer::new(&mut space);
+        rights.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let (from, length) = (offset.to_ne_bytes(), count.to_ne_bytes());
+        let packet = [IoSlice::new(&[FILE_PACKET]), IoSlice::new(&from), IoSlice::new(&length)];
+        self.send_packet(&packet, &mut rights)?;
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    fn send_packet(
+        &self,
+        packet: &[IoSlice<'_>],
+        rights: &mut SendAncillaryBuffer<'_, '_, '_>,
+    ) -> io::Result<()> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, packet, rights, flags))?;
+        Ok(())
+    }
+}
+
+impl AsFd for RelaySender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The one descriptor that came with a message. More are closed.
+pub(super) fn take_descriptor(rights: &mut RecvAncillaryBuffer<'_>) -> Option<OwnedFd> {
+    rights.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    })
+}
