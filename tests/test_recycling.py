@@ -20,7 +20,7 @@ def test_a_worker_is_replaced_after_so_many_requests(start, concurrency):
     (worker,) = server.workers()
     for _ in range(10):
         assert server.get("/answers/hello").text == "hello\n"
-    server.log.wait_for(rf"\[{worker}\] \[INFO\] this worker has served 10 requests")
+    server.log.wait_for(rf"\[{worker}\] \[INFO\] recycling this worker: served 10 requests")
     served_by_another(server, worker)
 
 
@@ -57,7 +57,7 @@ def test_no_client_notices(start, concurrency):
     with ThreadPoolExecutor(8) as clients:
         answers = list(clients.map(ask_on, range(8)))
     assert answers == [[200] * 40] * 8
-    assert server.log.text.count("this worker has served") > 1
+    assert server.log.text.count("recycling this worker") > 1
 
 
 @pytest.mark.parametrize(

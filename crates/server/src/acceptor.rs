@@ -1,8 +1,9 @@
-//! The acceptor: listening sockets, and when a connection is accepted from one. The last may be the queue of connections that other
-//! workers hand over ([`crate::handover`]).
+//! The listening sockets, and when connections are accepted from them. The last source may be the queue of connections
+//! that other workers [hand over](crate::handover).
 //!
-//! A door is closed while nobody waits behind it, and pauses where accepting makes no sense for a while: no descriptors are left,
-//! there are too many connections, or another worker should have the next one (see `shares`).
+//! A source is not tried while no connection waits there. Accepting pauses if no file descriptors are left, if there
+//! are too many connections, or if another worker should accept the next one (see
+//! [`worker_loads`](crate::worker_loads)).
 
 use std::{
     io,
@@ -15,24 +16,24 @@ use mio::{Interest, Registry, Token, unix::SourceFd};
 
 use crate::{HandoverQueue, Listener, Settings, handover::Arrival, worker_loads::WorkerLoad};
 
-/// How long accepting pauses when there are no descriptors left.
-const PAUSE: Duration = Duration::from_millis(100);
-/// How often the log hears of that at most.
-const QUIET: Duration = Duration::from_secs(1);
-/// How long a worker holds back for others that have fewer connections.
-const MOMENT: Duration = Duration::from_millis(1);
-/// How many connections it takes then, should the others have left them: one, and one more for each so many that it has.
-const ONE_MORE: usize = 16;
+/// How long accepting pauses after an error or when the worker is full.
+const RETRY_ACCEPT: Duration = Duration::from_millis(100);
+/// The minimum interval between warnings about accept errors.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a worker defers accepting in favor of workers with fewer connections.
+const DEFER_ACCEPT: Duration = Duration::from_millis(1);
+/// After deferring, a worker accepts one connection, and one more per this many that it has.
+const CREDIT_DIVISOR: usize = 16;
 
 pub(crate) struct Acceptor {
-    all: Vec<ListenerState>,
+    listeners: Vec<ListenerState>,
     /// The URL of each listener.
     urls: Arc<[String]>,
-    /// How many connections there may be.
-    bound: usize,
+    /// The maximum number of connections.
+    max_connections: usize,
     share: Option<WorkerLoad>,
-    /// When the log last heard that accepting pauses.
-    told: Option<Instant>,
+    /// When the last warning was logged.
+    last_warning: Option<Instant>,
 }
 
 enum Source {
@@ -44,14 +45,14 @@ struct ListenerState {
     source: Source,
     /// Connections may be waiting.
     open: bool,
-    /// No accepting before this time.
+    /// Do not accept before this time.
     paused: Option<Instant>,
-    /// How many connections may still be taken in spite of a large share.
-    in_spite: usize,
+    /// How many connections may still be accepted although the fair share is exceeded.
+    accept_credit: usize,
 }
 
 impl Acceptor {
-    /// Watches each listener under the token that is its index.
+    /// Registers each listener with its index as token.
     pub(crate) fn new(
         listeners: Vec<Listener>,
         registry: &Registry,
@@ -60,84 +61,86 @@ impl Acceptor {
         let urls = listeners.iter().map(Listener::url).collect();
         let handover = settings.handover.clone().map(Source::Handover);
         let sources = listeners.into_iter().map(Source::Listener).chain(handover);
-        let door = |source| ListenerState { source, open: true, paused: None, in_spite: 0 };
-        let all: Vec<_> = sources.map(door).collect();
-        for (index, door) in all.iter().enumerate() {
-            registry.register(&mut SourceFd(&door.descriptor()), Token(index), Interest::READABLE)?;
+        let listener = |source| ListenerState { source, open: true, paused: None, accept_credit: 0 };
+        let listeners: Vec<_> = sources.map(listener).collect();
+        for (index, listener) in listeners.iter().enumerate() {
+            registry.register(&mut SourceFd(&listener.descriptor()), Token(index), Interest::READABLE)?;
         }
         Ok(Self {
-            all,
+            listeners,
             urls,
-            bound: settings.connections,
+            max_connections: settings.connections,
             share: settings.shares.as_ref().map(|(shares, slot)| WorkerLoad::take(Arc::clone(shares), *slot)),
-            told: None,
+            last_warning: None,
         })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.all.len()
+        self.listeners.len()
     }
 
-    /// Somebody may be at this door. All are gone once the loop drains, while an event may still be on its way.
-    pub(crate) fn knock(&mut self, index: usize) {
-        if let Some(door) = self.all.get_mut(index) {
-            door.open = true;
+    /// Connections may be waiting at this listener. An event may arrive after the listeners are closed.
+    pub(crate) fn mark_readable(&mut self, index: usize) {
+        if let Some(listener) = self.listeners.get_mut(index) {
+            listener.open = true;
         }
     }
 
-    /// Whether accepting can go on at once.
+    /// Whether accepting can continue without another event.
     pub(crate) fn is_busy(&self) -> bool {
-        self.all.iter().any(|door| door.open && door.paused.is_none())
+        self.listeners.iter().any(|listener| listener.open && listener.paused.is_none())
     }
 
     /// When the first pause ends.
     pub(crate) fn pause(&self) -> Option<Instant> {
-        self.all.iter().filter_map(|door| door.paused).min()
+        self.listeners.iter().filter_map(|listener| listener.paused).min()
     }
 
-    /// Those of the listeners.
+    /// The descriptors of the listeners.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        let listeners = self.all.iter().filter(|door| matches!(door.source, Source::Listener(_)));
+        let listeners =
+            self.listeners.iter().filter(|listener| matches!(listener.source, Source::Listener(_)));
         listeners.map(ListenerState::descriptor)
     }
 
-    /// The URL of each listener, also after they were closed.
+    /// The URL of each listener. Remains available after they are closed.
     pub(crate) fn urls(&self) -> Arc<[String]> {
         Arc::clone(&self.urls)
     }
 
-    /// Whether a client waits at this door, there is no room for it, and no other worker should have it.
-    pub(crate) fn lacks_room(&self, index: usize, now: Instant, connections: usize) -> bool {
-        let door = &self.all[index];
-        connections >= self.bound
-            && door.open
-            && door.paused.is_none_or(|until| until <= now)
-            && !self.share.as_ref().is_some_and(WorkerLoad::is_large)
-            && matches!(&door.source, Source::Listener(listener) if listener.has_client())
+    /// Whether a client waits at this listener, the worker is full, and no other worker should accept the client.
+    pub(crate) fn is_full_for(&self, index: usize, now: Instant, connections: usize) -> bool {
+        let listener = &self.listeners[index];
+        connections >= self.max_connections
+            && listener.open
+            && listener.paused.is_none_or(|until| until <= now)
+            && !self.share.as_ref().is_some_and(WorkerLoad::exceeds_fair_share)
+            && matches!(&listener.source, Source::Listener(listener) if listener.has_client())
     }
 
-    /// The next connection from this door, unless nobody waits there or it pauses. `connections` are those that there are.
+    /// Accepts the next connection. `None` if none waits or accepting pauses. `connections` is the current number of
+    /// connections.
     pub(crate) fn accept(&mut self, index: usize, now: Instant, connections: usize) -> Option<Arrival> {
-        let door = &mut self.all[index];
-        if door.paused.is_some_and(|until| until <= now) {
-            door.paused = None;
+        let listener = &mut self.listeners[index];
+        if listener.paused.is_some_and(|until| until <= now) {
+            listener.paused = None;
         }
-        while door.open && door.paused.is_none() {
-            if connections >= self.bound {
-                door.paused = Some(now + PAUSE);
-            } else if door.holds_back(self.share.as_ref(), connections) {
-                door.paused = Some(now + MOMENT);
+        while listener.open && listener.paused.is_none() {
+            if connections >= self.max_connections {
+                listener.paused = Some(now + RETRY_ACCEPT);
+            } else if listener.defers_accept(self.share.as_ref(), connections) {
+                listener.paused = Some(now + DEFER_ACCEPT);
             } else {
-                match door.source.accept(index, &self.urls) {
+                match listener.source.accept(index, &self.urls) {
                     Ok(accepted) => return Some(accepted),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        (door.open, door.in_spite) = (false, 0);
+                        (listener.open, listener.accept_credit) = (false, 0);
                     }
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
-                        door.paused = Some(now + PAUSE);
-                        if self.told.is_none_or(|told| now >= told + QUIET) {
-                            self.told = Some(now);
+                        listener.paused = Some(now + RETRY_ACCEPT);
+                        if self.last_warning.is_none_or(|last| now >= last + LOG_INTERVAL) {
+                            self.last_warning = Some(now);
                             log::warn!("accepting pauses: {error}");
                         }
                     }
@@ -147,32 +150,32 @@ impl Acceptor {
         None
     }
 
-    /// So many connections there are now.
-    pub(crate) fn tell(&mut self, connections: usize) {
+    /// Publishes the number of connections for the other workers.
+    pub(crate) fn publish_load(&mut self, connections: usize) {
         if let Some(share) = &mut self.share {
-            share.tell(connections);
+            share.publish(connections);
         }
     }
 
-    /// From now on this worker does not count for the others, and takes whoever is at its acceptor.
-    pub(crate) fn leave_shares(&mut self) {
+    /// From now on this worker does not take part in balancing and accepts every waiting connection.
+    pub(crate) fn leave_balancing(&mut self) {
         self.share = None;
-        self.all.iter_mut().for_each(|door| door.paused = None);
+        self.listeners.iter_mut().for_each(|listener| listener.paused = None);
     }
 
-    /// Takes no connections that others hand over any more.
+    /// Stops receiving connections that other workers hand over.
     pub(crate) fn close_handover(&mut self, registry: &Registry) {
-        let is_handover = |door: &mut ListenerState| matches!(door.source, Source::Handover(_));
-        for door in self.all.extract_if(.., is_handover) {
-            let _ = registry.deregister(&mut SourceFd(&door.descriptor()));
+        let is_handover = |listener: &mut ListenerState| matches!(listener.source, Source::Handover(_));
+        for listener in self.listeners.extract_if(.., is_handover) {
+            let _ = registry.deregister(&mut SourceFd(&listener.descriptor()));
         }
     }
 
-    /// Closes them all for good.
+    /// Closes all listeners.
     pub(crate) fn close(&mut self, registry: &Registry) {
-        self.leave_shares();
-        for door in self.all.drain(..) {
-            let _ = registry.deregister(&mut SourceFd(&door.descriptor()));
+        self.leave_balancing();
+        for listener in self.listeners.drain(..) {
+            let _ = registry.deregister(&mut SourceFd(&listener.descriptor()));
         }
     }
 }
@@ -197,19 +200,21 @@ impl ListenerState {
         }
     }
 
-    /// Whether another worker should have the next connection: once, then this one takes a few, and holds back again.
-    fn holds_back(&mut self, share: Option<&WorkerLoad>, connections: usize) -> bool {
-        if !share.is_some_and(WorkerLoad::is_large) {
-            self.in_spite = 0;
+    /// Whether another worker should accept the next connection. True once; then this worker accepts a few before it
+    /// defers again.
+    fn defers_accept(&mut self, share: Option<&WorkerLoad>, connections: usize) -> bool {
+        if !share.is_some_and(WorkerLoad::exceeds_fair_share) {
+            self.accept_credit = 0;
             return false;
         }
-        let holds_back = self.in_spite == 0;
-        self.in_spite = if holds_back { 1 + connections / ONE_MORE } else { self.in_spite - 1 };
+        let holds_back = self.accept_credit == 0;
+        self.accept_credit =
+            if holds_back { 1 + connections / CREDIT_DIVISOR } else { self.accept_credit - 1 };
         holds_back
     }
 }
 
-/// Errors of `accept` that concern the connection that was to be accepted, not the listener (accept(2)).
+/// Errors of `accept` that concern the new connection, not the listener (accept(2)).
 fn is_of_one_connection(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::CONNABORTED, Errno::PROTO, Errno::PERM, Errno::NETDOWN, Errno::NOPROTOOPT, Errno::HOSTDOWN]

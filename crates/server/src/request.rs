@@ -131,22 +131,22 @@ impl Request {
     }
 
     /// Whether this comes from one of [`Settings::trusted`](crate::Settings::trusted), whose word may be taken for who the client is.
-    pub fn is_from_trusted(&self) -> bool {
+    pub fn peer_is_trusted(&self) -> bool {
         self.socket.peer.is_trusted
     }
 
     /// Where the client has connected to, if a PROXY header has told that and the client's address.
-    pub fn proxied_to(&self) -> Option<SocketAddr> {
+    pub fn proxy_destination(&self) -> Option<SocketAddr> {
         self.socket.peer.destination
     }
 
     /// Says who the client of this request is, for all who ask from now on: the log, too.
-    pub fn tell_client(&mut self, address: Option<IpAddr>, port: u16) {
+    pub fn set_remote_addr(&mut self, address: Option<IpAddr>, port: u16) {
         self.told_client = Some(Box::new(Peer::new(address, port)));
     }
 
     /// Closes the connection behind the answer.
-    pub fn make_last(&mut self) {
+    pub fn disable_keep_alive(&mut self) {
         self.head.keep_alive = false;
     }
 

@@ -27,7 +27,7 @@ pub struct Settings {
     /// How long the app may be inside one call: to answer a request, to give a piece of a stream, to clean up. Time that it spends
     /// waiting for a slow client does not count. Past it the client gets 504, or a reset in the middle of its response.
     pub timeout: Option<Duration>,
-    /// Whose word is taken for who the client is, which is up to the app: see [`Request::is_from_trusted`](crate::Request::is_from_trusted).
+    /// Whose word is taken for who the client is, which is up to the app: see [`Request::peer_is_trusted`](crate::Request::peer_is_trusted).
     pub trusted: TrustedNetworks,
     /// Whether proxies begin their connections by saying whose they are.
     pub proxy_protocol: Option<ProxyProtocol>,

@@ -80,7 +80,7 @@ extern "C" fn ignore_in_request_process(signal: libc::c_int) {
 /// In a child that answers one request: signals that are often sent to the whole process group leave it to finish. Who stops the
 /// server gracefully sends TERM to all processes; a terminal sends INT and QUIT. The parent decides when a child is killed.
 /// Handlers of the parent write into pipes that the child shares, so none of them may stay.
-pub(crate) fn take_signals_of_child(parent: rustix::process::Pid) {
+pub(crate) fn install_child_signal_handlers(parent: rustix::process::Pid) {
     REQUEST_PROCESS.store(rustix::process::getpid().as_raw_pid(), Ordering::Relaxed);
     let ignore = ignore_in_request_process as extern "C" fn(libc::c_int);
     // SAFETY: the handler is async-signal-safe, and a program that the app starts gets the default back at exec.
@@ -126,7 +126,7 @@ pub(crate) fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
 }
 
 /// Closes a descriptor that this process only has a copy of.
-pub(crate) fn close_copy(descriptor: RawFd) {
+pub(crate) fn close_inherited(descriptor: RawFd) {
     // SAFETY: only called in a child that leaves by `leave`, so no owner of the descriptor is ever dropped after this.
     unsafe { libc::close(descriptor) };
 }
@@ -151,7 +151,7 @@ pub(crate) fn use_large_pages(memory: &mut [MaybeUninit<u8>]) {
 
 /// When the calling thread wakes, it no longer interrupts another that runs. Threads and processes that it starts are as usual.
 #[cfg(target_os = "linux")]
-pub(crate) fn wake_politely() {
+pub(crate) fn use_sched_batch() {
     let priority = libc::sched_param { sched_priority: 0 };
     // SAFETY: zero is the calling thread, and the priority is read during the call only. Where it is refused, nothing is lost but time.
     unsafe {
@@ -160,7 +160,7 @@ pub(crate) fn wake_politely() {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn wake_politely() {}
+pub(crate) fn use_sched_batch() {}
 
 /// What a [`SharedPage`] may hold.
 ///

@@ -107,7 +107,7 @@ impl Upload {
         let Some(mut state) = self.try_lock() else {
             // A thread that the application has started reads just now. This ends its wait.
             if let Some(socket) = self.socket.upgrade() {
-                socket.hang_up();
+                socket.shutdown();
             }
             return None;
         };

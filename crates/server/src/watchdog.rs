@@ -1,10 +1,10 @@
 //! The watchdog: since when each thread has been inside the app, and what is done about a call that takes too long.
 //!
-//! A thread enters its *post* before it goes into the app and leaves it when it is back: two uncontended locks, and nobody is
+//! A thread enters its *slot* before it goes into the app and leaves it when it is back: two uncontended locks, and nobody is
 //! woken. The lookout (see `thread_pool`) looks at the calls when a call could be overdue. It holds no lock of the app, so that it
 //! can still speak and act when nobody else can.
 //!
-//! The one thing to know: what is done about a call is done under the lock of its post, so the call cannot come back
+//! The one thing to know: what is done about a call is done under the lock of its slot, so the call cannot come back
 //! meanwhile, nor its connection go on to the next request.
 
 use std::{
@@ -17,9 +17,9 @@ use mlws_http1::RequestInfo;
 use crate::{App, Request, Response, connection::socket::ClientSocket, peer::Peer};
 
 /// How much of a request line the log shows.
-const SHOWN: usize = 1024;
+const MAX_LOGGED_LINE: usize = 1024;
 /// How soon a call is looked at again that waits for a slow client.
-const SOON: Duration = Duration::from_secs(1);
+const RECHECK: Duration = Duration::from_secs(1);
 /// What the client of an overdue request is told.
 const TOO_LONG: &str = "the request took too long";
 
@@ -69,14 +69,14 @@ impl CallTracker {
         request.socket.restart_call_timer(now);
         let socket = Arc::clone(&request.socket);
         let asked = RequestInfo { is_head: request.is_head, version: request.version(), keep_alive: false };
-        let mut post = lock(&self.calls[number]);
-        post.line.clear();
-        post.line.extend_from_slice(shown(request));
-        post.call = Some(Call { since: now, socket, asked, connection: Some(connection), overdue: false });
+        let mut slot = lock(&self.calls[number]);
+        slot.line.clear();
+        slot.line.extend_from_slice(request_line_for_log(request));
+        slot.call = Some(Call { since: now, socket, asked, connection: Some(connection), overdue: false });
     }
 
     /// The answer is given; what the app still does is its epilogue.
-    pub(crate) fn enter_epilogue(&self, number: usize, now: Instant) {
+    pub(crate) fn start_completion(&self, number: usize, now: Instant) {
         if self.timeout.is_none() {
             return;
         }
@@ -91,36 +91,36 @@ impl CallTracker {
         if self.timeout.is_none() {
             return;
         }
-        let mut post = lock(&self.calls[number]);
-        if let Some(call) = post.call.take().filter(|call| call.overdue) {
+        let mut slot = lock(&self.calls[number]);
+        if let Some(call) = slot.call.take().filter(|call| call.overdue) {
             let took = call.started().map_or(0.0, |started| started.elapsed().as_secs_f64());
-            log::warn!("{} is back after {took:.1} s", post.line.escape_ascii());
+            log::warn!("{} is back after {took:.1} s", slot.line.escape_ascii());
         }
     }
 
     /// Acts on every call that has become overdue; nothing where nobody is watched.
-    pub(crate) fn look(&self, app: &dyn App) -> Option<WatchdogReport> {
+    pub(crate) fn check(&self, app: &dyn App) -> Option<WatchdogReport> {
         let timeout = self.timeout?;
         let now = Instant::now();
-        let mut seen = WatchdogReport { fresh: 0, overdue: 0, next: now + timeout };
-        for post in &self.calls {
-            let mut post = lock(post);
-            let CallSlot { call: Some(call), line } = &mut *post else { continue };
+        let mut report = WatchdogReport { fresh: 0, overdue: 0, next: now + timeout };
+        for slot in &self.calls {
+            let mut slot = lock(slot);
+            let CallSlot { call: Some(call), line } = &mut *slot else { continue };
             if !call.overdue {
                 let due = call.due(timeout, now);
                 if due > now {
-                    seen.next = seen.next.min(due);
+                    report.next = report.next.min(due);
                     continue;
                 }
                 call.overdue = true;
-                seen.fresh += 1;
-                tell(line, &call.socket.peer, now - call.started().unwrap_or(now));
+                report.fresh += 1;
+                log_timeout(line, &call.socket.peer, now - call.started().unwrap_or(now));
                 app.show_stacks();
                 call.give_up();
             }
-            seen.overdue += 1;
+            report.overdue += 1;
         }
-        Some(seen)
+        Some(report)
     }
 
     /// How many calls are overdue.
@@ -144,12 +144,12 @@ impl CallTracker {
     }
 
     /// Whether this connection is out with a thread whose call is overdue.
-    pub(crate) fn has_given_up(&self, connection: usize) -> bool {
+    pub(crate) fn is_given_up(&self, connection: usize) -> bool {
         self.calls(|call| call.overdue && call.connection == Some(connection)) > 0
     }
 
     fn calls(&self, such: impl Fn(&Call) -> bool) -> usize {
-        self.calls.iter().filter(|post| lock(post).call.as_ref().is_some_and(&such)).count()
+        self.calls.iter().filter(|slot| lock(slot).call.as_ref().is_some_and(&such)).count()
     }
 }
 
@@ -162,10 +162,10 @@ impl Call {
 
     /// When the present call is overdue, or has to be looked at again.
     fn due(&self, timeout: Duration, now: Instant) -> Instant {
-        match (self.started(), self.socket.waits()) {
+        match (self.started(), self.socket.blocked_time()) {
             (Some(started), _) if self.connection.is_none() => started + timeout,
             (Some(started), Some(waited)) => started + timeout + waited,
-            _ => now + SOON,
+            _ => now + RECHECK,
         }
     }
 
@@ -175,18 +175,18 @@ impl Call {
             return;
         }
         let text = format!("504 {}: {TOO_LONG}\n", mlws_http1::reason(504));
-        self.socket.forfeit(&Response::plain(504, text).encode(self.asked, &self.socket.context));
+        self.socket.abort_response(&Response::plain(504, text).encode(self.asked, &self.socket.context));
     }
 }
 
 /// Method and target as sent, for the log.
-pub(crate) fn shown(request: &Request) -> &[u8] {
+pub(crate) fn request_line_for_log(request: &Request) -> &[u8] {
     let (start, end) = (request.head.method.start as usize, request.head.target.end as usize);
-    request.bytes().get(start..end.min(start + SHOWN)).unwrap_or_default()
+    request.bytes().get(start..end.min(start + MAX_LOGGED_LINE)).unwrap_or_default()
 }
 
 /// Tells the log of an overdue request, whether a thread or a child is at it.
-pub(crate) fn tell(line: &[u8], peer: &Peer, took: Duration) {
+pub(crate) fn log_timeout(line: &[u8], peer: &Peer, took: Duration) {
     log::error!(
         "request timeout: {} from {} has been in the application for {:.1} s; its stacks follow",
         line.escape_ascii(),
@@ -195,6 +195,6 @@ pub(crate) fn tell(line: &[u8], peer: &Peer, took: Duration) {
     );
 }
 
-fn lock(post: &Mutex<CallSlot>) -> MutexGuard<'_, CallSlot> {
-    post.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(slot: &Mutex<CallSlot>) -> MutexGuard<'_, CallSlot> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }

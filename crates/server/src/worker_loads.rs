@@ -1,11 +1,11 @@
-//! Even load: how many connections each worker has, on a page that all of them see.
+//! The number of connections of each worker, in shared memory, so that workers can balance them.
 //!
-//! Workers share a listening socket, and one that is awake would take every connection before the others have woken up.
-//! So one that has more than its share holds back for a moment, once, and then takes a few: whoever has the fewest may be
-//! busy or dead, and then costs a millisecond and no connection.
+//! Workers share a listening socket, and a worker that is awake would accept every connection before the others wake up. So a worker
+//! with more than its fair share defers accepting once, for a moment, and then accepts a few. If the worker with the fewest connections
+//! is busy or dead, that costs a millisecond, but no connection.
 //!
-//! The one thing to know: a slot holds the pid of its worker beside the number, and a worker only ever replaces what it has
-//! written itself. So one that drains writes no more once its successor, or its master, has written there.
+//! Invariant: a slot holds the pid of its worker next to the number, and a worker only replaces a value that it wrote itself. So a
+//! worker that drains cannot overwrite what its successor or the master has written.
 
 use std::{
     io,
@@ -17,12 +17,12 @@ use std::{
 
 use crate::sys::SharedPage;
 
-/// What is in a slot without a worker.
+/// The value of a slot without a worker.
 const ABSENT: u64 = 0;
-/// Slots lie so many numbers apart, each in a cache line of its own.
-const APART: usize = 8;
+/// The distance of slots, so that each has its own cache line.
+const CACHE_LINE_U64S: usize = 8;
 
-/// A slot for each worker. Made before they are forked.
+/// The loads of all workers. Created before they are forked.
 #[derive(Debug)]
 pub struct WorkerLoads {
     slots: usize,
@@ -30,18 +30,22 @@ pub struct WorkerLoads {
 }
 
 impl WorkerLoads {
-    /// An error where the system has no memory for it.
+    /// Allocates this many slots.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no memory for them.
     pub fn new(slots: usize) -> io::Result<Self> {
-        let numbers = slots.checked_mul(APART).ok_or(io::ErrorKind::OutOfMemory)?;
+        let numbers = slots.checked_mul(CACHE_LINE_U64S).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { slots, page: SharedPage::new(numbers)? })
     }
 
-    /// For how many workers there are slots. Others take no part.
+    /// The number of slots. Workers beyond it are not balanced.
     pub fn slots(&self) -> usize {
         self.slots
     }
 
-    /// For the master: the worker of this slot is gone, or is about to go.
+    /// For the master: the worker of this slot has exited or is about to exit.
     pub fn clear(&self, slot: usize) {
         if let Some(slot) = self.slot(slot) {
             slot.store(ABSENT, Ordering::Relaxed);
@@ -49,50 +53,50 @@ impl WorkerLoads {
     }
 
     fn slot(&self, slot: usize) -> Option<&AtomicU64> {
-        self.page.get(slot.checked_mul(APART)?)
+        self.page.get(slot.checked_mul(CACHE_LINE_U64S)?)
     }
 
-    /// The fewest connections that another worker has.
-    fn least_but(&self, own: usize) -> Option<u32> {
+    /// The smallest number of connections of the other workers.
+    fn min_other(&self, own: usize) -> Option<u32> {
         let others = (0..self.slots).filter(|slot| *slot != own);
-        let told = others.filter_map(|slot| Some(self.slot(slot)?.load(Ordering::Relaxed)));
-        told.filter(|told| *told != ABSENT).map(|told| told as u32).min()
+        let values = others.filter_map(|slot| Some(self.slot(slot)?.load(Ordering::Relaxed)));
+        values.filter(|value| *value != ABSENT).map(|value| value as u32).min()
     }
 }
 
-/// A worker's own slot.
+/// The slot of this worker.
 #[derive(Debug)]
 pub(crate) struct WorkerLoad {
-    shares: Arc<WorkerLoads>,
+    loads: Arc<WorkerLoads>,
     slot: usize,
     written: u64,
 }
 
 impl WorkerLoad {
-    /// Takes the slot, whoever had it before.
-    pub(crate) fn take(shares: Arc<WorkerLoads>, slot: usize) -> Self {
+    /// Takes the slot over from its previous worker.
+    pub(crate) fn take(loads: Arc<WorkerLoads>, slot: usize) -> Self {
         let written = u64::from(std::process::id()) << 32;
-        if let Some(slot) = shares.slot(slot) {
+        if let Some(slot) = loads.slot(slot) {
             slot.store(written, Ordering::Relaxed);
         }
-        Self { shares, slot, written }
+        Self { loads, slot, written }
     }
 
-    /// Tells the others how many connections there are here.
-    pub(crate) fn tell(&mut self, connections: usize) {
+    /// Publishes the number of connections of this worker.
+    pub(crate) fn publish(&mut self, connections: usize) {
         let count = u32::try_from(connections).unwrap_or(u32::MAX);
         self.replace(self.written >> 32 << 32 | u64::from(count));
     }
 
-    /// Whether another worker should have the next connection.
-    pub(crate) fn is_large(&self) -> bool {
+    /// Whether another worker should accept the next connection.
+    pub(crate) fn exceeds_fair_share(&self) -> bool {
         let own = self.written as u32;
-        self.shares.least_but(self.slot).is_some_and(|least| own > least + 1 + least / 8)
+        self.loads.min_other(self.slot).is_some_and(|min| own > min + 1 + min / 8)
     }
 
     fn replace(&mut self, new: u64) {
-        if let Some(slot) = self.shares.slot(self.slot) {
-            // Where it fails, the slot is somebody else's by now.
+        if let Some(slot) = self.loads.slot(self.slot) {
+            // Fails if the slot belongs to another worker now.
             let _ = slot.compare_exchange(self.written, new, Ordering::Relaxed, Ordering::Relaxed);
         }
         self.written = new;
@@ -100,7 +104,6 @@ impl WorkerLoad {
 }
 
 impl Drop for WorkerLoad {
-    /// It accepts no more.
     fn drop(&mut self) {
         self.replace(ABSENT);
     }
@@ -111,38 +114,38 @@ mod tests {
     use super::*;
 
     fn three() -> (Arc<WorkerLoads>, WorkerLoad, WorkerLoad) {
-        let shares = Arc::new(WorkerLoads::new(3).unwrap());
-        let [one, two] = [0, 1].map(|slot| WorkerLoad::take(Arc::clone(&shares), slot));
-        (shares, one, two)
+        let loads = Arc::new(WorkerLoads::new(3).unwrap());
+        let [one, two] = [0, 1].map(|slot| WorkerLoad::take(Arc::clone(&loads), slot));
+        (loads, one, two)
     }
 
     #[test]
-    fn one_more_than_the_least_is_no_large_share_and_an_eighth_neither() {
-        let (_shares, mut one, mut two) = three();
-        one.tell(1);
-        assert!(!one.is_large());
-        one.tell(2);
-        assert!(one.is_large());
-        two.tell(80);
-        one.tell(91);
-        assert!(!one.is_large() && !two.is_large());
-        one.tell(92);
-        assert!(one.is_large());
+    fn a_fair_share_is_the_minimum_plus_one_plus_an_eighth() {
+        let (_loads, mut one, mut two) = three();
+        one.publish(1);
+        assert!(!one.exceeds_fair_share());
+        one.publish(2);
+        assert!(one.exceeds_fair_share());
+        two.publish(80);
+        one.publish(91);
+        assert!(!one.exceeds_fair_share() && !two.exceeds_fair_share());
+        one.publish(92);
+        assert!(one.exceeds_fair_share());
     }
 
     #[test]
-    fn a_worker_that_is_gone_counts_no_more_and_writes_no_more() {
-        let (shares, mut one, mut two) = three();
-        one.tell(9);
-        assert!(one.is_large());
-        shares.clear(1);
-        two.tell(1);
-        assert!(!one.is_large());
-        let _successor = WorkerLoad::take(Arc::clone(&shares), 1);
-        assert!(one.is_large());
+    fn a_worker_that_has_exited_neither_counts_nor_writes() {
+        let (loads, mut one, mut two) = three();
+        one.publish(9);
+        assert!(one.exceeds_fair_share());
+        loads.clear(1);
+        two.publish(1);
+        assert!(!one.exceeds_fair_share());
+        let _successor = WorkerLoad::take(Arc::clone(&loads), 1);
+        assert!(one.exceeds_fair_share());
         drop(two);
-        assert!(one.is_large());
+        assert!(one.exceeds_fair_share());
         drop(one);
-        assert_eq!(shares.least_but(1), None);
+        assert_eq!(loads.min_other(1), None);
     }
 }

@@ -136,7 +136,7 @@ impl Connection {
     }
 
     /// Goes on with what the socket allows now.
-    pub(crate) fn go_on(&mut self, now: Instant) -> Next {
+    pub(crate) fn advance(&mut self, now: Instant) -> Next {
         match self.phase {
             Phase::Idle | Phase::Head | Phase::Body => self.receive(now),
             Phase::Sending if self.writable => self.send(now),
@@ -147,8 +147,8 @@ impl Connection {
         }
     }
 
-    /// Whether [`go_on`](Self::go_on) could get on without waiting.
-    pub(crate) fn can_go_on(&self) -> bool {
+    /// Whether [`advance`](Self::advance) could get on without waiting.
+    pub(crate) fn can_advance(&self) -> bool {
         match self.phase {
             Phase::Idle | Phase::Head | Phase::Body | Phase::Draining { .. } | Phase::Lingering { .. } => {
                 self.readable
@@ -201,7 +201,7 @@ impl Connection {
                 self.refuse(408, "the request's head did not come in time", now)
             }
             Phase::Body => self.refuse(408, "the request's body came too slowly", now),
-            Phase::Sending => self.lose(now),
+            Phase::Sending => self.on_disconnect(now),
             Phase::Relaying => self.lose_relay(now),
             _ => Next::Close,
         }
@@ -242,7 +242,7 @@ impl Connection {
     }
 
     /// An idle connection keeps no buffers; they go to `spare`.
-    pub(crate) fn shed(&mut self, spare: &mut Vec<Vec<u8>>) {
+    pub(crate) fn release_buffers(&mut self, spare: &mut Vec<Vec<u8>>) {
         if !self.is_idle() {
             return;
         }
@@ -254,8 +254,8 @@ impl Connection {
         }
     }
 
-    /// Takes the buffers that [`shed`](Self::shed) gave away.
-    pub(crate) fn clothe(&mut self, spare: &mut Vec<Vec<u8>>) {
+    /// Takes the buffers that [`release_buffers`](Self::release_buffers) gave away.
+    pub(crate) fn acquire_buffers(&mut self, spare: &mut Vec<Vec<u8>>) {
         for buffer in [&mut self.request.body.bytes, &mut self.request.buffer] {
             if buffer.capacity() == 0 {
                 *buffer = spare.pop().unwrap_or_default();

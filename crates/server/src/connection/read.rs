@@ -110,7 +110,7 @@ impl Connection {
     }
 
     pub(crate) fn start_lingering(&mut self, now: Instant) -> Next {
-        self.socket().finish_writing();
+        self.socket().shutdown_write();
         self.since = now;
         self.readable = true;
         self.linger(LINGER_BYTES)
@@ -171,7 +171,7 @@ impl Connection {
 
     /// Parses what is there. True: the app can be called. False: more bytes are needed.
     fn parse(&mut self, now: Instant) -> Result<bool, HttpError> {
-        if self.awaits_proxy && !self.hear_proxy()? {
+        if self.awaits_proxy && !self.parse_proxy_header()? {
             return Ok(false);
         }
         loop {
@@ -218,7 +218,7 @@ impl Connection {
             // The client has not read earlier responses. It may send the body unasked (RFC 9110, section 10.1.1).
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // Cut off in the middle, or the client is gone, which the next read shows.
-            Ok(_) | Err(_) => self.socket().hang_up(),
+            Ok(_) | Err(_) => self.socket().shutdown(),
         }
     }
 
@@ -250,7 +250,7 @@ impl Connection {
     }
 
     /// Takes the PROXY header off the front: from here on the peer is the one that it tells. False: more bytes are needed.
-    fn hear_proxy(&mut self) -> Result<bool, HttpError> {
+    fn parse_proxy_header(&mut self) -> Result<bool, HttpError> {
         let socket = &self.request.socket;
         let Some(protocol) = &socket.context.settings.proxy_protocol else { return Ok(true) };
         let (may, found) = (
@@ -261,8 +261,8 @@ impl Connection {
             Ok(None) => return Ok(false),
             Ok(Some(found)) if may => found,
             Err(ProxyError::Missing) if !may => (ProxyHeader::Local, 0),
-            Err(error) if may => return Err(self.no_proxy(400, &error.to_string())),
-            _ => return Err(self.no_proxy(403, "this peer may not send a PROXY header")),
+            Err(error) if may => return Err(self.proxy_error(400, &error.to_string())),
+            _ => return Err(self.proxy_error(403, "this peer may not send a PROXY header")),
         };
         self.awaits_proxy = false;
         self.request.body.bytes.drain(..length);
@@ -284,7 +284,7 @@ impl Connection {
     }
 
     /// The operator hears of it: either the proxy is not set up as this server is, or somebody tries to pass for one.
-    fn no_proxy(&self, status: u16, why: &str) -> HttpError {
+    fn proxy_error(&self, status: u16, why: &str) -> HttpError {
         let peer = &self.socket().peer;
         log::warn!("rejected a connection from {}: {why}", peer.name());
         HttpError { status, why: why.to_owned() }

@@ -52,7 +52,7 @@ impl Connection {
             };
             let now = Instant::now();
             self.write_access_log(app, now);
-            return Produced { next: self.part_or_go_on(now, lost), on_complete: None };
+            return Produced { next: self.close_or_keep_alive(now, lost), on_complete: None };
         }
         self.socket().note_request_complete(self.since);
         let response = call(app, &mut self.request);
@@ -63,7 +63,7 @@ impl Connection {
         let now = Instant::now();
         self.write_access_log(app, now);
         let next = if lost {
-            self.part_or_go_on(now, true)
+            self.close_or_keep_alive(now, true)
         } else if others.is_some() && self.output.can_batch() {
             Next::Flush
         } else {
@@ -184,7 +184,7 @@ impl Connection {
         while next == Next::Wait && self.phase == Phase::Sending {
             next = match self.socket().wait_writable() {
                 Ok(()) => self.try_send(usize::MAX, Instant::now()).unwrap_or(Next::Wait),
-                Err(_) => self.lose(Instant::now()),
+                Err(_) => self.on_disconnect(Instant::now()),
             };
         }
         self.socket().restart_call_timer(Instant::now());
@@ -266,7 +266,7 @@ impl Connection {
     }
 
     /// The client is gone, or is given up.
-    pub(crate) fn lose(&mut self, now: Instant) -> Next {
+    pub(crate) fn on_disconnect(&mut self, now: Instant) -> Next {
         self.end(now, true)
     }
 
@@ -281,7 +281,7 @@ impl Connection {
                 self.expect_next_request(now);
                 Next::Wait
             }
-            ChildOutcome::Close => self.part(now),
+            ChildOutcome::Close => self.close_gracefully(now),
             ChildOutcome::NoResponse { status, why } => {
                 self.respond(Response::plain(
                     status,
@@ -336,7 +336,7 @@ impl Connection {
             self.phase = Phase::Unlogged { lost };
             return Next::Run;
         }
-        self.part_or_go_on(now, lost)
+        self.close_or_keep_alive(now, lost)
     }
 
     /// Logs a body that is longer or shorter than its Content-Length.
@@ -359,7 +359,7 @@ impl Connection {
         if std::mem::take(&mut self.unlogged) {
             app.log(&Record {
                 request: &self.request,
-                status: if self.socket().is_forfeited() { 504 } else { self.output.status },
+                status: if self.socket().was_aborted() { 504 } else { self.output.status },
                 head: &self.output.head,
                 sent: self.output.sent,
                 took: now.saturating_duration_since(self.request.began),
@@ -369,7 +369,7 @@ impl Connection {
         }
     }
 
-    fn part_or_go_on(&mut self, now: Instant, lost: bool) -> Next {
+    fn close_or_keep_alive(&mut self, now: Instant, lost: bool) -> Next {
         let is_incomplete = self.output.is_incomplete();
         if lost || is_incomplete {
             self.end_upload();
@@ -382,14 +382,14 @@ impl Connection {
         let keep_alive = self.output.keep_alive;
         self.request.buffer = self.output.reset();
         if !keep_alive {
-            return self.part(now);
+            return self.close_gracefully(now);
         }
         self.await_next_request(now)
     }
 
     /// Says goodbye and waits for the client to say it too: closed under a client that is still sending, the connection would be
     /// reset, and the client might lose the answer (RFC 9112, section 9.6).
-    fn part(&mut self, now: Instant) -> Next {
+    fn close_gracefully(&mut self, now: Instant) -> Next {
         let is_cut_short = self.end_upload();
         if self.peer_done && !self.refused && !is_cut_short { Next::Close } else { self.start_lingering(now) }
     }

@@ -251,7 +251,7 @@ impl ClientSocket {
     }
 
     /// For how long the present call has waited for its client in all; nothing while it does.
-    pub(crate) fn waits(&self) -> Option<Duration> {
+    pub(crate) fn blocked_time(&self) -> Option<Duration> {
         let waits = self.waits.load(Ordering::Acquire);
         (!waits).then(|| Duration::from_micros(self.waited.load(Ordering::Relaxed)))
     }
@@ -323,7 +323,7 @@ impl ClientSocket {
         if self.stage.load(Ordering::Relaxed) == stage::BEGUN {
             return Ok(());
         }
-        if !self.moves(stage::OPEN, stage::BEGUN) {
+        if !self.transition(stage::OPEN, stage::BEGUN) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         if let Some(parent) = self.parent.get() {
@@ -334,34 +334,34 @@ impl ClientSocket {
 
     /// The response is sent.
     pub(crate) fn end_response(&self) {
-        self.moves(stage::BEGUN, stage::ENDED);
+        self.transition(stage::BEGUN, stage::ENDED);
     }
 
     /// The next request is expected.
     pub(crate) fn reopen(&self) {
-        if !self.moves(stage::BEGUN, stage::OPEN) {
-            self.moves(stage::ENDED, stage::OPEN);
+        if !self.transition(stage::BEGUN, stage::OPEN) {
+            self.transition(stage::ENDED, stage::OPEN);
         }
     }
 
-    fn moves(&self, from: u8, to: u8) -> bool {
+    fn transition(&self, from: u8, to: u8) -> bool {
         self.stage.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// For the watchdog: ends the connection, with this answer if the app's has not begun, with a reset if it is under way. Whatever
     /// the app sends from now on, it finds its client gone.
-    pub(crate) fn forfeit(&self, answer: &[u8]) {
+    pub(crate) fn abort_response(&self, answer: &[u8]) {
         match self.stage.swap(stage::FORFEITED, Ordering::AcqRel) {
             // A socket with no room for it has had answers that the client does not read.
             stage::OPEN if self.send_interim(answer, false).is_ok_and(|sent| sent == answer.len()) => {}
             stage::ENDED => {}
             _ => self.reset(),
         }
-        self.hang_up();
+        self.shutdown();
     }
 
     /// Whether the watchdog has ended the connection.
-    pub(crate) fn is_forfeited(&self) -> bool {
+    pub(crate) fn was_aborted(&self) -> bool {
         self.stage.load(Ordering::Acquire) == stage::FORFEITED
     }
 
@@ -382,14 +382,14 @@ impl ClientSocket {
     }
 
     /// Says that nothing more will be sent.
-    pub(crate) fn finish_writing(&self) {
+    pub(crate) fn shutdown_write(&self) {
         if self.relay().is_none() {
             let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
         }
     }
 
     /// Ends the connection for the peer even where another process still holds a copy of the socket.
-    pub(crate) fn hang_up(&self) {
+    pub(crate) fn shutdown(&self) {
         if self.relay().is_none() {
             let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
         }

@@ -26,7 +26,7 @@ pub(super) fn answer_and_exit(
     let link = Arc::new(link);
     let answered = catch_unwind(AssertUnwindSafe(|| {
         app.after_fork_in_child();
-        others.for_each(sys::close_copy);
+        others.for_each(sys::close_inherited);
         connection.socket().set_parent(&link);
         // What the client does not read at once goes to the parent, which has the memory for it.
         connection.context().response_memory.close();

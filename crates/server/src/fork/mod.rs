@@ -141,7 +141,7 @@ impl Children {
         match sys::fork() {
             Ok((Forked::Child, held)) => {
                 event_loop_thread::set(false);
-                sys::take_signals_of_child(parent);
+                sys::install_child_signal_handlers(parent);
                 drop(held);
                 let mut others = others.chain(std::iter::once(self.control.parent_end()));
                 let link = ParentLink::new(progress, &self.control);
@@ -184,8 +184,8 @@ impl Children {
             return Some(since + timeout);
         }
         child.timed_out = true;
-        let line = watchdog::shown(&connection.request);
-        watchdog::tell(line, &connection.socket().peer, now.saturating_duration_since(since));
+        let line = watchdog::request_line_for_log(&connection.request);
+        watchdog::log_timeout(line, &connection.socket().peer, now.saturating_duration_since(since));
         child.request_stacks();
         Some(now + STACK_DUMP_GRACE)
     }

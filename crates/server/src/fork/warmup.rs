@@ -68,7 +68,7 @@ pub fn run_in_discarded_process(app: &dyn App, job: impl FnOnce() -> Vec<u8>) ->
     let parent = rustix::process::getpid();
     match sys::fork() {
         Ok((Forked::Child, held)) => {
-            sys::take_signals_of_child(parent);
+            sys::install_child_signal_handlers(parent);
             drop(held);
             let done = catch_unwind(AssertUnwindSafe(|| {
                 app.after_fork_in_child();

@@ -108,5 +108,5 @@ fn is_transferable(connection: &Connection) -> bool {
         && !connection.readable
         && !connection.peer_done
         && !connection.socket().closes
-        && !connection.socket().is_forfeited()
+        && !connection.socket().was_aborted()
 }

@@ -209,7 +209,7 @@ impl ThreadPool {
                 let _running = RunningGuard(&pool.running);
                 name_thread(number);
                 if pool.threads >= SCHED_BATCH_THRESHOLD {
-                    sys::wake_politely();
+                    sys::use_sched_batch();
                 }
                 pool.thread_main(number);
             };
@@ -260,30 +260,30 @@ impl ThreadPool {
                 .store(self.loop_iterations.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             self.take_handed_back(&mut held);
             if self.is_finished(&mut held) {
-                self.is_stopped.store(held.order() == Some(Command::Stop), Ordering::SeqCst);
+                self.is_stopped.store(held.command() == Some(Command::Stop), Ordering::SeqCst);
                 return self.promotion.shutdown();
             }
             if self.batch.is_due(now, call) || !held.has_ready() {
-                self.batch.send(|connection, next| held.settle(connection, next));
+                self.batch.send(|connection, next| held.apply(connection, next));
             }
             if held.has_ready() && self.is_poll_due(now) {
                 if let Err(error) = self.poll_now(&mut held) {
                     return self.fail(error);
                 }
-                held.turn();
+                held.run_once();
             }
             if self.calls_in_progress.load(Ordering::SeqCst) < self.threads
                 && let Some(connection) = held.next_ready()
             {
-                if held.is_forsaken(&connection, now) {
+                if held.client_gave_up(&connection, now) {
                     log::debug!("a client left before its request was begun");
-                    held.settle(connection, Next::Close);
+                    held.apply(connection, Next::Close);
                     continue;
                 }
                 if connection.is_complete()
-                    && let Some(why) = held.count()
+                    && let Some(reason) = held.count_request()
                 {
-                    log::info!("this worker {why}");
+                    log::info!("recycling this worker: {reason}");
                     (self.on_event)(ServerEvent::RecycleLimitReached);
                 }
                 if held.forks() && connection.is_complete() {
@@ -299,9 +299,9 @@ impl ThreadPool {
                 continue;
             }
             if held.is_draining() && held.has_ready() && self.calls.overdue() >= self.threads {
-                held.turn_away();
+                held.reject_pending();
             }
-            self.batch.send(|connection, next| held.settle(connection, next));
+            self.batch.send(|connection, next| held.apply(connection, next));
             if self.is_finished(&mut held) {
                 continue; // what was sent just now may have been the last of all: nothing would end the wait
             }
@@ -342,7 +342,7 @@ impl ThreadPool {
                 return;
             }
             // The response must not wait for what the application still does once it is given.
-            self.calls.enter_epilogue(number, Instant::now());
+            self.calls.start_completion(number, Instant::now());
             match next {
                 Next::Flush => self.batch.push(connection, Instant::now()),
                 next => self.handback.push(connection, next),
@@ -370,7 +370,7 @@ impl ThreadPool {
         };
         self.promotion.resumed_lead();
         if let Some((connection, next)) = settle {
-            event_loop.settle(connection, next);
+            event_loop.apply(connection, next);
         }
         Some(event_loop)
     }
@@ -416,8 +416,8 @@ impl ThreadPool {
         let mut held = Some(event_loop);
         let Some(event_loop) = held.as_mut() else { return Ok(Polled::LostLead) };
         self.note_poll();
-        if event_loop.look()? || event_loop.is_busy() {
-            event_loop.turn();
+        if event_loop.poll_now()? || event_loop.is_busy() {
+            event_loop.run_once();
             return Ok(held.map_or(Polled::LostLead, Polled::Events));
         }
         let at_most = (number == 0).then_some(SIGNAL_CHECK);
@@ -431,14 +431,14 @@ impl ThreadPool {
             self.wait_detached(&mut || {
                 let Some(mut event_loop) = held.take() else { return };
                 self.is_polling.store(true, Ordering::Relaxed);
-                polled = event_loop.wait(at_most);
+                polled = event_loop.wait_for_events(at_most);
                 self.is_polling.store(false, Ordering::Relaxed);
                 self.note_poll();
                 if self.forks {
                     held = Some(event_loop); // there is no other thread
                 } else {
                     if matches!(polled, Ok(true)) {
-                        event_loop.turn();
+                        event_loop.run_once();
                     }
                     self.promotion.left_lead();
                 }
@@ -454,7 +454,7 @@ impl ThreadPool {
         };
         self.promotion.regained_lead();
         if self.forks && has_events {
-            event_loop.turn();
+            event_loop.run_once();
         }
         Ok(if has_events { Polled::Events(event_loop) } else { Polled::Nothing(event_loop) })
     }
@@ -462,7 +462,7 @@ impl ThreadPool {
     /// Polls between two calls, so that the event loop keeps turning however many requests are queued.
     fn poll_now(&self, event_loop: &mut EventLoop) -> io::Result<()> {
         self.note_poll();
-        event_loop.look().map(drop)
+        event_loop.poll_now().map(drop)
     }
 
     fn note_poll(&self) {
@@ -484,13 +484,13 @@ impl ThreadPool {
     }
 
     fn is_finished(&self, event_loop: &mut EventLoop) -> bool {
-        event_loop.is_finished(|connection| self.calls.has_given_up(connection))
+        event_loop.is_finished(|connection| self.calls.is_given_up(connection))
     }
 
     fn take_handed_back(&self, event_loop: &mut EventLoop) {
         if self.handback.is_filled.swap(false, Ordering::SeqCst) {
             for (connection, next) in lock(&self.handback.connections).drain(..) {
-                event_loop.settle(connection, next);
+                event_loop.apply(connection, next);
             }
         }
     }

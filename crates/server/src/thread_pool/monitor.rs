@@ -60,7 +60,7 @@ impl ThreadPool {
         }
         while self.calls.busy() > 0 && self.calls.overdue() == 0 {
             thread::sleep(SHUTDOWN_POLL);
-            self.calls.look(&*self.app);
+            self.calls.check(&*self.app);
         }
         if self.calls.is_overdue(0) {
             // `run` cannot return to its caller, for that thread itself is stuck.
@@ -91,19 +91,19 @@ impl ThreadPool {
         }
         let Some(mut event_loop) = event_loop else { self.notify_and_leave_stuck() };
         let until = Instant::now() + SHUTDOWN_GRACE;
-        event_loop.close_doors();
+        event_loop.close_listeners();
         loop {
             self.take_handed_back(&mut event_loop);
-            self.batch.send(|connection, next| event_loop.settle(connection, next));
-            event_loop.turn_away();
+            self.batch.send(|connection, next| event_loop.apply(connection, next));
+            event_loop.reject_pending();
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || self.is_finished(&mut event_loop) {
                 break;
             }
-            if !event_loop.is_busy() && event_loop.wait(Some(left)).is_err() {
+            if !event_loop.is_busy() && event_loop.wait_for_events(Some(left)).is_err() {
                 break;
             }
-            event_loop.turn();
+            event_loop.run_once();
         }
         if self.calls.overdue() > 0 {
             self.notify_and_leave_stuck();
@@ -133,10 +133,10 @@ impl Monitored for Monitor<'_> {
         if let Some(mut event_loop) = pool.event_loop.try_take() {
             pool.take_handed_back(&mut event_loop);
             match pool.poll_now(&mut event_loop) {
-                Ok(()) => event_loop.turn_without_accepting(),
+                Ok(()) => event_loop.run_once_without_accepting(),
                 Err(error) => pool.fail(error),
             }
-            if event_loop.order() == Some(Command::Stop) {
+            if event_loop.command() == Some(Command::Stop) {
                 pool.is_stopped.store(true, Ordering::SeqCst);
                 pool.promotion.shutdown();
             }
@@ -146,7 +146,7 @@ impl Monitored for Monitor<'_> {
 
     fn watch(&mut self) -> Option<Instant> {
         let pool = self.pool;
-        let seen = pool.calls.look(&*pool.app)?;
+        let seen = pool.calls.check(&*pool.app)?;
         if seen.fresh > 0 {
             if !std::mem::replace(&mut self.has_notified, true) {
                 (pool.on_event)(ServerEvent::CallTimedOut);

@@ -131,7 +131,7 @@ impl Environ {
         for (name, value) in request.fields() {
             let (key, rule) = self.names.key(py, name)?;
             if let Some(rule) = rule
-                && !heard.hear(&self.proxies, rule, value, request.is_from_trusted())?
+                && !heard.hear(&self.proxies, rule, value, request.peer_is_trusted())?
             {
                 continue;
             }
@@ -243,7 +243,7 @@ fn set_host(
 fn set_client(environ: &Bound<'_, PyDict>, request: &mut Request, client: Option<Node>) -> PyResult<()> {
     let py = environ.py();
     if let Some(client) = client {
-        request.tell_client(client.address, client.port.unwrap_or(0));
+        request.set_remote_addr(client.address, client.port.unwrap_or(0));
     }
     if !request.peer_address().is_empty() {
         environ.set_item(intern!(py, "REMOTE_ADDR"), ffi::latin1(py, request.peer_address().as_bytes())?)?;
@@ -251,7 +251,7 @@ fn set_client(environ: &Bound<'_, PyDict>, request: &mut Request, client: Option
     if request.peer_port() != 0 {
         environ.set_item(intern!(py, "REMOTE_PORT"), decimal(py, request.peer_port())?)?;
     }
-    if let Some(destination) = request.proxied_to() {
+    if let Some(destination) = request.proxy_destination() {
         let family = if destination.is_ipv4() { intern!(py, "TCP4") } else { intern!(py, "TCP6") };
         environ.set_item(intern!(py, "PROXY_PROTOCOL"), family)?;
         environ.set_item(intern!(py, "PROXY_ADDR"), PyString::new(py, &destination.ip().to_string()))?;

@@ -85,7 +85,7 @@ pub(crate) fn refuse(request: &mut Request, Refused { status, why }: Refused) ->
     // What a client can do wrong is no news, what an operator can is.
     let level = if status < 500 { log::Level::Debug } else { log::Level::Error };
     log::log!(level, "{}: refused with {status}: {why}", Label::of(request));
-    request.make_last();
+    request.disable_keep_alive();
     Response::plain(status, format!("{status} {}: {why}\n", mlws_http1::reason(status)))
 }
 

@@ -1,0 +1,73 @@
+//! New connections, accepted from listeners or handed over by other workers.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+    sync::Arc,
+    time::Instant,
+};
+
+use mio::Interest;
+
+use super::{CONNECTIONS, EventLoop, Slot, register};
+use crate::{
+    connection::{Connection, socket::ClientSocket},
+    handover::Arrival,
+    idle::longest_idle,
+};
+
+/// The most connections accepted from one listener per iteration, so that others get their turn.
+const MAX_ACCEPTS_PER_ITERATION: usize = 64;
+
+impl EventLoop {
+    /// Accepts connections from one listener. Returns true if more may be waiting.
+    pub(super) fn accept(&mut self, index: usize, now: Instant) -> bool {
+        for _ in 0..MAX_ACCEPTS_PER_ITERATION {
+            if self.acceptor.is_full_for(index, now, self.slots.len()) {
+                self.close_longest_idle(now);
+            }
+            let Some(arrival) = self.acceptor.accept(index, now, self.slots.len()) else { return false };
+            self.register_arrival(arrival, now);
+        }
+        true
+    }
+
+    pub(super) fn register_arrival(&mut self, arrival: Arrival, now: Instant) {
+        if let Err(error) = self.register_connection(arrival, now) {
+            log::error!("a connection could not be watched and is closed: {error}");
+        }
+    }
+
+    /// Closes idle connections, if there are any, so that a waiting client can be accepted.
+    pub(super) fn close_longest_idle(&mut self, now: Instant) {
+        let connections = self.slots.iter().filter_map(|(_, slot)| slot.connection.as_deref());
+        for token in longest_idle(connections, self.slots.len(), now) {
+            let slot = self.slots.get_mut(token);
+            if let Some(connection) = slot.and_then(|slot| slot.connection.take()) {
+                self.close(&connection);
+            }
+        }
+    }
+
+    pub(super) fn register_connection(&mut self, arrival: Arrival, now: Instant) -> io::Result<()> {
+        let Arrival { socket, peer, listener, handed_over } = arrival;
+        let mut socket = ClientSocket::new(socket, peer, listener, Arc::clone(&self.context));
+        let entry = self.slots.vacant_entry();
+        let token = entry.key();
+        socket.token = token;
+        register(
+            self.poll.registry(),
+            socket.as_fd().as_raw_fd(),
+            CONNECTIONS + token,
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        let mut connection = Box::new(Connection::new(token, socket, now));
+        if let Some(handed_over) = handed_over {
+            connection.restore(handed_over);
+        }
+        entry.insert(Slot { connection: Some(connection), ..Slot::default() });
+        self.acceptor.publish_load(self.slots.len());
+        self.advance(token, now);
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! Children of `--fork`: their start, messages, relays and end.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    time::Instant,
+};
+
+use mio::Token;
+
+use super::{EventLoop, RELAYS};
+use crate::{
+    App,
+    connection::{Connection, Next},
+    fork::{ChildOutcome, Relay, Report},
+};
+
+impl EventLoop {
+    /// Forks a child for the request of this connection.
+    pub(crate) fn start_child(&mut self, mut connection: Box<Connection>, app: &dyn App) {
+        let now = Instant::now();
+        let Some(children) = &mut self.children else { return };
+        let own = connection.token;
+        let connections = self.slots.iter().filter(|(token, _)| *token != own);
+        let connections = connections.filter_map(|(_, slot)| slot.connection.as_ref()).flat_map(|other| {
+            let relay = other.relay.as_ref().map(|relay| relay.descriptor());
+            std::iter::once(other.socket().as_fd().as_raw_fd()).chain(relay)
+        });
+        let waiting = self.ready_for_app.iter().map(|connection| connection.socket().as_fd().as_raw_fd());
+        let acceptor = self.acceptor.descriptors();
+        let watches = self.watches.iter().map(|watch| watch.descriptor.as_raw_fd());
+        let poll = [self.poll.as_raw_fd(), self.registry.as_raw_fd()];
+        let handover = self.context.settings.handover.iter().flat_map(|queue| queue.descriptors());
+        let mut others =
+            connections.chain(waiting).chain(acceptor).chain(handover).chain(watches).chain(poll);
+        let started = children.start(&mut connection, app, self.poll.registry(), &mut others);
+        drop(others);
+        let next = match started {
+            Ok(()) => connection.enter_child(now),
+            Err(error) => {
+                log::error!("no process could be forked for a request: {error}");
+                connection.refuse(503, "the server has no process left for this request", now)
+            }
+        };
+        self.apply(connection, next);
+    }
+
+    /// While all children are busy: the next connection that only needs its access log written.
+    pub(super) fn next_without_child(&mut self) -> Option<Box<Connection>> {
+        let at = self.ready_for_app.iter().position(|connection| !connection.is_complete())?;
+        self.ready_for_app.remove(at)
+    }
+
+    pub(super) fn reap(&mut self, index: usize, now: Instant) {
+        let Some(children) = &mut self.children else { return };
+        if children.is_relayed(index) {
+            self.read_control_channel(now); // the message that starts the relay may still be unread
+        }
+        let Some(children) = &mut self.children else { return };
+        if let Some((token, outcome)) = children.reap(index, self.poll.registry()) {
+            self.take_back_from_child(token, outcome, now);
+        }
+    }
+
+    pub(super) fn read_control_channel(&mut self, now: Instant) {
+        while let Some(report) = self.children.as_mut().and_then(|children| children.next_report(now)) {
+            match report {
+                Report::Complete { connection, outcome } => {
+                    self.take_back_from_child(connection, outcome, now);
+                }
+                Report::RelayStarted { connection, socket } => self.start_relay(connection, socket, now),
+            }
+        }
+    }
+
+    pub(super) fn start_relay(&mut self, token: usize, socket: Option<OwnedFd>, now: Instant) {
+        let Some(mut connection) = self.slots.get_mut(token).and_then(|slot| slot.connection.take()) else {
+            return;
+        };
+        let socket = socket.ok_or_else(|| io::Error::other("no descriptor is left for it"));
+        let relay = socket.and_then(|socket| Relay::new(socket, &self.registry, Token(RELAYS + token)));
+        let next = match relay {
+            Ok(mut relay) => {
+                relay.next_check = connection.deadline();
+                connection.start_relay(relay, now)
+            }
+            Err(error) => {
+                log::error!("the rest of a response cannot be received from its process: {error}");
+                connection.socket().reset();
+                Next::Wait
+            }
+        };
+        self.apply(connection, next);
+    }
+
+    pub(super) fn record_relay_readiness(&mut self, token: usize, now: Instant) {
+        let connection = self.slots.get_mut(token).and_then(|slot| slot.connection.as_mut());
+        if let Some(relay) = connection.and_then(|connection| connection.relay.as_mut()) {
+            relay.is_readable = true;
+            self.advance(token, now);
+        }
+    }
+
+    pub(super) fn take_back_from_child(&mut self, token: usize, outcome: ChildOutcome, now: Instant) {
+        let connection = self.slots.get_mut(token).and_then(|slot| slot.connection.take());
+        if let Some(mut connection) = connection {
+            let next = connection.after_child(outcome, now);
+            self.apply(connection, next);
+        }
+    }
+
+    pub(super) fn check_children(&mut self, now: Instant) {
+        let Some(children) = &mut self.children else { return };
+        children.check_background(now);
+        if children.needs_polling() {
+            for index in children.indices() {
+                self.reap(index, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The event loop: waits for sockets, accepts connections, advances them, and queues those that need the app.
+//!
+//! `EventLoop` is a value, not a thread: the thread that holds it (see [`thread_pool`](crate::thread_pool)) runs it. It
+//! never runs app code. While a thread runs a request, it owns the connection; meanwhile the loop records events of the
+//! socket in the connection's slot.
+
+mod accept;
+mod children;
+mod drain;
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event, unix::SourceFd};
+use slab::Slab;
+
+use crate::{
+    Command, Concurrency, Listener,
+    acceptor::Acceptor,
+    connection::socket::{HALF_CLOSE, PeerState},
+    connection::{Connection, Next},
+    context::ServerContext,
+    deadlines::Deadlines,
+    fork::Children,
+    handover::Handover,
+    recycle::RecycleLimits,
+};
+
+const HANDOVER: usize = (1 << 20) - 1;
+const WAKER: usize = 1 << 20;
+const WATCHES: usize = (1 << 20) + 1;
+/// The control channel of children.
+const CONTROL: usize = CHILDREN - 1;
+const CHILDREN: usize = 1 << 24;
+/// The relays of connections. The token of the connection is added.
+const RELAYS: usize = 1 << 29;
+const CONNECTIONS: usize = 1 << 30;
+
+/// How often children without a pidfd are polled.
+const CHILD_POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Clients of requests that have waited less than this for the app are not checked.
+const MIN_WAIT_TO_CHECK: Duration = Duration::from_millis(10);
+/// A source of commands, read when its descriptor is readable.
+pub(crate) struct CommandSource {
+    pub(crate) descriptor: OwnedFd,
+    pub(crate) receive: Box<dyn FnMut() -> Option<Command> + Send>,
+}
+
+pub(crate) struct EventLoop {
+    poll: Poll,
+    /// A clone of the poll set's registry, for objects that deregister themselves.
+    registry: Arc<Registry>,
+    events: Events,
+    context: Arc<ServerContext>,
+    acceptor: Acceptor,
+    watches: Vec<CommandSource>,
+    slots: Slab<Slot>,
+    /// Connections whose request or access log needs the app.
+    ready_for_app: VecDeque<Box<Connection>>,
+    /// Connections that can advance without another event.
+    runnable: VecDeque<usize>,
+    deadlines: Deadlines,
+    children: Option<Children>,
+    buffer_pool: Vec<Vec<u8>>,
+    command: Option<Command>,
+    /// Set while idle connections are handed over to other workers.
+    handover: Option<Handover>,
+    recycle: RecycleLimits,
+    /// The last two times that connections were accepted, most recent first.
+    accept_times: (Instant, Instant),
+}
+
+/// The place of a connection, and the events of its socket while a thread owns it.
+#[derive(Default)]
+struct Slot {
+    connection: Option<Box<Connection>>,
+    readable: bool,
+    writable: bool,
+    /// When the peer was found to send no more.
+    peer_done: Option<Instant>,
+}
+
+impl EventLoop {
+    pub(crate) fn new(
+        listeners: Vec<Listener>,
+        watches: Vec<CommandSource>,
+        context: Arc<ServerContext>,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let registry = poll.registry();
+        let acceptor = Acceptor::new(listeners, registry, &context.settings)?;
+        for (index, watch) in watches.iter().enumerate() {
+            register(registry, watch.descriptor.as_raw_fd(), WATCHES + index, Interest::READABLE)?;
+        }
+        let children = match context.settings.concurrency {
+            Concurrency::Fork { children, .. } => {
+                let children = Children::new(children.max(1), context.settings.timeout, CHILDREN)?;
+                register(registry, children.control_descriptor(), CONTROL, Interest::READABLE)?;
+                Some(children)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            registry: Arc::new(registry.try_clone()?),
+            poll,
+            events: Events::with_capacity(64),
+            recycle: RecycleLimits::new(&context.settings),
+            context,
+            acceptor,
+            watches,
+            slots: Slab::new(),
+            ready_for_app: VecDeque::new(),
+            runnable: VecDeque::new(),
+            deadlines: Deadlines::default(),
+            children,
+            buffer_pool: Vec::new(),
+            command: None,
+            handover: None,
+            accept_times: (Instant::now(), Instant::now()),
+        })
+    }
+
+    pub(crate) fn waker(&self) -> io::Result<Waker> {
+        Waker::new(self.poll.registry(), Token(WAKER))
+    }
+
+    /// Polls without blocking. Returns whether there are events.
+    pub(crate) fn poll_now(&mut self) -> io::Result<bool> {
+        self.poll_for(Some(Duration::ZERO))?;
+        Ok(!self.events.is_empty())
+    }
+
+    /// Blocks until there are events, a deadline passes, or `at_most` has passed. Handles nothing. Returns false if a
+    /// signal or `at_most` ended the wait, so that there is nothing to do.
+    pub(crate) fn wait_for_events(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
+        let now = Instant::now();
+        let children = self.children.as_ref();
+        let polling = children.is_some_and(Children::needs_polling).then_some(CHILD_POLL_INTERVAL);
+        let background = children.and_then(Children::next_background_deadline);
+        let [paused, background] = [self.acceptor.pause(), background]
+            .map(|until| until.map(|until| until.saturating_duration_since(now)));
+        let due = [self.deadlines.wait(now), polling, paused, background].into_iter().flatten().min();
+        self.poll_for([due, at_most].into_iter().flatten().min())?;
+        Ok(!self.events.is_empty() || due.is_some_and(|due| now.elapsed() >= due))
+    }
+
+    /// Advances every connection that can advance without the app, and accepts new ones.
+    pub(crate) fn run_once(&mut self) {
+        let now = self.serve_events();
+        self.accept_times = (now, self.accept_times.0);
+        for index in 0..self.acceptor.len() {
+            self.accept(index, now);
+        }
+        self.go_on_without_events(now);
+    }
+
+    /// Like [`run_once`](Self::run_once), but without accepting: if no thread is free, another worker may have one.
+    pub(crate) fn run_once_without_accepting(&mut self) {
+        let now = self.serve_events();
+        self.go_on_without_events(now);
+    }
+
+    fn serve_events(&mut self) -> Instant {
+        let now = Instant::now();
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            self.handle_event(event, now);
+        }
+        events.clear();
+        self.events = events;
+        now
+    }
+
+    fn go_on_without_events(&mut self, now: Instant) {
+        for _ in 0..self.runnable.len() {
+            if let Some(token) = self.runnable.pop_front() {
+                self.advance(token, now);
+            }
+        }
+        self.check_children(now);
+        for token in self.deadlines.take_expired(now) {
+            self.time_out(token, now);
+        }
+    }
+
+    /// Whether another iteration would find something to do without waiting.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.runnable.is_empty() || self.acceptor.is_busy()
+    }
+
+    /// Whether a connection waits for the app.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready_for_app.is_empty()
+    }
+
+    /// When the oldest queued request was complete.
+    pub(crate) fn oldest_ready(&self) -> Option<Instant> {
+        self.ready_for_app.front().map(|connection| connection.since)
+    }
+
+    /// The next connection that needs the app.
+    pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
+        if self.children.as_ref().is_some_and(|children| !children.has_room()) {
+            return self.next_without_child();
+        }
+        self.ready_for_app.pop_front()
+    }
+
+    /// Counts a request that is about to run. Returns, once, why this process should be replaced.
+    pub(crate) fn count_request(&mut self) -> Option<String> {
+        self.recycle.on_request()
+    }
+
+    /// Rejects all queued requests, because no thread is left to run them.
+    pub(crate) fn reject_pending(&mut self) {
+        let now = Instant::now();
+        for mut connection in std::mem::take(&mut self.ready_for_app) {
+            let next = connection.refuse(503, "the application is stuck", now);
+            self.apply(connection, next);
+        }
+    }
+
+    /// Whether the client of a queued request no longer waits for the response. A half-close alone does not mean that:
+    /// a client may close its side right after its request.
+    pub(crate) fn client_gave_up(&self, connection: &Connection, now: Instant) -> bool {
+        // A connection accepted in this iteration may have been waiting since the one before.
+        let since = connection.since.min(self.accept_times.1);
+        if !connection.is_complete() || now.saturating_duration_since(since) < MIN_WAIT_TO_CHECK {
+            return false;
+        }
+        match connection.socket().peer_state() {
+            PeerState::Open => false,
+            PeerState::Closed => true,
+            PeerState::HalfClosed => {
+                let ended = self.slots.get(connection.token).and_then(|slot| slot.peer_done);
+                ended.is_some_and(|ended| ended > connection.since + HALF_CLOSE)
+            }
+        }
+    }
+
+    /// Takes a connection back, or a new one in, with what it waits for.
+    pub(crate) fn apply(&mut self, mut connection: Box<Connection>, next: Next) {
+        let token = connection.token;
+        if next == Next::Close {
+            return self.close(&connection);
+        }
+        if next == Next::Run {
+            return self.enqueue(connection);
+        }
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        connection.readable |= std::mem::take(&mut slot.readable);
+        connection.writable |= std::mem::take(&mut slot.writable);
+        connection.peer_done |= slot.peer_done.is_some();
+        if connection.can_advance() {
+            self.runnable.push_back(token);
+        } else {
+            connection.release_buffers(&mut self.buffer_pool);
+            if self.handover.as_mut().is_some_and(|handover| handover.hand_over(&connection)) {
+                return self.forget(&connection);
+            }
+        }
+        self.deadlines.set(token, connection.deadline());
+        slot.connection = Some(connection);
+    }
+
+    pub(crate) fn forks(&self) -> bool {
+        self.children.is_some()
+    }
+
+    fn poll_for(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, wait) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn handle_event(&mut self, event: &Event, now: Instant) {
+        match event.token().0 {
+            token if token >= CONNECTIONS => self.record_readiness(token - CONNECTIONS, event, now),
+            token if token >= RELAYS => self.record_relay_readiness(token - RELAYS, now),
+            token if token >= CHILDREN => self.reap(token - CHILDREN, now),
+            CONTROL => self.read_control_channel(now),
+            token if token >= WATCHES => self.handle_commands(token - WATCHES),
+            WAKER => {}
+            HANDOVER => self.resume_handover(now),
+            token => self.acceptor.mark_readable(token),
+        }
+    }
+
+    fn record_readiness(&mut self, token: usize, event: &Event, now: Instant) {
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        let peer_done = event.is_read_closed() || event.is_error();
+        slot.readable |= event.is_readable() || peer_done;
+        slot.writable |= event.is_writable() || event.is_write_closed();
+        if peer_done {
+            slot.peer_done.get_or_insert(now);
+        }
+        if let Some(connection) = &mut slot.connection {
+            connection.readable |= std::mem::take(&mut slot.readable);
+            connection.writable |= std::mem::take(&mut slot.writable);
+            connection.peer_done |= slot.peer_done.is_some();
+            self.advance(token, now);
+        } else if self.context.writers.on_event(token, peer_done.then_some(now)) {
+            self.runnable.push_back(token);
+        }
+    }
+
+    fn advance(&mut self, token: usize, now: Instant) {
+        let Some(mut connection) = self.slots.get_mut(token).and_then(|slot| slot.connection.take()) else {
+            // A thread is producing the response, and there is more to send than one iteration allows.
+            if self.slots.contains(token) && self.context.writers.on_event(token, None) {
+                self.runnable.push_back(token);
+            }
+            return;
+        };
+        connection.acquire_buffers(&mut self.buffer_pool);
+        let next = catch_unwind(AssertUnwindSafe(|| connection.advance(now))).unwrap_or_else(|_| {
+            log::error!("the server panicked over a connection, which is closed");
+            Next::Close
+        });
+        self.apply(connection, next);
+    }
+
+    fn time_out(&mut self, token: usize, now: Instant) {
+        let Some(slot) = self.slots.get_mut(token) else { return };
+        let Some(mut connection) = slot.connection.take() else { return };
+        let mut check =
+            || self.children.as_mut().and_then(|children| children.check_timeout(&connection, now));
+        if connection.is_in_child() {
+            let again = check();
+            self.deadlines.set(token, again);
+            slot.connection = Some(connection);
+            return;
+        }
+        if connection.relay.as_ref().is_some_and(|relay| relay.next_check.is_some_and(|check| check <= now)) {
+            let again = check();
+            if let Some(relay) = &mut connection.relay {
+                relay.next_check = again;
+            }
+        }
+        let next = if connection.deadline().is_some_and(|deadline| deadline <= now) {
+            connection.time_out(now)
+        } else {
+            Next::Wait
+        };
+        self.apply(connection, next);
+    }
+
+    fn enqueue(&mut self, mut connection: Box<Connection>) {
+        self.deadlines.clear(connection.token);
+        if self.ready_for_app.len() >= self.context.settings.queue && connection.is_complete() {
+            let next = connection.refuse(503, "the server has too many requests waiting", Instant::now());
+            return self.apply(connection, next);
+        }
+        self.ready_for_app.push_back(connection);
+    }
+
+    fn close(&mut self, connection: &Connection) {
+        if self.children.is_some() {
+            // A child may hold a copy of the socket, which would keep it in the poll set and open for the client.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_fd().as_raw_fd()));
+            connection.socket().shutdown();
+        }
+        self.close_slot(connection);
+    }
+
+    /// Another worker owns the connection now. It stays open; only this copy of its descriptor is closed.
+    fn forget(&mut self, connection: &Connection) {
+        // Another process has a copy of the socket, so it would stay in the poll set.
+        let _ = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_fd().as_raw_fd()));
+        self.close_slot(connection);
+    }
+
+    fn close_slot(&mut self, connection: &Connection) {
+        self.deadlines.clear(connection.token);
+        self.slots.try_remove(connection.token);
+        self.acceptor.publish_load(self.slots.len());
+    }
+}
+
+fn register(registry: &Registry, descriptor: RawFd, token: usize, interest: Interest) -> io::Result<()> {
+    registry.register(&mut SourceFd(&descriptor), Token(token), interest)
+}
