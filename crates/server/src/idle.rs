@@ -20,8 +20,8 @@ pub(crate) fn longest_idle<'a>(
     count: usize,
     now: Instant,
 ) -> Vec<Token> {
-    let is_idle = |connection: &&Connection| connection.is_idle() && !connection.readable;
-    let candidate = |of: &Connection| (of.phase == Phase::Idle, of.since, of.token);
+    let is_idle = |connection: &&Connection| connection.is_idle() && !connection.readiness.readable;
+    let candidate = |of: &Connection| (matches!(of.phase, Phase::Idle), of.since, of.token);
     choose(connections.filter(is_idle).map(candidate), 1 + count / SHARE, now)
 }
 

@@ -172,7 +172,7 @@ impl State {
         self.count += count;
         self.missing -= count;
         if self.missing == 0 {
-            socket.note_request_complete(Instant::now());
+            socket.record_request_complete(Instant::now());
         }
     }
 

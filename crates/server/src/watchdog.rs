@@ -157,12 +157,12 @@ impl Call {
     /// Since when the application has been in the present call; nothing if that has no bound. Past the end of the response the
     /// connection may be at its next request already, so a completion callback counts for itself.
     fn started(&self) -> Option<Instant> {
-        if self.connection.is_some() { self.socket.call_started() } else { Some(self.since) }
+        if self.connection.is_some() { self.socket.timer.started() } else { Some(self.since) }
     }
 
     /// When the present call is overdue, or has to be looked at again.
     fn due(&self, timeout: Duration, now: Instant) -> Instant {
-        match (self.started(), self.socket.blocked_time()) {
+        match (self.started(), self.socket.timer.blocked_time()) {
             (Some(started), _) if self.connection.is_none() => started + timeout,
             (Some(started), Some(waited)) => started + timeout + waited,
             _ => now + RECHECK,

@@ -1,11 +1,28 @@
-//! One connection, from its first byte to its close: receive a request, have it answered, send, and again.
+//! One connection, from its first byte to its close: receive a request, run the app, send the response, repeat.
 //!
-//! A connection belongs to whoever holds its box: the loop while it waits for its socket, a thread while it is in the app.
-//! Each step ends in a [`Next`] that says what it waits for; nothing blocks but the app itself. The two halves of the way
-//! are told in `receive` and `answer`.
+//! The box of a connection has one owner at a time: the event loop while it waits for its socket, a thread while a
+//! request runs. Each step returns a [`Next`] that says what the connection waits for. Nothing blocks but the app.
+//! [`read`] has the half from bytes to a request, [`respond`] the half from the app to bytes.
+//!
+//! | phase | leaves by |
+//! |---|---|
+//! | [`ProxyHeader`](Phase::ProxyHeader) | a valid header → `Head`; an invalid one → `Sending` 400 or 403 |
+//! | [`Idle`](Phase::Idle) | the first byte → `Head`; the keep-alive deadline or the end of the input → closed |
+//! | [`Head`](Phase::Head) | a complete head → `Body`; an error or the deadline → `Sending` 4xx |
+//! | [`Body`](Phase::Body) | a complete body, or one that the app reads itself → `Complete`; an error or the deadline → `Sending` 4xx |
+//! | [`Complete`](Phase::Complete) | the app's response → `Sending`; with `--fork` a child → `InChild` |
+//! | [`InChild`](Phase::InChild) | the child's end → as after `Sending`; a full socket → `Relaying`; no response → `Sending` 500 or 504 |
+//! | [`Relaying`](Phase::Relaying) | everything sent → as after `Sending`; an error → `InChild` until the child ends |
+//! | [`Sending`](Phase::Sending) | everything sent → `Idle`, `Head`, `Draining` or `Lingering`; an error or the deadline → closed |
+//! | [`Logging`](Phase::Logging) | the log is written → as after `Sending` |
+//! | [`Draining`](Phase::Draining) | the rest of the body is read → `Idle` or `Head`; the deadline → closed |
+//! | [`Lingering`](Phase::Lingering) | the end of the input, the deadline or the limit → closed |
 
+mod call_timer;
 mod read;
+mod readiness;
 pub(crate) mod respond;
+mod response_claim;
 pub(crate) mod response_writer;
 pub(crate) mod socket;
 pub(crate) mod writer;
@@ -17,73 +34,71 @@ use std::{
 
 use mlws_http1::Parser;
 
+pub(crate) use self::readiness::Readiness;
 use crate::{
     Request, connection::response_writer::ResponseWriter, connection::socket::ClientSocket,
     context::ServerContext, fork::Relay, handover::HandedOver,
 };
 
-/// How long a client may take to close its side, or go on sending, before the connection is closed under it.
-const LINGER: Duration = Duration::from_secs(2);
-/// The largest buffer kept for a next connection.
-const KEPT: usize = 32 * 1024;
-/// How many of them are kept.
-const SPARE: usize = 256;
+/// How long the client may take to close its side, or keep sending, before the server closes the connection.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// The largest buffer that is kept for reuse, in bytes.
+const MAX_POOLED_BUFFER: usize = 32 * 1024;
+/// The maximum number of buffers kept for reuse.
+const POOL_SIZE: usize = 256;
 
-#[expect(clippy::struct_excessive_bools, reason = "six facts about a socket, not one state")]
 pub(crate) struct Connection {
     pub(crate) token: usize,
     pub(crate) request: Request,
     pub(crate) parser: Parser,
     pub(crate) output: ResponseWriter,
-    /// The rest of the response of a child that its client does not read at once.
-    pub(crate) relay: Option<Box<Relay>>,
     pub(crate) phase: Phase,
-    /// How many bytes of the request's buffer the parser has consumed.
-    pub(crate) parsed: usize,
-    /// When the present wait began.
+    /// When the current wait began.
     pub(crate) since: Instant,
-    /// The server itself has answered, in place of the app.
-    pub(crate) refused: bool,
-    /// The access log has yet to hear of this response.
-    pub(crate) unlogged: bool,
-    /// Body bytes received, for the minimum rate.
-    pub(crate) received: u64,
-    /// The socket may have more to read.
-    pub(crate) readable: bool,
-    /// The socket may have room again.
-    pub(crate) writable: bool,
-    /// A PROXY header is to come first.
-    pub(crate) awaits_proxy: bool,
-    /// The peer has ended its side: a short read no longer means that there is nothing more to read.
-    pub(crate) peer_done: bool,
+    /// The number of bytes of the request's buffer that the parser has consumed.
+    pub(crate) parsed: usize,
+    /// Readiness of the socket while the event loop or a thread owns the connection. The event loop collects what happens meanwhile.
+    pub(crate) readiness: Readiness,
+    /// The server generated the response, not the app.
+    pub(crate) server_generated: bool,
+    /// The response has not been logged.
+    pub(crate) log_pending: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// A new connection must begin with a PROXY header.
+    ProxyHeader,
     /// Between requests.
     Idle,
-    /// Bytes of a head are awaited; a new connection starts here.
+    /// Receiving a head. A new connection starts here.
     Head,
-    Body,
-    /// A request waits for the app, or is in it. It is complete, or the app reads the rest of it.
-    Complete,
-    /// The response is being sent.
-    Sending,
-    /// The response is over, but for the access log, which is written by the application. Only for a response that the server
-    /// itself gave in place of a child process.
-    Unlogged {
-        lost: bool,
+    /// Receiving a body.
+    Body {
+        /// Bytes received, for the minimum rate.
+        received: u64,
     },
+    /// The request waits for the app or is in it. It is complete, or the app reads the rest of the body.
+    Complete,
     /// A child process answers.
     InChild,
-    /// The response is sent; the rest of the request's body, which the app has not read, is read and dropped.
+    /// A child has sent the beginning of its response to the client, and sends the rest through the relay.
+    Relaying(Box<Relay>),
+    /// Sending the response.
+    Sending,
+    /// The response is finished but not logged. The app writes the log. Only for responses that the server generates in place of a
+    /// child.
+    Logging {
+        /// The client has not received all of the response.
+        is_lost: bool,
+    },
+    /// The response is sent. The rest of the request's body, which the app has not read, is read and discarded.
     Draining {
+        /// Bytes of the body that are missing.
         left: u64,
     },
-    /// A child process has sent a part of its response to the client, and sends the rest through the relay.
-    Relaying,
-    /// All is said: what the client still sends is read and forgotten until it closes, too.
+    /// The connection ends. What the client still sends is read and discarded until it closes its side.
     Lingering {
+        /// Bytes that are still accepted.
         left: u64,
     },
 }
@@ -91,13 +106,13 @@ pub(crate) enum Phase {
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Its socket, or its deadline.
+    /// An event of its socket, or its deadline.
     Wait,
-    /// The app.
+    /// A thread or child to run the app.
     Run,
-    /// To be sent, whole, together with others.
+    /// Being sent together with other responses.
     Flush,
-    /// Nothing more.
+    /// Nothing: it is to be closed.
     Close,
 }
 
@@ -111,24 +126,22 @@ impl Connection {
             request,
             parser: Parser::new(limits),
             output: ResponseWriter::default(),
-            relay: None,
-            phase: Phase::Head,
-            parsed: 0,
+            phase: if awaits_proxy { Phase::ProxyHeader } else { Phase::Head },
             since: now,
-            refused: false,
-            unlogged: false,
-            received: 0,
-            readable: true,
-            writable: false,
-            awaits_proxy,
-            peer_done: false,
+            parsed: 0,
+            readiness: Readiness { readable: true, ..Readiness::default() },
+            server_generated: false,
+            log_pending: false,
         }
     }
 
     /// Restores the state of a connection that another worker handed over. The caller has not registered the socket yet.
     pub(crate) fn restore(&mut self, state: HandedOver) {
-        self.phase = if state.is_kept_alive { Phase::Idle } else { Phase::Head };
-        self.awaits_proxy = state.awaits_proxy;
+        self.phase = match state {
+            HandedOver { awaits_proxy: true, .. } => Phase::ProxyHeader,
+            HandedOver { is_kept_alive: true, .. } => Phase::Idle,
+            _ => Phase::Head,
+        };
         if let Some(socket) = Arc::get_mut(&mut self.request.socket) {
             socket.peer.is_trusted &= !state.is_distrusted;
             socket.closes = state.is_listener_gone;
@@ -138,27 +151,28 @@ impl Connection {
     /// Goes on with what the socket allows now.
     pub(crate) fn advance(&mut self, now: Instant) -> Next {
         match self.phase {
-            Phase::Idle | Phase::Head | Phase::Body => self.receive(now),
-            Phase::Sending if self.writable => self.send(now),
-            Phase::Draining { left } if self.readable => self.drain(left, now),
-            Phase::Relaying => self.continue_relay(now),
-            Phase::Lingering { left } if self.readable => self.linger(left),
+            Phase::ProxyHeader | Phase::Idle | Phase::Head | Phase::Body { .. } => self.receive(now),
+            Phase::Sending if self.readiness.writable => self.send(now),
+            Phase::Draining { left } if self.readiness.readable => self.drain(left, now),
+            Phase::Relaying(_) => self.continue_relay(now),
+            Phase::Lingering { left } if self.readiness.readable => self.linger(left),
             _ => Next::Wait,
         }
     }
 
     /// Whether [`advance`](Self::advance) could get on without waiting.
     pub(crate) fn can_advance(&self) -> bool {
-        match self.phase {
-            Phase::Idle | Phase::Head | Phase::Body | Phase::Draining { .. } | Phase::Lingering { .. } => {
-                self.readable
-            }
-            Phase::Sending => self.writable,
-            Phase::Relaying => {
-                (self.writable && !self.output.is_empty())
-                    || self.relay.as_ref().is_some_and(|relay| relay.can_receive())
-            }
-            _ => false,
+        let Readiness { readable, writable, .. } = self.readiness;
+        match &self.phase {
+            Phase::ProxyHeader
+            | Phase::Idle
+            | Phase::Head
+            | Phase::Body { .. }
+            | Phase::Draining { .. }
+            | Phase::Lingering { .. } => readable,
+            Phase::Sending => writable,
+            Phase::Relaying(relay) => (writable && !self.output.is_empty()) || relay.can_receive(),
+            Phase::Complete | Phase::InChild | Phase::Logging { .. } => false,
         }
     }
 
@@ -166,30 +180,31 @@ impl Connection {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let settings = &self.context().settings;
         let is_draining = || self.context().drain_began.get().is_some();
-        let wait = match self.phase {
+        let wait = match &self.phase {
             Phase::Idle => return Some(self.context().idle_until(self.since + settings.keep_alive)),
-            Phase::Draining { .. } if is_draining() => LINGER.min(settings.keep_alive),
+            Phase::Draining { .. } if is_draining() => LINGER_TIMEOUT.min(settings.keep_alive),
             Phase::Draining { .. } => settings.keep_alive,
             // A request that is not even asked yet does not hold up the end for long.
-            Phase::Head if is_draining() => {
-                return Some(self.context().idle_until(self.since + LINGER.min(settings.head_timeout)));
+            Phase::ProxyHeader | Phase::Head if is_draining() => {
+                return Some(
+                    self.context().idle_until(self.since + LINGER_TIMEOUT.min(settings.head_timeout)),
+                );
             }
-            Phase::Head => settings.head_timeout,
-            Phase::Body => {
-                let earned = self.received.checked_div(settings.body_rate).unwrap_or(0);
+            Phase::ProxyHeader | Phase::Head => settings.head_timeout,
+            Phase::Body { received } => {
+                let earned = received.checked_div(settings.body_rate).unwrap_or(0);
                 settings.body_timeout + Duration::from_secs(earned)
             }
             Phase::Sending => settings.write_timeout,
-            Phase::Lingering { .. } => LINGER,
+            Phase::Lingering { .. } => LINGER_TIMEOUT,
             Phase::InChild => {
                 return settings.timeout.map(|timeout| self.since + timeout);
             }
-            Phase::Relaying => {
-                let check = self.relay.as_ref().and_then(|relay| relay.next_check);
+            Phase::Relaying(relay) => {
                 let write = (!self.output.is_empty()).then(|| self.since + settings.write_timeout);
-                return check.into_iter().chain(write).min();
+                return relay.next_check.into_iter().chain(write).min();
             }
-            Phase::Complete | Phase::Unlogged { .. } => return None,
+            Phase::Complete | Phase::Logging { .. } => return None,
         };
         Some(self.since + wait)
     }
@@ -197,24 +212,25 @@ impl Connection {
     /// The deadline has passed.
     pub(crate) fn time_out(&mut self, now: Instant) -> Next {
         match self.phase {
-            Phase::Head if !self.request.body.bytes.is_empty() => {
-                self.refuse(408, "the request's head did not come in time", now)
+            Phase::ProxyHeader | Phase::Head if !self.request.body.bytes.is_empty() => {
+                self.reject(408, "timeout while receiving the request head", now)
             }
-            Phase::Body => self.refuse(408, "the request's body came too slowly", now),
+            Phase::Body { .. } => self.reject(408, "timeout while receiving the request body", now),
             Phase::Sending => self.on_disconnect(now),
-            Phase::Relaying => self.lose_relay(now),
+            Phase::Relaying(_) => self.abort_relay(now),
             _ => Next::Close,
         }
     }
 
     /// Whether nothing of a request is here.
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Idle | Phase::Head) && self.request.body.bytes.is_empty()
+        matches!(self.phase, Phase::ProxyHeader | Phase::Idle | Phase::Head)
+            && self.request.body.bytes.is_empty()
     }
 
     /// Whether a request is complete and not yet answered.
     pub(crate) fn is_complete(&self) -> bool {
-        self.phase == Phase::Complete
+        matches!(self.phase, Phase::Complete)
     }
 
     /// Whether the last response is sent and the connection may live on.
@@ -230,7 +246,15 @@ impl Connection {
     }
 
     pub(crate) fn is_in_child(&self) -> bool {
-        self.phase == Phase::InChild
+        matches!(self.phase, Phase::InChild)
+    }
+
+    pub(crate) fn relay(&self) -> Option<&Relay> {
+        if let Phase::Relaying(relay) = &self.phase { Some(relay) } else { None }
+    }
+
+    pub(crate) fn relay_mut(&mut self) -> Option<&mut Relay> {
+        if let Phase::Relaying(relay) = &mut self.phase { Some(relay) } else { None }
     }
 
     pub(crate) fn socket(&self) -> &ClientSocket {
@@ -242,23 +266,23 @@ impl Connection {
     }
 
     /// An idle connection keeps no buffers; they go to `spare`.
-    pub(crate) fn release_buffers(&mut self, spare: &mut Vec<Vec<u8>>) {
+    pub(crate) fn release_buffers(&mut self, pool: &mut Vec<Vec<u8>>) {
         if !self.is_idle() {
             return;
         }
         for buffer in [std::mem::take(&mut self.request.body.bytes), std::mem::take(&mut self.request.buffer)]
         {
-            if (1..=KEPT).contains(&buffer.capacity()) && spare.len() < SPARE {
-                spare.push(buffer);
+            if (1..=MAX_POOLED_BUFFER).contains(&buffer.capacity()) && pool.len() < POOL_SIZE {
+                pool.push(buffer);
             }
         }
     }
 
     /// Takes the buffers that [`release_buffers`](Self::release_buffers) gave away.
-    pub(crate) fn acquire_buffers(&mut self, spare: &mut Vec<Vec<u8>>) {
+    pub(crate) fn acquire_buffers(&mut self, pool: &mut Vec<Vec<u8>>) {
         for buffer in [&mut self.request.body.bytes, &mut self.request.buffer] {
             if buffer.capacity() == 0 {
-                *buffer = spare.pop().unwrap_or_default();
+                *buffer = pool.pop().unwrap_or_default();
             }
         }
     }

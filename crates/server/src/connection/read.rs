@@ -14,62 +14,58 @@ use crate::{
 /// How many bytes are read and forgotten before the connection is closed under a client that goes on sending.
 const LINGER_BYTES: u64 = 16 << 20;
 /// How many bytes of one socket are read before others have their turn.
-const BYTES_IN_A_TURN: usize = 512 * 1024;
+const MAX_BYTES_PER_ITERATION: usize = 512 * 1024;
 /// The room made for one read: of a head, of a body, and of a chunked one, which takes longer to parse.
-const HEAD_ROOM: usize = 4 * 1024;
-const BODY_ROOM: usize = 256 * 1024;
-const CHUNKED_ROOM: usize = 32 * 1024;
+const HEAD_READ: usize = 4 * 1024;
+const BODY_READ: usize = 256 * 1024;
+const CHUNKED_READ: usize = 32 * 1024;
 /// With so much room left, none is made.
-const LEAST_ROOM: usize = 1024;
+const MIN_READ: usize = 1024;
 
 /// Why a request is not served.
 struct HttpError {
     status: u16,
-    why: String,
+    message: String,
 }
 
 impl Connection {
     /// Reads and parses until the app can be called, something is wrong, or there is nothing more to read for now.
     pub(crate) fn receive(&mut self, now: Instant) -> Next {
-        let mut left = BYTES_IN_A_TURN;
+        let mut left = MAX_BYTES_PER_ITERATION;
         loop {
             match self.parse(now) {
                 Ok(true) => return Next::Run,
-                Ok(false) if !self.readable || left == 0 => return Next::Wait,
+                Ok(false) if !self.readiness.readable || left == 0 => return Next::Wait,
                 Ok(false) => {}
-                Err(refusal) => return self.refuse(refusal.status, &refusal.why, now),
+                Err(error) => return self.reject(error.status, &error.message, now),
             }
-            let room = if self.phase == Phase::Body { self.body_room() } else { HEAD_ROOM };
-            match self.read(room) {
+            match self.read(self.read_size()) {
                 Ok(0) => return self.input_ended(now),
                 Ok(count) => {
                     left = left.saturating_sub(count);
-                    if self.phase == Phase::Body {
-                        self.received += count as u64;
-                    } else if self.request.body.bytes.len() == count {
-                        self.enter(Phase::Head, now);
+                    match &mut self.phase {
+                        Phase::Body { received } => *received += count as u64,
+                        _ if self.request.body.bytes.len() > count => {}
+                        Phase::ProxyHeader => (self.request.began, self.since) = (now, now),
+                        _ => self.enter_head(now),
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readiness.readable = false,
                 Err(_) => return Next::Close,
             }
         }
     }
 
     /// Answers `status` in the server's own words and ends the connection. What the client still sends is not parsed.
-    pub(crate) fn refuse(&mut self, status: u16, why: &str, now: Instant) -> Next {
-        log::debug!(
-            "refused {}:{} with {status}: {why}",
-            self.socket().peer.address,
-            self.socket().peer.port
-        );
-        if matches!(self.phase, Phase::Idle | Phase::Head) {
-            self.request.is_head = false;
+    pub(crate) fn reject(&mut self, status: u16, message: &str, now: Instant) -> Next {
+        log::debug!("rejected a request from {}: {status} {message}", self.socket().peer.name());
+        if matches!(self.phase, Phase::ProxyHeader | Phase::Idle | Phase::Head) {
+            self.request.is_head = self.request.body.bytes[self.parsed..].starts_with(b"HEAD ");
         }
         self.parser.stop();
-        self.refused = true;
+        self.server_generated = true;
         self.end_upload();
-        let text = format!("{status} {}: {why}\n", mlws_http1::reason(status));
+        let text = format!("{status} {}: {message}\n", mlws_http1::reason(status));
         let mut response = Response::plain(status, text);
         if status == 503 {
             response = response.field("Retry-After", "1").unwrap_or_else(|_| Response::plain(503, ""));
@@ -81,7 +77,7 @@ impl Connection {
 
     /// Reads and forgets until the client closes.
     pub(crate) fn linger(&mut self, left: u64) -> Next {
-        let turn = left.min(BYTES_IN_A_TURN as u64);
+        let turn = left.min(MAX_BYTES_PER_ITERATION as u64);
         let Ok(unread) = self.discard(turn) else { return Next::Close };
         let left = left - turn + unread;
         if left == 0 {
@@ -97,12 +93,12 @@ impl Connection {
     fn discard(&mut self, limit: u64) -> io::Result<u64> {
         let mut scratch = [0; 16 * 1024];
         let mut left = limit;
-        while left > 0 && self.readable {
+        while left > 0 && self.readiness.readable {
             let size = usize::try_from(left).unwrap_or(usize::MAX).min(scratch.len());
             match self.socket().discard(&mut scratch[..size]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => left -= count as u64,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readiness.readable = false,
                 Err(error) => return Err(error),
             }
         }
@@ -112,13 +108,13 @@ impl Connection {
     pub(crate) fn start_lingering(&mut self, now: Instant) -> Next {
         self.socket().shutdown_write();
         self.since = now;
-        self.readable = true;
+        self.readiness.readable = true;
         self.linger(LINGER_BYTES)
     }
 
     /// Makes the buffer begin with the first byte behind the request just served.
     pub(crate) fn expect_next_request(&mut self, now: Instant) {
-        self.socket().reopen();
+        self.socket().reset_response();
         self.request.body.bytes.drain(..self.parsed);
         self.request.body.clear();
         self.request.told_client = None;
@@ -127,7 +123,7 @@ impl Connection {
         self.request.began = now;
         self.enter(if begun { Phase::Head } else { Phase::Idle }, now);
         // Bytes of a next request may be here already; trying costs nothing where there are none.
-        self.readable |= begun;
+        self.readiness.readable |= begun;
     }
 
     /// The response is sent, and another request may follow once what is left of this one's body is out of the way.
@@ -142,7 +138,7 @@ impl Connection {
         self.request.body.bytes.clear();
         self.parsed = 0;
         // What its thread has left in the socket was not noted anywhere.
-        self.readable = true;
+        self.readiness.readable = true;
         self.enter(Phase::Draining { left: missing }, now);
         self.drain(missing, now)
     }
@@ -171,7 +167,7 @@ impl Connection {
 
     /// Parses what is there. True: the app can be called. False: more bytes are needed.
     fn parse(&mut self, now: Instant) -> Result<bool, HttpError> {
-        if self.awaits_proxy && !self.parse_proxy_header()? {
+        if matches!(self.phase, Phase::ProxyHeader) && !self.parse_proxy_header()? {
             return Ok(false);
         }
         loop {
@@ -185,15 +181,15 @@ impl Connection {
                     self.parsed += self.request.head.len;
                     self.request.body.begin_at(self.parsed);
                     self.request.is_head = self.request.method() == "HEAD";
-                    self.received = (self.request.body.bytes.len() - self.parsed) as u64;
-                    self.enter(Phase::Body, now);
+                    let received = (self.request.body.bytes.len() - self.parsed) as u64;
+                    self.enter(Phase::Body { received }, now);
                     if self.expects_continue() && self.request.is_chunked() {
                         self.send_continue();
                     }
                 }
                 Event::Data { payload, consumed } => {
                     let at = self.parsed;
-                    self.keep(at + payload.start, at + payload.end)?;
+                    self.store_body(at + payload.start, at + payload.end)?;
                     self.parsed += consumed;
                 }
                 Event::End { consumed } => {
@@ -207,7 +203,7 @@ impl Connection {
     }
 
     fn expects_continue(&self) -> bool {
-        self.request.head.expect_continue && self.received == 0
+        self.request.head.expect_continue && matches!(self.phase, Phase::Body { received: 0 })
     }
 
     /// Asks the client for a chunked body, which is received before the application is called. PEP 3333, section "HTTP 1.1
@@ -230,7 +226,8 @@ impl Connection {
         let request = &mut self.request;
         let settings = &request.socket.context.settings;
         let Length::Known(length) = request.head.body else { return Ok(false) };
-        if self.phase != Phase::Body || !(expects_continue || length > settings.body_buffer) {
+        let Phase::Body { received } = self.phase else { return Ok(false) };
+        if !expects_continue && length <= settings.body_buffer {
             return Ok(false);
         }
         if matches!(settings.concurrency, Concurrency::Fork { .. }) {
@@ -241,7 +238,7 @@ impl Connection {
             &request.socket,
             length.saturating_sub(request.body.received()),
             expects_continue,
-            (self.received, now.saturating_duration_since(self.since)),
+            (received, now.saturating_duration_since(self.since)),
         ));
         request.body.continue_from(Arc::clone(&upload), length);
         request.upload = Some(upload);
@@ -253,18 +250,16 @@ impl Connection {
     fn parse_proxy_header(&mut self) -> Result<bool, HttpError> {
         let socket = &self.request.socket;
         let Some(protocol) = &socket.context.settings.proxy_protocol else { return Ok(true) };
-        let (may, found) = (
-            protocol.from.include(socket.peer.ip),
-            ProxyHeader::parse(&self.request.body.bytes, protocol.versions),
-        );
-        let (header, length) = match found {
+        let is_proxy = protocol.from.include(socket.peer.ip);
+        let parsed = ProxyHeader::parse(&self.request.body.bytes, protocol.versions);
+        let (header, length) = match parsed {
             Ok(None) => return Ok(false),
-            Ok(Some(found)) if may => found,
-            Err(ProxyError::Missing) if !may => (ProxyHeader::Local, 0),
-            Err(error) if may => return Err(self.proxy_error(400, &error.to_string())),
+            Ok(Some(parsed)) if is_proxy => parsed,
+            Err(ProxyError::Missing) if !is_proxy => (ProxyHeader::Local, 0),
+            Err(error) if is_proxy => return Err(self.proxy_error(400, &error.to_string())),
             _ => return Err(self.proxy_error(403, "this peer may not send a PROXY header")),
         };
-        self.awaits_proxy = false;
+        self.phase = Phase::Head;
         self.request.body.bytes.drain(..length);
         let trusted = &socket.context.settings.trusted;
         let peer = match header {
@@ -279,27 +274,29 @@ impl Connection {
         let socket = Arc::get_mut(&mut self.request.socket);
         socket
             .map(|socket| socket.peer = peer)
-            .ok_or_else(|| HttpError { status: 500, why: "the connection is in use".into() })?;
+            .ok_or_else(|| HttpError { status: 500, message: "the connection is in use".into() })?;
         Ok(true)
     }
 
     /// The operator hears of it: either the proxy is not set up as this server is, or somebody tries to pass for one.
-    fn proxy_error(&self, status: u16, why: &str) -> HttpError {
+    fn proxy_error(&self, status: u16, message: &str) -> HttpError {
         let peer = &self.socket().peer;
-        log::warn!("rejected a connection from {}: {why}", peer.name());
-        HttpError { status, why: why.to_owned() }
+        log::warn!("rejected a connection from {}: {message}", peer.name());
+        HttpError { status, message: message.to_owned() }
     }
 
     fn enter(&mut self, phase: Phase, now: Instant) {
-        if phase == Phase::Head {
-            self.request.began = now;
-        }
         self.phase = phase;
         self.since = now;
     }
 
+    fn enter_head(&mut self, now: Instant) {
+        self.request.began = now;
+        self.enter(Phase::Head, now);
+    }
+
     /// Keeps body bytes: in the buffer, moved up to the body so far, or in a temporary file where memory is short.
-    fn keep(&mut self, start: usize, end: usize) -> io::Result<()> {
+    fn store_body(&mut self, start: usize, end: usize) -> io::Result<()> {
         let length = self.request.head.body;
         let early = matches!(length, Length::Known(length) if length > self.context().settings.body_buffer);
         // The little that came with the head of a body that is not received first takes no memory for the whole of it.
@@ -310,59 +307,60 @@ impl Connection {
     /// Drops consumed bytes behind the body, so that chunk lines and spooled bytes do not pile up.
     fn compact(&mut self) {
         let body = &mut self.request.body;
-        if self.phase == Phase::Body && self.parsed > body.end {
+        if matches!(self.phase, Phase::Body { .. }) && self.parsed > body.end {
             body.bytes.drain(body.end..self.parsed);
             self.parsed = body.end;
             body.shrink();
         }
     }
 
-    fn read(&mut self, room: usize) -> io::Result<usize> {
+    fn read(&mut self, size: usize) -> io::Result<usize> {
         let buffer = &mut self.request.body.bytes;
         // Not before the room runs out: what comes by single bytes would make its buffer twice and twice again as large.
-        if buffer.capacity() - buffer.len() < room.min(LEAST_ROOM) {
-            buffer.reserve(room);
+        if buffer.capacity() - buffer.len() < size.min(MIN_READ) {
+            buffer.reserve(size);
         }
         let offered = buffer.capacity() - buffer.len();
         let count = self.request.socket.read(buffer)?;
         // A short read has emptied the socket; only the end of the input could follow without another event.
-        self.readable = count == offered || self.peer_done;
+        self.readiness.readable = count == offered || self.readiness.peer_closed.is_some();
         Ok(count)
     }
 
-    fn body_room(&self) -> usize {
+    fn read_size(&self) -> usize {
+        let Phase::Body { received } = self.phase else { return HEAD_READ };
         let body = &self.request.body;
         match self.request.head.body {
             Length::Known(length) => {
-                let missing = length.saturating_sub(self.received);
-                let most = body.read_size(BODY_ROOM);
-                usize::try_from(missing).unwrap_or(most).clamp(HEAD_ROOM, most)
+                let missing = length.saturating_sub(received);
+                let limit = body.read_size(BODY_READ);
+                usize::try_from(missing).unwrap_or(limit).clamp(HEAD_READ, limit)
             }
-            Length::Chunked => body.read_size(CHUNKED_ROOM),
+            Length::Chunked => body.read_size(CHUNKED_READ),
         }
     }
 
     /// The client sends no more. Between requests that is a clean end; within one it is told, in case it still reads.
     fn input_ended(&mut self, now: Instant) -> Next {
-        self.readable = false;
+        self.readiness.readable = false;
         let left = &self.request.body.bytes[self.parsed..];
         if self.parser.is_between_requests() && matches!(left, b"" | b"\r\n") {
             return Next::Close;
         }
-        self.refuse(400, "the request ended before it was complete", now)
+        self.reject(400, "the connection was closed before the request was complete", now)
     }
 }
 
 impl From<mlws_http1::Error> for HttpError {
     fn from(error: mlws_http1::Error) -> Self {
-        Self { status: error.status(), why: error.to_string() }
+        Self { status: error.status(), message: error.to_string() }
     }
 }
 
 impl From<io::Error> for HttpError {
     /// Only the temporary file of a body fails this way.
     fn from(error: io::Error) -> Self {
-        log::error!("a request body could not be stored: {error}");
-        Self { status: 507, why: "there is no room to store the request's body".into() }
+        log::error!("storing a request body failed: {error}");
+        Self { status: 507, message: "the request body cannot be stored".into() }
     }
 }

@@ -46,20 +46,17 @@ impl Connection {
     /// Has the application answer a complete request, from the call to the last byte of the body. What the client does not read
     /// meanwhile is left to be sent. With `others`, what is framed may wait a moment for more, see [`Writer::push`].
     pub(crate) fn run(&mut self, app: &dyn App, others: Option<&dyn Others>) -> Produced {
-        if self.phase != Phase::Complete {
-            let Phase::Unlogged { lost } = self.phase else {
-                unreachable!("only such connections are ready")
-            };
+        if let Phase::Logging { is_lost } = self.phase {
             let now = Instant::now();
             self.write_access_log(app, now);
-            return Produced { next: self.close_or_keep_alive(now, lost), on_complete: None };
+            return Produced { next: self.close_or_keep_alive(now, is_lost), on_complete: None };
         }
-        self.socket().note_request_complete(self.since);
+        self.socket().record_request_complete(self.since);
         let response = call(app, &mut self.request);
         let (on_complete, lost) = self.produce(app, response, others);
         self.warn_length_mismatch();
         self.phase = Phase::Sending;
-        self.unlogged = self.context().wants_log && !self.refused;
+        self.log_pending = self.context().wants_log && !self.server_generated;
         let now = Instant::now();
         self.write_access_log(app, now);
         let next = if lost {
@@ -181,7 +178,7 @@ impl Connection {
     /// Has the application answer, and sends all of it, blocking. Only a forked child does this.
     pub(crate) fn run_to_the_end(&mut self, app: &dyn App) -> Next {
         let Produced { mut next, on_complete } = self.run(app, None);
-        while next == Next::Wait && self.phase == Phase::Sending {
+        while next == Next::Wait && matches!(self.phase, Phase::Sending) {
             next = match self.socket().wait_writable() {
                 Ok(()) => self.try_send(usize::MAX, Instant::now()).unwrap_or(Next::Wait),
                 Err(_) => self.on_disconnect(Instant::now()),
@@ -203,7 +200,7 @@ impl Connection {
             );
         }
         self.output.push_body(response.body);
-        self.unlogged = self.context().wants_log && !self.refused;
+        self.log_pending = self.context().wants_log && !self.server_generated;
         self.phase = Phase::Sending;
     }
 
@@ -223,7 +220,7 @@ impl Connection {
 
     /// Nothing if the socket takes no more and there is no memory left for the rest.
     fn try_send(&mut self, limit: usize, now: Instant) -> Option<Next> {
-        self.writable = false;
+        self.readiness.writable = false;
         let progress = self.output.write(&self.request.socket, limit);
         self.output.release_memory();
         match progress {
@@ -233,7 +230,7 @@ impl Connection {
                 self.output.reserve_memory(&self.request.socket.context.response_memory).then_some(Next::Wait)
             }
             Ok(Progress::Paused) => {
-                (self.writable, self.since) = (true, now);
+                (self.readiness.writable, self.since) = (true, now);
                 self.output.reserve_memory(&self.request.socket.context.response_memory).then_some(Next::Wait)
             }
             Err(_) => Some(self.end(now, true)),
@@ -272,7 +269,7 @@ impl Connection {
 
     /// A child process has answered, or died without.
     pub(crate) fn after_child(&mut self, outcome: ChildOutcome, now: Instant) -> Next {
-        if let Some(relay) = &mut self.relay {
+        if let Some(relay) = self.relay_mut() {
             (relay.outcome, relay.is_readable, relay.next_check) = (Some(outcome), true, None);
             return self.continue_relay(now);
         }
@@ -298,42 +295,42 @@ impl Connection {
 
     /// The rest of the child's response comes through this relay.
     pub(crate) fn start_relay(&mut self, relay: Relay, now: Instant) -> Next {
-        self.relay = Some(Box::new(relay));
-        self.phase = Phase::Relaying;
-        (self.since, self.writable) = (now, true);
+        self.phase = Phase::Relaying(Box::new(relay));
+        (self.since, self.readiness.writable) = (now, true);
         self.continue_relay(now)
     }
 
     /// Moves what the child sends to the client, as far as either allows and others can wait. Runs in the event loop.
     pub(crate) fn continue_relay(&mut self, now: Instant) -> Next {
-        let Some(relay) = &mut self.relay else { return Next::Wait };
+        let Phase::Relaying(relay) = &mut self.phase else { return Next::Wait };
         let moved =
-            relay.advance(&mut self.output, &self.request.socket, &mut self.writable, || self.since = now);
+            relay.advance(&mut self.output, &self.request.socket, &mut self.readiness.writable, || {
+                self.since = now
+            });
         if moved.is_err() {
-            return self.lose_relay(now);
+            return self.abort_relay(now);
         }
         let Some(outcome) = relay.finished(&self.output) else { return Next::Wait };
-        self.relay = None;
+        self.phase = Phase::InChild;
         self.request.buffer = self.output.reset();
         self.after_child(outcome, now)
     }
 
     /// The client is gone, or is given up; how its response was to end is not known here, so a reset shows that it is incomplete.
     /// The child finds the relay closed, and is waited for.
-    pub(crate) fn lose_relay(&mut self, now: Instant) -> Next {
+    pub(crate) fn abort_relay(&mut self, now: Instant) -> Next {
         self.socket().reset();
-        let relay = self.relay.take();
         self.output.reset();
-        match relay.and_then(|relay| relay.outcome) {
-            Some(_) => Next::Close,
-            None => self.enter_child(now),
-        }
+        let is_child_done = self.relay().is_some_and(|relay| relay.outcome.is_some());
+        // Closes the relay, which the child finds.
+        let next = self.enter_child(now);
+        if is_child_done { Next::Close } else { next }
     }
 
     /// The response is sent, or its client is gone. The access log is the application's, so it is not written in the event loop.
     fn end(&mut self, now: Instant, lost: bool) -> Next {
-        if self.unlogged {
-            self.phase = Phase::Unlogged { lost };
+        if self.log_pending {
+            self.phase = Phase::Logging { is_lost: lost };
             return Next::Run;
         }
         self.close_or_keep_alive(now, lost)
@@ -356,7 +353,7 @@ impl Connection {
     }
 
     fn write_access_log(&mut self, app: &dyn App, now: Instant) {
-        if std::mem::take(&mut self.unlogged) {
+        if std::mem::take(&mut self.log_pending) {
             app.log(&Record {
                 request: &self.request,
                 status: if self.socket().was_aborted() { 504 } else { self.output.status },
@@ -378,7 +375,7 @@ impl Connection {
             }
             return Next::Close;
         }
-        self.socket().end_response();
+        self.socket().finish_response();
         let keep_alive = self.output.keep_alive;
         self.request.buffer = self.output.reset();
         if !keep_alive {
@@ -391,7 +388,11 @@ impl Connection {
     /// reset, and the client might lose the answer (RFC 9112, section 9.6).
     fn close_gracefully(&mut self, now: Instant) -> Next {
         let is_cut_short = self.end_upload();
-        if self.peer_done && !self.refused && !is_cut_short { Next::Close } else { self.start_lingering(now) }
+        if self.readiness.peer_closed.is_some() && !self.server_generated && !is_cut_short {
+            Next::Close
+        } else {
+            self.start_lingering(now)
+        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! A connected socket and who is at the other end: the few system calls a connection needs.
+//! The socket of a connection and the few system calls that it needs.
 //!
-//! The socket never blocks; a thread or a child that must wait for it says so with [`ClientSocket::wait_writable`].
+//! The socket never blocks. A thread or a child that must wait calls [`ClientSocket::wait_writable`] or
+//! [`ClientSocket::wait_readable`].
 
 use std::{
     io::{self, IoSlice},
@@ -10,7 +11,7 @@ use std::{
     },
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -22,64 +23,50 @@ use rustix::{
 };
 
 use crate::{
+    connection::{
+        call_timer::CallTimer,
+        response_claim::{ResponseClaim, ResponseState},
+    },
     context::ServerContext,
     fork::{ParentLink, RelaySender, ResponseProgress},
     peer::Peer,
     sys,
 };
 
-/// A client that sends its request and then half-closes does both within this time. One that ends its side later has given up.
+/// A client may half-close within this time after its request and still read the response. If it closes its side later, it no longer
+/// waits for the response.
 pub(crate) const HALF_CLOSE: Duration = Duration::from_secs(1);
 
-/// What the other end of a connection has done.
+/// What the peer has done with its side of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeerState {
     Open,
-    /// It sends no more. Whether it still reads, TCP does not say.
+    /// It sends no more. It may still read: TCP does not say.
     HalfClosed,
-    /// It has reset the connection, or left a Unix socket.
+    /// It has reset the connection, or closed a Unix socket.
     Closed,
-}
-
-/// How far the response is that this connection owes its client. Whoever moves it on from `OPEN` answers: the app's side or the
-/// watchdog, never both.
-mod stage {
-    /// Nothing is sent yet.
-    pub(super) const OPEN: u8 = 0;
-    pub(super) const BEGUN: u8 = 1;
-    /// All of it is sent.
-    pub(super) const ENDED: u8 = 2;
-    /// The watchdog has ended the connection. Nothing follows this.
-    pub(super) const FORFEITED: u8 = 3;
 }
 
 #[derive(Debug)]
 pub(crate) struct ClientSocket {
     socket: OwnedFd,
     pub(crate) peer: Peer,
+    /// The index of the listener that accepted the connection.
     pub(crate) listener: usize,
-    /// The number under which the event loop knows the connection.
+    /// The number of the connection in the event loop.
     pub(crate) token: usize,
-    /// Its listener is gone since a reload: the next response closes the connection.
+    /// A reload has removed the listener: the next response closes the connection.
     pub(crate) closes: bool,
     pub(crate) context: Arc<ServerContext>,
-    /// In a forked child.
+    /// In a forked child: the link to its parent.
     parent: OnceLock<Arc<ParentLink>>,
-    /// In a forked child: the response that goes through its parent ends in the middle.
+    /// In a forked child: the response that goes through the parent is incomplete.
     is_truncated_in_relay: AtomicBool,
-    stage: AtomicU8,
-    /// A thread waits for a slow client...
-    waits: AtomicBool,
-    /// ...and has done so before in this call, for so many microseconds.
-    waited: AtomicU64,
-    /// The application was last seen at work on this request so many microseconds after `epoch`.
-    call_started: AtomicU64,
-    /// The present call has no bound: it waits for the next event of a `text/event-stream`.
-    is_unbounded: AtomicBool,
-    epoch: Instant,
-    /// The request was complete so many microseconds after `epoch`.
+    claim: ResponseClaim,
+    pub(crate) timer: CallTimer,
+    /// When the request was complete, by the clock of `timer`.
     request_complete: AtomicU64,
-    /// The client ended its side so many microseconds after `epoch`; zero if it has not.
+    /// When the client closed its side, by the clock of `timer`. Zero if it has not.
     half_closed: AtomicU64,
 }
 
@@ -95,62 +82,58 @@ impl ClientSocket {
             context,
             parent: OnceLock::new(),
             is_truncated_in_relay: AtomicBool::new(false),
-            stage: AtomicU8::new(stage::OPEN),
-            waits: AtomicBool::new(false),
-            waited: AtomicU64::new(0),
-            call_started: AtomicU64::new(0),
-            is_unbounded: AtomicBool::new(false),
-            epoch: Instant::now(),
+            claim: ResponseClaim::new(),
+            timer: CallTimer::new(),
             request_complete: AtomicU64::new(0),
             half_closed: AtomicU64::new(0),
         }
     }
 
-    /// Appends what is there to `into`, up to its spare capacity. Zero is the end of input.
+    /// Appends available bytes to `into`, up to its spare capacity. 0 means the end of the input.
     pub(crate) fn read(&self, into: &mut Vec<u8>) -> io::Result<usize> {
         Ok(rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, spare_capacity(into)))?)
     }
 
-    /// Reads and forgets what is there, up to `scratch`'s length.
+    /// Reads available bytes, up to the length of `scratch`, and discards them.
     pub(crate) fn discard(&self, scratch: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::net::recv(&self.socket, scratch, RecvFlags::empty())?.0)
     }
 
-    /// Sends from a response. `BrokenPipe` where the watchdog has ended it.
+    /// Sends a part of the response. `BrokenPipe` if the watchdog has aborted it.
     pub(crate) fn send(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
-        self.begin()?;
+        self.claim_response()?;
         self.send_or_relay(|| self.send_interim(bytes, more), |relay| relay.send(&[IoSlice::new(bytes)]))
     }
 
-    /// Sends what is no part of the response: `100 Continue`.
+    /// Sends bytes that are not part of the final response: `100 Continue`.
     pub(crate) fn send_interim(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
         let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         Ok(rustix::io::retry_on_intr(|| rustix::net::send(&self.socket, bytes, flags))?)
     }
 
-    /// With `more`, a file follows at once.
-    pub(crate) fn send_vectored(&self, pieces: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
-        self.begin()?;
+    /// Sends a part of the response. `more` announces that a file follows immediately.
+    pub(crate) fn send_vectored(&self, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        self.claim_response()?;
         let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         let none = &mut SendAncillaryBuffer::default();
         let mut send =
-            || rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, pieces, none, flags));
-        self.send_or_relay(|| Ok(send()?), |relay| relay.send(pieces))
+            || rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, slices, none, flags));
+        self.send_or_relay(|| Ok(send()?), |relay| relay.send(slices))
     }
 
-    /// Sends from a file without bringing its bytes into the process. Moves `offset` on.
+    /// Sends a part of a file as part of the response, by sendfile(2), and advances `offset`.
     pub(crate) fn send_file(&self, file: BorrowedFd<'_>, offset: &mut u64, count: u64) -> io::Result<usize> {
-        self.begin()?;
-        let most = usize::try_from(count).unwrap_or(usize::MAX).min(1 << 30);
+        self.claim_response()?;
+        let limit = usize::try_from(count).unwrap_or(usize::MAX).min(1 << 30);
         let mut at = *offset;
         let mut to_socket =
-            || rustix::io::retry_on_intr(|| rustix::fs::sendfile(&self.socket, file, Some(&mut at), most));
+            || rustix::io::retry_on_intr(|| rustix::fs::sendfile(&self.socket, file, Some(&mut at), limit));
         let sent = self.send_or_relay(|| Ok(to_socket()?), |relay| relay.send_file(file, *offset, count))?;
         *offset += sent as u64;
         Ok(sent)
     }
 
-    /// Uses the socket, or in a child whose client's socket was full before, the relay through its parent.
+    /// Sends to the socket. A child whose client reads slowly sends through its parent from then on.
     fn send_or_relay(
         &self,
         to_socket: impl FnOnce() -> io::Result<usize>,
@@ -164,9 +147,7 @@ impl ClientSocket {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => match parent.start_relay() {
                 Ok(relay) => to_relay(relay),
                 Err(failure) => {
-                    log::warn!(
-                        "a response cannot go through the worker, so its process waits for its client: {failure}"
-                    );
+                    log::warn!("no relay for a response, so its process waits for its client: {failure}");
                     Err(error)
                 }
             },
@@ -178,7 +159,7 @@ impl ClientSocket {
         self.parent.get().and_then(|parent| parent.relay())
     }
 
-    /// Sends all of what is no part of the response, blocking.
+    /// Sends all of `bytes`, which are not part of the final response. Blocks.
     pub(crate) fn send_all_interim(&self, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -191,12 +172,12 @@ impl ClientSocket {
         Ok(())
     }
 
-    /// Blocks until the socket takes bytes again; `TimedOut` past the write timeout.
+    /// Blocks until the socket accepts bytes. `TimedOut` after the write timeout.
     pub(crate) fn wait_writable(&self) -> io::Result<()> {
-        let until = Instant::now() + self.context.settings.write_timeout;
+        let deadline = Instant::now() + self.context.settings.write_timeout;
         self.while_waiting(|| {
             loop {
-                match self.poll(PollFlags::OUT, until) {
+                match self.poll(PollFlags::OUT, deadline) {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     other => return other,
                 }
@@ -204,100 +185,75 @@ impl ClientSocket {
         })
     }
 
-    /// Blocks until there is something to read, or the end of the input; `TimedOut` past `until`, `Interrupted` by a signal.
-    pub(crate) fn wait_readable(&self, until: Instant) -> io::Result<()> {
-        self.while_waiting(|| self.poll(PollFlags::IN, until))
+    /// Blocks until there are bytes to read, or the end of the input. `TimedOut` after `deadline`, `Interrupted` by a signal.
+    pub(crate) fn wait_readable(&self, deadline: Instant) -> io::Result<()> {
+        self.while_waiting(|| self.poll(PollFlags::IN, deadline))
     }
 
     /// Runs `wait`, whose time does not count as the app's.
     fn while_waiting(&self, wait: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let began = Instant::now();
-        self.waits.store(true, Ordering::Release);
-        let waited = match self.parent.get() {
+        self.timer.exclude(|| match self.parent.get() {
             Some(parent) => parent.progress.while_waiting_for_client(wait),
             None => wait(),
-        };
-        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.waited.fetch_add(micros, Ordering::Relaxed);
-        self.waits.store(false, Ordering::Release);
-        waited
+        })
     }
 
-    fn poll(&self, what: PollFlags, until: Instant) -> io::Result<()> {
-        let left = until.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let relay = self.relay().filter(|_| what == PollFlags::OUT);
+    fn poll(&self, events: PollFlags, deadline: Instant) -> io::Result<()> {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(remaining).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let relay = self.relay().filter(|_| events == PollFlags::OUT);
         let socket = relay.map_or(self.socket.as_fd(), AsFd::as_fd);
-        match rustix::event::poll(&mut [PollFd::from_borrowed_fd(socket, what)], Some(&timeout)) {
+        match rustix::event::poll(&mut [PollFd::from_borrowed_fd(socket, events)], Some(&timeout)) {
             Ok(0) => Err(io::ErrorKind::TimedOut.into()),
             Ok(_) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// What the other end has done, as far as the system has heard of it.
+    /// What the peer has done with its side, as far as the kernel knows.
     pub(crate) fn peer_state(&self) -> PeerState {
         let mut sockets = [PollFd::new(&self.socket, PollFlags::RDHUP)];
-        let asked =
+        let polled =
             rustix::io::retry_on_intr(|| rustix::event::poll(&mut sockets, Some(&Timespec::default())));
-        let told = sockets[0].revents();
-        if asked.is_err() || told.intersects(PollFlags::HUP | PollFlags::ERR) {
+        let events = sockets[0].revents();
+        if polled.is_err() || events.intersects(PollFlags::HUP | PollFlags::ERR) {
             PeerState::Closed
-        } else if told.contains(PollFlags::RDHUP) {
+        } else if events.contains(PollFlags::RDHUP) {
             PeerState::HalfClosed
         } else {
             PeerState::Open
         }
     }
 
-    /// For how long the present call has waited for its client in all; nothing while it does.
-    pub(crate) fn blocked_time(&self) -> Option<Duration> {
-        let waits = self.waits.load(Ordering::Acquire);
-        (!waits).then(|| Duration::from_micros(self.waited.load(Ordering::Relaxed)))
-    }
-
-    /// The application goes into a call or shows that it is alive: its time starts again.
+    /// The application starts a call, or shows that it is alive.
     pub(crate) fn restart_call_timer(&self, now: Instant) {
-        self.waited.store(0, Ordering::Relaxed);
-        self.is_unbounded.store(false, Ordering::Relaxed);
-        self.call_started.store(self.micros(now), Ordering::Release);
+        self.timer.restart(now);
         if let Some(parent) = self.parent.get() {
             parent.progress.start_call(now);
         }
     }
 
-    /// From here to the next [`restart_call_timer`](Self::restart_call_timer) the application may take as long as it likes.
+    /// The call has no time limit until the next [`restart_call_timer`](Self::restart_call_timer).
     pub(crate) fn suspend_call_timer(&self) {
-        self.is_unbounded.store(true, Ordering::Release);
+        self.timer.suspend();
         if let Some(parent) = self.parent.get() {
             parent.progress.suspend_timeout();
         }
     }
 
-    /// Since when the application has been in the present call; nothing if that has no bound.
-    pub(crate) fn call_started(&self) -> Option<Instant> {
-        let started = Duration::from_micros(self.call_started.load(Ordering::Acquire));
-        (!self.is_unbounded.load(Ordering::Acquire)).then(|| self.epoch + started)
+    /// Records when the client closed its side.
+    pub(crate) fn record_half_close(&self, now: Instant) {
+        let at = self.timer.micros(now).max(1);
+        let _ = self.half_closed.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// The client was found to send no more.
-    pub(crate) fn note_half_close(&self, now: Instant) {
-        let _ = self.half_closed.compare_exchange(
-            0,
-            self.micros(now).max(1),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
-    }
-
-    /// The request was complete at this moment.
-    pub(crate) fn note_request_complete(&self, at: Instant) {
-        self.request_complete.store(self.micros(at), Ordering::Relaxed);
+    /// Records when the request was complete.
+    pub(crate) fn record_request_complete(&self, at: Instant) {
+        self.request_complete.store(self.timer.micros(at), Ordering::Relaxed);
         self.half_closed.store(0, Ordering::Relaxed);
     }
 
-    /// Whether nobody waits any more for the response that is being produced. A client may end its side right behind its request
-    /// and still read; one that ends it later, or resets the connection, has given up.
+    /// Whether the client no longer waits for the response that is being produced (see [`HALF_CLOSE`]).
     pub(crate) fn client_has_given_up(&self) -> bool {
         match self.peer_state() {
             PeerState::Open => false,
@@ -310,51 +266,37 @@ impl ClientSocket {
         }
     }
 
-    fn micros(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX)
-    }
-
-    /// Whether this is the copy of a connection in a child process that answers one request.
+    /// Whether this process is a forked child that answers one request.
     pub(crate) fn is_in_child(&self) -> bool {
         self.parent.get().is_some()
     }
 
-    fn begin(&self) -> io::Result<()> {
-        if self.stage.load(Ordering::Relaxed) == stage::BEGUN {
-            return Ok(());
-        }
-        if !self.transition(stage::OPEN, stage::BEGUN) {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        if let Some(parent) = self.parent.get() {
+    fn claim_response(&self) -> io::Result<()> {
+        let is_first = self.claim.claim().map_err(|_| io::ErrorKind::BrokenPipe)?;
+        if let Some(parent) = self.parent.get().filter(|_| is_first) {
             parent.progress.set_response(ResponseProgress::Started);
         }
         Ok(())
     }
 
-    /// The response is sent.
-    pub(crate) fn end_response(&self) {
-        self.transition(stage::BEGUN, stage::ENDED);
+    /// The response has been sent.
+    pub(crate) fn finish_response(&self) {
+        self.claim.finish();
     }
 
-    /// The next request is expected.
-    pub(crate) fn reopen(&self) {
-        if !self.transition(stage::BEGUN, stage::OPEN) {
-            self.transition(stage::ENDED, stage::OPEN);
-        }
+    /// The next request may be answered.
+    pub(crate) fn reset_response(&self) {
+        self.claim.reset();
     }
 
-    fn transition(&self, from: u8, to: u8) -> bool {
-        self.stage.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    /// For the watchdog: ends the connection, with this answer if the app's has not begun, with a reset if it is under way. Whatever
-    /// the app sends from now on, it finds its client gone.
-    pub(crate) fn abort_response(&self, answer: &[u8]) {
-        match self.stage.swap(stage::FORFEITED, Ordering::AcqRel) {
-            // A socket with no room for it has had answers that the client does not read.
-            stage::OPEN if self.send_interim(answer, false).is_ok_and(|sent| sent == answer.len()) => {}
-            stage::ENDED => {}
+    /// For the watchdog: ends the connection, with `response` if the app's response has not started, or with a reset in the middle of
+    /// it. If the app sends anything later, the client is gone.
+    pub(crate) fn abort_response(&self, response: &[u8]) {
+        match self.claim.abort() {
+            // If the socket is full, the client does not read earlier responses.
+            ResponseState::NotStarted
+                if self.send_interim(response, false).is_ok_and(|sent| sent == response.len()) => {}
+            ResponseState::Finished => {}
             _ => self.reset(),
         }
         self.shutdown();
@@ -362,46 +304,46 @@ impl ClientSocket {
 
     /// Whether the watchdog has ended the connection.
     pub(crate) fn was_aborted(&self) -> bool {
-        self.stage.load(Ordering::Acquire) == stage::FORFEITED
+        self.claim.is_aborted()
     }
 
-    /// In a forked child: what it reports of the response goes there, and what the client's socket does not take.
+    /// In a forked child: connects it with its parent.
     pub(crate) fn set_parent(&self, parent: &Arc<ParentLink>) {
         let _ = self.parent.set(Arc::clone(parent));
     }
 
-    /// In a forked child: whether the response goes through its parent, and has an end that only a reset shows to the client.
+    /// In a forked child: whether the response goes through the parent and is incomplete, so that the client must see a reset.
     pub(crate) fn is_truncated_in_relay(&self) -> bool {
         self.is_truncated_in_relay.load(Ordering::Relaxed)
     }
 
-    /// In a forked child: puts a closed connection in the place of the socket, which belongs to the parent from now on.
+    /// In a forked child: replaces the socket, which belongs to the parent from now on, by a closed one.
     pub(crate) fn release_socket(&self) -> io::Result<()> {
         let (closed, _) = UnixStream::pair()?;
         sys::replace_descriptor(&self.socket, &closed)
     }
 
-    /// Says that nothing more will be sent.
+    /// Tells the peer that no more bytes follow.
     pub(crate) fn shutdown_write(&self) {
         if self.relay().is_none() {
             let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
         }
     }
 
-    /// Ends the connection for the peer even where another process still holds a copy of the socket.
+    /// Closes the connection for the peer, even if another process holds a copy of the socket.
     pub(crate) fn shutdown(&self) {
         if self.relay().is_none() {
             let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
         }
     }
 
-    /// Ends the connection by a reset, so that the peer can tell it from a clean end, whoever else holds a copy of the socket.
+    /// Resets the connection, so that the peer can tell this from a clean end, even if another process holds a copy of the socket.
     pub(crate) fn reset(&self) {
         if self.relay().is_some() {
-            // The parent still sends what came before.
+            // The parent still has to send what was produced before.
             return self.is_truncated_in_relay.store(true, Ordering::Relaxed);
         }
-        // Connecting a socket to nothing is how the system is asked for it (connect(2)); a Unix socket knows no reset.
+        // Connecting to AF_UNSPEC resets a TCP connection (connect(2)). Unix sockets have no reset.
         let _ = rustix::net::connect_unspec(&self.socket);
     }
 }

@@ -251,7 +251,7 @@ impl Drop for Writer {
 impl ActiveWriter for SharedWriter {
     fn on_event(&self, half_closed: Option<Instant>) -> bool {
         if let Some(at) = half_closed {
-            self.socket.note_half_close(at);
+            self.socket.record_half_close(at);
         }
         self.pending.announce();
         self.send_if_writable(MAX_BYTES_PER_TURN)

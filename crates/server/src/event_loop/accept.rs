@@ -40,10 +40,10 @@ impl EventLoop {
 
     /// Closes idle connections, if there are any, so that a waiting client can be accepted.
     pub(super) fn close_longest_idle(&mut self, now: Instant) {
-        let connections = self.slots.iter().filter_map(|(_, slot)| slot.connection.as_deref());
+        let connections = self.slots.iter().filter_map(|(_, slot)| slot.connection());
         for token in longest_idle(connections, self.slots.len(), now) {
             let slot = self.slots.get_mut(token);
-            if let Some(connection) = slot.and_then(|slot| slot.connection.take()) {
+            if let Some(connection) = slot.and_then(Slot::take) {
                 self.close(&connection);
             }
         }
@@ -65,7 +65,7 @@ impl EventLoop {
         if let Some(handed_over) = handed_over {
             connection.restore(handed_over);
         }
-        entry.insert(Slot { connection: Some(connection), ..Slot::default() });
+        entry.insert(Slot::Held(connection));
         self.acceptor.publish_load(self.slots.len());
         self.advance(token, now);
         Ok(())

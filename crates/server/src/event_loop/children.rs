@@ -8,7 +8,7 @@ use std::{
 
 use mio::Token;
 
-use super::{EventLoop, RELAYS};
+use super::{EventLoop, RELAYS, Slot};
 use crate::{
     App,
     connection::{Connection, Next},
@@ -22,8 +22,8 @@ impl EventLoop {
         let Some(children) = &mut self.children else { return };
         let own = connection.token;
         let connections = self.slots.iter().filter(|(token, _)| *token != own);
-        let connections = connections.filter_map(|(_, slot)| slot.connection.as_ref()).flat_map(|other| {
-            let relay = other.relay.as_ref().map(|relay| relay.descriptor());
+        let connections = connections.filter_map(|(_, slot)| slot.connection()).flat_map(|other| {
+            let relay = other.relay().map(Relay::descriptor);
             std::iter::once(other.socket().as_fd().as_raw_fd()).chain(relay)
         });
         let waiting = self.ready_for_app.iter().map(|connection| connection.socket().as_fd().as_raw_fd());
@@ -39,7 +39,7 @@ impl EventLoop {
             Ok(()) => connection.enter_child(now),
             Err(error) => {
                 log::error!("no process could be forked for a request: {error}");
-                connection.refuse(503, "the server has no process left for this request", now)
+                connection.reject(503, "the server has no process left for this request", now)
             }
         };
         self.apply(connection, next);
@@ -74,7 +74,7 @@ impl EventLoop {
     }
 
     pub(super) fn start_relay(&mut self, token: usize, socket: Option<OwnedFd>, now: Instant) {
-        let Some(mut connection) = self.slots.get_mut(token).and_then(|slot| slot.connection.take()) else {
+        let Some(mut connection) = self.slots.get_mut(token).and_then(Slot::take) else {
             return;
         };
         let socket = socket.ok_or_else(|| io::Error::other("no descriptor is left for it"));
@@ -94,15 +94,15 @@ impl EventLoop {
     }
 
     pub(super) fn record_relay_readiness(&mut self, token: usize, now: Instant) {
-        let connection = self.slots.get_mut(token).and_then(|slot| slot.connection.as_mut());
-        if let Some(relay) = connection.and_then(|connection| connection.relay.as_mut()) {
+        let connection = self.slots.get_mut(token).and_then(Slot::connection_mut);
+        if let Some(relay) = connection.and_then(Connection::relay_mut) {
             relay.is_readable = true;
             self.advance(token, now);
         }
     }
 
     pub(super) fn take_back_from_child(&mut self, token: usize, outcome: ChildOutcome, now: Instant) {
-        let connection = self.slots.get_mut(token).and_then(|slot| slot.connection.take());
+        let connection = self.slots.get_mut(token).and_then(Slot::take);
         if let Some(mut connection) = connection {
             let next = connection.after_child(outcome, now);
             self.apply(connection, next);

@@ -82,8 +82,8 @@ impl EventLoop {
         // Check each idle connection once more: a request may have arrived. And its deadline is earlier now.
         let now = Instant::now();
         for (_, slot) in &mut self.slots {
-            if let Some(connection) = &mut slot.connection {
-                connection.readable |= connection.is_idle();
+            if let Some(connection) = slot.connection_mut() {
+                connection.readiness.readable |= connection.is_idle();
             }
         }
         for token in self.tokens() {
@@ -108,7 +108,7 @@ impl EventLoop {
 
     pub(super) fn has_nothing_left(&self, is_given_up: &impl Fn(usize) -> bool) -> bool {
         let mut slots = self.slots.iter();
-        slots.all(|(token, slot)| slot.connection.is_none() && is_given_up(token))
+        slots.all(|(token, slot)| slot.connection().is_none() && is_given_up(token))
             && self.children.as_ref().is_none_or(Children::is_empty)
     }
 

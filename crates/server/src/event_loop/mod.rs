@@ -24,7 +24,7 @@ use crate::{
     Command, Concurrency, Listener,
     acceptor::Acceptor,
     connection::socket::{HALF_CLOSE, PeerState},
-    connection::{Connection, Next},
+    connection::{Connection, Next, Readiness},
     context::ServerContext,
     deadlines::Deadlines,
     fork::Children,
@@ -77,14 +77,28 @@ pub(crate) struct EventLoop {
     accept_times: (Instant, Instant),
 }
 
-/// The place of a connection, and the events of its socket while a thread owns it.
-#[derive(Default)]
-struct Slot {
-    connection: Option<Box<Connection>>,
-    readable: bool,
-    writable: bool,
-    /// When the peer was found to send no more.
-    peer_done: Option<Instant>,
+/// The place of a connection.
+enum Slot {
+    /// The loop owns the connection.
+    Held(Box<Connection>),
+    /// A thread owns it. The events of its socket are collected here.
+    Out(Readiness),
+}
+
+impl Slot {
+    fn connection(&self) -> Option<&Connection> {
+        if let Self::Held(connection) = self { Some(connection) } else { None }
+    }
+
+    fn connection_mut(&mut self) -> Option<&mut Connection> {
+        if let Self::Held(connection) = self { Some(connection) } else { None }
+    }
+
+    fn take(&mut self) -> Option<Box<Connection>> {
+        let peer_closed = self.connection()?.readiness.peer_closed;
+        let out = Self::Out(Readiness { peer_closed, ..Readiness::default() });
+        if let Self::Held(connection) = std::mem::replace(self, out) { Some(connection) } else { None }
+    }
 }
 
 impl EventLoop {
@@ -222,7 +236,7 @@ impl EventLoop {
     pub(crate) fn reject_pending(&mut self) {
         let now = Instant::now();
         for mut connection in std::mem::take(&mut self.ready_for_app) {
-            let next = connection.refuse(503, "the application is stuck", now);
+            let next = connection.reject(503, "the application is stuck", now);
             self.apply(connection, next);
         }
     }
@@ -239,7 +253,11 @@ impl EventLoop {
             PeerState::Open => false,
             PeerState::Closed => true,
             PeerState::HalfClosed => {
-                let ended = self.slots.get(connection.token).and_then(|slot| slot.peer_done);
+                let slot = self.slots.get(connection.token);
+                let ended = slot.and_then(|slot| match slot {
+                    Slot::Out(readiness) => readiness.peer_closed,
+                    Slot::Held(connection) => connection.readiness.peer_closed,
+                });
                 ended.is_some_and(|ended| ended > connection.since + HALF_CLOSE)
             }
         }
@@ -255,9 +273,9 @@ impl EventLoop {
             return self.enqueue(connection);
         }
         let Some(slot) = self.slots.get_mut(token) else { return };
-        connection.readable |= std::mem::take(&mut slot.readable);
-        connection.writable |= std::mem::take(&mut slot.writable);
-        connection.peer_done |= slot.peer_done.is_some();
+        if let Slot::Out(readiness) = slot {
+            connection.readiness.merge(std::mem::take(readiness));
+        }
         if connection.can_advance() {
             self.runnable.push_back(token);
         } else {
@@ -267,7 +285,7 @@ impl EventLoop {
             }
         }
         self.deadlines.set(token, connection.deadline());
-        slot.connection = Some(connection);
+        *slot = Slot::Held(connection);
     }
 
     pub(crate) fn forks(&self) -> bool {
@@ -299,24 +317,28 @@ impl EventLoop {
 
     fn record_readiness(&mut self, token: usize, event: &Event, now: Instant) {
         let Some(slot) = self.slots.get_mut(token) else { return };
-        let peer_done = event.is_read_closed() || event.is_error();
-        slot.readable |= event.is_readable() || peer_done;
-        slot.writable |= event.is_writable() || event.is_write_closed();
-        if peer_done {
-            slot.peer_done.get_or_insert(now);
-        }
-        if let Some(connection) = &mut slot.connection {
-            connection.readable |= std::mem::take(&mut slot.readable);
-            connection.writable |= std::mem::take(&mut slot.writable);
-            connection.peer_done |= slot.peer_done.is_some();
-            self.advance(token, now);
-        } else if self.context.writers.on_event(token, peer_done.then_some(now)) {
-            self.runnable.push_back(token);
+        let peer_closed = event.is_read_closed() || event.is_error();
+        let readiness = Readiness {
+            readable: event.is_readable() || peer_closed,
+            writable: event.is_writable() || event.is_write_closed(),
+            peer_closed: peer_closed.then_some(now),
+        };
+        match slot {
+            Slot::Held(connection) => {
+                connection.readiness.merge(readiness);
+                self.advance(token, now);
+            }
+            Slot::Out(collected) => {
+                collected.merge(readiness);
+                if self.context.writers.on_event(token, readiness.peer_closed) {
+                    self.runnable.push_back(token);
+                }
+            }
         }
     }
 
     fn advance(&mut self, token: usize, now: Instant) {
-        let Some(mut connection) = self.slots.get_mut(token).and_then(|slot| slot.connection.take()) else {
+        let Some(mut connection) = self.slots.get_mut(token).and_then(Slot::take) else {
             // A thread is producing the response, and there is more to send than one iteration allows.
             if self.slots.contains(token) && self.context.writers.on_event(token, None) {
                 self.runnable.push_back(token);
@@ -333,18 +355,18 @@ impl EventLoop {
 
     fn time_out(&mut self, token: usize, now: Instant) {
         let Some(slot) = self.slots.get_mut(token) else { return };
-        let Some(mut connection) = slot.connection.take() else { return };
+        let Some(mut connection) = slot.take() else { return };
         let mut check =
             || self.children.as_mut().and_then(|children| children.check_timeout(&connection, now));
         if connection.is_in_child() {
             let again = check();
             self.deadlines.set(token, again);
-            slot.connection = Some(connection);
+            *slot = Slot::Held(connection);
             return;
         }
-        if connection.relay.as_ref().is_some_and(|relay| relay.next_check.is_some_and(|check| check <= now)) {
+        if connection.relay().and_then(|relay| relay.next_check).is_some_and(|check| check <= now) {
             let again = check();
-            if let Some(relay) = &mut connection.relay {
+            if let Some(relay) = connection.relay_mut() {
                 relay.next_check = again;
             }
         }
@@ -359,7 +381,7 @@ impl EventLoop {
     fn enqueue(&mut self, mut connection: Box<Connection>) {
         self.deadlines.clear(connection.token);
         if self.ready_for_app.len() >= self.context.settings.queue && connection.is_complete() {
-            let next = connection.refuse(503, "the server has too many requests waiting", Instant::now());
+            let next = connection.reject(503, "the server has too many requests waiting", Instant::now());
             return self.apply(connection, next);
         }
         self.ready_for_app.push_back(connection);

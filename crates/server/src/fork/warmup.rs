@@ -43,7 +43,7 @@ pub(crate) fn run_warmup_request(
                 app.in_request(&mut || next = connection.run(app, None).next);
                 next
             }
-            Next::Wait if connection.phase == Phase::Sending => connection.send(Instant::now()),
+            Next::Wait if matches!(connection.phase, Phase::Sending) => connection.send(Instant::now()),
             _ => break,
         };
         // Only the first line of the response is of interest, but a full socket would take no more of it.

@@ -56,8 +56,8 @@ impl Handover {
         }
         let Some(listener) = self.listeners.get(socket.listener) else { return false };
         let state = HandedOver {
-            is_kept_alive: connection.phase == Phase::Idle,
-            awaits_proxy: connection.awaits_proxy,
+            is_kept_alive: matches!(connection.phase, Phase::Idle),
+            awaits_proxy: matches!(connection.phase, Phase::ProxyHeader),
             is_distrusted: !socket.peer.is_trusted && context.settings.trusted.include(socket.peer.ip),
             is_listener_gone: false,
         };
@@ -105,8 +105,8 @@ impl Handover {
 /// Whether no bytes of a request are here, and the last response is finished.
 fn is_transferable(connection: &Connection) -> bool {
     connection.is_idle()
-        && !connection.readable
-        && !connection.peer_done
+        && !connection.readiness.readable
+        && connection.readiness.peer_closed.is_none()
         && !connection.socket().closes
         && !connection.socket().was_aborted()
 }
