@@ -168,7 +168,7 @@ impl Request {
     /// Starts the response and hands out a [`Writer`] that sends pieces as they come. For applications that must push (WSGI's
     /// `write()`); others return a [`Response`](crate::Response) and let the server pull.
     pub fn start(&mut self, head: ResponseHead) -> Writer {
-        Writer::start(&self.socket, head, self.asked(), None)
+        Writer::start(&self.socket, head, self.response_info(), None)
     }
 
     /// Shows that the application is alive: the time of [`Settings::timeout`](crate::Settings::timeout) starts again.
@@ -205,7 +205,7 @@ impl Request {
     }
 
     /// What the framing of the response depends on. From here on `100 Continue` is not sent any more.
-    pub(crate) fn asked(&self) -> RequestInfo {
+    pub(crate) fn response_info(&self) -> RequestInfo {
         let context = &self.socket.context;
         let can_be_kept = self.upload.as_ref().is_none_or(|upload| upload.begin_response());
         RequestInfo {

@@ -148,7 +148,7 @@ impl Connection {
         }
     }
 
-    /// Goes on with what the socket allows now.
+    /// Advances as far as the socket allows now.
     pub(crate) fn advance(&mut self, now: Instant) -> Next {
         match self.phase {
             Phase::ProxyHeader | Phase::Idle | Phase::Head | Phase::Body { .. } => self.receive(now),
@@ -160,7 +160,7 @@ impl Connection {
         }
     }
 
-    /// Whether [`advance`](Self::advance) could get on without waiting.
+    /// Whether [`advance`](Self::advance) can do something without waiting.
     pub(crate) fn can_advance(&self) -> bool {
         let Readiness { readable, writable, .. } = self.readiness;
         match &self.phase {
@@ -176,7 +176,7 @@ impl Connection {
         }
     }
 
-    /// When the present wait has lasted too long.
+    /// When the current wait has lasted too long.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let settings = &self.context().settings;
         let is_draining = || self.context().drain_began.get().is_some();
@@ -184,7 +184,7 @@ impl Connection {
             Phase::Idle => return Some(self.context().idle_until(self.since + settings.keep_alive)),
             Phase::Draining { .. } if is_draining() => LINGER_TIMEOUT.min(settings.keep_alive),
             Phase::Draining { .. } => settings.keep_alive,
-            // A request that is not even asked yet does not hold up the end for long.
+            // A request that has not started must not delay the end of the server for long.
             Phase::ProxyHeader | Phase::Head if is_draining() => {
                 return Some(
                     self.context().idle_until(self.since + LINGER_TIMEOUT.min(settings.head_timeout)),
@@ -222,23 +222,23 @@ impl Connection {
         }
     }
 
-    /// Whether nothing of a request is here.
+    /// Whether no bytes of a request have been received.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::ProxyHeader | Phase::Idle | Phase::Head)
             && self.request.body.bytes.is_empty()
     }
 
-    /// Whether a request is complete and not yet answered.
+    /// Whether a request is complete and not answered.
     pub(crate) fn is_complete(&self) -> bool {
         matches!(self.phase, Phase::Complete)
     }
 
-    /// Whether the last response is sent and the connection may live on.
+    /// Whether the last response is sent and another request may follow.
     pub(crate) fn is_between_requests(&self) -> bool {
         matches!(self.phase, Phase::Idle | Phase::Head)
     }
 
-    /// A child answers from here on.
+    /// From now on a child answers.
     pub(crate) fn enter_child(&mut self, now: Instant) -> Next {
         self.phase = Phase::InChild;
         self.since = now;
@@ -265,7 +265,7 @@ impl Connection {
         &self.request.socket.context
     }
 
-    /// An idle connection keeps no buffers; they go to `spare`.
+    /// Moves the buffers of an idle connection to `pool`.
     pub(crate) fn release_buffers(&mut self, pool: &mut Vec<Vec<u8>>) {
         if !self.is_idle() {
             return;
@@ -278,7 +278,7 @@ impl Connection {
         }
     }
 
-    /// Takes the buffers that [`release_buffers`](Self::release_buffers) gave away.
+    /// Takes the buffers back that [`release_buffers`](Self::release_buffers) moved to `pool`.
     pub(crate) fn acquire_buffers(&mut self, pool: &mut Vec<Vec<u8>>) {
         for buffer in [&mut self.request.body.bytes, &mut self.request.buffer] {
             if buffer.capacity() == 0 {

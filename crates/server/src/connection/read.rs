@@ -1,4 +1,4 @@
-//! The first half of a connection's way: bytes from the socket through the parser into a complete request, or a refusal.
+//! From the socket through the parser to a complete request, or to the response that rejects it.
 
 use std::{io, sync::Arc, time::Instant};
 
@@ -11,25 +11,25 @@ use crate::{
     upload::Upload,
 };
 
-/// How many bytes are read and forgotten before the connection is closed under a client that goes on sending.
+/// The number of bytes that a client may still send after the end of the connection, before it is closed.
 const LINGER_BYTES: u64 = 16 << 20;
-/// How many bytes of one socket are read before others have their turn.
+/// The most bytes read from one socket per iteration, so that others get their turn.
 const MAX_BYTES_PER_ITERATION: usize = 512 * 1024;
-/// The room made for one read: of a head, of a body, and of a chunked one, which takes longer to parse.
+/// The size of one read: of a head, of a body, and of a chunked body, which takes longer to parse.
 const HEAD_READ: usize = 4 * 1024;
 const BODY_READ: usize = 256 * 1024;
 const CHUNKED_READ: usize = 32 * 1024;
-/// With so much room left, none is made.
+/// The buffer grows when it has less space than this.
 const MIN_READ: usize = 1024;
 
-/// Why a request is not served.
+/// Why a request is rejected.
 struct HttpError {
     status: u16,
     message: String,
 }
 
 impl Connection {
-    /// Reads and parses until the app can be called, something is wrong, or there is nothing more to read for now.
+    /// Reads and parses until the app can be called, the request must be rejected, or the socket is empty.
     pub(crate) fn receive(&mut self, now: Instant) -> Next {
         let mut left = MAX_BYTES_PER_ITERATION;
         loop {
@@ -56,7 +56,8 @@ impl Connection {
         }
     }
 
-    /// Answers `status` in the server's own words and ends the connection. What the client still sends is not parsed.
+    /// Sends a response of the server and ends the connection. What the client still sends is not parsed. A HEAD
+    /// request gets no body, even if its head is incomplete.
     pub(crate) fn reject(&mut self, status: u16, message: &str, now: Instant) -> Next {
         log::debug!("rejected a request from {}: {status} {message}", self.socket().peer.name());
         if matches!(self.phase, Phase::ProxyHeader | Phase::Idle | Phase::Head) {
@@ -75,7 +76,7 @@ impl Connection {
         self.send(now)
     }
 
-    /// Reads and forgets until the client closes.
+    /// Reads and discards until the client closes its side.
     pub(crate) fn linger(&mut self, left: u64) -> Next {
         let turn = left.min(MAX_BYTES_PER_ITERATION as u64);
         let Ok(unread) = self.discard(turn) else { return Next::Close };
@@ -87,9 +88,9 @@ impl Connection {
         Next::Wait
     }
 
-    /// Reads and forgets up to `limit` bytes, or until the socket is empty. Returns how many of them are still to come; the end of the
+    /// Reads and discards up to `limit` bytes. Returns how many are missing when the socket is empty. The end of the
     /// input is an error.
-    #[inline(never)] // its scratch on the stack of every caller would cost a forked child four pages
+    #[inline(never)] // the buffer on the stack of each caller would cost a forked child four pages
     fn discard(&mut self, limit: u64) -> io::Result<u64> {
         let mut scratch = [0; 16 * 1024];
         let mut left = limit;
@@ -112,44 +113,44 @@ impl Connection {
         self.linger(LINGER_BYTES)
     }
 
-    /// Makes the buffer begin with the first byte behind the request just served.
+    /// Removes the answered request from the buffer.
     pub(crate) fn expect_next_request(&mut self, now: Instant) {
         self.socket().reset_response();
         self.request.body.bytes.drain(..self.parsed);
         self.request.body.clear();
         self.request.told_client = None;
         self.parsed = 0;
-        let begun = !self.request.body.bytes.is_empty();
+        let has_bytes = !self.request.body.bytes.is_empty();
         self.request.began = now;
-        self.enter(if begun { Phase::Head } else { Phase::Idle }, now);
-        // Bytes of a next request may be here already; trying costs nothing where there are none.
-        self.readiness.readable |= begun;
+        self.enter(if has_bytes { Phase::Head } else { Phase::Idle }, now);
+        // The buffer may already have the next request; reading costs nothing if the socket is empty.
+        self.readiness.readable |= has_bytes;
     }
 
-    /// The response is sent, and another request may follow once what is left of this one's body is out of the way.
+    /// The response is sent. Another request may follow after the rest of this one's body.
     pub(crate) fn await_next_request(&mut self, now: Instant) -> Next {
         let Some(upload) = self.request.upload.take() else {
             self.expect_next_request(now);
             return Next::Wait;
         };
         let Some(missing) = upload.end() else { return self.start_lingering(now) };
-        // All that was received before the call is parsed.
+        // All bytes that were received before the call are parsed.
         self.request.body.clear();
         self.request.body.bytes.clear();
         self.parsed = 0;
-        // What its thread has left in the socket was not noted anywhere.
+        // The thread that read the body has recorded no readiness.
         self.readiness.readable = true;
         self.enter(Phase::Draining { left: missing }, now);
         self.drain(missing, now)
     }
 
-    /// Nobody reads the body any more, whatever the app does. True if some of it had not been received.
+    /// Ends the reading of the body, whatever the app does. Returns true if a part of it had not been received.
     pub(crate) fn end_upload(&mut self) -> bool {
         let Some(upload) = self.request.upload.take() else { return false };
         upload.end().is_none_or(|missing| missing > 0)
     }
 
-    /// Reads and drops the rest of a body that the app has not read.
+    /// Reads and discards the part of a body that the app has not read.
     pub(crate) fn drain(&mut self, left: u64, now: Instant) -> Next {
         match self.discard(left) {
             Ok(0) => {
@@ -165,7 +166,7 @@ impl Connection {
         }
     }
 
-    /// Parses what is there. True: the app can be called. False: more bytes are needed.
+    /// Parses the buffer. Returns true if the app can be called, false if more bytes are needed.
     fn parse(&mut self, now: Instant) -> Result<bool, HttpError> {
         if matches!(self.phase, Phase::ProxyHeader) && !self.parse_proxy_header()? {
             return Ok(false);
@@ -206,21 +207,21 @@ impl Connection {
         self.request.head.expect_continue && matches!(self.phase, Phase::Body { received: 0 })
     }
 
-    /// Asks the client for a chunked body, which is received before the application is called. PEP 3333, section "HTTP 1.1
-    /// Expect/Continue", allows that.
+    /// Asks the client for a chunked body, which is received before the app is called. PEP 3333 allows that (section
+    /// "HTTP 1.1 Expect/Continue").
     fn send_continue(&self) {
         match self.socket().send_interim(mlws_http1::CONTINUE, false) {
             Ok(sent) if sent == mlws_http1::CONTINUE.len() => {}
             // The client has not read earlier responses. It may send the body unasked (RFC 9110, section 10.1.1).
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Cut off in the middle, or the client is gone, which the next read shows.
+            // Only a part was sent, or the client is gone. The next read shows it.
             Ok(_) | Err(_) => self.socket().shutdown(),
         }
     }
 
-    /// Has the app read the rest of a body with a Content-Length from the socket itself, if the body is too large to be received first,
-    /// or the client waits for `100 Continue`, which is the app's to ask for. False: the body is received first. A chunked body always
-    /// is, for WSGI applications need its length.
+    /// Lets the app read the rest of the body from the socket itself, if the body has a Content-Length and is too large
+    /// to be received first, or if the client waits for `100 Continue`, which the app requests by reading. Returns
+    /// false if the body must be received first, as every chunked body must: WSGI applications need its length.
     fn begin_upload(&mut self, now: Instant) -> Result<bool, HttpError> {
         let expects_continue = self.expects_continue();
         let request = &mut self.request;
@@ -231,7 +232,7 @@ impl Connection {
             return Ok(false);
         }
         if matches!(settings.concurrency, Concurrency::Fork { .. }) {
-            request.head.keep_alive = false; // what a child reads, the parser of its parent does not see
+            request.head.keep_alive = false; // the parser of the parent does not see what a child reads
         }
         request.body.finish()?;
         let upload = Arc::new(Upload::new(
@@ -246,7 +247,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// Takes the PROXY header off the front: from here on the peer is the one that it tells. False: more bytes are needed.
+    /// Parses the PROXY header, which replaces the peer. Returns false if more bytes are needed.
     fn parse_proxy_header(&mut self) -> Result<bool, HttpError> {
         let socket = &self.request.socket;
         let Some(protocol) = &socket.context.settings.proxy_protocol else { return Ok(true) };
@@ -264,7 +265,7 @@ impl Connection {
         let trusted = &socket.context.settings.trusted;
         let peer = match header {
             ProxyHeader::Local => return Ok(true),
-            // Whoever it is, it is not the proxy that speaks.
+            // The client is unknown, but it is not the trusted proxy.
             ProxyHeader::Unknown => Peer { is_trusted: false, ..socket.peer.clone() },
             ProxyHeader::Tcp { source, destination } => {
                 let peer = Peer::new(Some(source.ip()), source.port());
@@ -278,7 +279,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// The operator hears of it: either the proxy is not set up as this server is, or somebody tries to pass for one.
+    /// Logs a warning: either the proxy is configured differently than this server, or a client pretends to be one.
     fn proxy_error(&self, status: u16, message: &str) -> HttpError {
         let peer = &self.socket().peer;
         log::warn!("rejected a connection from {}: {message}", peer.name());
@@ -295,16 +296,17 @@ impl Connection {
         self.enter(Phase::Head, now);
     }
 
-    /// Keeps body bytes: in the buffer, moved up to the body so far, or in a temporary file where memory is short.
+    /// Stores body bytes: in the buffer, moved next to the body so far, or in a temporary file if memory is short.
     fn store_body(&mut self, start: usize, end: usize) -> io::Result<()> {
         let length = self.request.head.body;
         let early = matches!(length, Length::Known(length) if length > self.context().settings.body_buffer);
-        // The little that came with the head of a body that is not received first takes no memory for the whole of it.
+        // The few bytes that came with the head of a body that the app reads itself must not reserve memory for the
+        // whole body.
         let length = if early { Length::Known((end - start) as u64) } else { length };
         self.request.body.store(start..end, length, &self.request.socket.context)
     }
 
-    /// Drops consumed bytes behind the body, so that chunk lines and spooled bytes do not pile up.
+    /// Removes consumed bytes after the body, so that chunk sizes and spooled bytes do not accumulate.
     fn compact(&mut self) {
         let body = &mut self.request.body;
         if matches!(self.phase, Phase::Body { .. }) && self.parsed > body.end {
@@ -316,13 +318,14 @@ impl Connection {
 
     fn read(&mut self, size: usize) -> io::Result<usize> {
         let buffer = &mut self.request.body.bytes;
-        // Not before the room runs out: what comes by single bytes would make its buffer twice and twice again as large.
+        // Growing earlier would double the buffer of a client that sends single bytes.
         if buffer.capacity() - buffer.len() < size.min(MIN_READ) {
             buffer.reserve(size);
         }
         let offered = buffer.capacity() - buffer.len();
         let count = self.request.socket.read(buffer)?;
-        // A short read has emptied the socket; only the end of the input could follow without another event.
+        // A short read means that the socket is empty, unless the end of the input follows, for which there may be no
+        // further event.
         self.readiness.readable = count == offered || self.readiness.peer_closed.is_some();
         Ok(count)
     }
@@ -340,7 +343,8 @@ impl Connection {
         }
     }
 
-    /// The client sends no more. Between requests that is a clean end; within one it is told, in case it still reads.
+    /// The client sends no more. Between requests that is a clean end. Within a request the client may still read an
+    /// error response.
     fn input_ended(&mut self, now: Instant) -> Next {
         self.readiness.readable = false;
         let left = &self.request.body.bytes[self.parsed..];
@@ -358,7 +362,7 @@ impl From<mlws_http1::Error> for HttpError {
 }
 
 impl From<io::Error> for HttpError {
-    /// Only the temporary file of a body fails this way.
+    /// Only writing to the temporary file of a body fails with an I/O error.
     fn from(error: io::Error) -> Self {
         log::error!("storing a request body failed: {error}");
         Self { status: 507, message: "the request body cannot be stored".into() }

@@ -1,7 +1,7 @@
-//! The second half of a connection's way: the app is called, its answer framed and sent, and the connection made ready for
-//! the next request.
+//! From the app to the socket: the app is called, its response framed and sent, and the connection prepared for the
+//! next request.
 //!
-//! [`Connection::run`] is the only place where app code runs, and no lock of the server is held there.
+//! [`Connection::run`] is the only place that calls the app. The server holds no lock meanwhile.
 
 use std::{
     io,
@@ -20,31 +20,31 @@ use crate::{
     response::Start,
 };
 
-/// What is left to do for a request whose response is produced: where its connection goes, and the application's clean-up
-/// (`close()` of the iterable, then `post_request`), which runs when this is dropped.
+/// What is left to do when a response has been produced: where its connection goes, and the application's cleanup
+/// (`close()` of the iterable, then `post_request`), which runs on drop.
 pub(crate) struct Produced {
     pub(crate) next: Next,
     pub(crate) on_complete: Option<Box<dyn Send>>,
 }
 
-/// What a thread that produces a response owes to the other threads of its pool.
+/// How a thread that produces a response cooperates with the other threads of its pool.
 pub(crate) trait Others {
-    /// Something waits to be sent: somebody is to send it if the next piece is long in coming.
+    /// Output is deferred: another thread must send it if the next chunk takes long.
     fn notify_deferred(&self);
 
-    /// Whether another thread waits for the application's lock (Python's GIL) to go on with its work.
+    /// Whether another thread is waiting for the application's lock (Python's GIL).
     fn wait_for_lock(&self) -> bool;
 }
 
-/// How often a thread that produces a stream lets another thread have the application's lock: Python's switch interval. Python
-/// itself enforces that only if nobody lets go of the GIL in between, however briefly.
+/// How often a thread that produces a stream lets another thread have the GIL: Python's switch interval. Python
+/// enforces that interval only if no thread releases the GIL in between, however briefly.
 const YIELD_INTERVAL: Duration = Duration::from_millis(5);
-/// How long it stays away then, so that the other one has woken up and taken the lock.
+/// How long the thread stays away then, so that the other one wakes up and takes the GIL.
 const YIELD: Duration = Duration::from_micros(50);
 
 impl Connection {
-    /// Has the application answer a complete request, from the call to the last byte of the body. What the client does not read
-    /// meanwhile is left to be sent. With `others`, what is framed may wait a moment for more, see [`Writer::push`].
+    /// Runs the app for a complete request, from the call to the last byte of the body. What the client has not read by
+    /// then remains to be sent. With `others`, output may be deferred briefly (see [`Writer::push`]).
     pub(crate) fn run(&mut self, app: &dyn App, others: Option<&dyn Others>) -> Produced {
         if let Phase::Logging { is_lost } = self.phase {
             let now = Instant::now();
@@ -74,7 +74,7 @@ impl Connection {
         Produced { next, on_complete }
     }
 
-    /// Frames the whole response. What is left to clean up, and whether the client is gone.
+    /// Frames the whole response. Returns the cleanup, and whether the client is gone.
     fn produce(
         &mut self,
         app: &dyn App,
@@ -82,15 +82,15 @@ impl Connection {
         others: Option<&dyn Others>,
     ) -> (Option<Box<dyn Send>>, bool) {
         let Response { head, body, on_complete } = response;
-        let asked = self.request.asked();
-        // An answer to HEAD without a body does not tell how long the body of GET would be.
-        let length = body.length().filter(|length| !asked.is_head || *length > 0);
+        let info = self.request.response_info();
+        // The length of a response to HEAD without a body is not that of the body of GET.
+        let length = body.length().filter(|length| !info.is_head || *length > 0);
         let mut writer = match (head, &body) {
             (Start::Head(head), Body::Stream { .. }) => {
-                Writer::start(&self.request.socket, head, asked, length)
+                Writer::start(&self.request.socket, head, info, length)
             }
             (Start::Head(head), _) => {
-                self.output.begin(head, asked, length, &self.request.socket.context);
+                self.output.begin(head, info, length, &self.request.socket.context);
                 self.output.push_body(body);
                 return (on_complete, false);
             }
@@ -99,7 +99,7 @@ impl Connection {
         let stream = match body {
             Body::Stream { stream, .. } => Some(self.stream(app, &mut writer, stream, others)),
             whole => {
-                // An error shows at the end.
+                // The error is reported by `finish`.
                 let _ = writer.with_queue(None, |response| response.push_body(whole));
                 None
             }
@@ -114,8 +114,8 @@ impl Connection {
         (on_complete, result.is_err())
     }
 
-    /// Pulls a stream to its end, as fast as the application produces it. Gives the stream back, to be dropped when the response
-    /// is on its way.
+    /// Pulls a stream to its end, as fast as the application produces it. Returns the stream, to be dropped when the
+    /// response is on its way.
     fn stream(
         &self,
         app: &dyn App,
@@ -140,16 +140,16 @@ impl Connection {
             if is_unbounded {
                 socket.suspend_call_timer();
             }
-            let piece = catch_unwind(AssertUnwindSafe(|| stream.next())).unwrap_or(Err(Aborted));
-            let pushed = match piece {
-                Ok(Some(piece)) if piece.as_ref().is_empty() => {
+            let chunk = catch_unwind(AssertUnwindSafe(|| stream.next())).unwrap_or(Err(Aborted));
+            let pushed = match chunk {
+                Ok(Some(chunk)) if chunk.as_ref().is_empty() => {
                     if writer.client_is_gone() {
                         writer.truncate();
                         break;
                     }
                     continue;
                 }
-                Ok(Some(piece)) => writer.push(piece, defer),
+                Ok(Some(chunk)) => writer.push(chunk, defer),
                 Ok(None) => {
                     writer.end();
                     break;
@@ -159,15 +159,15 @@ impl Connection {
                     break;
                 }
             };
-            let made = match pushed {
+            let result = match pushed {
                 Ok(Pushed::OverLimit) => {
-                    let mut made = Ok(());
-                    app.detached(&mut || made = writer.spill_or_wait());
-                    made
+                    let mut result = Ok(());
+                    app.detached(&mut || result = writer.spill_or_wait());
+                    result
                 }
                 pushed => pushed.map(drop),
             };
-            if made.is_err() {
+            if result.is_err() {
                 break;
             }
         }
@@ -175,7 +175,7 @@ impl Connection {
         stream
     }
 
-    /// Has the application answer, and sends all of it, blocking. Only a forked child does this.
+    /// Runs the app and sends the whole response, blocking. Only a forked child calls this.
     pub(crate) fn run_to_the_end(&mut self, app: &dyn App) -> Next {
         let Produced { mut next, on_complete } = self.run(app, None);
         while next == Next::Wait && matches!(self.phase, Phase::Sending) {
@@ -189,12 +189,12 @@ impl Connection {
         next
     }
 
-    /// Takes a response of the server's own as this connection's output.
+    /// Makes a response of the server this connection's output.
     pub(crate) fn respond(&mut self, response: Response) {
         if let Start::Head(head) = response.head {
             self.output.begin(
                 head,
-                self.request.asked(),
+                self.request.response_info(),
                 response.body.length(),
                 &self.request.socket.context,
             );
@@ -204,7 +204,7 @@ impl Connection {
         self.phase = Phase::Sending;
     }
 
-    /// Sends what is framed, as far as the socket takes it and others can wait. Runs in the event loop.
+    /// Sends queued bytes until the socket is full or other connections need their turn. Called by the event loop.
     pub(crate) fn send(&mut self, now: Instant) -> Next {
         self.try_send(MAX_BYTES_PER_TURN, now).unwrap_or_else(|| {
             // Only small responses are sent from here for the first time, so little is written.
@@ -218,7 +218,7 @@ impl Connection {
         })
     }
 
-    /// Nothing if the socket takes no more and there is no memory left for the rest.
+    /// `None` if the socket is full and no memory is left for the rest.
     fn try_send(&mut self, limit: usize, now: Instant) -> Option<Next> {
         self.readiness.writable = false;
         let progress = self.output.write(&self.request.socket, limit);
@@ -237,10 +237,10 @@ impl Connection {
         }
     }
 
-    /// Moves what the client does not read to a temporary file, or waits for the client where that is not possible. Blocks.
+    /// Moves the unsent part to a temporary file. If that is not possible, waits for the client. Blocks.
     fn spill_or_wait(&mut self) -> Next {
         let socket = Arc::clone(&self.request.socket);
-        // A child does not buffer what its parent does.
+        // The parent of a child buffers for it.
         let mut may_spill =
             self.output.held() as u64 <= socket.context.settings.response_spool && !socket.is_in_child();
         loop {
@@ -262,12 +262,12 @@ impl Connection {
         self.output.spill(&mut Spool::create(&self.context().settings.temporary)?)
     }
 
-    /// The client is gone, or is given up.
+    /// The client is gone, or the server closes the connection without finishing the response.
     pub(crate) fn on_disconnect(&mut self, now: Instant) -> Next {
         self.end(now, true)
     }
 
-    /// A child process has answered, or died without.
+    /// A child has answered, or has exited without an answer.
     pub(crate) fn after_child(&mut self, outcome: ChildOutcome, now: Instant) -> Next {
         if let Some(relay) = self.relay_mut() {
             (relay.outcome, relay.is_readable, relay.next_check) = (Some(outcome), true, None);
@@ -293,14 +293,15 @@ impl Connection {
         }
     }
 
-    /// The rest of the child's response comes through this relay.
+    /// Starts to receive the rest of the child's response through a relay.
     pub(crate) fn start_relay(&mut self, relay: Relay, now: Instant) -> Next {
         self.phase = Phase::Relaying(Box::new(relay));
         (self.since, self.readiness.writable) = (now, true);
         self.continue_relay(now)
     }
 
-    /// Moves what the child sends to the client, as far as either allows and others can wait. Runs in the event loop.
+    /// Moves bytes from the child to the client, until one of them must wait or other connections need their turn.
+    /// Called by the event loop.
     pub(crate) fn continue_relay(&mut self, now: Instant) -> Next {
         let Phase::Relaying(relay) = &mut self.phase else { return Next::Wait };
         let moved =
@@ -316,18 +317,18 @@ impl Connection {
         self.after_child(outcome, now)
     }
 
-    /// The client is gone, or is given up; how its response was to end is not known here, so a reset shows that it is incomplete.
-    /// The child finds the relay closed, and is waited for.
+    /// The client is gone or too slow. A reset shows it that the response is incomplete. The child finds the relay
+    /// closed; the connection waits for its end.
     pub(crate) fn abort_relay(&mut self, now: Instant) -> Next {
         self.socket().reset();
         self.output.reset();
         let is_child_done = self.relay().is_some_and(|relay| relay.outcome.is_some());
-        // Closes the relay, which the child finds.
+        // This drops the relay.
         let next = self.enter_child(now);
         if is_child_done { Next::Close } else { next }
     }
 
-    /// The response is sent, or its client is gone. The access log is the application's, so it is not written in the event loop.
+    /// The response is sent, or the client is gone. The event loop must not write the access log, because the app does.
     fn end(&mut self, now: Instant, lost: bool) -> Next {
         if self.log_pending {
             self.phase = Phase::Logging { is_lost: lost };
@@ -362,7 +363,7 @@ impl Connection {
                 took: now.saturating_duration_since(self.request.began),
                 at: SystemTime::now(),
             });
-            self.request.kept = None; // here, for what it does when it is dropped is none of the loop's business
+            self.request.kept = None; // dropped here because its destructor belongs to the app
         }
     }
 
@@ -384,8 +385,8 @@ impl Connection {
         self.await_next_request(now)
     }
 
-    /// Says goodbye and waits for the client to say it too: closed under a client that is still sending, the connection would be
-    /// reset, and the client might lose the answer (RFC 9112, section 9.6).
+    /// Closes the sending side and waits for the client to do the same. Closing both sides while the client is sending
+    /// would reset the connection, and the client might lose the response (RFC 9112, section 9.6).
     fn close_gracefully(&mut self, now: Instant) -> Next {
         let is_cut_short = self.end_upload();
         if self.readiness.peer_closed.is_some() && !self.server_generated && !is_cut_short {

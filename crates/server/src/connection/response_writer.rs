@@ -1,9 +1,9 @@
-//! A response on its way out: a queue of segments that are framed and not sent yet.
+//! The output of a connection: a queue of framed segments.
 //!
-//! Invariant: the prefix, the body and the suffix of a chunk enter the queue together, whatever the body is made of (bytes or a
-//! range of a file). So no body can leave without its framing, and none can overtake another.
+//! Invariant: prefix, body and suffix of a chunk enter the queue together, whether the body consists of bytes or a
+//! range of a file. So no body can leave without its framing, and none can overtake another.
 //!
-//! Small bytes are copied behind the head and leave in one system call. A large body is sent from where it is.
+//! Small bodies are copied behind the head and leave in one system call. Large ones are sent from where they are.
 
 use std::{
     collections::VecDeque,
@@ -23,24 +23,24 @@ use crate::{
     memory::{MemoryBudget, Reservation},
 };
 
-/// Bodies up to this many bytes are copied into the queue rather than kept by reference.
+/// Bodies up to this size are copied into the queue. Larger ones are kept by reference. In bytes.
 const COPY_LIMIT: usize = 16 * 1024;
-/// A copied segment takes no more bytes than this; the next bytes start a segment of their own.
+/// The maximum size of a segment of copied bytes.
 const SEGMENT_SIZE: usize = 64 * 1024;
-/// Below this many bytes, a response may wait a moment for more bytes or for other responses.
+/// A response with fewer bytes than this may wait briefly for more bytes or for other responses.
 const COALESCE_LIMIT: usize = 8 * 1024;
 /// The most segments that one system call sends.
 const MAX_SEGMENTS_PER_WRITE: usize = 16;
 
 #[derive(Default)]
 pub(crate) struct ResponseWriter {
-    /// The front of the queue: the head, and small bytes behind it.
+    /// The front of the queue: the head and small bytes after it.
     front: Vec<u8>,
     front_sent: usize,
     queue: VecDeque<Segment>,
     /// Memory held by the segments in `queue`, in bytes.
     queued: usize,
-    /// What this response takes from the memory for unsent responses. Nothing while its socket takes all it gets.
+    /// Memory reserved for the unsent response. `None` while the socket accepts everything.
     reservation: Option<Reservation>,
     framing: Option<Framing>,
     /// A copy of the head, if the access log needs it.
@@ -49,9 +49,9 @@ pub(crate) struct ResponseWriter {
     pub(crate) keep_alive: bool,
     /// Body bytes framed so far.
     pub(crate) sent: u64,
-    /// The application gave more bytes than its Content-Length.
+    /// The application produced more bytes than its Content-Length.
     pub(crate) exceeds_content_length: bool,
-    /// The application failed before the end of its body: the client must see an unclean end.
+    /// The application failed before the end of its body, so the client must see an unclean end.
     pub(crate) is_truncated: bool,
 }
 
@@ -69,7 +69,7 @@ struct FileRange {
     file: Arc<File>,
     offset: u64,
     left: u64,
-    /// It is the spool file of this response, not a file of the application.
+    /// This is the spool file of this response, not a file of the application.
     is_spool: bool,
 }
 
@@ -78,13 +78,13 @@ struct FileRange {
 pub(crate) enum Progress {
     /// The queue is empty.
     Sent,
-    /// The socket takes no more for now.
+    /// The socket is full.
     Blocked,
-    /// The limit of this call is reached; the socket may take more.
+    /// The limit of this call is reached. The socket may accept more.
     Paused,
 }
 
-/// The unsent part of a response that does not fit into memory: a temporary file without a name.
+/// A temporary file without a name for the part of a response that does not fit into memory.
 pub(crate) struct Spool {
     file: Arc<File>,
     end: u64,
@@ -100,7 +100,7 @@ impl Spool {
         self.end
     }
 
-    /// After an error the file counts as long as before.
+    /// After an error, the size of the file is unchanged.
     fn append(&mut self, bytes: &[u8]) -> io::Result<FileRange> {
         std::os::unix::fs::FileExt::write_all_at(&*self.file, bytes, self.end)?;
         let (offset, left) = (self.end, bytes.len() as u64);
@@ -114,12 +114,12 @@ impl ResponseWriter {
     pub(crate) fn begin(
         &mut self,
         head: ResponseHead,
-        asked: RequestInfo,
+        info: RequestInfo,
         length: Option<u64>,
         context: &ServerContext,
     ) {
         self.status = head.status();
-        let finished = head.finish(&asked, length, &clock::date(), &context.settings.server_name);
+        let finished = head.finish(&info, length, &clock::date(), &context.settings.server_name);
         if context.wants_head {
             self.head.clone_from(&finished.bytes);
         }
@@ -129,7 +129,7 @@ impl ResponseWriter {
         self.framing = Some(finished.framing);
     }
 
-    /// Queues the whole body and its end. A stream is not whole and queues nothing.
+    /// Queues a whole body and its end. Does nothing for a stream.
     pub(crate) fn push_body(&mut self, body: Body) {
         match body {
             Body::Empty => {}
@@ -140,7 +140,7 @@ impl ResponseWriter {
         self.push_end();
     }
 
-    /// Queues one piece of the body, framed. An empty piece queues nothing.
+    /// Frames and queues one chunk of the body. An empty chunk queues nothing.
     pub(crate) fn push(&mut self, bytes: Bytes) {
         let length = bytes.as_ref().len();
         let Some(framing) = self.framing.as_mut().filter(|framing| framing.wants_body()) else { return };
@@ -157,7 +157,7 @@ impl ResponseWriter {
         self.push_copy(frame.suffix);
     }
 
-    /// Queues a range of a file as one piece of the body.
+    /// Frames and queues a range of a file as one chunk of the body.
     pub(crate) fn push_file(&mut self, file: File, offset: u64, length: u64) {
         let Some(framing) = self.framing.as_mut().filter(|framing| framing.wants_body()) else { return };
         let frame = framing.encode(usize::try_from(length).unwrap_or(usize::MAX));
@@ -181,52 +181,52 @@ impl ResponseWriter {
         self.queue.push_back(Segment::Bytes { bytes: bytes.into(), sent: 0, end });
     }
 
-    /// The same for a range of a file.
+    /// Queues a range of a file that another process has framed.
     pub(crate) fn push_framed_file(&mut self, file: File, offset: u64, length: u64) {
         let range = FileRange { file: Arc::new(file), offset, left: length, is_spool: false };
         self.queue.push_back(Segment::File(range));
     }
 
-    /// Queues what marks the end of the body, if the body is complete.
+    /// Queues the end of the body, if the body is complete.
     pub(crate) fn push_end(&mut self) {
         if let Some(Ok(end)) = self.framing.as_ref().map(Framing::end) {
             self.push_copy(end);
         }
     }
 
-    /// The framed bytes of a small response, which must be queued completely.
+    /// The framed bytes of a small response.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.front
     }
 
-    /// Whether the response has a body, and more of it may be sent.
+    /// Whether the response has a body that may continue.
     pub(crate) fn wants_more(&self) -> bool {
         self.framing.as_ref().is_none_or(Framing::wants_body) && !self.exceeds_content_length
     }
 
-    /// Whether so little is queued that it may wait a moment for more.
+    /// Whether the queue is so small that it may wait briefly for more.
     pub(crate) fn can_coalesce(&self) -> bool {
         self.queue.is_empty() && self.front_sent == 0 && (1..COALESCE_LIMIT).contains(&self.front.len())
     }
 
-    /// Whether what is queued is in memory and small, so that it may wait a moment to be sent together with other responses.
+    /// Whether the queue is small and in memory, so that it may wait briefly to be sent together with other responses.
     pub(crate) fn can_batch(&self) -> bool {
         self.held() <= SEGMENT_SIZE
             && self.queue.iter().all(|segment| matches!(segment, Segment::Bytes { .. }))
     }
 
-    /// Whether the body ended before its Content-Length, or failed midway: the client must see an unclean end.
+    /// Whether the body ended before its Content-Length, or was truncated, so that the client must see an unclean end.
     pub(crate) fn is_incomplete(&self) -> bool {
         self.is_truncated || self.framing.as_ref().is_some_and(|framing| framing.end().is_err())
     }
 
-    /// Whether only the close of the connection tells the client that the body is complete.
+    /// Whether the close of the connection marks the end of the body.
     pub(crate) fn ends_by_close(&self) -> bool {
         self.framing.as_ref().is_some_and(Framing::ends_by_close)
     }
 
-    /// Sends what is queued, until the socket takes no more or `limit` bytes are sent. No system call is given more than what is left
-    /// of the limit: while a fast client reads, the socket would take it all.
+    /// Sends until the queue is empty, the socket is full or `limit` bytes are sent. No system call gets more than the
+    /// rest of the limit, because a fast reader would accept everything.
     pub(crate) fn write(&mut self, socket: &ClientSocket, limit: usize) -> io::Result<Progress> {
         let mut sent = 0;
         loop {
@@ -252,7 +252,8 @@ impl ResponseWriter {
         }
     }
 
-    /// Reserves memory for what is queued, or gives back what is not needed any more. False if there is no memory left for it.
+    /// Reserves memory for the queue, or returns memory that is no longer needed. Returns false if too little memory is
+    /// left.
     pub(crate) fn reserve_memory(&mut self, budget: &Arc<MemoryBudget>) -> bool {
         let held = self.held();
         if let Some(reservation) = &mut self.reservation {
@@ -262,7 +263,7 @@ impl ResponseWriter {
         self.reservation.is_some()
     }
 
-    /// Gives back the memory reserved for what was sent meanwhile.
+    /// Returns memory reserved for bytes that have been sent.
     pub(crate) fn release_memory(&mut self) {
         if self.is_empty() {
             self.reservation = None;
@@ -274,7 +275,7 @@ impl ResponseWriter {
         }
     }
 
-    /// Bytes in the spool file that are not sent yet.
+    /// The number of unsent bytes in the spool file.
     pub(crate) fn spooled(&self) -> u64 {
         let spooled = |segment: &Segment| match segment {
             Segment::File(range) if range.is_spool => range.left,
@@ -283,7 +284,7 @@ impl ResponseWriter {
         self.queue.iter().map(spooled).sum()
     }
 
-    /// Takes the queue out, to be put back by [`restore`](Self::restore). Until then there is nothing to send.
+    /// Takes the queue out. Until [`restore`](Self::restore) there is nothing to send.
     pub(crate) fn take_queue(&mut self) -> Self {
         Self {
             front: std::mem::take(&mut self.front),
@@ -295,13 +296,13 @@ impl ResponseWriter {
         }
     }
 
-    /// Puts back a queue that was taken out. Nothing was queued meanwhile.
+    /// Puts back a queue that was taken out. Nothing may have been queued meanwhile.
     pub(crate) fn restore(&mut self, taken: Self) {
         (self.front, self.front_sent, self.queue) = (taken.front, taken.front_sent, taken.queue);
         (self.queued, self.reservation) = (taken.queued, taken.reservation);
     }
 
-    /// Moves all queued bytes from memory into the spool file. After an error the rest is still in memory, in order.
+    /// Moves all queued bytes from memory to the spool file. After an error the rest is still in memory, in order.
     pub(crate) fn spill(&mut self, spool: &mut Spool) -> io::Result<()> {
         if self.front_sent < self.front.len() {
             let range = spool.append(&self.front[self.front_sent..])?;
@@ -320,7 +321,7 @@ impl ResponseWriter {
         Ok(())
     }
 
-    /// Memory held by what is queued, in bytes. A segment counts as a whole until all of it is sent.
+    /// Memory held by the queue, in bytes. A segment counts until all of it is sent.
     pub(crate) fn held(&self) -> usize {
         self.front.len() + self.queued
     }
@@ -329,7 +330,7 @@ impl ResponseWriter {
         self.queue.is_empty() && self.front_sent == self.front.len()
     }
 
-    /// Forgets everything but the buffer of the head, which is handed out for reuse.
+    /// Resets everything. Returns the buffer of the head for reuse.
     pub(crate) fn reset(&mut self) -> Vec<u8> {
         let front = std::mem::take(&mut self.front);
         *self = Self::default();
@@ -381,7 +382,7 @@ impl ResponseWriter {
         socket.send_vectored(&slices[..count], precedes_file)
     }
 
-    /// `count` bytes were sent from the front of the queue.
+    /// Removes `count` sent bytes from the front of the queue.
     fn advance(&mut self, mut count: usize) {
         let from_front = count.min(self.front.len() - self.front_sent);
         self.front_sent += from_front;
@@ -401,7 +402,7 @@ impl ResponseWriter {
                     }
                     self.queued -= bytes.as_ref().len();
                 }
-                // A file range counts for itself.
+                // A file range keeps its own count.
                 Segment::File(range) if range.left > 0 => return,
                 Segment::File(_) => count = 0,
             }
@@ -409,7 +410,7 @@ impl ResponseWriter {
         }
     }
 
-    /// Ranges of the spool file that follow each other become one.
+    /// Merges adjacent ranges of the spool file.
     fn merge_spooled(&mut self) {
         let mut merged: VecDeque<Segment> = VecDeque::with_capacity(1);
         for segment in self.queue.drain(..) {
@@ -430,7 +431,7 @@ impl ResponseWriter {
 }
 
 impl FileRange {
-    /// The file must not shrink meanwhile; if it does, the response cannot be completed.
+    /// The file must not shrink meanwhile. If it does, the response cannot be completed.
     fn send(&mut self, socket: &ClientSocket, limit: u64) -> io::Result<usize> {
         match socket.send_file(self.file.as_fd(), &mut self.offset, self.left.min(limit))? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -1,11 +1,11 @@
-//! A response whose body is produced piece by piece: by the iterable of an application, or by WSGI's `write()`.
+//! A response whose body is produced chunk by chunk: by an iterable, or by WSGI's `write()`.
 //!
-//! The thread that produces it pushes pieces as fast as the application makes them. What the socket does not take stays in memory,
-//! then in a temporary file, and the event loop sends it while the thread goes on. Only past those bounds does the thread wait for
-//! its client ([`Writer::spill_or_wait`]).
+//! The producing thread pushes chunks as fast as the application makes them. What the socket does not accept stays in
+//! memory, then in a temporary file, and the event loop sends it while the thread continues. Only beyond those limits
+//! does the thread wait for its client ([`Writer::spill_or_wait`]).
 //!
-//! Invariant: only the producing thread adds to the queue; it, the event loop and the monitor thread take from it, each under the
-//! lock of [`SharedWriter`]. Disk writes happen without that lock.
+//! Invariant: only the producing thread adds to the queue. It, the event loop and the monitor thread remove from it,
+//! each under the lock of [`SharedWriter`]. Files are written without that lock.
 
 use std::{
     io,
@@ -29,62 +29,62 @@ use crate::{
 
 /// The most bytes of one response that the event loop sends before other connections get their turn.
 pub(crate) const MAX_BYTES_PER_TURN: usize = 512 * 1024;
-/// How long a piece, or a whole small response, may wait to be sent together with others.
+/// How long a chunk or a small response may wait to be sent together with others.
 pub(crate) const MAX_FLUSH_DELAY: Duration = Duration::from_millis(1);
-/// A piece that comes sooner than this after the one before may wait for the next one.
+/// A chunk that follows its predecessor within this time may wait for the next one.
 const COALESCE_GAP: Duration = Duration::from_micros(200);
 
-/// A response under way, to which pieces are pushed.
+/// The writer of a response in progress.
 pub struct Writer {
     shared: Arc<SharedWriter>,
-    /// Made when the memory for unsent responses is used up.
+    /// Created when the memory for unsent responses is used up.
     spool: Option<Spool>,
-    /// When the last piece came, and when bytes were last given to the socket.
+    /// When the last chunk was pushed, and when the queue was last sent.
     pushed_at: Instant,
     flushed_at: Instant,
-    /// Pieces have come quickly one after the other since the last flush.
+    /// Chunks have followed each other quickly since the queue was last sent.
     is_quick: bool,
     is_event_stream: bool,
 }
 
-/// The part of a [`Writer`] that others than its thread can reach.
+/// The part of a [`Writer`] that other threads can access.
 pub(crate) struct SharedWriter {
     socket: Arc<ClientSocket>,
     state: Mutex<State>,
-    /// The socket may take more than when it was last tried, so the queue is to be sent.
+    /// The socket may accept more than when it was last tried, so the queue must be sent.
     pending: PendingWork,
-    /// Something is queued that the monitor thread should send if the next piece is long in coming.
+    /// The monitor thread must send the queue if the next chunk takes long.
     is_deferred: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     response: ResponseWriter,
-    /// The socket took no more; since then the client has read nothing.
+    /// When the socket became full. The client has read nothing since.
     blocked_since: Option<Instant>,
     failure: Option<io::ErrorKind>,
 }
 
-/// What became of a piece.
+/// The result of pushing a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pushed {
-    /// It is sent, or buffered within the bounds for unsent responses.
+    /// The chunk is sent, or buffered within the limits for unsent responses.
     Buffered,
-    /// It is queued, but [`Writer::spill_or_wait`] has to be called before the next piece.
+    /// The chunk is queued. [`Writer::spill_or_wait`] must be called before the next one.
     OverLimit,
 }
 
 impl Writer {
-    /// Queues the head. It is sent together with the first piece.
+    /// Queues the head. It is sent together with the first chunk.
     pub(crate) fn start(
         socket: &Arc<ClientSocket>,
         head: ResponseHead,
-        asked: RequestInfo,
+        info: RequestInfo,
         length: Option<u64>,
     ) -> Self {
         let is_event_stream = head.is_event_stream();
         let mut response = ResponseWriter::default();
-        response.begin(head, asked, length, &socket.context);
+        response.begin(head, info, length, &socket.context);
         let state = State { response, ..State::default() };
         let shared = Arc::new(SharedWriter {
             socket: Arc::clone(socket),
@@ -92,31 +92,31 @@ impl Writer {
             pending: PendingWork::new(),
             is_deferred: AtomicBool::new(false),
         });
-        // Before anything is sent: from then on the event loop must find it when the socket takes more.
+        // Registered before anything is sent, because the event loop must find the writer when the socket accepts more.
         socket.context.writers.insert(socket.token, Arc::clone(&shared) as Arc<dyn ActiveWriter>);
         let now = Instant::now();
         Self { shared, spool: None, pushed_at: now, flushed_at: now, is_quick: true, is_event_stream }
     }
 
-    /// Sends a piece. What the socket does not take is buffered; past the bounds for that, `wait` is called to run what blocks.
-    /// `BrokenPipe` or another error where the client is gone, `TimedOut` if it reads too slowly. Bytes beyond the Content-Length
-    /// are not sent.
-    pub fn write(&mut self, piece: Bytes, wait: impl FnOnce(&mut (dyn FnMut() + Send))) -> io::Result<()> {
-        self.is_quick = false; // PEP 3333 does not let `write` delay a piece
-        match self.push(piece, None)? {
+    /// Sends a chunk. What the socket does not accept is buffered. Beyond the limits for that, `wait` is called to run
+    /// a function that blocks. Fails with `BrokenPipe` or a similar error if the client is gone, and with `TimedOut` if
+    /// it reads too slowly. Bytes beyond the Content-Length are not sent.
+    pub fn write(&mut self, chunk: Bytes, wait: impl FnOnce(&mut (dyn FnMut() + Send))) -> io::Result<()> {
+        self.is_quick = false; // PEP 3333 forbids `write` to delay a chunk
+        match self.push(chunk, None)? {
             Pushed::Buffered => Ok(()),
             Pushed::OverLimit => {
-                let mut made = Ok(());
-                wait(&mut || made = self.spill_or_wait());
-                made
+                let mut result = Ok(());
+                wait(&mut || result = self.spill_or_wait());
+                result
             }
         }
     }
 
-    /// Queues a piece and sends what the socket takes. With `defer`, small pieces that come quickly one after the other are sent
-    /// together, and `defer` is called to have the monitor thread send them if the next one is long in coming.
-    pub(crate) fn push(&mut self, piece: Bytes, defer: Option<&dyn Fn()>) -> io::Result<Pushed> {
-        self.with_queue(defer, |response| response.push(piece))
+    /// Queues a chunk and sends what the socket accepts. With `defer`, small chunks that follow each other quickly are
+    /// sent together; `defer` is called so that the monitor thread sends them if the next one takes long.
+    pub(crate) fn push(&mut self, chunk: Bytes, defer: Option<&dyn Fn()>) -> io::Result<Pushed> {
+        self.with_queue(defer, |response| response.push(chunk))
     }
 
     /// The same for any change of the queue.
@@ -150,7 +150,7 @@ impl Writer {
         let outcome = if let Some(failure) = state.failure {
             Err(failure.into())
         } else if is_paused {
-            state.blocked_since = None; // the rest is sent without the application's lock
+            state.blocked_since = None; // the rest is sent without the GIL
             Ok(Pushed::OverLimit)
         } else if state.blocked_since.is_none() || state.response.reserve_memory(&context.response_memory) {
             Ok(Pushed::Buffered)
@@ -165,7 +165,7 @@ impl Writer {
         outcome
     }
 
-    /// Moves what is queued to a temporary file, or waits for the client where that is full or cannot be written. Blocks.
+    /// Moves the queue to a temporary file, or waits for the client if the file is full or cannot be written. Blocks.
     pub(crate) fn spill_or_wait(&mut self) -> io::Result<()> {
         let shared = &self.shared;
         let context = &shared.socket.context;
@@ -179,7 +179,7 @@ impl Writer {
                 return Ok(());
             }
             if state.response.spooled() == 0 {
-                self.spool = None; // all of it is sent, so its space is given back
+                self.spool = None; // all of it is sent, so its space can be returned
             }
             let written = self.spool.as_ref().map_or(0, Spool::size);
             if written + state.response.held() as u64 <= context.settings.response_spool
@@ -190,7 +190,7 @@ impl Writer {
                 let spilled = spill(&mut queue, &mut self.spool, &context.settings.temporary);
                 let mut state = shared.lock();
                 state.response.restore(queue);
-                // The event loop may have found nothing to send meanwhile.
+                // Meanwhile the event loop may have found an empty queue.
                 state.send(&shared.socket, usize::MAX);
                 drop(state);
                 shared.send_if_writable(usize::MAX);
@@ -214,27 +214,27 @@ impl Writer {
         self.shared.lock().response.push_end();
     }
 
-    /// The body will not be completed: the client must see an unclean end.
+    /// The body will not be completed, so the client must see an unclean end.
     pub(crate) fn truncate(&mut self) {
         self.shared.lock().response.is_truncated = true;
     }
 
-    /// Whether the response has a body, and more of it may be sent.
+    /// Whether the response has a body that may continue.
     pub(crate) fn wants_more(&self) -> bool {
         self.shared.lock().response.wants_more()
     }
 
-    /// Whether it is a stream of server-sent events.
+    /// Whether the response is a stream of server-sent events.
     pub(crate) fn is_event_stream(&self) -> bool {
         self.is_event_stream
     }
 
-    /// Whether nobody is there any more to read the response: a failed send, or a closed connection.
+    /// Whether a send has failed or the client no longer waits for the response.
     pub(crate) fn client_is_gone(&self) -> bool {
         self.shared.lock().failure.is_some() || self.shared.socket.client_has_given_up()
     }
 
-    /// Ends the production. The rest of the response, which is left to be sent, or an error where the client is gone.
+    /// Ends the production. Returns the unsent rest of the response, and an error if the client is gone.
     pub(crate) fn finish(self) -> (ResponseWriter, io::Result<()>) {
         let mut state = self.shared.lock();
         let result = state.failure.map_or(Ok(()), |failure| Err(failure.into()));
@@ -269,7 +269,8 @@ impl ActiveWriter for SharedWriter {
 }
 
 impl SharedWriter {
-    /// Sends after an event of the socket; whoever holds the lock at that moment does it afterwards. True if the limit ended it.
+    /// Sends after an event of the socket. If another thread holds the lock, that thread sends afterwards. Returns true
+    /// if the limit ended it.
     fn send_if_writable(&self, limit: usize) -> bool {
         let mut is_paused = false;
         self.pending.run(|| self.try_lock(), |mut state| is_paused = state.send(&self.socket, limit));
@@ -290,7 +291,7 @@ impl SharedWriter {
 }
 
 impl State {
-    /// Sends what the socket takes. True if the limit ended it.
+    /// Sends what the socket accepts. Returns true if the limit ended it.
     fn send(&mut self, socket: &ClientSocket, limit: usize) -> bool {
         if self.failure.is_some() || (self.response.is_empty() && self.blocked_since.is_none()) {
             return false;
@@ -309,7 +310,7 @@ impl State {
         false
     }
 
-    /// Why nothing more can be sent, if so.
+    /// Returns why nothing more can be sent.
     fn check(&mut self, write_timeout: Duration, now: Instant) -> io::Result<()> {
         if self.blocked_since.is_some_and(|since| now.saturating_duration_since(since) > write_timeout) {
             self.failure.get_or_insert(io::ErrorKind::TimedOut);
