@@ -1,33 +1,34 @@
-//! What the server serves: an [`App`] turns a request into a response.
+//! The interface to what the server serves: an [`App`] turns a request into a response.
 //!
-//! The one thing to know: the server never holds a lock while it is inside an app. An app may block, panic or fork.
+//! Invariant: the server holds no lock while it is inside an app. An app may block, panic or fork.
 
 use std::{io, thread};
 
 use crate::{Record, Request, Response};
 
-/// As much stack as the first thread of a process usually has; deep templates need it.
+/// The stack size of serving threads in bytes, like that of a main thread. Deep templates need it.
 pub const STACK_SIZE: usize = 8 << 20;
 
-/// Answers requests. Every `Fn(&mut Request) -> Response` is one.
+/// Answers requests. Every `Fn(&mut Request) -> Response` is an `App`.
 ///
-/// The methods beyond [`call`](App::call) are for apps that live in an interpreter of their own (Python); a Rust callback needs none.
+/// The methods other than [`call`](App::call) are for apps in an interpreter (Python). A Rust callback needs none of
+/// them.
 pub trait App: Send + Sync {
-    /// Answers one request. May block; a panic becomes a 500.
+    /// Answers one request. May block. A panic becomes a 500.
     fn call(&self, request: &mut Request) -> Response;
 
-    /// Runs `serve`, the life of one serving thread, with whatever the app needs held (Python: attached to the interpreter).
+    /// Runs `serve`, the whole life of a serving thread, attached to the interpreter.
     fn attached(&self, serve: &mut dyn FnMut()) {
         serve();
     }
 
-    /// Runs `wait`, which blocks, with that let go.
+    /// Runs `wait`, which blocks, detached from the interpreter.
     fn detached(&self, wait: &mut (dyn FnMut() + Send)) {
         wait();
     }
 
-    /// Runs everything that belongs to one request in the calling thread: the call, the stream, the completion callback and the
-    /// access log (Python: within a context of its own).
+    /// Runs everything that belongs to one request in the calling thread: the call, the stream, the completion callback
+    /// and the access log (Python: in a context of its own).
     fn in_request(&self, run: &mut dyn FnMut()) {
         run();
     }
@@ -42,41 +43,41 @@ pub trait App: Send + Sync {
         false
     }
 
-    /// Whether [`log`](App::log) wants to hear of finished requests.
+    /// Whether [`log`](App::log) is to be called.
     fn wants_log(&self) -> bool {
         false
     }
 
-    /// Whether [`Record::head`] is wanted, which costs a copy of each response's head.
+    /// Whether [`Record::head`] is needed, which costs a copy of each response's head.
     fn wants_head(&self) -> bool {
         false
     }
 
-    /// Writes where every thread is inside the app to the log. Called by the lookout, which holds no lock of the app and must not wait
-    /// for one: a thread that is stuck may have it.
+    /// Logs the stack of every thread. Called by the monitor thread. Must not wait for a lock of the app, which a stuck
+    /// thread may hold.
     fn show_stacks(&self) {}
 
-    /// Runs signal handlers that are pending for the calling thread (Python: those of the application). The thread that called
-    /// [`Server::run`](crate::Server::run) calls it at least twice a second while it is outside the app.
+    /// Runs pending signal handlers of the calling thread (Python: those of the application). The thread that called
+    /// [`Server::run`](crate::Server::run) calls this at least twice per second while it is outside the app.
     fn check_signals(&self) {}
 
-    /// Hears of each finished request, in whichever thread or process finished it.
+    /// Logs a finished request, in the thread or process that finished it.
     fn log(&self, _record: &Record<'_>) {}
 
-    /// The brackets of a fork (Python: `PyOS_BeforeFork`, `PyOS_AfterFork_Parent`, `PyOS_AfterFork_Child`).
+    /// Runs before a fork, in the parent (Python: `PyOS_BeforeFork`).
     fn before_fork(&self) {}
-    /// Runs in the parent after a fork.
+    /// Runs after a fork, in the parent (Python: `PyOS_AfterFork_Parent`).
     fn after_fork_in_parent(&self) {}
-    /// Runs in the child after a fork.
+    /// Runs after a fork, in the child (Python: `PyOS_AfterFork_Child`).
     fn after_fork_in_child(&self) {}
-    /// Runs in the child before it leaves by `_exit`: buffers that nobody else would flush.
+    /// Runs in the child before `_exit`. Flushes buffers.
     fn before_exit_of_child(&self) {}
 
-    /// Whether the request has left threads that have to finish before its child exits.
+    /// Whether the request has started threads that must finish before the child exits.
     fn has_background_threads(&self) -> bool {
         false
     }
-    /// Waits for them, in the child.
+    /// Waits for these threads, in the child.
     fn join_background_threads(&self) {}
 }
 

@@ -4,52 +4,52 @@ use std::fs::File;
 
 /// The body of a response.
 pub enum Body {
-    /// Nothing.
+    /// No body.
     Empty,
-    /// All of it, at once.
+    /// The whole body.
     Bytes(Bytes),
-    /// A range of an open file, sent by sendfile.
+    /// A range of an open file, sent by sendfile(2).
     File {
-        /// The file; its own position is neither used nor moved.
+        /// The file. Its position is neither used nor changed.
         file: File,
-        /// Where to start, in bytes.
+        /// The start of the range, in bytes.
         offset: u64,
-        /// How many bytes.
+        /// The length of the range, in bytes.
         length: u64,
     },
-    /// Pieces, pulled one by one in the thread of the call, as fast as the application produces them.
+    /// Chunks, pulled in the thread of the call as fast as the application produces them.
     Stream {
-        /// Where they come from.
+        /// The source of the chunks.
         stream: Box<dyn Stream>,
-        /// The sum of their lengths, where it is known.
+        /// The sum of their lengths, if it is known.
         length: Option<u64>,
     },
 }
 
-/// Bytes that somebody owns.
+/// Bytes with an owner.
 pub enum Bytes {
     /// A vector.
     Owned(Vec<u8>),
-    /// Bytes of the program.
+    /// Static bytes.
     Static(&'static [u8]),
     /// Bytes of another owner (a Python object), which is dropped when they are sent.
     Foreign(Box<dyn AsRef<[u8]> + Send>),
 }
 
-/// A body that is made piece by piece.
+/// A body that is produced chunk by chunk.
 pub trait Stream: Send {
-    /// The next piece, or `None` at the end. It is app code: it may block, and runs without any lock of the server. An empty piece
-    /// sends nothing, but shows that the app is alive.
-    /// After an error, which the stream has already told the log, the connection is cut so that the client can tell.
+    /// Returns the next chunk, or `None` at the end. This is app code: it may block, and the server holds no lock
+    /// meanwhile. An empty chunk sends nothing, but shows that the app is alive. The stream logs its own errors; after
+    /// one, the connection is closed in such a way that the client notices.
     fn next(&mut self) -> Result<Option<Bytes>, Aborted>;
 }
 
-/// The body ends before its end.
+/// The body ends before it is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Aborted;
 
 impl Body {
-    /// Its length in bytes, where it is known.
+    /// The length in bytes, if it is known.
     pub(crate) fn length(&self) -> Option<u64> {
         match self {
             Self::Empty => Some(0),

@@ -1,4 +1,4 @@
-//! The wall clock, for the Date field only. Deadlines go by the monotonic clock.
+//! The wall clock, for the Date field only. Deadlines use the monotonic clock.
 
 use std::{
     cell::Cell,
@@ -9,7 +9,7 @@ thread_local! {
     static DATE: Cell<(u64, [u8; 29])> = const { Cell::new((0, [b' '; 29])) };
 }
 
-/// Now, as the Date field has it (RFC 9110, section 5.6.7). Written anew once a second.
+/// The current time in the format of the Date field (RFC 9110, section 5.6.7). Formatted once per second.
 pub(crate) fn date() -> [u8; 29] {
     let now = SystemTime::now();
     let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -1,4 +1,4 @@
-//! [`ServerContext`]: what every connection of a server process shares.
+//! [`ServerContext`]: what all connections of a server process share.
 
 use std::{
     sync::{Arc, OnceLock, atomic::AtomicBool},
@@ -7,20 +7,18 @@ use std::{
 
 use crate::{Settings, active_writers::ActiveWriters, memory::MemoryBudget, settings::Limits};
 
-/// The least time for which an idle connection stays open once the server drains.
+/// The minimum time that an idle connection stays open while the server drains.
 const DRAIN_KEEP_ALIVE: Duration = Duration::from_secs(2);
 
-/// What every connection of a server shares.
 #[derive(Debug)]
 pub(crate) struct ServerContext {
     pub(crate) settings: Settings,
     pub(crate) limits: Arc<Limits>,
     pub(crate) wants_log: bool,
     pub(crate) wants_head: bool,
-    /// Set once the server is told to end and idle connections cannot be handed over: every response from then on closes its
-    /// connection.
+    /// Set while the server drains and idle connections cannot be handed over: every response closes its connection.
     pub(crate) draining: AtomicBool,
-    /// When the server was told to end.
+    /// When draining began.
     pub(crate) drain_began: OnceLock<Instant>,
     /// From [`Settings::bodies_in_memory`].
     pub(crate) body_memory: Arc<MemoryBudget>,
@@ -47,8 +45,8 @@ impl ServerContext {
         }
     }
 
-    /// When a connection on which nothing is asked is closed, where that is at `usual` in a server that goes on. One that ends gives
-    /// each client time for a last request, but not so much that the process is killed over it.
+    /// When an idle connection is closed that would be closed at `usual` otherwise. While the server drains, each
+    /// client gets time for a last request, but not so much that the process would be killed.
     pub(crate) fn idle_until(&self, usual: Instant) -> Instant {
         let Some(began) = self.drain_began.get() else { return usual };
         let usual = usual.max(*began + DRAIN_KEEP_ALIVE);
@@ -56,7 +54,7 @@ impl ServerContext {
         latest.map_or(usual, |latest| usual.min(latest))
     }
 
-    /// Whether a drain has lasted so long that connections that could not be handed over have to be closed.
+    /// Whether the drain has lasted so long that connections which could not be handed over must be closed.
     pub(crate) fn must_close_connections(&self) -> bool {
         self.drain_began.get().is_some_and(|began| began.elapsed() > self.settings.graceful_timeout / 2)
     }
@@ -70,7 +68,7 @@ mod tests {
     fn an_idle_connection_outlasts_the_beginning_of_a_drain_but_not_the_patience_of_the_owner() {
         let now = Instant::now();
         let seconds = Duration::from_secs;
-        // (its keep-alive ends after, the graceful timeout, it is closed after)
+        // (keep-alive ends after, graceful timeout, closed after)
         for (usual, graceful, closed) in [(1, 30, 2), (5, 30, 5), (600, 30, 27), (5, 1, 0), (9, u64::MAX, 9)]
         {
             let settings = Settings { graceful_timeout: seconds(graceful), ..Settings::default() };

@@ -1,11 +1,12 @@
-//! When each connection's patience ends, in one place.
+//! The deadlines of all connections.
 //!
-//! A deadline is one number in one row, so setting it costs nothing per request; the row is walked only when the earliest
-//! deadline that was ever set has come, and at most ten times a second. A timeout is late by a tenth of a second at most.
+//! A deadline is one entry of a `Vec<Option<Instant>>`, so setting it costs almost nothing. The vector is scanned only
+//! when the earliest deadline that was ever set has passed, and at most ten times per second. So a timeout may be late
+//! by up to a tenth of a second.
 
 use std::time::{Duration, Instant};
 
-/// The row is not walked again sooner than this.
+/// The minimum interval between two scans.
 const GRAIN: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
@@ -31,12 +32,12 @@ impl Deadlines {
         }
     }
 
-    /// How long until the row has to be walked.
+    /// How long until the next scan.
     pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
         self.next.map(|next| next.saturating_duration_since(now))
     }
 
-    /// The connections whose deadline has passed; their deadlines are cleared.
+    /// Returns the connections whose deadline has passed, and clears their deadlines.
     pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<usize> {
         if self.next.is_none_or(|next| now < next) {
             return Vec::new();

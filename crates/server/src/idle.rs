@@ -1,20 +1,20 @@
-//! Which connections are closed when a worker is full and another client waits: those that have been idle longest.
+//! Which idle connections are closed when a worker is full and another client is waiting.
 
 use std::time::{Duration, Instant};
 
 use crate::connection::{Connection, Phase};
 
-/// A connection that has been idle for less time may be about to send a request.
+/// A connection that has been idle for less than this may be about to send a request.
 const MIN_IDLE: Duration = Duration::from_secs(1);
-/// One of so many connections is closed at once: with many of them it takes a while to look at all.
+/// One in this many connections is closed at a time, because searching many connections takes time.
 const SHARE: usize = 1024;
 
-/// What decides the order: those that have never sent a request go first.
+/// The sort key: connections that have never sent a request come first.
 type Candidate = (IsKeptAlive, Instant, Token);
 type IsKeptAlive = bool;
 type Token = usize;
 
-/// The tokens of those to close, if any can be. `count` is how many connections there are in all.
+/// The tokens of the connections to close. `count` is the number of all connections.
 pub(crate) fn longest_idle<'a>(
     connections: impl Iterator<Item = &'a Connection>,
     count: usize,
@@ -51,7 +51,7 @@ mod tests {
         };
         assert_eq!(chosen(1, 9), [2]);
         assert_eq!(chosen(2, 9), [0, 2]);
-        assert_eq!(chosen(9, 9), [0, 1, 2]); // the last one may be about to send its first
+        assert_eq!(chosen(9, 9), [0, 1, 2]); // the last one may be about to send its first request
         assert_eq!(chosen(2, 10), [2, 3]);
         assert!(chosen(9, 0).is_empty());
     }

@@ -1,18 +1,17 @@
-//! A small HTTP server with a callback: inline, on threads, or each request in a process of its own.
+//! A small HTTP/1 server with a callback. Requests run inline, on threads, or each in its own process.
 //!
-//! The way of a request through the rooms:
+//! It is not a framework: it has no routes, no TLS, and knows nothing about Python. The path of a request:
 //!
-//! 1. [`event_loop`] wakes and lets a [`connection`] go on;
-//! 2. [`receive`] reads and parses (the protocol itself is `mlws-http1`), with the body in a [`body`] that fits it; of a large one with a
-//!    Content-Length the app reads the rest itself, as an [`upload`];
-//! 3. the [`thread_pool`] has a thread run the request, or [`fork`] makes a child;
-//! 4. [`answer`] calls the [`App`] and produces its [`Response`] through a [`writer`] and a [`response_writer`] over the [`socket`];
-//!    (the [`watchdog`] minds how long that takes);
-//! 5. the connection goes back to the loop, which minds its [`deadlines`].
+//! 1. [`event_loop`] wakes and advances a [`connection`].
+//! 2. The connection reads and parses; the protocol itself is `mlws-http1`. The body becomes a [`request_body`], or an
+//!    [`upload`] that the app reads from the socket.
+//! 3. The [`thread_pool`] runs the request on a thread, or [`fork`] starts a child for it.
+//! 4. The [`App`] is called, and its [`Response`] is framed and sent. The [`watchdog`] enforces the time limit.
+//! 5. The connection returns to the event loop, which enforces [`deadlines`].
 //!
-//! Beside the way: connections come in at the [`acceptor`], evenly among workers by their [`shares`], in place of [`idle`] ones if need be, and idle
-//! ones go to other workers by [`handover`]; [`networks`] of proxies are believed; a process is [`recycle`]ing out; and [`fork`] has a
-//! warm-up request, too.
+//! Around it: the [`acceptor`] accepts connections and balances them between workers by [`worker_loads`]. If a worker
+//! is full, it closes [`idle`] connections. A worker that stops [hands idle connections over](handover). [`recycle`]
+//! has the limits after which a worker is replaced.
 
 mod acceptor;
 mod active_writers;

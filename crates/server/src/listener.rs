@@ -1,4 +1,4 @@
-//! Where connections come in: TCP, Unix sockets, or a descriptor that somebody else has bound.
+//! Listening sockets: TCP, Unix, or an inherited descriptor.
 
 use std::{
     fmt, io,
@@ -20,26 +20,26 @@ use rustix::{
 
 use crate::{peer::Peer, sys};
 
-/// Where only a host is named.
+/// The port if an address has none.
 const USUAL_PORT: u16 = 8000;
 
-/// What to listen on, as written: `HOST:PORT`, `[V6]:PORT`, `unix:PATH` or `fd://N`. A host alone means port 8000.
+/// An address to listen on: `HOST:PORT`, `HOST`, `[IPV6]:PORT`, `unix:PATH` or `fd://N`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// A host name or IP address, and a port; port 0 takes any free one.
+    /// A host and a port.
     Tcp {
-        /// Name or address; an IPv6 address without brackets.
+        /// A host name or IP address. An IPv6 address has no brackets here.
         host: String,
-        /// 0 to 65535.
+        /// 0 selects a free port.
         port: u16,
     },
     /// A Unix socket at this path.
     Unix(PathBuf),
-    /// An open descriptor that is bound already.
+    /// An inherited descriptor that is already bound.
     Descriptor(RawFd),
 }
 
-/// Why an address could not be understood.
+/// An invalid address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressError(String);
 
@@ -104,12 +104,12 @@ enum Local {
 }
 
 impl Listener {
-    /// Binds and listens. A stale Unix socket file, on which nobody listens, is replaced.
+    /// Binds and listens. Replaces a stale Unix socket file on which no process listens.
     pub fn bind(address: &Address, backlog: i32) -> io::Result<Self> {
         Self::bind_as(address, backlog, false)
     }
 
-    /// The same, where on TCP others may listen beside it on the same address (`SO_REUSEPORT`).
+    /// Like [`bind`](Self::bind), but other processes may listen on the same TCP address (`SO_REUSEPORT`).
     pub fn bind_as(address: &Address, backlog: i32, reuse_port: bool) -> io::Result<Self> {
         let socket = match address {
             Address::Tcp { host, port } => {
@@ -135,13 +135,13 @@ impl Listener {
         Self::from_socket(socket)
     }
 
-    /// Takes a socket that listens already.
+    /// Wraps a socket that already listens.
     pub fn from_socket(socket: OwnedFd) -> io::Result<Self> {
         let flags = rustix::fs::fcntl_getfl(&socket)?;
         rustix::fs::fcntl_setfl(&socket, flags | OFlags::NONBLOCK)?;
         let local = match SocketAddr::try_from(rustix::net::getsockname(&socket)?) {
             Ok(address) => {
-                // Accepted sockets inherit it, so that no small response waits for an acknowledgement.
+                // Accepted sockets inherit it. Without it, small responses would wait for acknowledgements.
                 sockopt::set_tcp_nodelay(&socket, true)?;
                 Local::Tcp(address)
             }
@@ -150,13 +150,13 @@ impl Listener {
         Ok(Self { socket, local })
     }
 
-    /// The same socket, which a client finds at this path.
+    /// Sets the path at which clients find the socket.
     #[must_use]
     pub fn at_path(self, path: &Path) -> Self {
         Self { local: Local::Unix(path.to_owned()), ..self }
     }
 
-    /// The file of a Unix socket that clients find it by, if that is still there.
+    /// The file of a Unix socket, if it still exists.
     pub fn file(&self) -> io::Result<Option<SocketFile>> {
         match &self.local {
             Local::Unix(path) => SocketFile::open(path).map(Some),
@@ -164,12 +164,12 @@ impl Listener {
         }
     }
 
-    /// A second handle to the same socket.
+    /// Duplicates the handle.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { socket: self.socket.try_clone()?, local: self.local.clone() })
     }
 
-    /// Where it listens, with the real port: `http://127.0.0.1:8080` or `unix:/run/app.sock`.
+    /// The URL with the actual port: `http://127.0.0.1:8080` or `unix:/run/app.sock`.
     pub fn url(&self) -> String {
         match &self.local {
             Local::Tcp(address) => format!("http://{address}"),
@@ -177,7 +177,7 @@ impl Listener {
         }
     }
 
-    /// The address it is bound to; none for a Unix socket.
+    /// The bound address. `None` for a Unix socket.
     pub fn local_address(&self) -> Option<SocketAddr> {
         match &self.local {
             Local::Tcp(address) => Some(*address),
@@ -185,7 +185,7 @@ impl Listener {
         }
     }
 
-    /// What WSGI and CGI call `SERVER_NAME` and `SERVER_PORT`. A Unix socket is `localhost`, port 80.
+    /// `SERVER_NAME` and `SERVER_PORT` of WSGI and CGI. `localhost` and 80 for a Unix socket.
     pub fn server_name_and_port(&self) -> (String, u16) {
         match &self.local {
             Local::Tcp(address) => (address.ip().to_string(), address.port()),
@@ -193,13 +193,13 @@ impl Listener {
         }
     }
 
-    /// Whether a connection waits to be accepted.
+    /// Whether a connection is waiting.
     pub(crate) fn has_client(&self) -> bool {
         let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
         poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
-    /// Takes one waiting connection; `WouldBlock` where there is none.
+    /// Accepts a connection. `WouldBlock` if none is waiting.
     pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, address) = rustix::net::acceptfrom_with(&self.socket, flags)?;
@@ -221,15 +221,15 @@ fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
 }
 
-/// Binds to a temporary name, and gives the socket its own name once it listens: until then a stale one keeps its place, so that no
-/// client ever finds nothing there.
+/// Binds to a temporary name and renames the socket when it listens. Until then a stale socket keeps its name, so that
+/// clients always find one.
 fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
     refuse_if_in_use(path)?;
     let socket = new_socket(AddressFamily::UNIX)?;
     let temporary = temporary_name(path);
     let own_name = SocketAddrUnix::new(path)?;
     let Ok(temporary_address) = SocketAddrUnix::new(temporary.as_path()) else {
-        // The longer name is too long for a socket.
+        // The temporary name may be too long for a socket.
         if path.symlink_metadata().is_ok() {
             std::fs::remove_file(path)?;
         }
@@ -237,7 +237,7 @@ fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
         rustix::net::listen(&socket, backlog)?;
         return Ok(Listener::from_socket(socket)?.at_path(path));
     };
-    let _ = std::fs::remove_file(&temporary); // of a process of this number that was killed
+    let _ = std::fs::remove_file(&temporary); // left by a process with the same pid that was killed
     rustix::net::bind(&socket, &temporary_address)?;
     let listening = rustix::net::listen(&socket, backlog).map_err(io::Error::from);
     listening
@@ -263,7 +263,7 @@ fn refuse_if_in_use(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a process listens on a Unix socket. It may be too busy to accept a connection.
+/// Whether a process listens on a Unix socket. It may be too busy to accept.
 fn is_listened_on(path: &Path) -> io::Result<bool> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let client = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -271,7 +271,7 @@ fn is_listened_on(path: &Path) -> io::Result<bool> {
     Ok(matches!(connected, Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS)))
 }
 
-/// The file of a Unix socket, which outlives its process. It is held open, so that no other file can be taken for it.
+/// The file of a Unix socket, which outlives its process. It is kept open, so that its inode cannot be reused.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -291,7 +291,7 @@ impl SocketFile {
         &self.path
     }
 
-    /// Removes it, unless it is gone or another file has taken its place.
+    /// Removes the file, unless it is gone or has been replaced.
     pub fn remove(&self) -> io::Result<()> {
         let own = rustix::fs::fstat(&self.file)?;
         match rustix::fs::lstat(&self.path) {

@@ -1,6 +1,6 @@
-//! A complete request: its head, its body, and where it came from.
+//! A request: its head, its body, and its client.
 //!
-//! The head's bytes and a body small enough for memory share the one buffer they were received in; nothing is copied.
+//! The head and a body that fits into memory share the buffer in which they were received. Nothing is copied.
 
 use std::{
     any::Any,
@@ -27,7 +27,7 @@ pub struct Request {
     pub(crate) is_head: bool,
     /// A spare buffer for the head of the response.
     pub(crate) buffer: Vec<u8>,
-    /// Who the client is, if the app knows better than the connection.
+    /// The client, if the app has determined it from forwarding fields.
     pub(crate) told_client: Option<Box<Peer>>,
     pub(crate) kept: Option<Box<dyn Any + Send>>,
     /// Set if the app was called before the body was complete.
@@ -59,27 +59,27 @@ impl Request {
         self.head.target(self.bytes())
     }
 
-    /// The path as sent, percent-encoded; empty where an absolute target has none.
+    /// The path as sent, percent-encoded. Empty if an absolute target has none.
     pub fn path(&self) -> &[u8] {
         self.head.path.of(self.bytes())
     }
 
-    /// What follows `?` in the target, or nothing.
+    /// The part of the target after `?`. Empty if there is none.
     pub fn query(&self) -> &[u8] {
         self.head.query.of(self.bytes())
     }
 
-    /// The authority the client asked for: that of an absolute target, else the Host field.
+    /// The requested authority: that of an absolute target, otherwise the Host field.
     pub fn host(&self) -> Option<&[u8]> {
         self.head.host.map(|span| span.of(self.bytes()))
     }
 
-    /// The first field of this name, in any case.
+    /// The value of the first field with this name, compared without regard to case.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         self.head.field(self.bytes(), name)
     }
 
-    /// All fields in the order sent.
+    /// All fields, in the order in which they were sent.
     pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.head.fields.iter().map(|field| (field.name.of(self.bytes()), field.value.of(self.bytes())))
     }
@@ -89,7 +89,8 @@ impl Request {
         self.head.version
     }
 
-    /// Whether the body was sent with the chunked transfer coding. It is decoded, so only the field still names the coding.
+    /// Whether the body was sent with the chunked transfer coding. The body is decoded; only the field still names the
+    /// coding.
     pub fn is_chunked(&self) -> bool {
         self.head.body == Length::Chunked
     }
@@ -100,62 +101,64 @@ impl Request {
         &mut self.body
     }
 
-    /// Takes the body out, with the bytes of the head; until [`put_body`](Self::put_body) the request's fields are empty.
+    /// Takes the body out, together with the bytes of the head. The request has no fields until
+    /// [`put_body`](Self::put_body).
     pub fn take_body(&mut self) -> RequestBody {
         std::mem::take(&mut self.body)
     }
 
-    /// Puts back what [`take_body`](Self::take_body) took.
+    /// Puts the body back that [`take_body`](Self::take_body) took.
     pub fn put_body(&mut self, body: RequestBody) {
         self.body = body;
     }
 
-    /// Why the rest of the body could not be received, if reading it has failed for the client's fault.
+    /// Why the rest of the body could not be received, if the client caused that.
     pub fn upload_failure(&self) -> Option<Failure> {
         self.upload.as_ref().and_then(|upload| upload.failure())
     }
 
-    /// The same, to be asked for later.
+    /// The same, for use after the response.
     pub fn upload_failures(&self) -> Option<Failures> {
         self.upload.clone().map(Failures)
     }
 
-    /// The client's address, as text: an IP address, or nothing for a Unix socket or where it is not known.
+    /// The client's IP address as text. Empty for a Unix socket, or if it is unknown.
     pub fn peer_address(&self) -> &str {
         &self.peer().address
     }
 
-    /// The client's port; 0 where there is none, or it is not known.
+    /// The client's port. 0 if it is unknown.
     pub fn peer_port(&self) -> u16 {
         self.peer().port
     }
 
-    /// Whether this comes from one of [`Settings::trusted`](crate::Settings::trusted), whose word may be taken for who the client is.
+    /// Whether the peer is one of [`Settings::trusted`](crate::Settings::trusted), so that its forwarding fields may be
+    /// used.
     pub fn peer_is_trusted(&self) -> bool {
         self.socket.peer.is_trusted
     }
 
-    /// Where the client has connected to, if a PROXY header has told that and the client's address.
+    /// The address that the client connected to, if a PROXY header named it.
     pub fn proxy_destination(&self) -> Option<SocketAddr> {
         self.socket.peer.destination
     }
 
-    /// Says who the client of this request is, for all who ask from now on: the log, too.
+    /// Sets the client of this request, for the app and the access log.
     pub fn set_remote_addr(&mut self, address: Option<IpAddr>, port: u16) {
         self.told_client = Some(Box::new(Peer::new(address, port)));
     }
 
-    /// Closes the connection behind the answer.
+    /// Closes the connection after the response.
     pub fn disable_keep_alive(&mut self) {
         self.head.keep_alive = false;
     }
 
-    /// A handle to ask whether the client is still there, also while the response is under way.
+    /// A handle that tells whether the client is still connected. It may outlive the request.
     pub fn client(&self) -> Client {
         Client(Arc::downgrade(&self.socket))
     }
 
-    /// Which of the server's listeners (by index) accepted the connection.
+    /// The index of the listener that accepted the connection.
     pub fn listener(&self) -> usize {
         self.socket.listener
     }
@@ -165,46 +168,47 @@ impl Request {
         self.began
     }
 
-    /// Starts the response and hands out a [`Writer`] that sends pieces as they come. For applications that must push (WSGI's
-    /// `write()`); others return a [`Response`](crate::Response) and let the server pull.
+    /// Starts the response and returns a [`Writer`] for its chunks. For applications that must push (WSGI's `write()`).
+    /// Others return a [`Response`](crate::Response), which the server pulls.
     pub fn start(&mut self, head: ResponseHead) -> Writer {
         Writer::start(&self.socket, head, self.response_info(), None)
     }
 
-    /// Shows that the application is alive: the time of [`Settings::timeout`](crate::Settings::timeout) starts again.
+    /// Shows that the application is alive: restarts the time of [`Settings::timeout`](crate::Settings::timeout).
     pub fn restart_timeout(&self) {
         self.socket.restart_call_timer(Instant::now());
     }
 
-    /// Whether nobody waits for the response any more: the client has reset its connection, or closed its side more than a second
-    /// after its request.
+    /// Whether the client no longer waits for the response: it has reset the connection, or closed its side more than a
+    /// second after its request.
     pub fn client_has_given_up(&self) -> bool {
         self.socket.client_has_given_up()
     }
 
-    /// The next piece is an event that may take as long as it likes, where other threads or processes are left to serve.
+    /// The next chunk is a server-sent event, for which the application may wait without a time limit, if other threads
+    /// or processes can serve.
     pub fn wait_for_events(&self) {
         if self.socket.context.settings.concurrency.may_wait_for_events() {
             self.socket.suspend_call_timer();
         }
     }
 
-    /// A buffer of the connection to write the response's head into, for [`ResponseHead::with_buffer`].
+    /// A buffer of the connection for the head of the response, for [`ResponseHead::with_buffer`].
     pub fn take_buffer(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
 
-    /// Keeps something of the app's with the request until it is logged.
+    /// Stores a value of the app with the request until it is logged.
     pub fn keep(&mut self, kept: Box<dyn Any + Send>) {
         self.kept = Some(kept);
     }
 
-    /// What was kept last.
+    /// The value stored last.
     pub fn kept(&self) -> Option<&(dyn Any + Send)> {
         self.kept.as_deref()
     }
 
-    /// What the framing of the response depends on. From here on `100 Continue` is not sent any more.
+    /// What the framing of the response depends on. From now on `100 Continue` is not sent.
     pub(crate) fn response_info(&self) -> RequestInfo {
         let context = &self.socket.context;
         let can_be_kept = self.upload.as_ref().is_none_or(|upload| upload.begin_response());
@@ -228,21 +232,22 @@ impl Request {
     }
 }
 
-/// The client of a request. It may be kept for ever: it holds no connection open.
+/// The client of a request. Keeping it does not keep the connection open.
 #[derive(Debug, Clone)]
 pub struct Client(Weak<ClientSocket>);
 
 impl Client {
-    /// Whether the client has closed its connection, as far as the system has heard of it: a system call that does not block.
+    /// Whether the client has closed its side of the connection, as far as the kernel knows. A system call that does
+    /// not block.
     ///
-    /// On TCP, one that has only said that it sends no more (a half-close) looks the same: true means that probably nobody waits
-    /// for an answer, false that nothing has been heard of an end.
+    /// TCP does not distinguish a client that has only half-closed its side. So true means that the client probably
+    /// does not wait for a response.
     pub fn is_gone(&self) -> bool {
         self.0.upgrade().is_none_or(|socket| socket.peer_state() != PeerState::Open)
     }
 }
 
-/// Tells of a request, also after it was answered, whether reading its body has failed.
+/// Whether reading the body of a request has failed. Available after the response, too.
 #[derive(Clone)]
 pub struct Failures(Arc<Upload>);
 

@@ -1,8 +1,9 @@
-//! Request bodies: in memory, in the very buffer they were received in, or in an unlinked temporary file. All but the smallest share a
-//! memory budget; a body that finds nothing left of it goes to the file.
+//! Request bodies: in the buffer in which they were received, or in an unlinked temporary file. All but the smallest
+//! share a memory budget. If it is used up, a body goes to a file.
 //!
-//! A chunked body, or one up to [`Settings::body_buffer`](crate::Settings::body_buffer), is complete when the app sees it. Of a larger
-//! one the beginning is here, and reading the rest waits for the client (see [`upload`](crate::upload)).
+//! A chunked body, and one up to [`Settings::body_buffer`](crate::Settings::body_buffer), is complete when the app sees
+//! it. Of a larger one only the beginning is here; reading the rest waits for the client (see
+//! [`upload`](crate::upload)).
 
 use std::{
     fs::File,
@@ -20,31 +21,31 @@ use crate::{
     upload::Upload,
 };
 
-/// A body up to this size takes nothing of the shared budget.
+/// Bodies up to this size reserve no memory from the budget. In bytes.
 pub(crate) const SMALL_BODY: usize = 16 * 1024;
-/// How many bytes are gathered before a write to the temporary file, if there is memory for them.
+/// How many bytes are collected before a write to the temporary file, if there is memory for them.
 const SPOOL_BUFFER: usize = 64 * 1024;
-/// From this size on a buffer is asked to be in large pages.
+/// Buffers of at least this size should use large pages. In bytes.
 const LARGE: usize = 1 << 20;
-/// How much is read at once for who reads by lines.
+/// The size of a read on behalf of a reader of lines, in bytes.
 const WINDOW: usize = 64 * 1024;
 
 /// A request body, read from its start.
 #[derive(Default)]
 pub struct RequestBody {
-    /// The receive buffer: head, then (unless spooled) the body, then bytes of a next request.
+    /// The receive buffer: head, body (unless spooled), then bytes of the next request.
     pub(crate) bytes: Vec<u8>,
-    /// Where an in-memory body is in `bytes`, and how far it was read.
+    /// The range of the body in `bytes`, and the position of the reader.
     pub(crate) begin: usize,
     pub(crate) at: usize,
     pub(crate) end: usize,
     spool: Option<Spool>,
     reservation: Option<Reservation>,
-    /// Where the rest comes from, if the body was not complete when the app was called.
+    /// The source of the rest, if the body was not complete when the app was called.
     upload: Option<Arc<Upload>>,
-    /// The length of the whole body, if that is not the length of what is here.
+    /// The length of the whole body, if only a part of it is here.
     announced: Option<u64>,
-    /// Bytes read from the file or the client, and how far they were handed out.
+    /// Bytes read from the file or the client, and the position of the reader in them.
     window: Vec<u8>,
     window_at: usize,
 }
@@ -53,27 +54,27 @@ struct Spool {
     file: File,
     length: u64,
     unread: u64,
-    /// How many bytes are gathered before a write.
+    /// How many bytes are collected before a write.
     gathers: usize,
 }
 
 impl RequestBody {
-    /// The length of the whole body in bytes, however much of it was read or received.
+    /// The length of the whole body in bytes, including parts that are not received or already read.
     pub fn length(&self) -> u64 {
         self.announced.unwrap_or_else(|| self.received())
     }
 
-    /// Whether the body, or its beginning, is in a temporary file.
+    /// Whether the body or its beginning is in a temporary file.
     pub fn is_spooled(&self) -> bool {
         self.spool.is_some()
     }
 
-    /// Whether reading it never waits, neither for a disk nor for the client.
+    /// Whether reading never waits for the disk or the client.
     pub fn is_at_hand(&self) -> bool {
         self.spool.is_none() && self.upload.is_none()
     }
 
-    /// Moves what was not read yet into a body of its own; the head's bytes stay. A temporary file is moved, memory is copied.
+    /// Moves the unread part to a new body. The bytes of the head stay. A temporary file is moved, memory is copied.
     #[must_use]
     pub fn split_rest(&mut self) -> Self {
         let bytes = self.bytes[self.at..self.end].to_vec();
@@ -86,8 +87,8 @@ impl RequestBody {
         Self { bytes, begin: 0, at: 0, end, ..rest }
     }
 
-    /// Reads what is here, or else waits for more, until at least one byte was read. Fills in nothing at the end of the body. An
-    /// interrupted wait is the error `Interrupted`.
+    /// Reads at least one byte, and waits for it if necessary. Reads nothing at the end of the body. `Interrupted` if a
+    /// signal ends the wait.
     pub fn read_into(&mut self, into: &mut ReadBuffer<'_>) -> io::Result<()> {
         let windowed = into.append(&self.window[self.window_at..]);
         if windowed > 0 {
@@ -97,7 +98,7 @@ impl RequestBody {
         self.read_source(into)
     }
 
-    /// The same past the window.
+    /// The same, after the window.
     fn read_source(&mut self, into: &mut ReadBuffer<'_>) -> io::Result<()> {
         if self.at < self.end {
             self.at += into.append(&self.bytes[self.at..self.end]);
@@ -115,7 +116,7 @@ impl RequestBody {
         self.upload.as_ref().map_or(Ok(()), |upload| upload.read(into))
     }
 
-    /// Forgets the body, keeps the buffer unless it was made for a long body.
+    /// Removes the body. Keeps the buffer unless it was allocated for a large body.
     pub(crate) fn clear(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         let had_reservation = self.reservation.is_some();
@@ -125,17 +126,17 @@ impl RequestBody {
         }
     }
 
-    /// The body begins at this place of the buffer.
+    /// The body begins at this index of the buffer.
     pub(crate) fn begin_at(&mut self, begin: usize) {
         (self.begin, self.at, self.end, self.spool) = (begin, begin, begin, None);
     }
 
-    /// How much of the body is here.
+    /// The number of bytes of the body that have been received.
     pub(crate) fn received(&self) -> u64 {
         (self.end - self.begin) as u64 + self.spool.as_ref().map_or(0, |spool| spool.length)
     }
 
-    /// How much may be received at once without taking more memory than is accounted for.
+    /// The most bytes to receive at once within the reserved memory.
     pub(crate) fn read_size(&self, most: usize) -> usize {
         match &self.spool {
             Some(spool) => spool.gathers,
@@ -144,7 +145,7 @@ impl RequestBody {
         }
     }
 
-    /// Stores bytes of the buffer as the next of the body, whose length the client has told or not.
+    /// Stores bytes of the buffer as the next ones of the body.
     pub(crate) fn store(
         &mut self,
         piece: Range<usize>,
@@ -155,7 +156,7 @@ impl RequestBody {
             self.start_spool(context)?;
         }
         match &mut self.spool {
-            // A large piece need not be gathered.
+            // A large part need not be collected.
             Some(spool) if self.begin == self.end && piece.len() >= spool.gathers => {
                 spool.length += piece.len() as u64;
                 return spool.file.write_all(&self.bytes[piece]);
@@ -168,7 +169,7 @@ impl RequestBody {
         }
     }
 
-    /// No more will be stored: reads start at the beginning, and memory that was needed to receive is given back.
+    /// The body is complete: reading starts at its beginning, and memory that was needed to receive is returned.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         if self.spool.is_some() {
             self.flush_spool()?;
@@ -181,13 +182,13 @@ impl RequestBody {
         })
     }
 
-    /// Where the rest of the body, as long as this in all, comes from.
+    /// Sets the source of the rest of the body, and its total length.
     pub(crate) fn continue_from(&mut self, upload: Arc<Upload>, length: u64) {
         self.upload = Some(upload);
         self.announced = Some(length);
     }
 
-    /// A spooled body gives back the memory that it had before.
+    /// Returns memory that a spooled body does not need any more.
     pub(crate) fn shrink(&mut self) {
         let needed = self.bytes.len() + self.spool.as_ref().map_or(0, |spool| spool.gathers);
         if self.spool.is_some() && self.bytes.capacity() > 2 * needed {
@@ -195,7 +196,7 @@ impl RequestBody {
         }
     }
 
-    /// Whether so many bytes more may be in memory.
+    /// Whether this many more bytes may be in memory.
     fn fits(&mut self, more: usize, length: Length, context: &Arc<ServerContext>) -> bool {
         let (size, most) = (self.end - self.begin + more, context.settings.body_in_memory);
         match length {
@@ -210,8 +211,8 @@ impl RequestBody {
         }
     }
 
-    /// Takes the memory for a body of this length, if there is so much left. The buffer is made as long at once, for what grows in steps
-    /// is copied in steps.
+    /// Reserves memory for a body of this length. The buffer gets its final size at once, because growing it in steps
+    /// would copy it in steps.
     fn reserve(&mut self, context: &Arc<ServerContext>, length: usize) -> bool {
         if self.reservation.is_some() {
             return true;
@@ -239,7 +240,7 @@ impl RequestBody {
         }
     }
 
-    /// Adds bytes of the buffer to the body, moved up to it where chunk lines stood between.
+    /// Appends bytes of the buffer to the body. Moves them if chunk sizes lie between.
     fn append(&mut self, piece: Range<usize>) {
         let length = piece.len();
         if piece.start != self.end {
@@ -248,12 +249,13 @@ impl RequestBody {
         self.end += length;
     }
 
-    /// Makes the temporary file and moves the body so far into it. The file's name is gone at once, so nothing stays behind.
+    /// Creates the temporary file and moves the body so far to it. The file is unlinked immediately, so nothing can be
+    /// left behind.
     fn start_spool(&mut self, context: &Arc<ServerContext>) -> io::Result<()> {
         let file = tempfile::tempfile_in(&context.settings.temporary)?;
         self.spool = Some(Spool { file, length: 0, unread: 0, gathers: SMALL_BODY });
         self.flush_spool()?;
-        self.reservation = None; // before the next is taken, which is to find it free
+        self.reservation = None; // before the next reservation, which may need the bytes
         self.reservation = Reservation::take(&context.body_memory, SPOOL_BUFFER);
         if let (Some(spool), true) = (&mut self.spool, self.reservation.is_some()) {
             spool.gathers = SPOOL_BUFFER;
@@ -261,7 +263,7 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Moves what is in memory of the body to the end of the temporary file.
+    /// Moves the part of the body that is in memory to the end of the temporary file.
     fn flush_spool(&mut self) -> io::Result<()> {
         let Some(spool) = &mut self.spool else { return Ok(()) };
         spool.file.write_all(&self.bytes[self.begin..self.end])?;

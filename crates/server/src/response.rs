@@ -1,4 +1,4 @@
-//! What an app answers: a head and a body.
+//! The response of an app: a head and a body.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use crate::{
     Body, Bytes, Request, Writer, connection::response_writer::ResponseWriter, context::ServerContext,
 };
 
-/// An answer to one request.
+/// A response to one request.
 pub struct Response {
     pub(crate) head: Start,
     pub(crate) body: Body,
@@ -27,7 +27,7 @@ impl Response {
         Self { head: Start::Head(head), body, on_complete: None }
     }
 
-    /// The rest of a response that a [`Writer`] has begun.
+    /// The rest of a response that a [`Writer`] has started.
     pub fn rest(writer: Writer, body: Body) -> Self {
         Self { head: Start::Sent(writer), body, on_complete: None }
     }
@@ -37,7 +37,7 @@ impl Response {
         Self::plain(200, body)
     }
 
-    /// A status with its usual phrase and a text body. A status outside 200..=599 becomes 500.
+    /// A status with its standard reason phrase, and a text body. A status outside 200..=599 becomes 500.
     pub fn plain(status: u16, body: impl Into<Bytes>) -> Self {
         let head = ResponseHead::new(status, mlws_http1::reason(status).as_bytes()).and_then(|mut head| {
             head.field(b"Content-Type", b"text/plain; charset=utf-8")?;
@@ -49,7 +49,11 @@ impl Response {
         }
     }
 
-    /// Adds a field. Errors where the name is no token or the value holds control characters (RFC 9110, section 5).
+    /// Adds a field.
+    ///
+    /// # Errors
+    ///
+    /// If the name is not a token, or the value contains control characters (RFC 9110, section 5).
     pub fn field(mut self, name: &str, value: &str) -> Result<Self, ResponseError> {
         if let Start::Head(head) = &mut self.head {
             head.field(name.as_bytes(), value.as_bytes())?;
@@ -57,8 +61,9 @@ impl Response {
         Ok(self)
     }
 
-    /// Drops `guard` when the response is on its way or its client is lost: exactly once, in the thread of the call, and without
-    /// any lock of the server. The place for an application's own clean-up. A second guard follows the first.
+    /// Drops `guard` when the response is on its way or its client is gone: exactly once, in the thread of the call,
+    /// while the server holds no lock. For the application's cleanup. Several guards are dropped in the order in which
+    /// they were added.
     #[must_use]
     pub fn on_complete(mut self, guard: Box<dyn Send>) -> Self {
         self.on_complete = Some(match self.on_complete.take() {
@@ -68,7 +73,7 @@ impl Response {
         self
     }
 
-    /// The bytes of a response without a stream or file, as they are sent.
+    /// The bytes of the response. It must have no stream and no file.
     pub(crate) fn encode(self, info: RequestInfo, context: &ServerContext) -> Vec<u8> {
         let mut writer = ResponseWriter::default();
         if let Start::Head(head) = self.head {
@@ -78,7 +83,7 @@ impl Response {
         writer.into_bytes()
     }
 
-    /// Its status line and fields, as far as they are the app's; nothing if a [`Writer`] has sent them.
+    /// The status line and the fields that the app has set. `None` if a [`Writer`] has sent them.
     pub fn head(&self) -> Option<&[u8]> {
         match &self.head {
             Start::Head(head) => Some(head.bytes()),
@@ -87,18 +92,18 @@ impl Response {
     }
 }
 
-/// A finished exchange, for the access log.
+/// A finished request, for the access log.
 pub struct Record<'a> {
-    /// What was asked.
+    /// The request.
     pub request: &'a Request,
-    /// The status sent.
+    /// The status of the response.
     pub status: u16,
-    /// The head of the response as it was framed, where [`App::wants_head`](crate::App::wants_head); else nothing.
+    /// The head of the response as sent, if [`App::wants_head`](crate::App::wants_head). Empty otherwise.
     pub head: &'a [u8],
-    /// Body bytes sent, framing not counted.
+    /// Bytes of the body that were sent, without framing.
     pub sent: u64,
-    /// From the first byte of the request to the last of the response.
+    /// The time from the first byte of the request to the end of the response.
     pub took: Duration,
-    /// When it ended, by the wall clock.
+    /// When the response ended, by the wall clock.
     pub at: SystemTime,
 }

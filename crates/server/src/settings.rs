@@ -1,6 +1,6 @@
-//! What an operator may set, with defaults that are safe on the open net.
+//! The settings of a server process. The defaults are safe on the open internet.
 //!
-//! Every wait on a peer has a deadline here, every queue a bound, every buffer a limit.
+//! Every wait for a peer has a deadline, every queue a limit, every buffer a maximum size.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -14,57 +14,62 @@ use crate::{HandoverQueue, TrustedNetworks, WorkerLoads};
 pub struct Settings {
     /// How requests run.
     pub concurrency: Concurrency,
-    /// Limits of the protocol: lines, fields, bodies.
+    /// Limits on lines, fields and bodies.
     pub limits: Limits,
-    /// From the first byte of a request to the end of its head; past it 408. Also how long a new connection may stay silent.
+    /// The time from the first byte of a request to the end of its head. Exceeding it is a 408. Also how long a new
+    /// connection may stay silent.
     pub head_timeout: Duration,
-    /// How long a body may take beyond what [`body_rate`](Self::body_rate) allows it; past it 408.
+    /// The time for a body, in addition to what [`body_rate`](Self::body_rate) grants. Exceeding it is a 408.
     pub body_timeout: Duration,
-    /// The slowest accepted body, in bytes per second.
+    /// The minimum upload rate in bytes per second: this many bytes received extend the deadline by one second.
     pub body_rate: u64,
-    /// How long a client may take no byte of a response before the connection is cut.
+    /// How long a client may read nothing of a response before the connection is closed.
     pub write_timeout: Duration,
-    /// How long the app may be inside one call: to answer a request, to give a piece of a stream, to clean up. Time that it spends
-    /// waiting for a slow client does not count. Past it the client gets 504, or a reset in the middle of its response.
+    /// The time limit of each call into the app: the call itself, each chunk of a stream, the cleanup. Waiting for a
+    /// slow client does not count. On timeout the client gets 504, or a reset in the middle of its response.
     pub timeout: Option<Duration>,
-    /// Whose word is taken for who the client is, which is up to the app: see [`Request::peer_is_trusted`](crate::Request::peer_is_trusted).
+    /// The peers whose forwarding fields may be used. The app decides: see
+    /// [`Request::peer_is_trusted`](crate::Request::peer_is_trusted).
     pub trusted: TrustedNetworks,
-    /// Whether proxies begin their connections by saying whose they are.
+    /// The PROXY protocol, if proxies use it.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// How many requests this process begins before it says [`ServerEvent::RecycleLimitReached`](crate::ServerEvent::RecycleLimitReached).
+    /// The number of requests after which the server reports
+    /// [`ServerEvent::RecycleLimitReached`](crate::ServerEvent::RecycleLimitReached).
     pub max_requests: Option<u64>,
-    /// The same for its memory, in bytes of resident set size. Children are not counted.
+    /// The same for memory: resident set size in bytes, without children.
     pub max_rss: Option<u64>,
-    /// The page on which workers that share their listeners keep their load even, and the slot of this one.
+    /// The loads of workers that share the listeners, and the slot of this one.
     pub shares: Option<(Arc<WorkerLoads>, usize)>,
-    /// Where idle connections go on [`Command::HandOver`](crate::Command::HandOver), and come from otherwise. Without one, that order is
-    /// [`Command::Drain`](crate::Command::Drain).
+    /// The queue that idle connections are sent to on [`Command::HandOver`](crate::Command::HandOver), and received
+    /// from otherwise. Without a queue, that command works like [`Command::Drain`](crate::Command::Drain).
     pub handover: Option<Arc<HandoverQueue>>,
-    /// How long after an order to drain the owner ends this process. Idle connections are closed a little earlier.
+    /// How long after the command to drain the process will be killed. Idle connections are closed a little earlier.
     pub graceful_timeout: Duration,
-    /// How long an idle connection is kept for a next request. Zero: every response closes.
+    /// How long an idle connection is kept for another request. Zero closes the connection after each response.
     pub keep_alive: Duration,
-    /// Connections at once; past it new ones wait in the backlog of the listening socket.
+    /// The maximum number of connections. Beyond it, new ones wait in the backlog of the listening socket.
     pub connections: usize,
-    /// Complete requests that may wait for a thread or a child; past it 503 with Retry-After.
+    /// The maximum number of complete requests that wait for a thread or child. Beyond it, requests get 503 with
+    /// Retry-After.
     pub queue: usize,
-    /// The largest `Content-Length`, in bytes, of a body that is received before the app is called. With a larger body the app is called
-    /// as soon as the head is complete, and reads the rest while the client sends it. A chunked body is always received first.
+    /// The largest `Content-Length`, in bytes, of a body that is received before the app is called. For a larger body
+    /// the app is called when the head is complete, and reads the rest while the client sends it. A chunked body is
+    /// always received first.
     pub body_buffer: u64,
-    /// The largest chunked body held in memory; a longer one goes to an unlinked temporary file. A body whose length is known goes by
-    /// the next setting alone.
+    /// The largest chunked body that is kept in memory, in bytes. A larger one goes to an unlinked temporary file.
+    /// Bodies with a Content-Length only depend on the next setting.
     pub body_in_memory: usize,
-    /// Bytes that the bodies of all connections together may take of the memory, not counting the first 16 KiB of each. A body for
-    /// which nothing is left goes to an unlinked temporary file.
+    /// Memory for the bodies of all connections together, in bytes, without the first 16 KiB of each. A body for which
+    /// too little is left goes to an unlinked temporary file.
     pub bodies_in_memory: usize,
-    /// Bytes of memory for responses that their clients have not read yet, of all connections together. What does not fit goes to
-    /// unlinked temporary files.
+    /// Memory for unsent responses of all connections together, in bytes. The rest goes to unlinked temporary files.
     pub response_memory: usize,
-    /// The size in bytes of the temporary file of one response; past it the application waits for the client.
+    /// The maximum size of the temporary file of one response, in bytes. Beyond it the application waits for the
+    /// client.
     pub response_spool: u64,
-    /// Where the temporary files are made.
+    /// The directory for temporary files.
     pub temporary: PathBuf,
-    /// What the `Server` field says.
+    /// The value of the `Server` field.
     pub server_name: String,
 }
 
@@ -99,31 +104,31 @@ impl Default for Settings {
     }
 }
 
-/// The PROXY protocol, as this server takes it.
+/// How the PROXY protocol is used.
 #[derive(Clone, Debug)]
 pub struct ProxyProtocol {
-    /// In which versions.
+    /// The accepted versions.
     pub versions: ProxyVersions,
-    /// From whom. These have to begin each connection with a header; nobody else may.
+    /// The proxies. They must begin each connection with a PROXY header, and no other peer may.
     pub from: TrustedNetworks,
 }
 
-/// How requests run: the three ways behind one interface.
+/// How requests run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Concurrency {
-    /// In the loop's own thread, one at a time.
+    /// In the thread of the event loop, one at a time.
     Inline,
-    /// In this many threads. One more thread runs, so that someone can always accept, read and time out.
+    /// In this many threads. One more thread is started, so that one can always accept, read and enforce deadlines.
     Threads(usize),
-    /// Each in a process of its own.
+    /// Each in its own process.
     Fork {
-        /// Children at once; past it requests wait in the queue.
+        /// The maximum number of children. Beyond it requests wait in the queue.
         children: usize,
     },
 }
 
 impl Concurrency {
-    /// How many requests run at once.
+    /// How many requests can run at once.
     pub fn requests(self) -> usize {
         match self {
             Self::Inline => 1,
@@ -132,7 +137,7 @@ impl Concurrency {
         }
     }
 
-    /// Whether a response may hold its thread or process for as long as its events take, because others are left.
+    /// Whether a response may occupy its thread or process for as long as its events take, because others are left.
     pub(crate) fn may_wait_for_events(self) -> bool {
         match self {
             Self::Inline => false,
@@ -141,7 +146,7 @@ impl Concurrency {
         }
     }
 
-    /// Whether what is ready to be sent may wait a moment for more; a forked child has no lookout.
+    /// Whether output may be deferred briefly. A forked child has no monitor thread that would send it.
     pub(crate) fn batches(self) -> bool {
         !matches!(self, Self::Fork { .. })
     }

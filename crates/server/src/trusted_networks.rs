@@ -1,10 +1,11 @@
-//! TrustedNetworks of peers that may do more than others: proxies that are believed.
+//! Networks of trusted peers, such as proxies.
 //!
-//! The one thing to know: a peer on a Unix socket has no address and is always one of them, for the file's mode says who may connect.
+//! A peer on a Unix socket has no address and is always trusted, because the mode of the socket's file controls who may
+//! connect.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-/// Some networks, or all there are. Written as `127.0.0.1,10.0.0.0/8,2001:db8::/32` or `*`.
+/// A list of networks, or all addresses. Written as `127.0.0.1,10.0.0.0/8,2001:db8::/32` or `*`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedNetworks {
     is_everyone: bool,
@@ -18,7 +19,7 @@ struct Network {
     prefix: u32,
 }
 
-/// What is no network.
+/// An invalid network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkError(String);
 
@@ -35,19 +36,19 @@ impl fmt::Display for NetworkError {
 impl std::error::Error for NetworkError {}
 
 impl TrustedNetworks {
-    /// This machine.
+    /// The loopback addresses.
     pub fn loopback() -> Self {
         let of = |address: IpAddr| Network { bits: bits(address), prefix: 128 };
         let named = vec![of([127, 0, 0, 1].into()), of(std::net::Ipv6Addr::LOCALHOST.into())];
         Self { is_everyone: false, named }
     }
 
-    /// Whether this peer is one of them. None is a Unix socket.
+    /// Whether this peer is trusted. `None` is a Unix socket.
     pub fn include(&self, peer: Option<IpAddr>) -> bool {
         self.is_everyone || peer.is_none_or(|address| self.name(address))
     }
 
-    /// Whether this address is one of them by its name, and not because everyone is.
+    /// Whether the list contains this address explicitly, not by `*`.
     pub fn name(&self, address: IpAddr) -> bool {
         let (bits, is_v4) = (bits(address), address.to_canonical().is_ipv4());
         // A short prefix of IPv6 says nothing of IPv4, which lies within it only in this way of writing.

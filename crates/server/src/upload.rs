@@ -1,11 +1,13 @@
-//! A request body that the application reads while the client still sends it. Only bodies with a Content-Length are read this way; a
-//! chunked body is received completely before the application is called.
+//! A request body that the application reads while the client sends it. Only bodies with a Content-Length are read this
+//! way; a chunked body is received completely before the application is called.
 //!
-//! From the moment the application is called, the thread that runs the request reads the rest of the body from the socket itself, with
-//! the deadline of `--body-timeout` and `--body-rate`. Nothing is stored. The event loop does not read from the socket meanwhile; when
-//! the response is sent, it drops what is missing and continues with the next request.
+//! From the moment the application is called, the thread that runs the request reads the rest of the body from the
+//! socket itself, within the deadline of `--body-timeout` and `--body-rate`. Nothing is stored. The event loop does not
+//! read from the socket meanwhile. When the response is sent, it discards the missing part and continues with the next
+//! request.
 //!
-//! Invariant: after [`Upload::end`] nobody reads from the socket on the upload's behalf, however long the application keeps it.
+//! Invariant: after [`Upload::end`] no thread reads from the socket for the upload, however long the application keeps
+//! it.
 
 use std::{
     fmt,
@@ -19,24 +21,24 @@ use std::{
 
 use crate::{connection::socket::ClientSocket, sys::ReadBuffer};
 
-/// How much of a body that the application left unread is read and dropped to keep the connection.
+/// The largest unread part of a body that is read and discarded to keep the connection, in bytes.
 pub(crate) const DRAIN_LIMIT: u64 = 256 * 1024;
 
 pub(crate) struct Upload {
     socket: Weak<ClientSocket>,
     state: Mutex<State>,
-    /// The head of the final response exists, so `100 Continue` may not be sent any more.
+    /// The head of the final response exists, so `100 Continue` must not be sent any more.
     response_begun: AtomicBool,
     failed: AtomicBool,
 }
 
 struct State {
-    /// How many bytes of the body are still to be received.
+    /// The number of bytes of the body that have not been received.
     missing: u64,
     progress: Progress,
     /// The client waits for `100 Continue`.
     expects_continue: bool,
-    /// How many bytes the client has sent, and how long it was waited for: the deadline follows from these.
+    /// How many bytes the client has sent, and how long the server has waited for them. They determine the deadline.
     count: u64,
     waited: Duration,
 }
@@ -48,7 +50,7 @@ enum Progress {
     Over,
 }
 
-/// Why the rest of a body cannot be received, and the status that says so to the client.
+/// Why the rest of a body cannot be received, with the status for the client.
 #[derive(Debug, Clone)]
 pub struct Failure {
     /// 400 or 408.
@@ -58,7 +60,7 @@ pub struct Failure {
 }
 
 impl Upload {
-    /// `waited` is how long the part of the body that is already here took, `count` how many bytes that were.
+    /// `count` is the number of bytes of the body that are already received, `waited` how long that took.
     pub(crate) fn new(
         socket: &Arc<ClientSocket>,
         missing: u64,
@@ -74,7 +76,8 @@ impl Upload {
         }
     }
 
-    /// Reads at least one byte of the body, unless it has ended, and blocks until there is one. `Interrupted` if a signal came first.
+    /// Reads at least one byte of the body, unless it has ended. Blocks until there is one. `Interrupted` if a signal
+    /// arrives first.
     pub(crate) fn read(&self, into: &mut ReadBuffer<'_>) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let may_continue = !self.response_begun.load(Ordering::SeqCst);
@@ -83,14 +86,15 @@ impl Upload {
         })
     }
 
-    /// The head of the final response is being made. Whether the connection can be kept behind it, as far as this body is concerned.
+    /// The head of the final response is being created. Returns whether this body allows the connection to be kept
+    /// alive.
     pub(crate) fn begin_response(&self) -> bool {
         self.response_begun.store(true, Ordering::SeqCst);
-        // Another thread that reads just now leaves the connection in an unknown state.
+        // If another thread is reading now, the state of the connection is unknown.
         self.try_lock().is_some_and(|state| state.can_be_drained())
     }
 
-    /// Why reading failed, if it did.
+    /// Why reading has failed.
     pub(crate) fn failure(&self) -> Option<Failure> {
         if !self.failed.load(Ordering::Relaxed) {
             return None;
@@ -101,11 +105,11 @@ impl Upload {
         }
     }
 
-    /// The response is sent: from here on the application's reads fail. Returns how many bytes are missing, or `None` if the connection
-    /// cannot be used for another request.
+    /// The response is sent: the application's reads fail from now on. Returns the number of missing bytes, or `None`
+    /// if the connection cannot be used for another request.
     pub(crate) fn end(&self) -> Option<u64> {
         let Some(mut state) = self.try_lock() else {
-            // A thread that the application has started reads just now. This ends its wait.
+            // A thread of the application is reading now. This ends its wait.
             if let Some(socket) = self.socket.upgrade() {
                 socket.shutdown();
             }
@@ -126,7 +130,7 @@ impl Upload {
 }
 
 impl State {
-    /// Whether dropping the rest of the body leads to the next request.
+    /// Whether discarding the rest of the body leads to the next request.
     fn can_be_drained(&self) -> bool {
         matches!(self.progress, Progress::Receiving) && !self.expects_continue && self.missing <= DRAIN_LIMIT
     }

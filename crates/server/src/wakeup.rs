@@ -1,16 +1,16 @@
 //! Two protocols by which threads leave work for each other without missing any.
 //!
-//! Both sides of each protocol announce something and then look at what the other side announces. The announcements are
-//! read-modify-write operations on one flag, so the later of the two sees all that the other thread did before. The tests check that
-//! with a model checker (`cargo test -p mlws-server --features loom --lib wakeup`).
+//! Both sides of each protocol publish something and then check what the other side has published. Publishing is a
+//! read-modify-write operation on one flag, so the later of the two sees everything that the other thread did before.
+//! The tests prove that with a model checker (`cargo test -p mlws-server --features loom --lib wakeup`).
 
 #[cfg(feature = "loom")]
 use loom::sync::atomic::{AtomicBool, Ordering};
 #[cfg(not(feature = "loom"))]
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How the leader goes to sleep in the poll set: it announces the sleep and then looks once more for work; others publish work and
-/// then look for a sleeper.
+/// How the leader goes to sleep in the poll set: it announces the sleep and then checks once more for work. Other
+/// threads publish work and then check for a sleeper.
 pub(crate) struct LeaderSleep {
     is_asleep: AtomicBool,
 }
@@ -20,7 +20,7 @@ impl LeaderSleep {
         Self { is_asleep: AtomicBool::new(false) }
     }
 
-    /// Runs `sleep`, unless `has_work` finds something after the sleep was announced.
+    /// Runs `sleep`, unless `has_work` finds work after the sleep was announced.
     pub(crate) fn sleep_unless(&self, has_work: impl FnOnce() -> bool, sleep: impl FnOnce()) {
         self.is_asleep.swap(true, Ordering::AcqRel);
         if !has_work() {
@@ -29,8 +29,8 @@ impl LeaderSleep {
         self.is_asleep.store(false, Ordering::Release);
     }
 
-    /// Runs `wake` if the leader sleeps or is about to. To be called after the work was published. The leader looks for all work once
-    /// it is awake, so it is woken once.
+    /// Runs `wake` if the leader sleeps or is about to. Call this after publishing work. The leader checks for all
+    /// kinds of work when it wakes, so it is woken once.
     pub(crate) fn notify(&self, wake: impl FnOnce()) {
         if self.is_asleep.swap(false, Ordering::AcqRel) {
             wake();
@@ -38,8 +38,8 @@ impl LeaderSleep {
     }
 }
 
-/// Work that needs a lock which another thread may hold: whoever finds the lock taken leaves the work to its holder, who looks for it
-/// after letting go of the lock.
+/// Work that needs a lock which another thread may hold. A thread that finds the lock taken leaves the work to its
+/// holder, which checks for it after releasing the lock.
 #[derive(Debug)]
 pub(crate) struct PendingWork {
     is_pending: AtomicBool,
@@ -50,13 +50,12 @@ impl PendingWork {
         Self { is_pending: AtomicBool::new(false) }
     }
 
-    /// There is work. [`run`](Self::run) is to follow.
+    /// Publishes work. Call [`run`](Self::run) afterwards.
     pub(crate) fn announce(&self) {
         self.is_pending.swap(true, Ordering::AcqRel);
     }
 
-    /// Does pending work, for as long as the lock can be had. To be called after `announce`, and by everybody who has held the lock,
-    /// after the release.
+    /// Does pending work while the lock is available. Call this after `announce`, and after every release of the lock.
     pub(crate) fn run<G>(&self, try_lock: impl Fn() -> Option<G>, mut work: impl FnMut(G)) {
         while self.is_pending.fetch_or(false, Ordering::AcqRel) {
             let Some(guard) = try_lock() else { return };
@@ -79,7 +78,7 @@ mod tests {
 
     use super::{LeaderSleep, PendingWork};
 
-    /// The eventfd in the poll set: what was written before the wait ends it at once.
+    /// The eventfd in the poll set: a write before the wait ends the wait immediately.
     #[derive(Default)]
     struct Waker {
         is_set: Mutex<bool>,
@@ -101,7 +100,7 @@ mod tests {
         }
     }
 
-    /// Runs `test` in every order of steps with up to three preemptions, which is where faults of this kind show.
+    /// Runs `test` in every order of steps with up to three preemptions, which is where such errors appear.
     fn model(test: impl Fn() + Sync + Send + 'static) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(3);
@@ -124,7 +123,8 @@ mod tests {
         })
     }
 
-    /// The leader has a request queued for which no thread is free. Loom reports a deadlock if it sleeps for ever.
+    /// The leader has queued a request for which no thread is free. Loom reports a deadlock if the leader sleeps
+    /// forever.
     #[test]
     fn a_thread_that_becomes_free_wakes_a_leader_with_a_queued_request() {
         model(|| {

@@ -1,11 +1,11 @@
-//! The watchdog: since when each thread has been inside the app, and what is done about a call that takes too long.
+//! The watchdog: tracks how long each thread has been inside the app, and ends calls that exceed the timeout.
 //!
-//! A thread enters its *slot* before it goes into the app and leaves it when it is back: two uncontended locks, and nobody is
-//! woken. The lookout (see `thread_pool`) looks at the calls when a call could be overdue. It holds no lock of the app, so that it
-//! can still speak and act when nobody else can.
+//! A thread fills its slot before it calls the app and clears it afterwards. That takes two uncontended locks and wakes
+//! no thread. The monitor thread (see [`thread_pool`](crate::thread_pool)) checks the slots when a call could be
+//! overdue. It holds no lock of the app, so that it can log and act even if no other thread can.
 //!
-//! The one thing to know: what is done about a call is done under the lock of its slot, so the call cannot come back
-//! meanwhile, nor its connection go on to the next request.
+//! Invariant: actions on a call happen under the lock of its slot, so the call cannot return meanwhile, and its
+//! connection cannot continue with the next request.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,14 +16,14 @@ use mlws_http1::RequestInfo;
 
 use crate::{App, Request, Response, connection::socket::ClientSocket, peer::Peer};
 
-/// How much of a request line the log shows.
+/// The longest part of a request line that is logged, in bytes.
 const MAX_LOGGED_LINE: usize = 1024;
-/// How soon a call is looked at again that waits for a slow client.
+/// How soon a call that waits for a slow client is checked again.
 const RECHECK: Duration = Duration::from_secs(1);
-/// What the client of an overdue request is told.
+/// The message for the client of an overdue request.
 const TOO_LONG: &str = "the request took too long";
 
-/// A place for each thread that may be inside the app.
+/// A slot for each thread that may be inside the app.
 pub(crate) struct CallTracker {
     timeout: Option<Duration>,
     calls: Box<[Mutex<CallSlot>]>,
@@ -32,7 +32,7 @@ pub(crate) struct CallTracker {
 #[derive(Default)]
 struct CallSlot {
     call: Option<Call>,
-    /// Method and target of its request; the buffer is used again.
+    /// Method and target of the request. The buffer is reused.
     line: Vec<u8>,
 }
 
@@ -40,28 +40,29 @@ struct Call {
     since: Instant,
     socket: Arc<ClientSocket>,
     asked: RequestInfo,
-    /// The connection that is out for as long as the call lasts. None in an epilogue, which holds up no connection.
+    /// The connection that the thread owns during the call. `None` while a completion callback runs, which owns no
+    /// connection.
     connection: Option<usize>,
     overdue: bool,
 }
 
-/// What a look at the calls has found.
+/// The result of a check.
 pub(crate) struct WatchdogReport {
-    /// Calls that were not known to be overdue before.
+    /// Calls that became overdue since the last check.
     pub(crate) fresh: usize,
-    /// All that are overdue.
+    /// All overdue calls.
     pub(crate) overdue: usize,
-    /// No other call can be overdue before this.
+    /// No other call can become overdue before this.
     pub(crate) next: Instant,
 }
 
 impl CallTracker {
-    /// Without a timeout nobody is watched, and nothing here costs anything.
+    /// Without a timeout no call is tracked.
     pub(crate) fn new(count: usize, timeout: Option<Duration>) -> Self {
         Self { timeout, calls: (0..count).map(|_| Mutex::default()).collect() }
     }
 
-    /// Thread `number` goes into the app for this request.
+    /// Thread `number` calls the app for this request.
     pub(crate) fn enter(&self, number: usize, request: &Request, connection: usize, now: Instant) {
         if self.timeout.is_none() {
             return;
@@ -75,7 +76,7 @@ impl CallTracker {
         slot.call = Some(Call { since: now, socket, asked, connection: Some(connection), overdue: false });
     }
 
-    /// The answer is given; what the app still does is its epilogue.
+    /// The response is produced. What the app still does is its completion callback.
     pub(crate) fn start_completion(&self, number: usize, now: Instant) {
         if self.timeout.is_none() {
             return;
@@ -86,7 +87,7 @@ impl CallTracker {
         }
     }
 
-    /// Thread `number` is back.
+    /// Thread `number` has returned from the app.
     pub(crate) fn leave(&self, number: usize) {
         if self.timeout.is_none() {
             return;
@@ -98,7 +99,7 @@ impl CallTracker {
         }
     }
 
-    /// Acts on every call that has become overdue; nothing where nobody is watched.
+    /// Ends every call that has become overdue. `None` without a timeout.
     pub(crate) fn check(&self, app: &dyn App) -> Option<WatchdogReport> {
         let timeout = self.timeout?;
         let now = Instant::now();
@@ -123,7 +124,7 @@ impl CallTracker {
         Some(report)
     }
 
-    /// How many calls are overdue.
+    /// The number of overdue calls.
     pub(crate) fn overdue(&self) -> usize {
         self.calls(|call| call.overdue)
     }
@@ -138,12 +139,12 @@ impl CallTracker {
         lock(&self.calls[number]).call.is_some()
     }
 
-    /// How many threads are inside the app.
+    /// The number of threads inside the app.
     pub(crate) fn busy(&self) -> usize {
         self.calls(|_| true)
     }
 
-    /// Whether this connection is out with a thread whose call is overdue.
+    /// Whether a thread with an overdue call owns this connection.
     pub(crate) fn is_given_up(&self, connection: usize) -> bool {
         self.calls(|call| call.overdue && call.connection == Some(connection)) > 0
     }
@@ -154,13 +155,13 @@ impl CallTracker {
 }
 
 impl Call {
-    /// Since when the application has been in the present call; nothing if that has no bound. Past the end of the response the
-    /// connection may be at its next request already, so a completion callback counts for itself.
+    /// When the current call started. `None` if it has no time limit. When the response is finished, the connection may
+    /// have its next request already, so a completion callback has a time of its own.
     fn started(&self) -> Option<Instant> {
         if self.connection.is_some() { self.socket.timer.started() } else { Some(self.since) }
     }
 
-    /// When the present call is overdue, or has to be looked at again.
+    /// When the current call becomes overdue or must be checked again.
     fn due(&self, timeout: Duration, now: Instant) -> Instant {
         match (self.started(), self.socket.timer.blocked_time()) {
             (Some(started), _) if self.connection.is_none() => started + timeout,
@@ -169,7 +170,7 @@ impl Call {
         }
     }
 
-    /// Answers in place of the app, or cuts the answer that it has begun.
+    /// Sends a response in place of the app, or resets the connection if the app's response has started.
     fn give_up(&self) {
         if self.connection.is_none() {
             return;
@@ -185,7 +186,7 @@ pub(crate) fn request_line_for_log(request: &Request) -> &[u8] {
     request.bytes().get(start..end.min(start + MAX_LOGGED_LINE)).unwrap_or_default()
 }
 
-/// Tells the log of an overdue request, whether a thread or a child is at it.
+/// Logs an overdue request of a thread or child.
 pub(crate) fn log_timeout(line: &[u8], peer: &Peer, took: Duration) {
     log::error!(
         "request timeout: {} from {} has been in the application for {:.1} s; its stacks follow",

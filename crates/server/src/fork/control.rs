@@ -1,7 +1,8 @@
-//! The control channel: what children send to their parent while they run.
+//! The control channel: messages of children to their parent.
 //!
-//! A pair of sockets that all children share. Each message is one packet, so those of several children do not mix. Most children
-//! never send one: the parent learns of their end from the system, and of their response from [`progress`](super::progress).
+//! All children share one socket pair. Each message is one packet, so those of several children do not mix. Most
+//! children never send one: the parent learns their end from the kernel, and the state of their response from
+//! [`progress`](super::progress).
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -22,9 +23,9 @@ use super::relay_channel::take_descriptor;
 /// A message with the child that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Message {
-    /// The child's place among the children.
+    /// The index of the child.
     pub(crate) index: usize,
-    /// The place alone does not identify a child: it may belong to another one by the time the message is read.
+    /// The index alone does not identify a child: another one may have it by the time the message is read.
     pub(crate) pid: Pid,
     pub(crate) event: ChildEvent,
 }
@@ -33,9 +34,9 @@ pub(crate) struct Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum ChildEvent {
-    /// The response is complete. The child has released the connection and runs on for its threads.
+    /// The response is complete. The child has released the connection and keeps running for its threads.
     ResponseComplete = 1,
-    /// The rest of the response comes through the relay whose descriptor comes with this message.
+    /// The rest of the response comes through the relay whose descriptor is attached to this message.
     RelayStarted = 2,
 }
 
@@ -64,7 +65,7 @@ impl Message {
     }
 }
 
-/// Both ends of the channel. The parent keeps the children's end to pass it on to children that it forks later.
+/// Both ends of the channel. The parent keeps the children's end for children that it forks later.
 #[derive(Debug)]
 pub(crate) struct ControlChannel {
     parent: OwnedFd,
@@ -75,7 +76,7 @@ impl ControlChannel {
     pub(crate) fn new() -> io::Result<Self> {
         let (parent, children) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        // Only the parent must not wait: a child may, for a parent that is busy.
+        // Only the parent must not block. A child may wait for a busy parent.
         rustix::io::ioctl_fionbio(&parent, true)?;
         Ok(Self { parent, children })
     }
@@ -85,7 +86,7 @@ impl ControlChannel {
         self.parent.as_raw_fd()
     }
 
-    /// In a child: sends a message about itself, perhaps with a descriptor.
+    /// In a child: sends a message, optionally with a descriptor.
     pub(crate) fn send(
         &self,
         index: usize,
@@ -105,8 +106,8 @@ impl ControlChannel {
         Ok(())
     }
 
-    /// In the parent: the next message, with the descriptor that came with it. What is no message is dropped. (There is no end of
-    /// file: the parent itself holds the other end open.)
+    /// In the parent: returns the next message with its descriptor. Invalid messages are dropped. (There is no end of
+    /// file, because the parent holds the other end, too.)
     pub(crate) fn receive(&self) -> Option<(Message, Option<OwnedFd>)> {
         loop {
             let mut bytes = [0; LENGTH + 1];

@@ -1,23 +1,23 @@
-//! `--fork`: each request in a process of its own.
+//! `--fork`: each request in its own process.
 //!
-//! The event loop stays in the parent and owns every connection. A complete request forks a child, which runs the application, writes
-//! the response to the socket and leaves by `_exit`. The parent has one thread.
+//! The event loop stays in the parent and owns every connection. A complete request forks a child, which runs the
+//! application, writes the response to the socket and calls `_exit`. The parent has one thread.
 //!
-//! | module       | what it holds |
-//! |--------------|---|
-//! | this one     | the parent's side: children started, timed out and reaped |
-//! | [`child`]    | the child's side: one request, from the fork to the exit |
+//! | module | content |
+//! |---|---|
+//! | this one | the parent's side: children are started, timed out and reaped |
+//! | [`child`] | the child's side: one request, from the fork to the exit |
 //! | [`progress`] | what children report through shared memory |
-//! | [`control`]  | what children send to their parent |
-//! | [`parent_link`] | both of these, in a child |
-//! | [`relay`]    | the response, where its client is slower than the child |
-//! | [`relay_channel`] | the packets of a relay |
-//! | [`outcome`]  | the consequence of a child's end for its connection |
-//! | [`warmup`]   | the request before the first fork |
+//! | [`control`] | messages of children to their parent |
+//! | [`parent_link`] | a child's access to both |
+//! | [`relay`] | the parent's end of a response whose client is slower than the child |
+//! | [`relay_channel`] | the packets of a relay, and the child's end |
+//! | [`outcome`] | the consequence of a child's end for its connection |
+//! | [`warmup`] | the request before the first fork |
 //!
-//! The parent learns of a child's end from a pidfd in its own poll set, reaps that one pid and no other (the application's
-//! own children are not ours), and reads in shared memory how far the response is: a child that died before it sent anything becomes
-//! a 500 or 504, one that died midway a reset connection.
+//! The parent learns a child's end from a pidfd in its poll set. It reaps that pid and no other, because the
+//! application has children of its own. Shared memory tells how far the response was: a child that died before it sent
+//! anything becomes a 500 or 504, one that died in the middle a reset connection.
 
 mod child;
 mod control;
@@ -56,18 +56,18 @@ use crate::{
     watchdog,
 };
 
-/// How long a child that is about to be killed may take to write its stacks to the log.
+/// How long a child may take to log its stacks before it is killed.
 const STACK_DUMP_GRACE: Duration = Duration::from_millis(300);
 
 /// What a running child reports about the connection with this token.
 pub(crate) enum Report {
     /// The response is complete.
     Complete { connection: usize, outcome: ChildOutcome },
-    /// The rest of the response comes through this socket. None if this process had no descriptor left for it.
+    /// The rest of the response comes through this socket. `None` if this process had no descriptor left for it.
     RelayStarted { connection: usize, socket: Option<OwnedFd> },
 }
 
-/// The children that run now.
+/// The running children.
 pub(crate) struct Children {
     limit: usize,
     timeout: Option<Duration>,
@@ -79,22 +79,22 @@ pub(crate) struct Children {
 
 struct Child {
     pid: Pid,
-    /// None where the system has none left; then the child is polled by its pid.
+    /// `None` if no pidfd was available. The child is polled by its pid then.
     pidfd: Option<OwnedFd>,
     phase: ChildPhase,
-    /// The log has its request, and it has been asked for its stacks.
+    /// Its request is logged, and it has been asked for its stacks.
     timed_out: bool,
 }
 
 enum ChildPhase {
     /// It answers the request of the connection with this token.
     Responding { connection: usize },
-    /// The connection is released. Only threads that the request started still run, until then at the latest.
+    /// The connection is released. Threads that the request started may run until the deadline.
     Background { deadline: Option<Instant> },
 }
 
 impl Children {
-    /// Up to `limit` children, whose calls last no longer than `timeout`.
+    /// At most `limit` children. None of their calls may take longer than `timeout`.
     pub(crate) fn new(limit: usize, timeout: Option<Duration>, first_token: usize) -> io::Result<Self> {
         Ok(Self {
             limit,
@@ -119,12 +119,12 @@ impl Children {
         self.control.parent_end()
     }
 
-    /// Whether some child can only be polled, because the system has no pidfd.
+    /// Whether a child has no pidfd and must be polled.
     pub(crate) fn needs_polling(&self) -> bool {
         self.running.iter().any(|(_, child)| child.pidfd.is_none())
     }
 
-    /// Forks a child that answers `connection`'s request. `others` are descriptors that it must not keep open.
+    /// Forks a child for `connection`'s request. `others` are descriptors that the child must close.
     pub(crate) fn start(
         &mut self,
         connection: &mut Connection,
@@ -135,7 +135,7 @@ impl Children {
         let entry = self.running.vacant_entry();
         let progress = ProgressTable::start(&self.progress, entry.key());
         let token = Token(self.first_token + entry.key());
-        clock::date(); // written here once a second, and not by every child
+        clock::date(); // formatted here once per second, not by every child
         app.before_fork();
         let parent = rustix::process::getpid();
         match sys::fork() {
@@ -157,7 +157,7 @@ impl Children {
                 let pidfd = pidfd.filter(|pidfd| watch(pidfd).is_ok());
                 let phase = ChildPhase::Responding { connection: connection.token };
                 entry.insert(Child { pid, pidfd, phase, timed_out: false });
-                // Where they share a core, children that run one after the other cost less than many that take turns.
+                // On a shared core, children that run one after the other cost less than many that take turns.
                 std::thread::yield_now();
                 Ok(())
             }
@@ -168,9 +168,9 @@ impl Children {
         }
     }
 
-    /// Checks the child that answers this connection: if its present call has lasted too long, the log gets the request, and the child
-    /// is asked for its stacks (by URG, which is ignored where nobody handles it); the next check kills it. Returns when to check
-    /// again. Its end is handled as any other's.
+    /// Checks the child that answers this connection. If its current call exceeds the timeout, the request is logged,
+    /// and the child is asked for its stacks by SIGURG, which is ignored unless handled. The next check kills it.
+    /// Returns when to check again. Its end is handled like any other.
     pub(crate) fn check_timeout(&mut self, connection: &Connection, now: Instant) -> Option<Instant> {
         let timeout = self.timeout?;
         let mut running = self.running.iter_mut();
@@ -195,7 +195,7 @@ impl Children {
         self.running.iter().filter_map(|(_, child)| child.background_deadline()).min()
     }
 
-    /// Ends children whose threads have run too long after the response: first the log, then the end, as in
+    /// Ends children whose threads run too long after the response: first logs their stacks, then kills them, as in
     /// [`check_timeout`](Self::check_timeout).
     pub(crate) fn check_background(&mut self, now: Instant) {
         let expired = |child: &Child| child.background_deadline().is_some_and(|deadline| deadline <= now);
@@ -216,21 +216,21 @@ impl Children {
         }
     }
 
-    /// Kills all of them.
+    /// Kills all children.
     pub(crate) fn kill_all(&mut self) {
         self.running.iter().for_each(|(_, child)| child.kill());
     }
 
-    /// The children whose end is not yet known, by index.
+    /// The indices of children that have not been reaped.
     pub(crate) fn indices(&self) -> Vec<usize> {
         self.running.iter().map(|(index, _)| index).collect()
     }
 
-    /// The next thing that a child has reported about its connection.
+    /// The next report of a child about its connection.
     pub(crate) fn next_report(&mut self, now: Instant) -> Option<Report> {
         loop {
             let (message, descriptor) = self.control.receive()?;
-            // A child that has ended meanwhile was reaped, and its connection taken back then.
+            // If the child has ended meanwhile, it was reaped and its connection returned.
             let child = self.running.get_mut(message.index).filter(|child| child.pid == message.pid);
             let Some(child) = child else { continue };
             let ChildPhase::Responding { connection } = child.phase else { continue };
@@ -249,19 +249,20 @@ impl Children {
         self.progress.is_relayed(index)
     }
 
-    /// Reaps this child if it has ended: the connection that it answered, and what its end means for it. None also for a child that had
-    /// released its connection.
+    /// Reaps this child if it has ended. Returns the connection that it answered and the consequence. `None` also for a
+    /// child that had released its connection.
     pub(crate) fn reap(&mut self, index: usize, registry: &Registry) -> Option<(usize, ChildOutcome)> {
         let child = self.running.get(index)?;
         let status = match rustix::process::waitpid(Some(child.pid), WaitOptions::NOHANG) {
             Ok(None) | Err(rustix::io::Errno::INTR) => return None,
             Ok(Some((_, status))) => Some(status),
-            // Somebody else reaped it (an application that waits for any child); shared memory still tells how far it came.
+            // Reaped by the application, which waited for any child. Shared memory still tells how far the response
+            // was.
             Err(_) => None,
         };
         let child = self.running.remove(index);
         if let Some(pidfd) = &child.pidfd {
-            // A copy of the descriptor may live in a younger child, so it has to leave the poll set before it is closed.
+            // A younger child may have a copy of the descriptor, so it must leave the poll set before it is closed.
             let _ = registry.deregister(&mut SourceFd(&pidfd.as_raw_fd()));
         }
         let ChildPhase::Responding { connection } = child.phase else {
@@ -295,7 +296,7 @@ impl Child {
         }
     }
 
-    /// A child that has already ended, but was not reaped yet, still owns its pid; so these reach no other process.
+    /// A child that has ended owns its pid until it is reaped, so these signals cannot reach another process.
     fn request_stacks(&self) {
         let _ = rustix::process::kill_process(self.pid, Signal::URG);
     }
@@ -310,7 +311,7 @@ impl Child {
             Some(signal) => format!("was killed by {}", name_of(signal)),
             None => "exited by itself".to_owned(),
         };
-        // A timeout has had its error.
+        // A timeout has logged its error already.
         let level = if self.timed_out { log::Level::Warn } else { log::Level::Error };
         log::log!(level, "child {} {how} {when}", self.pid.as_raw_nonzero());
     }

@@ -2,16 +2,16 @@
 
 use super::progress::ResponseProgress;
 
-/// What a child means for the connection that it answered.
+/// What a child's end means for its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChildOutcome {
-    /// The response is sent and the connection may be used again.
+    /// The response is sent. Another request may follow.
     KeepAlive,
-    /// The response is sent and the connection is to be closed.
+    /// The response is sent. The connection must be closed.
     Close,
-    /// It died before it sent anything.
+    /// The child died before it sent anything.
     NoResponse { status: u16, why: &'static str },
-    /// It died in the middle of the response.
+    /// The child died in the middle of the response.
     Truncated,
 }
 

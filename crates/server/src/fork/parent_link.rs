@@ -1,4 +1,4 @@
-//! In a child: its links to its parent.
+//! In a child: the link to its parent.
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use super::{
     relay_channel::{self, RelaySender},
 };
 
-/// What a child has to report to its parent, and to send through it.
+/// How a child reports to its parent, and sends through it.
 #[derive(Debug)]
 pub(crate) struct ParentLink {
     pub(crate) progress: ChildProgress,
@@ -24,15 +24,16 @@ impl ParentLink {
         Self { progress, control: Arc::clone(control), relay: OnceLock::new() }
     }
 
-    /// Where the rest of the response goes, once the client's socket was full.
+    /// The relay for the rest of the response, once the client's socket was full.
     pub(crate) fn relay(&self) -> Option<&RelaySender> {
         self.relay.get()
     }
 
-    /// From now on, the response goes through the parent.
+    /// Sends the response through the parent from now on.
     pub(crate) fn start_relay(&self) -> io::Result<&RelaySender> {
         let (sender, receiver) = relay_channel::pair()?;
-        // Before the message: the parent must not take this child's end for the end of the response while the message is unread.
+        // Set before the message: while the message is unread, the parent must not take the end of this child for the
+        // end of the response.
         self.progress.set_relayed(true);
         let sent = self.control.send(self.progress.index(), ChildEvent::RelayStarted, Some(&receiver));
         if let Err(error) = sent {
@@ -42,7 +43,7 @@ impl ParentLink {
         Ok(self.relay.get_or_init(|| sender))
     }
 
-    /// The response is complete, the connection is the parent's again, and the child runs on.
+    /// The response is complete. The connection belongs to the parent again, and the child keeps running.
     pub(super) fn report_completion(&self) -> io::Result<()> {
         self.control.send(self.progress.index(), ChildEvent::ResponseComplete, None)
     }

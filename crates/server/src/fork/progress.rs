@@ -1,8 +1,7 @@
-//! What a child reports to its parent through shared memory: how far its response is, and since when it has been inside the
-//! application.
+//! What a child reports through shared memory: how far its response is, and when its current call started.
 //!
-//! The exit status cannot carry this: an application may call `os._exit(0)` before anything was sent. Writing to shared memory costs
-//! no system call, so a child can do it for each chunk.
+//! The exit status cannot carry this: an application may call `os._exit(0)` before anything is sent. Writing to shared
+//! memory costs no system call, so a child can do it for each chunk.
 
 use std::{
     io,
@@ -23,36 +22,36 @@ pub(crate) enum ResponseProgress {
     NotStarted,
     /// The response is incomplete.
     Started,
-    /// The response is complete, and the connection may be used again.
+    /// The response is complete. Another request may follow.
     KeepAlive,
-    /// The response is complete, and the connection must be closed.
+    /// The response is complete. The connection must be closed.
     Close,
     /// The response is incomplete and remains so. Only a reset tells the client.
     Truncated,
 }
 
-/// Set beside the progress once the child sends its response through the parent.
+/// Set in addition to the progress while the child sends its response through the parent.
 const RELAYED: u8 = 0x80;
 
-/// What `--timeout` has to know about a child.
+/// The state of a child's current call, for `--timeout`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallState {
     /// It waits for its client, which does not count.
     WaitingForClient,
-    /// It is inside the application, and may stay there for as long as it likes.
+    /// It is inside the application without a time limit.
     Unbounded,
-    /// Its present call, or chunk, began then.
+    /// The current call or chunk started at this time.
     Since(Instant),
 }
 
 const WAITING_FOR_CLIENT: u64 = 0;
 const UNBOUNDED: u64 = u64::MAX;
 
-/// The reports of all children that may run at once.
+/// The reports of all children.
 #[derive(Debug)]
 pub(crate) struct ProgressTable {
     responses: SharedPage<AtomicU8>,
-    /// The state of the present call: one of the two constants, or milliseconds since `epoch`, plus one.
+    /// One of the two constants, or milliseconds since `epoch` plus one.
     calls: SharedPage<AtomicU64>,
     epoch: Instant,
 }
@@ -69,7 +68,7 @@ impl ProgressTable {
         Ok(Self { responses: SharedPage::new(count)?, calls: SharedPage::new(count)?, epoch: Instant::now() })
     }
 
-    /// The report of a child that is about to be forked.
+    /// Resets the report for a child that is about to be forked.
     pub(crate) fn start(table: &Arc<Self>, index: usize) -> ChildProgress {
         let progress = ChildProgress { table: Arc::clone(table), index };
         if let Some(response) = table.responses.get(index) {
@@ -118,13 +117,13 @@ impl ChildProgress {
         self.index
     }
 
-    /// Everything written before this is visible to whoever reads it.
+    /// Everything written before this is visible to a reader.
     pub(crate) fn set_response(&self, progress: ResponseProgress) {
         let relayed = self.table.raw_response(self.index) & RELAYED;
         self.store_response(relayed | progress as u8);
     }
 
-    /// Whether this child sends its response through the parent from now on.
+    /// Whether the child sends its response through the parent from now on.
     pub(crate) fn set_relayed(&self, is_relayed: bool) {
         let progress = self.table.raw_response(self.index) & !RELAYED;
         self.store_response(progress | if is_relayed { RELAYED } else { 0 });
@@ -136,17 +135,17 @@ impl ChildProgress {
         }
     }
 
-    /// The child enters the application, or asks it for another chunk.
+    /// The child calls the application, or pulls another chunk.
     pub(crate) fn start_call(&self, now: Instant) {
         self.store_call(self.table.millis(now));
     }
 
-    /// From now on and until the next call, the application may take as long as it likes.
+    /// The application has no time limit until the next call.
     pub(crate) fn suspend_timeout(&self) {
         self.store_call(UNBOUNDED);
     }
 
-    /// Runs `wait`, which waits for the client. That time does not count as part of the present call.
+    /// Runs `wait`, which waits for the client. Its time does not count.
     pub(crate) fn while_waiting_for_client<R>(&self, wait: impl FnOnce() -> R) -> R {
         let Some(call) = self.table.calls.get(self.index) else { return wait() };
         let before = call.swap(WAITING_FOR_CLIENT, Ordering::Relaxed);

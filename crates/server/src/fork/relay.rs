@@ -1,11 +1,12 @@
-//! The relay: what a child's client does not read at once goes through the parent, so that the child need not wait for it.
+//! The relay: if a client reads slowly, its child sends the response through the parent and need not wait.
 //!
-//! A child sends its response to the client's socket itself. When the socket is full, the child makes a pair of sockets, sends one of them
-//! to its parent over the control channel, and writes the rest of the response there: framed bytes, or files as descriptors. The
-//! parent buffers it within the bounds for unsent responses and sends it from its event loop. The child exits when its part is done.
+//! A child sends its response to the client's socket itself. When the socket is full, the child creates a socket pair,
+//! sends one end to its parent over the control channel, and writes the rest of the response there: framed bytes, or
+//! descriptors of files. The parent buffers it within the limits for unsent responses and sends it from its event loop.
+//! The child exits when its part is done.
 //!
-//! Each message is one packet. Nothing marks the end: it is reached when the child is known to be done and the relay is empty. (A process
-//! that the application left behind may hold the sending end open.)
+//! Each message is one packet. There is no end marker: the response ends when the child is known to be done and the
+//! relay is empty. (A process that the application left behind may hold the sending end open.)
 
 use std::{
     fs::File,
@@ -29,25 +30,25 @@ use crate::{
     connection::writer::MAX_BYTES_PER_TURN,
 };
 
-/// With less than this many bytes, writing to the temporary file waits for more.
+/// Fewer bytes than this are not written to the temporary file; more may follow. In bytes.
 const MIN_SPILL: usize = 64 * 1024;
-/// Payload of a packet that passes a file: its offset and its length.
+/// The payload of a packet that passes a file: offset and length.
 const FILE_PAYLOAD: usize = 16;
 
-/// The parent's end, for as long as its connection needs it.
+/// The parent's end of a relay.
 pub(crate) struct Relay {
     socket: OwnedFd,
     registry: Arc<Registry>,
     spool: Option<Spool>,
-    /// There may be more to receive.
+    /// There may be packets to receive.
     pub(crate) is_readable: bool,
-    /// The child has written all that it will write, and this is what it means for the connection.
+    /// The child has written everything, and this is the consequence for the connection.
     pub(crate) outcome: Option<ChildOutcome>,
-    /// When the time that the child's present call takes is to be checked.
+    /// When the time of the child's current call must be checked.
     pub(crate) next_check: Option<Instant>,
-    /// Nothing more will come.
+    /// No packets will follow.
     is_finished: bool,
-    /// The response does not fit into its bounds: what is there has to be sent first.
+    /// The limits are reached: queued bytes must be sent before more are received.
     is_full: bool,
 }
 
@@ -58,14 +59,14 @@ enum Packet {
         offset: u64,
         length: u64,
     },
-    /// There is none at present.
+    /// None at present.
     None,
     /// The other end is closed.
     End,
 }
 
 impl Relay {
-    /// Takes the parent's end and watches it in the poll set, under this token.
+    /// Registers the parent's end in the poll set.
     pub(crate) fn new(socket: OwnedFd, registry: &Arc<Registry>, token: Token) -> io::Result<Self> {
         registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
         Ok(Self {
@@ -85,18 +86,19 @@ impl Relay {
         self.socket.as_raw_fd()
     }
 
-    /// Whether the response is complete as far as the child made it, and sent.
+    /// The child's outcome, once everything it produced is sent.
     pub(crate) fn finished(&self, output: &ResponseWriter) -> Option<ChildOutcome> {
         self.outcome.filter(|_| self.is_finished && output.is_empty())
     }
 
-    /// Whether there may be more to receive, and room for it.
+    /// Whether there may be packets to receive, and space for them.
     pub(crate) fn can_receive(&self) -> bool {
         self.is_readable && !self.is_full && !self.is_finished
     }
 
-    /// Moves what has come to `output`, and from there to the client, as far as the bounds allow and others can wait. `is_writable` says
-    /// whether the socket may take more; `on_sent` is called if it did. An error where the response cannot be completed.
+    /// Moves bytes from the child to `output`, and from there to the client, until the limits are reached or other
+    /// connections need their turn. `is_writable` says whether the socket may accept more; `on_sent` is called if it
+    /// did. Fails if the response cannot be completed.
     pub(crate) fn advance(
         &mut self,
         output: &mut ResponseWriter,
@@ -112,7 +114,7 @@ impl Relay {
             }
             Ok(())
         };
-        send(output)?; // first, so that there is room
+        send(output)?; // first, so that there is space
         self.store(output, socket);
         if self.can_receive() {
             self.receive(output)?;
@@ -141,11 +143,11 @@ impl Relay {
         Ok(())
     }
 
-    /// Keeps `output` within the bounds.
+    /// Keeps `output` within the limits.
     fn store(&mut self, output: &mut ResponseWriter, socket: &ClientSocket) {
         let context = &socket.context;
         if output.spooled() == 0 {
-            self.spool = None; // all of it is sent, so its space is given back
+            self.spool = None; // all of it is sent, so its space can be returned
         }
         self.is_full = false;
         if output.is_empty() || output.reserve_memory(&context.response_memory) || output.held() < MIN_SPILL {
@@ -195,7 +197,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        // A copy of the descriptor may live in a younger child, so it has to leave the poll set before it is closed.
+        // A younger child may have a copy of the descriptor, so it must leave the poll set before it is closed.
         let _ = self.registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));
     }
 }

@@ -18,21 +18,21 @@ pub(super) const DATA_PACKET: u8 = 1;
 /// The first byte of a packet: an offset and a length follow, and the descriptor of the file comes with them.
 pub(super) const FILE_PACKET: u8 = 2;
 
-/// Both ends of a new relay: the child's, and the one for its parent.
+/// Creates a relay: the child's end, and the parent's.
 pub(super) fn pair() -> io::Result<(RelaySender, OwnedFd)> {
     let (child, parent) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     Ok((RelaySender { socket: child }, parent))
 }
 
-/// The child's end. It takes what a socket would take, and never blocks.
+/// The child's end. It behaves like a socket that never blocks.
 #[derive(Debug)]
 pub(crate) struct RelaySender {
     socket: OwnedFd,
 }
 
 impl RelaySender {
-    /// Sends as many bytes as one packet takes.
+    /// Sends as many bytes as fit into one packet.
     pub(crate) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let header = [DATA_PACKET];
         let mut packet = Vec::with_capacity(slices.len() + 1);
@@ -47,7 +47,7 @@ impl RelaySender {
         Ok(MAX_PAYLOAD - left)
     }
 
-    /// Passes a range of a file, as a whole.
+    /// Sends a range of a file, as a whole.
     pub(crate) fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count: u64) -> io::Result<usize> {
         let descriptors = [file];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -76,7 +76,7 @@ impl AsFd for RelaySender {
     }
 }
 
-/// The one descriptor that came with a message. More are closed.
+/// The descriptor that came with a message. Further ones are closed.
 pub(super) fn take_descriptor(rights: &mut RecvAncillaryBuffer<'_>) -> Option<OwnedFd> {
     rights.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),

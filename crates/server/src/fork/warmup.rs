@@ -1,5 +1,5 @@
-//! `--fork-warmup`: a request that no client sent. It goes all the way of a request over a pair of sockets of our own. What the
-//! application does only once, the processes that are forked later need not do again.
+//! `--fork-warmup`: a request without a client, over a socket pair. What the application does only once need not be
+//! repeated in the processes that are forked later.
 
 use std::{
     io::{self, Read, Write},
@@ -20,8 +20,8 @@ use crate::{
     sys::{self, Forked},
 };
 
-/// Has `app` answer a GET of `target`, and does what a child does before it exits; returns the status and reason of the response.
-/// Blocks as long as the application does.
+/// Calls `app` for a GET of `target`, and does what a child does before it exits. Returns the status and reason of the
+/// response. Blocks as long as the application does.
 pub(crate) fn run_warmup_request(
     app: &dyn App,
     context: Arc<ServerContext>,
@@ -46,7 +46,7 @@ pub(crate) fn run_warmup_request(
             Next::Wait if matches!(connection.phase, Phase::Sending) => connection.send(Instant::now()),
             _ => break,
         };
-        // Only the first line of the response is of interest, but a full socket would take no more of it.
+        // Only the status line is needed, but the socket must not become full.
         let mut piece = [0; 4096];
         while let Ok(count @ 1..) = theirs.read(&mut piece) {
             if response.is_empty() {
@@ -60,7 +60,7 @@ pub(crate) fn run_warmup_request(
     Ok(String::from_utf8_lossy(status).into_owned())
 }
 
-/// Runs `job` in a forked process, and returns what it returned there. All else that it did is gone with that process. Blocks as long as
+/// Runs `job` in a forked process and returns its result. All other effects end with that process. Blocks as long as
 /// the job does. The calling process must have one thread.
 pub fn run_in_discarded_process(app: &dyn App, job: impl FnOnce() -> Vec<u8>) -> io::Result<Vec<u8>> {
     let (mut reader, writer) = io::pipe()?;
@@ -93,7 +93,7 @@ pub fn run_in_discarded_process(app: &dyn App, job: impl FnOnce() -> Vec<u8>) ->
     }
 }
 
-/// The length comes first: the end of the pipe is no sign, as processes that the job left behind may hold it open.
+/// The length comes first, because processes that the job left behind may hold the pipe open.
 fn read_result(reader: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut length = [0; size_of::<usize>()];
     reader.read_exact(&mut length)?;
