@@ -40,7 +40,9 @@ impl ActiveWriters {
     /// Sends what waits for further chunks.
     pub(crate) fn flush_deferred(&self) {
         let writers: Vec<_> = self.lock().values().map(Arc::clone).collect();
-        writers.iter().for_each(|writer| writer.flush_deferred());
+        for writer in writers {
+            writer.flush_deferred();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<usize, Arc<dyn ActiveWriter>>> {

@@ -18,7 +18,7 @@ use rustix::{
     net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt},
 };
 
-use crate::{peer::Peer, sys};
+use crate::peer::Peer;
 
 /// The port if an address has none.
 const USUAL_PORT: u16 = 8000;
@@ -126,7 +126,7 @@ impl Listener {
             }
             Address::Unix(path) => return bind_unix(path, backlog),
             Address::Descriptor(number) => {
-                let socket = sys::adopt(*number)?;
+                let socket = mlws_sys::from_inherited_fd(*number)?;
                 rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
                 socket
             }

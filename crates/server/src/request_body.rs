@@ -14,12 +14,8 @@ use std::{
 
 use mlws_http1::Length;
 
-use crate::{
-    context::ServerContext,
-    memory::Reservation,
-    sys::{self, ReadBuffer, append_to},
-    upload::Upload,
-};
+use crate::{context::ServerContext, memory::Reservation, upload::Upload};
+use mlws_sys::{ReadBuffer, append_to};
 
 /// Bodies up to this size reserve no memory from the budget. In bytes.
 pub(crate) const SMALL_BODY: usize = 16 * 1024;
@@ -225,7 +221,7 @@ impl RequestBody {
             return false;
         }
         if length >= LARGE {
-            sys::use_large_pages(self.bytes.spare_capacity_mut());
+            mlws_sys::use_large_pages(self.bytes.spare_capacity_mut());
         }
         true
     }

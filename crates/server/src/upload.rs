@@ -19,7 +19,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{connection::socket::ClientSocket, sys::ReadBuffer};
+use mlws_sys::ReadBuffer;
+
+use crate::connection::socket::ClientSocket;
 
 /// The largest unread part of a body that is read and discarded to keep the connection, in bytes.
 pub(crate) const DRAIN_LIMIT: u64 = 256 * 1024;

@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use crate::sys::SharedPage;
+use mlws_sys::SharedPage;
 
 /// The value of a slot without a worker.
 const ABSENT: u64 = 0;

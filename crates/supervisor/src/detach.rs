@@ -9,7 +9,7 @@ use rustix::process::{WaitOptions, setsid, waitpid};
 
 use crate::fork_hooks::{ForkHooks, fork};
 use crate::messages;
-use crate::sys::{self, Fork};
+use mlws_sys::{self as sys, Fork};
 
 /// Which process [`detach`] returned in.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::fmt;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use crate::signal_queue::signal_name;
+use mlws_sys::signal_name;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitStatus {

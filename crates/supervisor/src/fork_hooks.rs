@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::sys::{self, Fork, SignalsBlocked};
+use mlws_sys::{self as sys, Fork};
 
 /// What the embedding language needs done around a fork. In `CPython` these are `PyOS_BeforeFork`,
 /// `PyOS_AfterFork_Parent` and `PyOS_AfterFork_Child`. After every `before`, each process that then exists runs exactly
@@ -25,9 +25,14 @@ impl ForkHooks for () {}
 /// before it has its own queue stays pending in the kernel.
 pub(crate) fn fork(hooks: &(impl ForkHooks + ?Sized), prepare_child: impl FnOnce()) -> io::Result<Fork> {
     hooks.before();
-    let blocked = SignalsBlocked::all();
-    let forked = sys::fork();
-    if let Ok(Fork::Child) = forked {
+    let (forked, blocked) = match sys::fork() {
+        Ok(forked) => forked,
+        Err(error) => {
+            hooks.after_in_parent();
+            return Err(error);
+        }
+    };
+    if let Fork::Child = forked {
         prepare_child();
         drop(blocked);
         hooks.after_in_child();
@@ -35,5 +40,5 @@ pub(crate) fn fork(hooks: &(impl ForkHooks + ?Sized), prepare_child: impl FnOnce
         drop(blocked);
         hooks.after_in_parent();
     }
-    forked
+    Ok(forked)
 }

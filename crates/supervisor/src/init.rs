@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
 use crate::fork_hooks::{ForkHooks, fork};
 use crate::signal_queue::HANDLED;
-use crate::sys::{self, Fork, SignalsBlocked};
+use mlws_sys::{self as sys, Fork, SignalsBlocked};
 
 /// Which process [`become_init_if_pid_1`] returned in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

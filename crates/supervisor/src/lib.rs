@@ -22,7 +22,6 @@
 //! | `detach`          | daemonizing |
 //! | `fork_hooks`      | forking with the embedding language's hooks around it |
 //! | `messages`        | every log line |
-//! | `sys`             | fork, signal handlers and masks: all unsafe code |
 //!
 //! Master and worker communicate over a *control channel*, a socket pair that carries messages of one byte. The worker reports
 //! that it is ready, and requests to be recycled or a reload. The master tells it to drain, to drain and hand over its
@@ -43,7 +42,6 @@ mod restart_policy;
 mod settings;
 mod signal_queue;
 mod slot;
-mod sys;
 mod upgrade;
 mod worker;
 mod worker_handle;
@@ -58,8 +56,8 @@ pub use detach::{Daemonized, ReadyPipe, detach};
 pub use fork_hooks::ForkHooks;
 pub use init::{InitRole, become_init_if_pid_1};
 use master::{Master, Outcome};
+pub use mlws_sys::{SignalHandler, deliver_term, reinstall_term_handler, set_forked_term_handler};
 pub use settings::Settings;
-pub use sys::{SignalHandler, deliver_term, reinstall_term_handler, set_forked_term_handler};
 pub use worker::{MasterNotifier, Worker, WorkerCommand};
 
 /// Which process [`supervise`] returned in, and the exit code with which that process must now exit.

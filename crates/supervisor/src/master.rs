@@ -18,13 +18,13 @@ use crate::exit_status::ExitStatus;
 use crate::fork_hooks;
 use crate::messages;
 use crate::settings::Settings;
-use crate::signal_queue::{SignalPipe, SignalQueue, signal_name};
+use crate::signal_queue::{SignalPipe, SignalQueue};
 use crate::slot::{Slot, SlotExit};
-use crate::sys::{self, Fork};
 use crate::upgrade::Upgrade;
 use crate::worker::{Worker, WorkerCommand};
 use crate::worker_handle::{Drain, WorkerHandle};
 use crate::worker_set::{STOP_TIMEOUT, SlotId, WorkerSet};
+use mlws_sys::{self as sys, Fork};
 
 /// How [`Master::run`] returns: in the master, with its exit code, or in a worker that was just forked.
 pub(crate) enum Outcome {
@@ -117,7 +117,7 @@ impl<'a> Master<'a> {
         if signal == Signal::WINCH && sys::is_in_foreground() {
             return;
         }
-        messages::handling_signal(&signal_name(signal.as_raw()));
+        messages::handling_signal(&sys::signal_name(signal.as_raw()));
         self.read_worker_messages(); // a worker that was ready before the signal drains, and is not terminated
         self.perform(action);
     }

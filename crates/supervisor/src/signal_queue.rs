@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::io::{ioctl_fionbio, read, retry_on_intr};
 use rustix::process::Signal;
 
-use crate::sys::{self, Disposition};
+use mlws_sys::{self as sys, Disposition};
 
 /// The signals that the master handles and that an init forwards to it. Workers handle all of them except CHLD, because
 /// their children belong to the application. Signals meant for the master may reach workers when they are sent to a whole
@@ -42,7 +42,8 @@ impl SignalPipe {
 }
 
 pub(crate) struct SignalQueue {
-    pipe: SignalPipe,
+    /// The read end of the self-pipe.
+    signals: PipeReader,
     /// The dispositions that `drop` restores.
     restore: Vec<(Signal, Disposition)>,
 }
@@ -51,10 +52,10 @@ impl SignalQueue {
     /// Installs the handlers in a master. Dropping the queue restores the previous handlers.
     pub(crate) fn install() -> io::Result<SignalQueue> {
         let pipe = SignalPipe::new()?;
-        sys::set_signal_pipe(pipe.writer.as_fd());
+        sys::set_signal_pipe(pipe.writer.into());
         let restore =
             HANDLED.into_iter().map(|signal| (signal, Disposition::handler().install(signal))).collect();
-        Ok(SignalQueue { pipe, restore })
+        Ok(SignalQueue { signals: pipe.reader, restore })
     }
 
     /// Turns the queue that a new worker inherited from its master into the worker's own: with its own `pipe`, and with
@@ -62,8 +63,8 @@ impl SignalQueue {
     /// queue, signals stay without effect, because those sent to a whole process group may reach a worker that is already
     /// exiting. Only QUIT kills it.
     pub(crate) fn adopt_in_worker(&mut self, pipe: SignalPipe) {
-        sys::set_signal_pipe(pipe.writer.as_fd());
-        self.pipe = pipe;
+        sys::set_signal_pipe(pipe.writer.into());
+        self.signals = pipe.reader;
         for (signal, previous) in std::mem::take(&mut self.restore) {
             if signal == Signal::CHILD {
                 previous.install(signal);
@@ -80,7 +81,7 @@ impl SignalQueue {
     /// Returns the next pending signal. Never blocks.
     pub(crate) fn next(&self) -> Option<Signal> {
         let mut byte = [0];
-        match retry_on_intr(|| read(&self.pipe.reader, &mut byte)) {
+        match retry_on_intr(|| read(&self.signals, &mut byte)) {
             Ok(1) => HANDLED.into_iter().find(|signal| signal.as_raw() == i32::from(byte[0])),
             _ => None, // The pipe is empty. It cannot be at its end, because this process holds both ends.
         }
@@ -90,7 +91,7 @@ impl SignalQueue {
 /// Readable while signals are pending.
 impl AsFd for SignalQueue {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pipe.reader.as_fd()
+        self.signals.as_fd()
     }
 }
 
@@ -101,10 +102,4 @@ impl Drop for SignalQueue {
         }
         sys::clear_signal_pipe();
     }
-}
-
-/// The name of a signal without "SIG", or its number.
-pub(crate) fn signal_name(signal: i32) -> String {
-    let name = signal_hook::low_level::signal_name(signal);
-    name.map_or_else(|| signal.to_string(), |name| name.trim_start_matches("SIG").to_owned())
 }

@@ -36,8 +36,12 @@ use mlws_http1::Parser;
 
 pub(crate) use self::readiness::Readiness;
 use crate::{
-    Request, connection::response_writer::ResponseWriter, connection::socket::ClientSocket,
-    context::ServerContext, fork::Relay, handover::HandedOver,
+    Request,
+    connection::response_writer::ResponseWriter,
+    connection::socket::ClientSocket,
+    context::ServerContext,
+    fork::Relay,
+    handover::{Awaits, HandedOver},
 };
 
 /// How long the client may take to close its side, or keep sending, before the server closes the connection.
@@ -137,10 +141,10 @@ impl Connection {
 
     /// Restores the state of a connection that another worker handed over. The caller has not registered the socket yet.
     pub(crate) fn restore(&mut self, state: HandedOver) {
-        self.phase = match state {
-            HandedOver { awaits_proxy: true, .. } => Phase::ProxyHeader,
-            HandedOver { is_kept_alive: true, .. } => Phase::Idle,
-            _ => Phase::Head,
+        self.phase = match state.awaits {
+            Awaits::ProxyHeader => Phase::ProxyHeader,
+            Awaits::FirstRequest => Phase::Head,
+            Awaits::NextRequest => Phase::Idle,
         };
         if let Some(socket) = Arc::get_mut(&mut self.request.socket) {
             socket.peer.is_trusted &= !state.is_distrusted;

@@ -306,7 +306,7 @@ impl Connection {
         let Phase::Relaying(relay) = &mut self.phase else { return Next::Wait };
         let moved =
             relay.advance(&mut self.output, &self.request.socket, &mut self.readiness.writable, || {
-                self.since = now
+                self.since = now;
             });
         if moved.is_err() {
             return self.abort_relay(now);

@@ -30,7 +30,6 @@ use crate::{
     context::ServerContext,
     fork::{ParentLink, RelaySender, ResponseProgress},
     peer::Peer,
-    sys,
 };
 
 /// A client may half-close within this time after its request and still read the response. If it closes its side later, it no longer
@@ -320,7 +319,7 @@ impl ClientSocket {
     /// In a forked child: replaces the socket, which belongs to the parent from now on, by a closed one.
     pub(crate) fn release_socket(&self) -> io::Result<()> {
         let (closed, _) = UnixStream::pair()?;
-        sys::replace_descriptor(&self.socket, &closed)
+        mlws_sys::replace_descriptor(&self.socket, &closed)
     }
 
     /// Tells the peer that no more bytes follow.

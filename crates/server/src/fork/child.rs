@@ -10,7 +10,6 @@ use super::{parent_link::ParentLink, progress::ResponseProgress};
 use crate::{
     App,
     connection::{Connection, Next},
-    sys,
 };
 
 /// The exit status of a child in which the server itself panicked (`EX_SOFTWARE` of `sysexits.h`).
@@ -26,7 +25,7 @@ pub(super) fn answer_and_exit(
     let link = Arc::new(link);
     let answered = catch_unwind(AssertUnwindSafe(|| {
         app.after_fork_in_child();
-        others.for_each(sys::close_inherited);
+        others.for_each(mlws_sys::close_inherited);
         connection.socket().set_parent(&link);
         // What the client does not read at once goes to the parent, which has the memory for it.
         connection.context().response_memory.close();
@@ -35,7 +34,7 @@ pub(super) fn answer_and_exit(
         app.before_exit_of_child();
         next
     }));
-    let Ok(next) = answered else { sys::leave(EXIT_PANICKED) };
+    let Ok(next) = answered else { mlws_sys::exit_now(EXIT_PANICKED) };
     link.progress.set_response(if next == Next::Wait && connection.is_between_requests() {
         ResponseProgress::KeepAlive
     } else if connection.socket().is_truncated_in_relay() {
@@ -48,7 +47,7 @@ pub(super) fn answer_and_exit(
             run_in_background(connection, app, &link);
         }
     }));
-    sys::leave(if finished.is_ok() { 0 } else { EXIT_PANICKED })
+    mlws_sys::exit_now(if finished.is_ok() { 0 } else { EXIT_PANICKED })
 }
 
 /// Lets the request's threads finish, after the connection is given back: the client may send its next request meanwhile.

@@ -36,6 +36,7 @@ use std::{
 };
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
+use mlws_sys::{self as sys, Fork};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
 use slab::Slab;
 
@@ -48,13 +49,7 @@ pub(crate) use self::{
     outcome::ChildOutcome, parent_link::ParentLink, progress::ResponseProgress, relay::Relay,
     relay_channel::RelaySender, warmup::run_warmup_request,
 };
-use crate::{
-    App, clock,
-    connection::Connection,
-    event_loop_thread,
-    sys::{self, Forked},
-    watchdog,
-};
+use crate::{App, clock, connection::Connection, event_loop_thread, watchdog};
 
 /// How long a child may take to log its stacks before it is killed.
 const STACK_DUMP_GRACE: Duration = Duration::from_millis(300);
@@ -139,16 +134,16 @@ impl Children {
         app.before_fork();
         let parent = rustix::process::getpid();
         match sys::fork() {
-            Ok((Forked::Child, held)) => {
+            Ok((Fork::Child, blocked)) => {
                 event_loop_thread::set(false);
                 sys::install_child_signal_handlers(parent);
-                drop(held);
+                drop(blocked);
                 let mut others = others.chain(std::iter::once(self.control.parent_end()));
                 let link = ParentLink::new(progress, &self.control);
                 child::answer_and_exit(connection, app, link, &mut others)
             }
-            Ok((Forked::Parent(pid), held)) => {
-                drop(held);
+            Ok((Fork::Parent { child: pid }, blocked)) => {
+                drop(blocked);
                 app.after_fork_in_parent();
                 let watch = |pidfd: &OwnedFd| {
                     registry.register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE)
@@ -308,7 +303,7 @@ impl Child {
     fn log_exit(&self, status: Option<WaitStatus>, when: &str) {
         let how = match status.and_then(WaitStatus::terminating_signal) {
             _ if self.timed_out => "was killed at the timeout".to_owned(),
-            Some(signal) => format!("was killed by {}", name_of(signal)),
+            Some(signal) => format!("was killed by SIG{}", sys::signal_name(signal)),
             None => "exited by itself".to_owned(),
         };
         // A timeout has logged its error already.
@@ -320,22 +315,5 @@ impl Child {
         if status.is_some_and(|status| status.exit_status() != Some(0)) {
             self.log_exit(status, "while its background threads ran");
         }
-    }
-}
-
-fn name_of(signal: i32) -> String {
-    signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::name_of;
-
-    #[test]
-    fn a_signal_has_the_name_that_people_know() {
-        assert_eq!(
-            (name_of(11), name_of(9), name_of(40)),
-            ("SIGSEGV".into(), "SIGKILL".into(), "signal 40".into())
-        );
     }
 }

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sys::SharedPage;
+use mlws_sys::SharedPage;
 
 /// How far a child's response is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

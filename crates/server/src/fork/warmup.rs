@@ -17,8 +17,8 @@ use crate::{
     connection::{Connection, Next, Phase},
     context::ServerContext,
     peer::Peer,
-    sys::{self, Forked},
 };
+use mlws_sys::{self as sys, Fork};
 
 /// Calls `app` for a GET of `target`, and does what a child does before it exits. Returns the status and reason of the
 /// response. Blocks as long as the application does.
@@ -67,19 +67,19 @@ pub fn run_in_discarded_process(app: &dyn App, job: impl FnOnce() -> Vec<u8>) ->
     app.before_fork();
     let parent = rustix::process::getpid();
     match sys::fork() {
-        Ok((Forked::Child, held)) => {
+        Ok((Fork::Child, blocked)) => {
             sys::install_child_signal_handlers(parent);
-            drop(held);
+            drop(blocked);
             let done = catch_unwind(AssertUnwindSafe(|| {
                 app.after_fork_in_child();
                 let result = job();
                 (&writer).write_all(&result.len().to_ne_bytes())?;
                 (&writer).write_all(&result)
             }));
-            sys::leave(i32::from(!matches!(done, Ok(Ok(())))))
+            sys::exit_now(i32::from(!matches!(done, Ok(Ok(())))))
         }
-        Ok((Forked::Parent(pid), held)) => {
-            drop(held);
+        Ok((Fork::Parent { child: pid }, blocked)) => {
+            drop(blocked);
             app.after_fork_in_parent();
             drop(writer);
             let result = read_result(&mut reader);

@@ -18,7 +18,7 @@ use std::{
 };
 
 pub use self::queue::HandoverQueue;
-pub(crate) use self::queue::{Arrival, HandedOver};
+pub(crate) use self::queue::{Arrival, Awaits, HandedOver};
 use crate::connection::{Connection, Phase};
 
 /// The sending side, in a worker that stops.
@@ -56,8 +56,11 @@ impl Handover {
         }
         let Some(listener) = self.listeners.get(socket.listener) else { return false };
         let state = HandedOver {
-            is_kept_alive: matches!(connection.phase, Phase::Idle),
-            awaits_proxy: matches!(connection.phase, Phase::ProxyHeader),
+            awaits: match connection.phase {
+                Phase::ProxyHeader => Awaits::ProxyHeader,
+                Phase::Idle => Awaits::NextRequest,
+                _ => Awaits::FirstRequest,
+            },
             is_distrusted: !socket.peer.is_trusted && context.settings.trusted.include(socket.peer.ip),
             is_listener_gone: false,
         };

@@ -37,12 +37,34 @@ pub(crate) struct Arrival {
     pub(crate) handed_over: Option<HandedOver>,
 }
 
+/// What a connection that was handed over sends next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Awaits {
+    ProxyHeader,
+    FirstRequest,
+    NextRequest,
+}
+
+impl Awaits {
+    fn word(self) -> &'static str {
+        match self {
+            Self::ProxyHeader => "proxy",
+            Self::FirstRequest => "first",
+            Self::NextRequest => "next",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::ProxyHeader, Self::FirstRequest, Self::NextRequest]
+            .into_iter()
+            .find(|awaits| awaits.word() == word)
+    }
+}
+
 /// The state of a connection that was handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HandedOver {
-    /// It has had a request.
-    pub(crate) is_kept_alive: bool,
-    pub(crate) awaits_proxy: bool,
+    pub(crate) awaits: Awaits,
     /// A PROXY header declared the client unknown, so nothing that it sends is trusted.
     pub(crate) is_distrusted: bool,
     /// A reload has removed its listener.
@@ -136,12 +158,11 @@ impl AsFd for HandoverQueue {
     }
 }
 
-/// Seven words. Only the last one, the URL of the listener, may contain spaces.
+/// Six words. Only the last one, the URL of the listener, may contain spaces.
 fn encode(peer: &Peer, listener: &str, state: HandedOver) -> String {
     format!(
-        "{} {} {} {} {} {} {listener}",
-        if state.is_kept_alive { "idle" } else { "new" },
-        if state.awaits_proxy { "proxy" } else { "-" },
+        "{} {} {} {} {} {listener}",
+        state.awaits.word(),
         if state.is_distrusted { "distrusted" } else { "-" },
         peer.ip.map_or_else(|| "-".into(), |ip| ip.to_string()),
         peer.port,
@@ -150,21 +171,20 @@ fn encode(peer: &Peer, listener: &str, state: HandedOver) -> String {
 }
 
 fn decode(message: &str, listeners: &[String]) -> Option<(Peer, usize, HandedOver)> {
-    let mut words = message.splitn(7, ' ');
-    let is_kept_alive = flag(words.next()?, "idle", "new")?;
-    let awaits_proxy = flag(words.next()?, "proxy", "-")?;
-    let is_distrusted = flag(words.next()?, "distrusted", "-")?;
+    let mut words = message.splitn(6, ' ');
+    let awaits = Awaits::from_word(words.next()?)?;
+    let is_distrusted = match words.next()? {
+        "distrusted" => true,
+        "-" => false,
+        _ => return None,
+    };
     let ip = optional::<IpAddr>(words.next()?)?;
     let port = words.next()?.parse().ok()?;
     let destination = optional::<SocketAddr>(words.next()?)?;
     let url = words.next()?;
     let found = listeners.iter().position(|listener| listener == url);
-    let state = HandedOver { is_kept_alive, awaits_proxy, is_distrusted, is_listener_gone: found.is_none() };
+    let state = HandedOver { awaits, is_distrusted, is_listener_gone: found.is_none() };
     Some((Peer { destination, ..Peer::new(ip, port) }, found.unwrap_or(0), state))
-}
-
-fn flag(word: &str, yes: &str, no: &str) -> Option<bool> {
-    (word == yes || word == no).then_some(word == yes)
 }
 
 /// `Some(None)` if the value is absent.
@@ -183,31 +203,28 @@ mod tests {
 
     #[test]
     fn a_message_describes_a_connection_completely() {
-        let message = "idle - distrusted 2001:db8::1 4711 [::1]:443 unix:/run/a b.sock";
+        let message = "next distrusted 2001:db8::1 4711 [::1]:443 unix:/run/a b.sock";
         let (peer, listener, state) = decode(message, &listeners()).unwrap();
         assert_eq!((peer.address.as_str(), peer.port), ("2001:db8::1", 4711));
         assert_eq!(peer.destination, Some("[::1]:443".parse().unwrap()));
         assert_eq!(listener, 1);
-        let HandedOver { is_kept_alive, awaits_proxy, is_distrusted, is_listener_gone } = state;
-        assert_eq!((is_kept_alive, awaits_proxy), (true, false));
-        assert_eq!((is_distrusted, is_listener_gone), (true, false));
+        let expected =
+            HandedOver { awaits: Awaits::NextRequest, is_distrusted: true, is_listener_gone: false };
+        assert_eq!(state, expected);
         assert_eq!(encode(&peer, &listeners()[1], state), message);
     }
 
     #[test]
     fn a_connection_of_a_removed_listener_belongs_to_the_first() {
-        let (peer, listener, state) = decode("new proxy - - 0 - unix:/gone", &listeners()).unwrap();
+        let (peer, listener, state) = decode("proxy - - 0 - unix:/gone", &listeners()).unwrap();
         assert_eq!((peer.ip, peer.port, peer.destination), (None, 0, None));
-        assert_eq!((state.is_kept_alive, state.awaits_proxy), (false, true));
-        assert!(state.is_listener_gone);
+        assert_eq!((state.awaits, state.is_listener_gone), (Awaits::ProxyHeader, true));
         assert_eq!(listener, 0);
     }
 
     #[test]
     fn an_invalid_message_is_not_decoded() {
-        for message in
-            ["", "idle", "idle - - x 1 - unix:/", "busy - - - 1 - unix:/", "idle - - - 70000 - unix:/"]
-        {
+        for message in ["", "next", "next - x 1 - unix:/", "busy - - 1 - unix:/", "next - - 70000 - unix:/"] {
             assert!(decode(message, &listeners()).is_none(), "{message}");
         }
     }

@@ -1,4 +1,4 @@
-//! Who holds the event loop: one thread, or nobody.
+//! Which thread holds the event loop.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -7,7 +7,8 @@ use std::{
 
 use crate::{event_loop::EventLoop, event_loop_thread};
 
-/// Where the event loop is while nobody holds it. A lock whose guard a thread can give up without the GIL, before it waits for that.
+/// The place of the event loop while no thread holds it. A thread can release it without the GIL, before it waits for
+/// the GIL.
 pub(super) struct LoopSlot(Mutex<Option<Box<EventLoop>>>);
 
 impl LoopSlot {
@@ -15,23 +16,24 @@ impl LoopSlot {
         Self(Mutex::new(Some(Box::new(event_loop))))
     }
 
-    /// The event loop, unless another thread holds it.
+    /// Takes the event loop, unless another thread holds it.
     pub(super) fn try_take(&self) -> Option<HeldLoop<'_>> {
         let event_loop = self.lock().take()?;
         event_loop_thread::set(true);
         Some(HeldLoop { slot: self, event_loop: Some(event_loop) })
     }
 
-    /// The slot is only locked to look into it, so there is nothing to wait for.
+    /// Locked only for a moment, so there is no wait.
     fn lock(&self) -> MutexGuard<'_, Option<Box<EventLoop>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The event loop, held until this is dropped. For as long, [`runs_event_loop`](crate::runs_event_loop) is true in its thread.
+/// The event loop, held until this is dropped. Meanwhile [`runs_event_loop`](crate::runs_event_loop) is true in its
+/// thread.
 pub(super) struct HeldLoop<'a> {
     slot: &'a LoopSlot,
-    /// There until the drop.
+    /// `Some` until the drop.
     event_loop: Option<Box<EventLoop>>,
 }
 

@@ -1,31 +1,37 @@
-//! The Leader/Followers thread pool (Schmidt et al., POSA2; ACE's `TP_Reactor`), adapted to a global interpreter lock (GIL).
+//! The Leader/Followers thread pool (Schmidt et al., POSA2; ACE's `TP_Reactor`), adapted to a global interpreter lock
+//! (GIL).
 //!
-//! The thread that holds the event loop is the leader: it polls, reads, parses, and calls the application itself. Before the call it
-//! lets go of the event loop, but not of the GIL. If the application blocks, a follower, promoted by the [`monitor`] thread, gets
-//! the GIL, finds the event loop free, and leads. The old leader hands its connection back when it is done, and follows. So as long as
-//! the application does not block, one thread does everything, and nothing is passed between threads.
+//! The thread that holds the event loop is the leader: it polls, reads, parses, and calls the application itself.
+//! Before the call it releases the event loop, but not the GIL. If the application blocks, a follower, promoted by the
+//! [`monitor`] thread, gets the GIL, finds the event loop free, and leads. The old leader returns its connection when
+//! it is done, and follows. So as long as the application does not block, one thread does everything, and nothing is
+//! passed between threads.
 //!
-//! One thread runs one request from the call to the access log, and no other request's code in between. What the client has not read
-//! by then is sent by the event loop.
+//! One thread runs one request from the call to the access log, with no other request's code in between. The event loop
+//! sends what the client has not read by then.
 //!
-//! - Command of locks: the event loop, then the GIL. A thread that holds the GIL only *tries* to take the event loop.
-//! - The leader polls without blocking while it holds the GIL, and lets go of it to block.
-//! - One thread more than asked for runs, so that someone can always accept, read, time out and reject.
-//! - While nobody leads, the monitor thread runs the event loop every few milliseconds. It never takes the GIL.
-//! - Which follower is promoted, and when, is decided in [`promotion`].
+//! - Order of locks: the event loop, then the GIL. A thread that holds the GIL only *tries* to take the event loop.
+//! - The leader polls without blocking while it holds the GIL, and releases the GIL to block.
+//! - One more thread runs than configured, so that one can always accept, read, enforce deadlines and reject.
+//! - While no thread leads, the monitor thread runs the event loop every few milliseconds. It never takes the GIL.
+//! - [`promotion`] decides which follower is promoted, and when.
 //!
-//! Invariant: what runs on the event loop needs no GIL and waits for nobody. The thread that holds the event loop may be the monitor
-//! thread, while another thread holds the GIL and spins in [`ThreadPool::try_lock_loop`]: to wait for the GIL then is a deadlock. And
-//! where the leader itself has the GIL, Python code would hold up every other client. So, with the event loop held:
+//! Invariant: code that runs on the event loop needs no GIL and waits for no other thread. The thread that holds the
+//! event loop may be the monitor thread, while another thread holds the GIL and spins in [`ThreadPool::try_lock_loop`];
+//! waiting for the GIL would be a deadlock then. And if the leader itself holds the GIL, Python code would delay every
+//! other client. So, while the event loop is held:
 //!
-//! - Commands (`EventLoop::obey`) and the owner's [`ServerEvent`]s only write to descriptors and set flags. Hooks run in threads of their own.
-//! - Log records go to the application's logging handlers by way of another thread. The logger asks [`runs_event_loop`](crate::runs_event_loop).
-//! - [`App`] methods are not called, except `detached` (around the wait) and `attached`; the access log is written by the thread that
-//!   ran the request. With `Concurrency::Fork` the process has one thread, so `start_child`, and with it the brackets of the fork,
-//!   may run here.
-//! - The only objects of the application that are dropped here are the byte strings of response bodies, which run no code (except for a
-//!   subclass of `bytes` with `__del__`). `PyO3` defers the decrement of a reference that is dropped without the GIL until some thread
-//!   attaches. `Request::kept` and completion callbacks are dropped by the thread that ran the request.
+//! - Handlers of [`Command`](crate::Command) and [`ServerEvent`] only write to descriptors and set flags. Hooks run in
+//!   threads of their own.
+//! - Log records reach the application's logging handlers through another thread. The logger checks
+//!   [`runs_event_loop`](crate::runs_event_loop).
+//! - No [`App`] method is called, except `detached` (around the wait) and `attached`. The thread that ran the request
+//!   writes the access log. With `Concurrency::Fork` the process has one thread, so `start_child`, and with it the
+//!   functions around a fork, may run here.
+//! - The only objects of the application that are dropped here are the byte strings of response bodies, which run no
+//!   code (except for a subclass of `bytes` with `__del__`). `PyO3` defers the decrement of a reference that is dropped
+//!   without the GIL until a thread attaches. The log context of a request and completion callbacks are dropped by the
+//!   thread that ran the request.
 
 mod held_loop;
 mod monitor;
@@ -58,64 +64,65 @@ use crate::{
     connection::{Connection, Next},
     context::ServerContext,
     event_loop::EventLoop,
-    sys,
     wakeup::LeaderSleep,
     watchdog::CallTracker,
 };
 
-/// From so many threads on, one that wakes does not interrupt another: that one might hold the GIL, for which the woken thread, and
-/// then all that wake after it, would only wait.
+/// From this many threads on, a thread that wakes does not preempt another: that one might hold the GIL, for which the
+/// woken thread and all that wake after it would only wait.
 const SCHED_BATCH_THRESHOLD: usize = 64;
 
-/// How often the first thread of the process looks for signals that the application handles, in case one came just before a wait.
+/// How often the first thread of the process checks for signals that the application handles, in case one arrived just
+/// before a wait.
 const SIGNAL_CHECK: Duration = Duration::from_millis(500);
 
 pub(crate) struct ThreadPool {
     event_loop: LoopSlot,
-    /// The event loop was ordered to stop at once.
+    /// The event loop has received `Command::Stop`.
     is_stopped: AtomicBool,
-    /// Requests run in child processes. Then this process has one thread.
+    /// Requests run in child processes. This process has one thread then.
     forks: bool,
     app: Arc<dyn App>,
     context: Arc<ServerContext>,
     on_event: Box<dyn Fn(ServerEvent) + Send + Sync>,
-    /// How many threads may be inside the application at once.
+    /// The maximum number of threads inside the application.
     threads: usize,
-    /// Whether what is ready to be sent may wait for more.
+    /// Whether output may be deferred.
     coalesce_writes: bool,
     calls_in_progress: AtomicUsize,
     promotion: Promotion,
     calls: CallTracker,
     handback: HandbackQueue,
     batch: WriteBatch,
-    /// How often the leader has gone round; with `is_polling`, how the monitor thread sees that the event loop is alive.
+    /// Counts iterations of the event loop. Together with `is_polling`, it shows the monitor thread that the event loop
+    /// is alive.
     loop_iterations: AtomicU64,
-    /// The leader is blocked in the system, waiting for sockets.
+    /// The leader is blocked in the kernel, waiting for sockets.
     is_polling: AtomicBool,
     /// When the event loop was last polled, in microseconds after `epoch`.
     polled_at: AtomicU64,
     epoch: Instant,
-    /// Threads that have something to do and wait for the GIL.
+    /// Threads that have work and wait for the GIL.
     waiting_for_lock: AtomicUsize,
-    /// The monitor thread holds the event loop, for a moment and without waiting for anything.
+    /// The monitor thread holds the event loop, briefly and without waiting for anything.
     is_monitor_polling: AtomicBool,
     running: RunningThreads,
-    /// The first thread has left the pool, and [`ThreadPool::run`] can return.
+    /// The first thread has left the pool, so [`ThreadPool::run`] can return.
     has_first_ended: AtomicBool,
     failure: Mutex<Option<io::Error>>,
 }
 
-/// How a wait for something to do ended.
+/// The result of waiting for work.
 enum Polled<'a> {
     /// The event loop has run.
     Events(HeldLoop<'a>),
-    /// A signal came, or it is time to look for one.
+    /// A signal arrived, or it is time to check for one.
     Nothing(HeldLoop<'a>),
-    /// Another thread leads by now.
+    /// Another thread leads now.
     LostLead,
 }
 
-/// Connections whose threads lost the lead while they were in the application.
+/// Connections of threads that lost the lead while they were in the application.
 struct HandbackQueue {
     connections: Mutex<Vec<(Box<Connection>, Next)>>,
     is_filled: AtomicBool,
@@ -123,7 +130,7 @@ struct HandbackQueue {
     waker: Waker,
 }
 
-/// How many threads beside the first serve.
+/// The number of serving threads besides the first.
 #[derive(Default)]
 struct RunningThreads {
     count: Mutex<usize>,
@@ -175,7 +182,7 @@ impl ThreadPool {
         })
     }
 
-    /// Serves until ordered to end. The calling thread is one of the pool.
+    /// Serves until a command stops the server. The calling thread is part of the pool.
     pub(crate) fn run(self: Arc<Self>) -> io::Result<Outcome> {
         let mut monitor = None;
         if !self.forks {
@@ -187,10 +194,11 @@ impl ThreadPool {
         (self.on_event)(ServerEvent::Serving);
         self.thread_main(0);
         self.has_first_ended.store(true, Ordering::SeqCst);
-        // Told to stop at once, threads that are still inside the application are left behind; the process is about to end.
+        // After `Command::Stop`, threads that are still inside the application are left behind; the process is about to
+        // exit.
         if !self.is_stopped.load(Ordering::SeqCst) {
             self.app.detached(&mut || {
-                // The monitor thread ends once no call that could come back is left.
+                // The monitor thread ends when no call is left that could return.
                 let _ = monitor.take().map(thread::JoinHandle::join);
                 if self.calls.overdue() == 0 {
                     self.running.wait_for_all();
@@ -209,7 +217,7 @@ impl ThreadPool {
                 let _running = RunningGuard(&pool.running);
                 name_thread(number);
                 if pool.threads >= SCHED_BATCH_THRESHOLD {
-                    sys::use_sched_batch();
+                    mlws_sys::use_sched_batch();
                 }
                 pool.thread_main(number);
             };
@@ -218,8 +226,8 @@ impl ThreadPool {
         Ok(())
     }
 
-    /// The life of one thread: lead if the event loop is free, else follow. The first thread leads first, so that nothing of the
-    /// application runs before all threads exist.
+    /// The life of one thread: lead if the event loop is free, otherwise follow. The first thread leads first, so that
+    /// no application code runs before all threads exist.
     fn thread_main(&self, number: usize) {
         self.app.attached(&mut || {
             let mut ticket = if number == 0 { None } else { self.follow(number) };
@@ -237,7 +245,7 @@ impl ThreadPool {
         });
     }
 
-    /// Waits to be promoted. The first thread runs the application's signal handlers meanwhile.
+    /// Waits to be promoted. Meanwhile the first thread runs the application's signal handlers.
     fn follow(&self, number: usize) -> Option<PromotionTicket> {
         let at_most = (number == 0).then_some(SIGNAL_CHECK);
         loop {
@@ -250,7 +258,7 @@ impl ThreadPool {
         }
     }
 
-    /// Runs the event loop until the lead is lost or all is over.
+    /// Runs the event loop until the lead is lost or the server is finished.
     fn run_loop(&self, number: usize, event_loop: HeldLoop<'_>) {
         let mut held = event_loop;
         let mut call = Duration::ZERO;
@@ -303,7 +311,7 @@ impl ThreadPool {
             }
             self.batch.send(|connection, next| held.apply(connection, next));
             if self.is_finished(&mut held) {
-                continue; // what was sent just now may have been the last of all: nothing would end the wait
+                continue; // what was just sent may have been the last: nothing would end the wait
             }
             held = match self.poll(number, held) {
                 Ok(Polled::Nothing(again)) if number == 0 => match self.check_signals(again) {
@@ -318,8 +326,8 @@ impl ThreadPool {
         }
     }
 
-    /// Lets go of the event loop, has the application answer a request, and takes the event loop up again unless somebody else leads by
-    /// then.
+    /// Releases the event loop, runs the application for a request, and takes the event loop again unless another
+    /// thread leads by then.
     fn call_app<'a>(
         &'a self,
         number: usize,
@@ -341,7 +349,7 @@ impl ThreadPool {
                 finished = Some((connection, next));
                 return;
             }
-            // The response must not wait for what the application still does once it is given.
+            // The response must not wait for the application's cleanup.
             self.calls.start_completion(number, Instant::now());
             match next {
                 Next::Flush => self.batch.push(connection, Instant::now()),
@@ -360,7 +368,7 @@ impl ThreadPool {
             self.batch.push(connection, Instant::now());
         }
         self.calls_in_progress.fetch_sub(1, Ordering::SeqCst);
-        self.handback.notify_leader(); // it may be asleep with a request queued for which no thread was free
+        self.handback.notify_leader(); // it may be asleep with a queued request for which no thread was free
         let Some(mut event_loop) = self.try_lock_loop() else {
             if let Some((connection, next)) = settle {
                 self.handback.push(connection, next);
@@ -384,7 +392,7 @@ impl ThreadPool {
         })
     }
 
-    /// Runs `wait` without the GIL, and shows to others while the calling thread waits for it afterwards.
+    /// Runs `wait` without the GIL. Other threads can see when the calling thread waits for the GIL afterwards.
     fn wait_detached(&self, wait: &mut (dyn FnMut() + Send)) {
         self.app.detached(&mut || {
             wait();
@@ -393,7 +401,7 @@ impl ThreadPool {
         self.waiting_for_lock.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Runs the application's signal handlers without the event loop, in the first thread of the process.
+    /// Releases the event loop and runs the application's signal handlers, in the first thread of the process.
     fn check_signals<'a>(&'a self, event_loop: HeldLoop<'a>) -> Option<HeldLoop<'a>> {
         drop(event_loop);
         self.promotion.before_call(None, false);
@@ -403,15 +411,16 @@ impl ThreadPool {
         Some(event_loop)
     }
 
-    /// Sends the batch without the event loop.
+    /// Sends the batch without holding the event loop.
     fn flush_batch(&self) {
         self.batch.send(|connection, next| self.handback.push(connection, next));
     }
 
-    /// Waits for something to do, and does what needs no thread of the application.
+    /// Waits for work, and does what needs no thread of the application.
     ///
-    /// Invariant: nobody holds the event loop while waiting for the GIL, which another thread may keep for long. So after the wait the
-    /// event loop is run without the GIL and given up. Another thread may lead by the time this one has the GIL.
+    /// Invariant: no thread holds the event loop while it waits for the GIL, which another thread may keep for long. So
+    /// after the wait the event loop runs without the GIL and is released. Another thread may lead by the time this one
+    /// has the GIL.
     fn poll<'a>(&'a self, number: usize, event_loop: HeldLoop<'a>) -> io::Result<Polled<'a>> {
         let mut held = Some(event_loop);
         let Some(event_loop) = held.as_mut() else { return Ok(Polled::LostLead) };
@@ -459,7 +468,7 @@ impl ThreadPool {
         Ok(if has_events { Polled::Events(event_loop) } else { Polled::Nothing(event_loop) })
     }
 
-    /// Polls between two calls, so that the event loop keeps turning however many requests are queued.
+    /// Polls between two calls, so that the event loop advances however many requests are queued.
     fn poll_now(&self, event_loop: &mut EventLoop) -> io::Result<()> {
         self.note_poll();
         event_loop.poll_now().map(drop)
@@ -495,8 +504,8 @@ impl ThreadPool {
         }
     }
 
-    /// The event loop, unless another thread leads. The monitor thread lets go of it in a moment without waiting for the GIL, so that is
-    /// waited for.
+    /// The event loop, unless another thread leads. The monitor thread releases it soon, without waiting for the GIL,
+    /// so this function waits for that.
     fn try_lock_loop(&self) -> Option<HeldLoop<'_>> {
         loop {
             let event_loop = self.event_loop.try_take();
@@ -549,7 +558,7 @@ impl RunningThreads {
     }
 }
 
-/// Counts a thread out when it ends, in whichever way.
+/// Counts a thread out when it ends, even by a panic.
 struct RunningGuard<'a>(&'a RunningThreads);
 
 impl Drop for RunningGuard<'_> {
@@ -559,14 +568,14 @@ impl Drop for RunningGuard<'_> {
     }
 }
 
-/// For `ps` and debuggers. Python itself names threads for the system only from 3.14 on; a name that cannot be set is missed by nobody.
+/// For `ps` and debuggers. Python names threads for the kernel only since 3.14. A failure is harmless.
 fn name_thread(number: usize) {
     if let Ok(name) = CString::new(format!("mlws-{number}")) {
         let _ = rustix::thread::set_name(&name);
     }
 }
 
-/// A lock that stays usable after a panic: what it guards is changed only in steps that leave it whole.
+/// Ignores poisoning: the guarded values are valid after every single step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

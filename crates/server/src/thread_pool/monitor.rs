@@ -1,8 +1,9 @@
-//! The monitor thread: sends what waits too long, runs the event loop while nobody leads, and acts on overdue calls.
+//! The monitor thread: sends deferred output, runs the event loop while no thread leads, and acts on overdue calls.
 //!
-//! Invariant: it never takes the GIL and never drops anything of the application, for either may wait for the very thread that is
-//! stuck. So when nobody else can run the event loop any more, it leaves the process without a word to the application. With one
-//! thread that is as soon as its call is overdue. With more it is when the stuck call keeps the GIL.
+//! Invariant: it never takes the GIL and never drops objects of the application, because both may wait for the thread
+//! that is stuck. So if no other thread can run the event loop any more, it exits the process without notifying the
+//! application. With one thread that happens as soon as its call is overdue. With more threads it happens when the
+//! stuck call keeps the GIL.
 
 use std::{
     sync::atomic::Ordering,
@@ -11,35 +12,35 @@ use std::{
 };
 
 use super::{ThreadPool, promotion::Monitored};
-use crate::{Command, ServerEvent, sys};
+use crate::{Command, ServerEvent};
 
-/// The exit status of a process that was left because a thread is stuck in the application (`EX_TEMPFAIL` of `sysexits.h`).
+/// The exit status of a process with a thread that is stuck in the application (`EX_TEMPFAIL` of `sysexits.h`).
 pub const EXIT_STUCK: i32 = 75;
-/// How often the event loop is looked at while a call is overdue.
+/// How often the event loop is checked while a call is overdue.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// How long the event loop may stand still then.
+/// How long the event loop may stall then.
 const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the last responses may take.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
-/// How long the first thread has to return when the server is told to stop at once and it is not inside the application.
+/// How long the first thread may take to return after `Command::Stop` if it is not inside the application.
 const STOP_GRACE: Duration = Duration::from_millis(250);
-/// How often the monitor thread looks at the end whether all calls have returned.
+/// How often the monitor thread checks at the end whether all calls have returned.
 const SHUTDOWN_POLL: Duration = Duration::from_millis(1);
 
-/// What the monitor thread remembers from one look to the next.
+/// The state of the monitor thread between two checks.
 struct Monitor<'a> {
     pool: &'a ThreadPool,
-    /// The owner of the server was notified of an overdue call.
+    /// [`ServerEvent::CallTimedOut`] was reported.
     has_notified: bool,
     stall: StallDetector,
 }
 
-/// How many iterations of the event loop were seen, and when that was new.
+/// The last observed number of iterations, and when it changed.
 #[derive(Default)]
 struct StallDetector(Option<(u64, Instant)>);
 
 impl StallDetector {
-    /// Whether the event loop has stood still for too long.
+    /// Whether the event loop has stalled for too long.
     fn is_stalled(&mut self, iterations: u64, is_polling: bool, now: Instant) -> bool {
         match self.0 {
             Some((seen, since)) if seen == iterations && !is_polling => now - since >= STALL_TIMEOUT,
@@ -63,13 +64,13 @@ impl ThreadPool {
             self.calls.check(&*self.app);
         }
         if self.calls.is_overdue(0) {
-            // `run` cannot return to its caller, for that thread itself is stuck.
+            // `run` cannot return to its caller, because that thread is stuck.
             self.notify_and_leave_stuck();
         }
     }
 
-    /// Told to stop at once, `run` may be unable to return before the application does: its thread is inside the application, or waits
-    /// for the GIL that another thread holds there. "At once" does not wait for that.
+    /// After `Command::Stop`, `run` may be unable to return before the application does: its thread is inside the
+    /// application, or waits for the GIL that another thread holds there. `Stop` does not wait for that.
     fn exit_unless_first_thread_returns(&self) {
         let until = Instant::now() + STOP_GRACE;
         while self.calls_in_progress.load(Ordering::SeqCst) > 0
@@ -77,17 +78,17 @@ impl ThreadPool {
         {
             if self.calls.is_busy(0) || Instant::now() >= until {
                 (self.on_event)(ServerEvent::Exiting);
-                sys::leave(0);
+                mlws_sys::exit_now(0);
             }
             thread::sleep(SHUTDOWN_POLL);
         }
     }
 
-    /// Answers whom the server itself can answer, and leaves the process, unless the call has come back by then.
+    /// Sends the responses that the server itself can send, and exits the process unless the call has returned by then.
     fn emergency_shutdown(&self) {
         let event_loop = self.try_lock_loop();
         if self.calls.overdue() == 0 {
-            return; // it has come back this very moment
+            return; // the call has just returned
         }
         let Some(mut event_loop) = event_loop else { self.notify_and_leave_stuck() };
         let until = Instant::now() + SHUTDOWN_GRACE;
@@ -151,7 +152,7 @@ impl Monitored for Monitor<'_> {
             if !std::mem::replace(&mut self.has_notified, true) {
                 (pool.on_event)(ServerEvent::CallTimedOut);
             }
-            // A drain may wait for nobody else.
+            // A drain may be waiting for this call only.
             pool.handback.wake();
         }
         if seen.overdue == 0 {
@@ -168,8 +169,9 @@ impl Monitored for Monitor<'_> {
     }
 }
 
-/// Leaves the process, with status 75, while a thread is stuck in the application: without exit handlers, which might wait for it.
+/// Exits the process with [`EXIT_STUCK`] while a thread is stuck in the application. Runs no exit handlers, which might
+/// wait for that thread.
 pub fn leave_stuck() -> ! {
     log::error!("a thread is stuck in the application; this process is left without it");
-    sys::leave(EXIT_STUCK)
+    mlws_sys::exit_now(EXIT_STUCK)
 }

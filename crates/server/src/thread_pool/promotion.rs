@@ -1,24 +1,24 @@
-//! Which thread leads next: when the monitor thread or the leader itself promotes a follower.
+//! Which thread leads next: when the monitor thread or the leader promotes a follower.
 //!
-//! A follower sleeps. Waking one costs a system call and a struggle for Python's global interpreter lock (GIL), so it is not done
-//! for each request: while the application answers without blocking, one thread does everything. A follower is promoted when
+//! A follower sleeps. Waking one costs a system call and contention for the GIL, so it does not happen for each
+//! request: while the application answers without blocking, one thread does everything. A follower is promoted when
 //!
 //! - one call has lasted for [`TICKS_BEFORE_PROMOTION`] ticks of the monitor thread, or
 //! - requests are queued that a free thread could run (unless the last follower promoted for that was not needed), or
 //! - a call has lasted for a tick while a request has waited for [`MAX_WAIT_FOR_THREAD`] although a thread is free, or
-//! - the application was seen to block lately: then the leader promotes before each call.
+//! - the application has blocked recently: then the leader promotes before each call.
 //!
-//! A follower that could only take the GIL away from a leader that goes from call to call declines, because where nothing blocks,
-//! one thread does as much as two. Where no lock commands_of_source the threads (a Rust callback, a free-threaded Python), the leader promotes
-//! before each call.
+//! A follower declines if it could only take the GIL away from a leader that goes from call to call: if nothing blocks,
+//! one thread does as much as two. If no lock excludes the threads (a Rust callback, a free-threaded Python), the
+//! leader promotes before each call.
 //!
 //! Who sleeps, waiting for what, and who wakes it:
 //!
 //! | sleeper | sleeps until | woken by |
 //! |---|---|---|
 //! | follower | `Shared::promoted` or shutdown | `promote`, `shutdown` |
-//! | monitor thread, at rest | another call, or something deferred | `before_call`, [`Promotion::notify_deferred`] |
-//! | leader, in the poll set | a handed-back connection, or a free thread for a queued request | [`LeaderSleep::notify`](crate::wakeup::LeaderSleep::notify) |
+//! | monitor thread, at rest | another call, or deferred output | `before_call`, [`Promotion::notify_deferred`] |
+//! | leader, in the poll set | a returned connection, or a free thread for a queued request | [`LeaderSleep::notify`](crate::wakeup::LeaderSleep::notify) |
 
 use std::{
     sync::{
@@ -28,35 +28,38 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often the monitor thread looks while requests run, and so how long a response can wait if a call takes longer than expected.
+/// The interval of the monitor thread while requests run. It bounds how long a response can wait if a call takes longer
+/// than expected.
 const TICK: Duration = Duration::from_millis(1);
-/// The same while nothing waits to be sent and there is nobody to promote. The event loop is polled at least this often.
+/// The interval while no output is deferred and no follower could be promoted. The event loop is polled at least this
+/// often.
 pub(crate) const SLOW_TICK: Duration = Duration::from_millis(5);
-/// How long the event loop can stand still if the application blocks unexpectedly, in ticks.
+/// How long the event loop may stall if the application blocks unexpectedly, in ticks.
 const TICKS_BEFORE_PROMOTION: u32 = 5;
-/// A follower that got the GIL sooner than this got it because the leader blocked; later, because the leader was preempted (Python's
-/// switch interval is 5 ms).
+/// A follower that got the GIL sooner than this got it because the leader blocked. Later means that the leader was
+/// preempted (Python's switch interval is 5 ms).
 const PREEMPTION_THRESHOLD: Duration = Duration::from_millis(4);
-/// How long the monitor thread sleeps where nothing is ever overdue.
+/// How long the monitor thread sleeps if no call can be overdue.
 const IDLE_WAIT: Duration = Duration::from_secs(3600);
-/// How many calls have to return without blocking until the application is trusted again not to block.
+/// How many calls must return without blocking until the application is trusted not to block.
 const CALLS_BEFORE_TRUSTED: u32 = 32;
 /// For how many ticks no follower is promoted for queued requests after one was not needed.
 const COOLDOWN_TICKS: u32 = 64;
-/// A request that has waited this long while a thread is free starts on another thread, even if that preempts the leader: with the
-/// switch interval that makes 10 ms. Calls of less than a tick do not count: behind those a request waits for the processor.
+/// A request that has waited this long while a thread is free starts on another thread, even if that preempts the
+/// leader. With the switch interval this makes 10 ms. Calls shorter than a tick do not count: behind those a request
+/// waits for the processor.
 const MAX_WAIT_FOR_THREAD: Duration = Duration::from_millis(5);
 
-/// What the monitor thread saw at one tick.
+/// What the monitor thread observes at a tick.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Observation {
-    /// For how many ticks the newest call has been the newest. Zero: another one has begun since the last tick.
+    /// For how many ticks the newest call has been the newest. Zero if another one has started since the last tick.
     ticks_in_call: u32,
-    /// Some thread runs the event loop.
+    /// A thread runs the event loop.
     has_leader: bool,
-    /// How long the oldest request that a free thread could run has waited; nothing if there is none.
+    /// How long the oldest request that a free thread could run has waited.
     oldest_wait: Option<Duration>,
-    /// For how many more ticks nobody is to be promoted for queued requests.
+    /// For how many more ticks no follower is promoted for queued requests.
     cooldown_ticks: u32,
 }
 
@@ -82,7 +85,7 @@ impl Observation {
     }
 }
 
-/// That a follower was promoted: when it woke, during which call, and whether it is to preempt the leader.
+/// The promotion of a follower: when it woke, during which call, and whether it preempts the leader.
 #[derive(Clone, Copy)]
 pub(crate) struct PromotionTicket {
     woken_at: Instant,
@@ -90,7 +93,7 @@ pub(crate) struct PromotionTicket {
     preempts: bool,
 }
 
-/// How the monitor thread waits, so that others know when they have to wake it.
+/// How the monitor thread waits, so that others know when they must wake it.
 mod mode {
     /// Until it is notified.
     pub(super) const ASLEEP: u8 = 0;
@@ -106,18 +109,18 @@ pub(crate) struct Promotion {
     shared: Mutex<Shared>,
     wake_follower: Condvar,
     monitor_is_needed: Condvar,
-    /// A follower was promoted and has neither become leader nor declined yet.
+    /// A follower was promoted and has neither become leader nor declined.
     is_pending: AtomicBool,
     has_leader: AtomicBool,
     /// Counts the calls of the application.
     calls: AtomicU64,
     /// For how many calls a follower is still promoted beforehand.
     eager_calls_left: AtomicU32,
-    /// Since when the oldest request has waited that a free thread could have run when the last call began, in microseconds after
-    /// `epoch`; zero if there was none.
+    /// When the oldest request was complete that a free thread could have run when the last call started, in
+    /// microseconds after `epoch`. Zero if there was none.
     oldest_ready: AtomicU64,
     cooldown_ticks: AtomicU32,
-    /// Something waits to be sent.
+    /// Output is deferred.
     is_deferred: AtomicBool,
     monitor_mode: AtomicU8,
     is_shutdown: AtomicBool,
@@ -132,11 +135,11 @@ struct Shared {
 
 /// What the monitor thread does for the thread pool.
 pub(crate) trait Monitored {
-    /// Sends what waits to be sent.
+    /// Sends deferred output.
     fn flush(&mut self);
-    /// Runs the event loop once, if nobody else does.
+    /// Runs the event loop once, if no other thread does.
     fn poll_event_loop(&mut self);
-    /// Acts on calls that have become overdue; when to look again, if ever.
+    /// Acts on calls that have become overdue. Returns when to check again.
     fn watch(&mut self) -> Option<Instant>;
 }
 
@@ -161,13 +164,13 @@ impl Promotion {
         }
     }
 
-    /// How many threads there are beside the first.
+    /// The number of threads besides the first.
     pub(crate) fn followers(&self) -> usize {
         self.followers
     }
 
-    /// Whether a promoted follower that has the GIL now is to take the event loop if it is free. Not if it had to preempt a leader
-    /// that goes on from call to call, unless it was promoted to do just that.
+    /// Whether a promoted follower that has the GIL should take the event loop if it is free. Not if it had to preempt
+    /// a leader that goes from call to call, unless it was promoted to do that.
     pub(crate) fn should_take_over(&self, ticket: &PromotionTicket) -> bool {
         let should = ticket.preempts
             || ticket.woken_at.elapsed() < PREEMPTION_THRESHOLD
@@ -178,7 +181,7 @@ impl Promotion {
         should
     }
 
-    /// The calling thread holds the event loop, and was promoted or is the first.
+    /// The calling thread holds the event loop. It was promoted or is the first.
     pub(crate) fn became_leader(&self, ticket: Option<&PromotionTicket>) {
         self.has_leader.store(true, Ordering::SeqCst);
         self.is_pending.store(false, Ordering::SeqCst);
@@ -187,13 +190,13 @@ impl Promotion {
         }
     }
 
-    /// The calling thread was promoted, but the leader leads on.
+    /// The calling thread was promoted, but the leader continues.
     pub(crate) fn declined(&self) {
         self.is_pending.store(false, Ordering::SeqCst);
     }
 
-    /// The leader has let go of the event loop and goes into the application. `oldest_ready` is since when a request has waited that
-    /// another thread could run now; with `deferred`, something waits to be sent.
+    /// The leader has released the event loop and calls the application. `oldest_ready` is when the oldest request was
+    /// complete that another thread could run now. `deferred` means that output is deferred.
     pub(crate) fn before_call(&self, oldest_ready: Option<Instant>, deferred: bool) {
         self.has_leader.store(false, Ordering::SeqCst);
         if self.followers > 0 {
@@ -207,10 +210,10 @@ impl Promotion {
         self.notify_monitor(deferred);
     }
 
-    /// A call begins: the monitor thread is to look whether it takes long; soon, if something waits to be sent.
+    /// A call starts. The monitor thread must check whether it takes long, and soon if output is deferred.
     ///
-    /// Invariant: this writes `calls` and `is_deferred` before it reads the mode; the monitor thread writes its mode before it reads
-    /// the other two. So one of them sees the other.
+    /// Invariant: this writes `calls` and `is_deferred` before it reads the mode. The monitor thread writes its mode
+    /// before it reads the other two. So one of them sees the other's write.
     fn notify_monitor(&self, deferred: bool) {
         self.calls.fetch_add(1, Ordering::SeqCst);
         if deferred {
@@ -220,7 +223,7 @@ impl Promotion {
         }
     }
 
-    /// Something waits to be sent: the monitor thread is to send it if nobody has done so by its next tick.
+    /// Output is deferred: the monitor thread must send it if it is not sent by its next tick.
     pub(crate) fn notify_deferred(&self) {
         if !self.is_deferred.load(Ordering::Relaxed) {
             self.is_deferred.store(true, Ordering::SeqCst);
@@ -230,13 +233,13 @@ impl Promotion {
         }
     }
 
-    /// The lock makes sure that the monitor thread is either before its last look or asleep.
+    /// The lock ensures that the monitor thread is either before its last check or asleep.
     fn wake_monitor(&self) {
         drop(self.lock());
         self.monitor_is_needed.notify_one();
     }
 
-    /// The leader is back from the application and has the event loop again.
+    /// The leader has returned from the application and holds the event loop again.
     pub(crate) fn resumed_lead(&self) {
         self.has_leader.store(true, Ordering::SeqCst);
         if self.followers > 0 {
@@ -247,18 +250,18 @@ impl Promotion {
         }
     }
 
-    /// The leader has let go of the event loop to wait for the GIL.
+    /// The leader has released the event loop to wait for the GIL.
     pub(crate) fn left_lead(&self) {
         self.has_leader.store(false, Ordering::SeqCst);
         self.notify_monitor(false);
     }
 
-    /// It has the event loop again.
+    /// The leader holds the event loop again.
     pub(crate) fn regained_lead(&self) {
         self.has_leader.store(true, Ordering::SeqCst);
     }
 
-    /// Sleeps until promoted, shut down, or this time has passed.
+    /// Sleeps until promoted, shut down, or `at_most` has passed.
     pub(crate) fn wait(&self, at_most: Option<Duration>) -> Option<PromotionTicket> {
         let mut shared = self.lock();
         while !shared.promoted && !self.is_shutdown() {
@@ -325,7 +328,7 @@ impl Promotion {
         }
     }
 
-    /// A tick is short while something waits to be sent or somebody could be promoted.
+    /// A tick is short while output is deferred or a follower could be promoted.
     fn wait_for_tick(&self, ticks: u32) {
         let is_slow = if self.followers > 0 {
             ticks > TICKS_BEFORE_PROMOTION
@@ -343,8 +346,8 @@ impl Promotion {
         self.monitor_mode.store(mode::FAST, Ordering::SeqCst);
     }
 
-    /// The leader is at the event loop and no call is newer than `seen`: nothing is missed by sleeping until the next call begins, or
-    /// one could be overdue.
+    /// The leader holds the event loop and no call is newer than `seen`: the monitor thread may sleep until the next
+    /// call starts, or one could be overdue.
     fn wait_for_a_call(&self, seen: u64, due: Option<Instant>) {
         let mut shared = self.lock();
         self.monitor_mode.store(mode::ASLEEP, Ordering::SeqCst);
@@ -359,7 +362,7 @@ impl Promotion {
         self.monitor_mode.store(mode::FAST, Ordering::SeqCst);
     }
 
-    /// All threads return.
+    /// Makes all threads return.
     pub(crate) fn shutdown(&self) {
         self.is_shutdown.store(true, Ordering::SeqCst);
         drop(self.lock());
@@ -371,7 +374,7 @@ impl Promotion {
         self.is_shutdown.load(Ordering::SeqCst)
     }
 
-    /// Wakes one follower, unless one was promoted already.
+    /// Wakes one follower, unless one is already promoted.
     fn promote(&self, shared: &mut Shared, preempts: bool) {
         shared.preempts |= preempts;
         if !self.is_pending.swap(true, Ordering::SeqCst) {
@@ -405,7 +408,7 @@ mod tests {
     fn the_monitor_decides_by_how_long_a_call_lasts_and_who_waits() {
         let quiet = Observation::default();
         let table = [
-            // (what was seen, the decision)
+            // (observation, decision)
             (quiet, Decision::Hold),
             (Observation { ticks_in_call: 4, ..quiet }, Decision::Hold),
             (Observation { ticks_in_call: 5, ..quiet }, Decision::Promote),
@@ -419,7 +422,7 @@ mod tests {
                 Decision::Preempt,
             ),
             (Observation { oldest_wait: LONG, ticks_in_call: 9, ..quiet }, Decision::Preempt),
-            // Calls of less than a tick: the request waits for the processor, not for a thread.
+            // Calls shorter than a tick: the request waits for the processor, not for a thread.
             (Observation { oldest_wait: LONG, cooldown_ticks: 1, ..quiet }, Decision::Hold),
         ];
         for (seen, decision) in table {
@@ -446,7 +449,7 @@ mod tests {
         assert!(promotion.should_take_over(&preempting));
         assert!(!promotion.should_take_over(&late));
         assert_eq!(promotion.cooldown_ticks.load(Ordering::SeqCst), COOLDOWN_TICKS);
-        // If it had the GIL for the asking, the calls in between do not matter.
+        // If it got the GIL immediately, the calls in between do not matter.
         assert!(
             promotion.should_take_over(&PromotionTicket {
                 woken_at: Instant::now() + PREEMPTION_THRESHOLD,

@@ -1,9 +1,9 @@
-//! Whole responses that wait a moment to be sent together.
+//! Complete responses that wait briefly to be sent together.
 //!
-//! Waking a client that sleeps in its read costs more than the rest of a small request, so responses are sent a few at a time: as
-//! soon as no other request waits for the application, at the latest after [`MAX_FLUSH_DELAY`]. The leader checks before each call;
-//! if a call takes longer than expected, the monitor thread sends them. A response sent by the monitor thread goes back to the event
-//! loop like any other.
+//! Waking a client that sleeps in a read costs more than the rest of a small request. So responses are sent a few at a
+//! time: as soon as no other request waits for the application, and after [`MAX_FLUSH_DELAY`] at the latest. The leader
+//! checks before each call. If a call takes longer than expected, the monitor thread sends them. A response sent by the
+//! monitor thread returns to the event loop like any other.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -15,7 +15,7 @@ use crate::{
     connection::{Connection, Next},
 };
 
-/// How many responses may wait.
+/// The maximum number of waiting responses.
 const MAX_BATCH: usize = 32;
 
 #[derive(Default)]
@@ -25,7 +25,7 @@ pub(crate) struct WriteBatch(Mutex<Batch>);
 #[expect(clippy::vec_box, reason = "a connection moves between its owners in its box")]
 struct Batch {
     connections: Vec<Box<Connection>>,
-    /// When the first of them came.
+    /// When the first of them was added.
     since: Option<Instant>,
 }
 
@@ -40,22 +40,22 @@ impl WriteBatch {
         self.lock().connections.is_empty()
     }
 
-    /// Whether they should be sent before a call that may take as long as the last one did.
+    /// Whether the batch should be sent before a call that may take as long as the last one.
     pub(crate) fn is_due(&self, now: Instant, call: Duration) -> bool {
         let batch = self.lock();
         batch.connections.len() >= MAX_BATCH
             || batch.since.is_some_and(|since| now + call > since + MAX_FLUSH_DELAY)
     }
 
-    /// Sends them all; what each waits for next goes to `settle`.
-    pub(crate) fn send(&self, mut settle: impl FnMut(Box<Connection>, Next)) {
+    /// Sends all responses. `apply` gets each connection with what it waits for next.
+    pub(crate) fn send(&self, mut apply: impl FnMut(Box<Connection>, Next)) {
         let mut batch = std::mem::take(&mut *self.lock());
         let now = Instant::now();
         for mut connection in batch.connections.drain(..) {
             let next = connection.send(now);
-            settle(connection, next);
+            apply(connection, next);
         }
-        // The vector itself is used again, unless there is another one by now.
+        // Reuse the vector, unless another one was allocated meanwhile.
         let mut place = self.lock();
         if place.connections.capacity() == 0 {
             place.connections = batch.connections;

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::*;
-use crate::{Settings, context::ServerContext, peer::Peer, sys::append_to};
+use crate::{Settings, context::ServerContext, peer::Peer};
+use mlws_sys::append_to;
 
 /// An upload of so many bytes, of which nothing is received, and the socket of its client.
 fn upload(

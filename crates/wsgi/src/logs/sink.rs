@@ -15,7 +15,7 @@ use std::{
     time::SystemTime,
 };
 
-use mlws_server::SharedPage;
+use mlws_sys::SharedPage;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{FileType, Mode, OFlags, fstat},

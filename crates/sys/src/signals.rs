@@ -1,16 +1,13 @@
-//! Fork, signal handlers and signal masks: the unsafe code of this crate, behind safe functions.
-//!
-//! There is one signal handler, [`on_signal`]. It writes the signal's number as one byte to the pipe set by
-//! [`set_signal_pipe`] (a self-pipe).
-#![allow(unsafe_code)]
+//! There is one handler for the signals of masters and workers, [`on_signal`]. It writes the signal's number as one byte to the pipe set
+//! by [`set_signal_pipe`] (a self-pipe).
 
-use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use rustix::process::{Pid, Signal, getpid};
+use rustix::process::{Signal, getpid};
 
 /// The process that handles signals, and the self-pipe that it reads them from or `NO_PIPE`.
 static PIPE_OWNER: AtomicI32 = AtomicI32::new(0);
@@ -19,15 +16,23 @@ const NO_PIPE: i32 = -1;
 /// The handler of TERM in processes that the application forks: the default action, or the handler that ours replaced.
 static FORKED_TERM_HANDLER: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 
-/// Sets the pipe to which this process writes the signals it handles. It must stay open until [`clear_signal_pipe`].
-pub(crate) fn set_signal_pipe(pipe: BorrowedFd<'_>) {
+/// Owns the write end, so that `SIGNAL_PIPE` is always an open descriptor.
+static OWNED_PIPE: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// Sets the pipe to which this process writes the signals it handles, and closes the one before it. The pipe should be non-blocking.
+pub fn set_signal_pipe(pipe: OwnedFd) {
+    let mut owned = OWNED_PIPE.lock().unwrap_or_else(PoisonError::into_inner);
     SIGNAL_PIPE.store(pipe.as_raw_fd(), Ordering::SeqCst);
     PIPE_OWNER.store(getpid().as_raw_pid(), Ordering::SeqCst);
+    *owned = Some(pipe);
 }
 
-/// From now on, signals that this process handles have no effect.
-pub(crate) fn clear_signal_pipe() {
+/// From now on, signals that this process handles have no effect. Call this after the handlers are uninstalled or all signals blocked,
+/// because a handler that runs at this moment in another thread may still use the pipe.
+pub fn clear_signal_pipe() {
+    let mut owned = OWNED_PIPE.lock().unwrap_or_else(PoisonError::into_inner);
     SIGNAL_PIPE.store(NO_PIPE, Ordering::SeqCst);
+    *owned = None;
 }
 
 /// A process that the application forks from a worker inherits this handler and the pipe, but it is not the worker. If it wrote
@@ -100,7 +105,7 @@ fn write_to_pipe(signal: libc::c_int) {
     if pipe == NO_PIPE {
         return;
     }
-    // SAFETY: `set_signal_pipe` requires that the pipe is open.
+    // SAFETY: `OWNED_PIPE` keeps it open.
     let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
     // A full pipe holds thousands of unread signals, so one more can be dropped. (rustix makes raw system calls on Linux,
     // so errno stays as the interrupted code left it.)
@@ -108,15 +113,18 @@ fn write_to_pipe(signal: libc::c_int) {
 }
 
 /// What the kernel does with a signal that reaches the process.
-pub(crate) struct Disposition(libc::sigaction);
+#[derive(Clone, Copy)]
+pub struct Disposition(libc::sigaction);
 
 impl Disposition {
-    pub(crate) fn default() -> Disposition {
+    /// The kernel's default action.
+    #[expect(clippy::should_implement_trait, reason = "the signal's default, not the type's")]
+    pub fn default() -> Disposition {
         Disposition::of(libc::SIG_DFL)
     }
 
     /// The handler of this crate.
-    pub(crate) fn handler() -> Disposition {
+    pub fn handler() -> Disposition {
         Disposition::of(on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t)
     }
 
@@ -137,7 +145,12 @@ impl Disposition {
     }
 
     /// Makes this the disposition of `signal` and returns the previous one.
-    pub(crate) fn install(&self, signal: Signal) -> Disposition {
+    #[expect(
+        clippy::must_use_candidate,
+        clippy::return_self_not_must_use,
+        reason = "the previous one is rarely needed"
+    )]
+    pub fn install(&self, signal: Signal) -> Disposition {
         let mut previous = Disposition::default();
         // SAFETY: both point to initialised structures; the only handler of ours is async-signal-safe.
         // It fails only for a signal that does not exist or cannot be handled, which no caller passes.
@@ -147,12 +160,14 @@ impl Disposition {
 }
 
 /// Blocks all signals in this thread until it is dropped.
-pub(crate) struct SignalsBlocked {
+pub struct SignalsBlocked {
     previous: libc::sigset_t,
 }
 
 impl SignalsBlocked {
-    pub(crate) fn all() -> SignalsBlocked {
+    /// Blocks all signals.
+    #[must_use]
+    pub fn all() -> SignalsBlocked {
         let mut all = MaybeUninit::uninit();
         let mut previous = MaybeUninit::uninit();
         // SAFETY: sigfillset initialises `all`; pthread_sigmask, which cannot fail with a valid first argument,
@@ -174,31 +189,15 @@ impl Drop for SignalsBlocked {
 }
 
 /// Whether this process is in the foreground process group of a terminal.
-pub(crate) fn is_in_foreground() -> bool {
+pub fn is_in_foreground() -> bool {
     let terminal = std::fs::File::open("/dev/tty").ok();
     let foreground = terminal.and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok());
     foreground.is_some_and(|group| group == rustix::process::getpgrp())
 }
 
-/// Which side of a fork this is.
-pub(crate) enum Fork {
-    Parent { child: Pid },
-    Child,
-}
-
-/// Forks this process. Other threads do not exist in the child, and locks that they held stay locked there. `supervise` passes
-/// this condition on to its caller.
-pub(crate) fn fork() -> io::Result<Fork> {
-    // SAFETY: see above; the C library repairs its own locks (malloc, stdio) in the child.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        pid => Ok(Pid::from_raw(pid).map_or(Fork::Child, |child| Fork::Parent { child })),
-    }
-}
-
 /// Waits for one of the signals that this thread has blocked and returns it, together with whether the kernel sent it (as for
 /// Ctrl-C in a terminal). `None` for a signal without a name.
-pub(crate) fn wait_for_signal() -> Option<(Signal, bool)> {
+pub fn wait_for_signal() -> Option<(Signal, bool)> {
     let mut all = MaybeUninit::uninit();
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     // SAFETY: sigfillset initialises `all`; sigwaitinfo fills in `info`, and all zeros is a valid value if it fails.
@@ -209,8 +208,18 @@ pub(crate) fn wait_for_signal() -> Option<(Signal, bool)> {
     Signal::from_named_raw(signal).map(|signal| (signal, info.si_code == libc::SI_KERNEL))
 }
 
-/// Exits immediately, without running the exit handlers that belong to the process it was forked from.
-pub(crate) fn exit_now(status: i32) -> ! {
-    // SAFETY: `_exit` does not return and touches no memory of ours.
-    unsafe { libc::_exit(status) }
+/// The name of a signal without "SIG", or its number.
+pub fn signal_name(signal: i32) -> String {
+    let name = signal_hook::low_level::signal_name(signal);
+    name.map_or_else(|| signal.to_string(), |name| name.trim_start_matches("SIG").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signal_name;
+
+    #[test]
+    fn signals_have_their_usual_names() {
+        assert_eq!([11, 9, 40].map(signal_name), ["SEGV", "KILL", "40"]);
+    }
 }
