@@ -27,7 +27,7 @@ ROWS = {
 PASTE = ("paste", "raw_paste_global_conf")
 # Named by a file only, and never wrong: told of, or not looked at.
 SILENT = {"secure_scheme_headers", "default_proc_name", "ssl_context", "logconfig_dict", "config", "wsgi_app"}
-SOURCE = (ROOT / "crates/wsgi/src/settings/gunicorn.rs").read_text()
+SOURCE = (ROOT / "crates/config/src/gunicorn.rs").read_text()
 
 
 def flags(setting):

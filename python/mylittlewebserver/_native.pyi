@@ -1,4 +1,4 @@
-"""The Rust side: see ``crates/wsgi``."""
+"""The Rust side: see ``crates/mlws``."""
 
 import os
 from collections.abc import Callable, Sequence

@@ -4,17 +4,14 @@ use clap::{ArgAction, Command, CommandFactory, Parser};
 use mlws_server::{Concurrency, Settings};
 
 use crate::{
-    application::{AppOptions, paste_file},
-    error::ConfigError,
+    application::AppOptions,
+    config_options::{CLI_ONLY, ConfigOptions},
     gunicorn,
-    layers::MergedConfig,
     logs::LogOptions,
     process::{DevOptions, ProcessOptions},
     proxies::ProxyOptions,
     requests::{LimitOptions, Timeouts},
     running::{SocketOptions, WorkerOptions},
-    show,
-    sources::{CLI_ONLY, ConfigOptions},
 };
 
 const ABOUT: &str = "Serves a Python WSGI application over HTTP.";
@@ -80,22 +77,6 @@ impl Config {
             .mut_arg("paste_global", |variables| variables.requires("paste").conflicts_with("app"))
     }
 
-    /// The settings of all sources.
-    ///
-    /// # Errors
-    ///
-    /// If a setting of gunicorn is used that this server cannot honor.
-    pub fn resolve(merged: MergedConfig, mut warnings: Vec<String>) -> Result<Self, ConfigError> {
-        warnings.extend(gunicorn::check_unsupported(&merged.matches)?);
-        let shown = merged.config.configuration.print_config.then(|| show::toml(&merged));
-        let mut config = Self { warnings, shown, ..merged.config };
-        if let Some(Ok((file, _))) = config.source.paste.as_deref().map(paste_file) {
-            let pattern = glob::Pattern::new(&glob::Pattern::escape(&file.to_string_lossy()));
-            config.development.reload_extra_file.extend(pattern);
-        }
-        Ok(config)
-    }
-
     /// What a person calls the application.
     pub fn name(&self) -> &str {
         self.app.as_deref().or(self.source.paste.as_deref()).unwrap_or_default()
@@ -150,16 +131,6 @@ pub fn keywords() -> Vec<(String, String)> {
         Some((argument.get_long()?.replace('-', "_"), default))
     });
     keywords.filter(|(name, _)| !CLI_ONLY.contains(&name.as_str())).collect()
-}
-
-#[cfg(test)]
-impl Config {
-    /// What a command line says, where nothing else does.
-    pub(crate) fn parse_words(words: &str) -> Result<Self, String> {
-        let layer = crate::layers::ConfigLayer::from_args("words", words.split_whitespace().map(Into::into));
-        let merged = layer.and_then(|layer| MergedConfig::of([layer])).map_err(|error| error.to_string())?;
-        Config::resolve(merged, Vec::new()).map_err(|error| error.to_string())
-    }
 }
 
 #[cfg(test)]

@@ -5,16 +5,20 @@
 //! |---|---|
 //! | [`config`] | the definition, and what the settings mean to the server |
 //! | [`layers`] | the settings of each source, and how they are merged |
-//! | [`sources`] | the environment, and the options that choose a config file |
+//! | [`resolve`] | from the merged settings to a [`Config`] |
+//! | [`sources`] | the environment |
+//! | [`completions`] | `--completions` |
 //! | [`toml_file`] | `mlws.toml` and `pyproject.toml` |
 //! | [`gunicorn`] | gunicorn's settings that have no meaning here |
 //! | [`show`] | `--print-config` |
-//! | [`application`], [`running`], [`requests`], [`proxies`], [`process`], [`logs`] | groups of settings |
+//! | [`application`], [`config_options`], [`running`], [`requests`], [`proxies`], [`process`], [`logs`] | groups of settings |
 //! | [`values`] | durations, sizes, masks and pairs |
 #![allow(missing_docs, reason = "a crate of this workspace only; what is not obvious is documented")]
 
 pub mod application;
+mod completions;
 pub mod config;
+pub mod config_options;
 mod error;
 mod gunicorn;
 pub mod layers;
@@ -24,12 +28,14 @@ pub mod proxies;
 #[cfg(test)]
 mod reference;
 pub mod requests;
+mod resolve;
 pub mod running;
 mod show;
 pub mod sources;
 pub mod toml_file;
 mod values;
 
+pub use completions::show_completions;
 pub use config::{Config, keywords};
 pub use error::ConfigError;
 pub use layers::{ConfigLayer, MergedConfig, Value};

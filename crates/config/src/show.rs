@@ -2,7 +2,7 @@
 
 use clap::{Arg, parser::ValueSource};
 
-use crate::{Config, layers::MergedConfig, sources::CLI_ONLY};
+use crate::{Config, config_options::CLI_ONLY, layers::MergedConfig};
 
 /// The lines, in the order of --help.
 pub(crate) fn toml(merged: &MergedConfig) -> String {

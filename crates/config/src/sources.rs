@@ -1,4 +1,4 @@
-//! The environment as a source of settings, and the options that choose a config file.
+//! The environment as a source of settings.
 
 use std::{
     ffi::OsString,
@@ -7,41 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, CommandFactory};
-use clap_complete::Shell;
-
 use crate::{
-    config::Config,
     error::ConfigError,
     layers::{self, ConfigLayer},
 };
 
 /// Words that stand between the config file and the command line, as gunicorn has them.
 const ENVIRONMENT: &str = "GUNICORN_CMD_ARGS";
-
-#[derive(Args)]
-#[command(next_help_heading = "ConfigOptions")]
-pub struct ConfigOptions {
-    /// Read settings from this file first: Python as gunicorn's, TOML where its name
-    /// ends so, or python:MODULE. Unless given: mlws.toml, gunicorn.conf.py, or [tool.mylittlewebserver] in pyproject.toml, if there is one
-    #[arg(short, long, value_name = "FILE")]
-    pub config: Option<String>,
-
-    /// Load the settings and the application, say what is wrong with them, and serve nothing
-    #[arg(long)]
-    pub check_config: bool,
-
-    /// Show each setting, as it would be said in an mlws.toml, and where it comes from; and do as --check-config does
-    #[arg(long)]
-    pub print_config: bool,
-
-    /// Show what completes the options of this command in a shell; such as: source <(mlws --completions bash)
-    #[arg(long, value_name = "SHELL", value_enum)]
-    pub completions: Option<Shell>,
-}
-
-/// What only a command can be config_error; a program that calls `serve()` has no use for it.
-pub const CLI_ONLY: [&str; 3] = ["check_config", "print_config", "completions"];
 
 pub fn environment() -> Result<ConfigLayer, ConfigError> {
     let Ok(text) = std::env::var(ENVIRONMENT) else { return Ok(ConfigLayer::default()) };
@@ -59,9 +31,4 @@ pub fn current_directory() -> PathBuf {
     });
     // A folder that is gone has no files either.
     known.or_else(|| std::env::current_dir().ok()).unwrap_or_else(|| Path::new(".").to_owned())
-}
-
-/// Shows what a shell needs to complete the command.
-pub fn show_completions(shell: Shell) {
-    clap_complete::generate(shell, &mut Config::command(), "mlws", &mut std::io::stdout());
 }

@@ -12,7 +12,7 @@ use pyo3::{
     types::PyDict,
 };
 
-use mlws_config::{Value, config, sources::show_completions};
+use mlws_config::{Value, keywords as keywords_of_serve, show_completions};
 use mlws_logging::logger;
 
 use crate::{
@@ -137,7 +137,7 @@ fn keywords(
     let mut keywords: Vec<_> = app.into_iter().map(|app| ("app".to_owned(), vec![app])).collect();
     for (keyword, value) in settings.into_iter().flatten() {
         let keyword: String = keyword.extract()?;
-        if !config::keywords().iter().any(|(name, _)| *name == keyword) {
+        if !keywords_of_serve().iter().any(|(name, _)| *name == keyword) {
             let text = format!("serve() got an unexpected keyword argument '{keyword}'");
             return Err(PyTypeError::new_err(text));
         }
@@ -184,7 +184,7 @@ mod tests {
                 let is_unsaid = default.is_none() || default.is(PyBool::new(py, false));
                 (name, if is_unsaid { String::new() } else { default.to_string() })
             });
-            assert_eq!(parameters.collect::<Vec<_>>(), config::keywords());
+            assert_eq!(parameters.collect::<Vec<_>>(), keywords_of_serve());
         });
     }
 }

@@ -10,6 +10,7 @@
 //! | [`config_sources`] | reads the settings of all sources |
 //! | [`python_config`], [`paste`] | config files that Python reads |
 //! | [`app_spec`] | from `module:attribute` to the application |
+//! | [`imports`] | where Python imports modules from |
 //! | [`environment`] | `--env` and `--env-file` |
 //! | [`serving`] | the master and its workers |
 //! | [`hooks`], [`hook_settings`] | the hooks of a config file, and the settings that they see |
@@ -27,6 +28,7 @@ mod environment;
 mod error;
 mod hook_settings;
 mod hooks;
+mod imports;
 mod loaded_config;
 mod paste;
 mod process;

@@ -16,6 +16,15 @@ pub(crate) struct LoadedConfig {
     pub(crate) hook_settings: Option<Py<PyDict>>,
 }
 
+impl LoadedConfig {
+    /// Logs the warnings of all sources.
+    pub(crate) fn log_warnings(&self) {
+        for warning in &self.warnings {
+            log::warn!("{warning}");
+        }
+    }
+}
+
 impl Deref for LoadedConfig {
     type Target = Config;
 

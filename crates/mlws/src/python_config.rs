@@ -16,7 +16,7 @@ use pyo3::{
     types::{PyBool, PyBytes, PyDict, PyList, PySet, PyTuple},
 };
 
-use crate::{app_spec::extend_path_of_master, error::StartupError};
+use crate::{error::StartupError, imports::extend_path_of_master};
 
 /// Looked for in this order where no file is named; the first that is there is the only one that is read.
 const DEFAULT_FILES: [&str; 3] = ["mlws.toml", "gunicorn.conf.py", PYPROJECT];

@@ -141,7 +141,7 @@ impl Format {
             match piece {
                 Segment::Text(text) => line.extend_from_slice(text.as_bytes()),
                 Segment::Atom(atom, shape) if *shape == FormatSpec::default() => {
-                    atom.write(line, record, zone)
+                    atom.write(line, record, zone);
                 }
                 Segment::Atom(atom, shape) => {
                     let mut value = Vec::new();

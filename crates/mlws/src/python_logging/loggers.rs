@@ -1,7 +1,7 @@
 //! The loggers `gunicorn.error` and `gunicorn.access` of Python's `logging`, if a configuration gives them the server's records.
 //!
 //! A handler may do anything and take any time. So only threads that are attached to the interpreter anyway call handlers ([`log`]), and
-//! while they run the event loop they leave that to the [`handler_thread`].
+//! while they run the event loop they leave that to the [`handler_thread`](super::handler_thread).
 
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
@@ -10,7 +10,7 @@ use mlws_logging::Level;
 use mlws_wsgi::ffi;
 use pyo3::{prelude::*, types::PyDict};
 
-use super::handler_thread;
+use super::handler_queue::QUEUE;
 use crate::loaded_config::LoadedConfig;
 
 const MODULE: &str = "mylittlewebserver._logging";
@@ -80,8 +80,8 @@ pub(crate) fn log(level: Level, text: &str) -> bool {
     if !is_configured(|loggers| &loggers.error) {
         return false;
     }
-    if mlws_server::runs_event_loop() && handler_thread::is_used() {
-        return handler_thread::log(level, text);
+    if mlws_server::runs_event_loop() && QUEUE.is_used() {
+        return QUEUE.log(level, text);
     }
     if !ffi::is_attached() {
         return false;
@@ -132,8 +132,8 @@ pub(crate) fn new_atoms(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 
 /// Reopens the files of all handlers. In a worker with threads, the handler thread does it later.
 pub(crate) fn reopen() {
-    if handler_thread::is_used() {
-        handler_thread::reopen();
+    if QUEUE.is_used() {
+        QUEUE.reopen();
     } else if is_used() && ffi::is_attached() {
         Python::attach(reopen_handlers);
     }

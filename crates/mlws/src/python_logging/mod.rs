@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`loggers`] | the loggers of Python's `logging` |
 //! | [`handler_thread`] | the thread that calls their handlers for the event loop |
+//! | [`handler_queue`] | the records for that thread |
 //! | [`access_log`] | the access log, in a file or in Python's `logging` |
 
 mod access_log;
+mod handler_queue;
 pub(crate) mod handler_thread;
 pub(crate) mod loggers;
 
@@ -23,7 +25,7 @@ use pyo3::prelude::*;
 use rustix::fs::Mode;
 
 pub(crate) use self::access_log::AccessLog;
-use crate::{app_spec::extend_path, error::StartupError, loaded_config::LoadedConfig};
+use crate::{error::StartupError, imports::extend_path, loaded_config::LoadedConfig};
 
 /// The mode of a new file of the log, less the umask.
 const MODE: Mode = Mode::from_raw_mode(0o666);

@@ -5,7 +5,7 @@ use rustix::process::geteuid;
 
 use super::application::Application;
 use crate::{
-    app_spec::extend_path_of_master, error::StartupError, hooks::Hooks, loaded_config::LoadedConfig,
+    error::StartupError, hooks::Hooks, imports::extend_path_of_master, loaded_config::LoadedConfig,
     process::worker_credentials,
 };
 

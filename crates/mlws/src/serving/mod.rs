@@ -42,10 +42,11 @@ use self::{
     search_path::chdir_and_search_path,
 };
 use crate::{
-    app_spec::{AppSpec, end_imports_of_master},
+    app_spec::AppSpec,
     config_sources::ConfigSources,
     environment::Environment,
     error::StartupError,
+    imports::end_imports_of_master,
     loaded_config::LoadedConfig,
     process::{self, descriptors, worker_credentials},
     python_logging::loggers,
@@ -97,7 +98,7 @@ pub(crate) fn check(py: Python<'_>, config: &LoadedConfig) -> Result<i32, Startu
         let _ = io::stdout().write_all(shown.as_bytes()).and_then(|()| io::stdout().flush());
     }
     start_logger(config);
-    log_warnings(config);
+    config.log_warnings();
     let spec = AppSpec::parse(py, config)?;
     let credentials = worker_credentials(&config.process)?;
     let _environment = Environment::set(py, config)?;
@@ -116,10 +117,4 @@ fn start_logger(config: &LoadedConfig) {
     loggers::reset();
     logger::set_record_handler(loggers::log);
     logger::start(config.logs.level(), config.logs.error_logformat == ErrorFormat::Json);
-}
-
-fn log_warnings(config: &LoadedConfig) {
-    for warning in &config.warnings {
-        log::warn!("{warning}");
-    }
 }

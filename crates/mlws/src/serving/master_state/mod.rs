@@ -19,11 +19,11 @@ use super::{
     shared_sockets::KnownSockets, sockets::Sockets,
 };
 use crate::{
-    app_spec::end_imports_of_master,
     config_sources::ConfigSources,
     environment::Environment,
     error::StartupError,
     hooks::Hooks,
+    imports::end_imports_of_master,
     loaded_config::LoadedConfig,
     process::{self, Pidfile, ProcessContext, worker_credentials},
     python_logging::{self, AccessLog, PreparedLogs, loggers},
@@ -87,7 +87,7 @@ impl<'a> MasterState<'a> {
             python_logging::configure_python(py, &config, &directories)?;
         }
         let access = python_logging::open_access(&config, credentials.as_ref())?;
-        super::log_warnings(&config);
+        config.log_warnings();
         process::name(py, &config.process, "master");
         let hooks = config_hooks(py, &config, &application, &directories)?;
         if let Some(hooks) = &hooks {

@@ -18,8 +18,8 @@ use crate::{
     process::{Pidfile, worker_credentials},
     python_logging::{AccessLog, PreparedLogs},
     serving::{
-        application::Application, config_hooks::config_hooks, log_warnings,
-        search_path::chdir_and_search_path, sockets::PreparedSockets,
+        application::Application, config_hooks::config_hooks, search_path::chdir_and_search_path,
+        sockets::PreparedSockets,
     },
 };
 
@@ -96,7 +96,7 @@ impl Prepared {
         logger::reconfigure(logs.level(), logs.error_logformat == ErrorFormat::Json);
         state.workers_configure_logging = true;
         state.statsd.clone_from(&logger::targets_mut().statsd);
-        log_warnings(&self.config);
+        self.config.log_warnings();
         if let Some(hooks) = &self.hooks {
             hooks.inherit(py, state.hooks.as_ref());
         }
