@@ -134,7 +134,8 @@ impl AppResult {
             let list = iterator.py().get_type::<PyList>().call1((iterator,))?;
             return Self::from_list(list.cast()?, on_complete, is_alive);
         }
-        let is_alone = ffi::has_length(iterable) && iterable.len()? == 1;
+        // A `__len__` that raises only leaves the length unknown.
+        let is_alone = ffi::has_length(iterable) && iterable.len().is_ok_and(|length| length == 1);
         Self::from_iterator(&iterator, is_alone, None, on_complete, is_alive)
     }
 

@@ -18,7 +18,6 @@ pub(crate) struct FileWrapper {
     /// An object with `read(size)`.
     #[pyo3(get)]
     filelike: Py<PyAny>,
-    #[pyo3(get)]
     block_size: isize,
     closed: AtomicBool,
 }
@@ -26,9 +25,20 @@ pub(crate) struct FileWrapper {
 #[pymethods]
 impl FileWrapper {
     #[new]
-    #[pyo3(signature = (filelike, block_size = 8192))]
-    fn new(filelike: Py<PyAny>, block_size: isize) -> Self {
-        Self { filelike, block_size, closed: AtomicBool::new(false) }
+    /// PEP 3333 calls the second parameter `block_size`, `wsgiref` and gunicorn call it `blksize`.
+    #[pyo3(signature = (filelike, block_size = 8192, *, blksize = None))]
+    fn new(filelike: Py<PyAny>, block_size: isize, blksize: Option<isize>) -> Self {
+        Self { filelike, block_size: blksize.unwrap_or(block_size), closed: AtomicBool::new(false) }
+    }
+
+    #[getter(block_size)]
+    fn block_size(&self) -> isize {
+        self.block_size
+    }
+
+    #[getter(blksize)]
+    fn blksize(&self) -> isize {
+        self.block_size
     }
 
     fn __iter__(this: Py<Self>) -> Py<Self> {

@@ -96,7 +96,7 @@ impl StartResponse {
         &self,
         py: Python<'_>,
         status: &Bound<'_, PyString>,
-        headers: &Bound<'_, PyList>,
+        headers: &Bound<'_, PyAny>,
         exc_info: Option<&Bound<'_, PyTuple>>,
     ) -> PyResult<Py<Write>> {
         let buffer = self.exchange.with(py, |_, request| request.map(Request::take_buffer));
@@ -171,11 +171,7 @@ fn exception(exc_info: &Bound<'_, PyTuple>) -> PyResult<PyErr> {
     Ok(error)
 }
 
-fn head(
-    buffer: Vec<u8>,
-    status: &Bound<'_, PyString>,
-    headers: &Bound<'_, PyList>,
-) -> PyResult<ResponseHead> {
+fn head(buffer: Vec<u8>, status: &Bound<'_, PyString>, headers: &Bound<'_, PyAny>) -> PyResult<ResponseHead> {
     let (code, reason) = status_and_reason(bytes(status)?).ok_or_else(|| {
         PyValueError::new_err(format!(
             "invalid status {:?}: expected three digits and a reason, such as \"200 OK\"",
@@ -184,10 +180,13 @@ fn head(
     })?;
     let invalid = |error: mlws_http1::ResponseError| PyValueError::new_err(error.to_string());
     let mut head = ResponseHead::with_buffer(buffer, code, reason).map_err(invalid)?;
-    for pair in headers {
-        let (name, value) = name_and_value(&pair)
-            .ok_or_else(|| PyTypeError::new_err("headers must be a list of tuples of two strings"))?;
-        head.field(bytes(&name)?, bytes(&value)?).map_err(invalid)?;
+    let mut add = |pair: Bound<'_, PyAny>| {
+        let (name, value) = name_and_value(&pair).ok_or_else(invalid_headers)?;
+        head.field(bytes(&name)?, bytes(&value)?).map_err(invalid)
+    };
+    match headers.cast::<PyList>() {
+        Ok(list) => list.iter().try_for_each(add)?,
+        Err(_) => headers.try_iter().map_err(|_| invalid_headers())?.try_for_each(|pair| add(pair?))?,
     }
     Ok(head)
 }
@@ -202,8 +201,23 @@ fn status_and_reason(status: &[u8]) -> Option<(u16, &[u8])> {
     Some((code, reason))
 }
 
+fn invalid_headers() -> PyErr {
+    PyTypeError::new_err("invalid headers: expected a list of tuples of two strings")
+}
+
+/// PEP 3333 requires a list of tuples. Like other servers, this one accepts other iterables, and lists instead of tuples.
 fn name_and_value<'py>(pair: &Bound<'py, PyAny>) -> Option<(Bound<'py, PyString>, Bound<'py, PyString>)> {
-    let pair = pair.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2)?;
+    let converted;
+    let pair = match pair.cast::<PyTuple>() {
+        Ok(tuple) => tuple,
+        Err(_) => {
+            converted = pair.cast::<PyList>().ok()?.to_tuple();
+            &converted
+        }
+    };
+    if pair.len() != 2 {
+        return None;
+    }
     Some((pair.get_item(0).ok()?.cast_into().ok()?, pair.get_item(1).ok()?.cast_into().ok()?))
 }
 
