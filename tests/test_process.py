@@ -78,7 +78,7 @@ def test_a_pidfile_of_a_process_that_lives_is_respected(tmp_path):
     pidfile.write_text(f"{os.getpid()}\n")
     ended = run("raw", "--pid", pidfile, "--bind", f"unix:{path}")
     assert ended.returncode == 1
-    assert f"names process {os.getpid()}, which lives: " in ended.stderr
+    assert f"contains pid {os.getpid()} of a running process: " in ended.stderr
     assert pidfile.read_text() == f"{os.getpid()}\n"
     assert not path.exists()
 
