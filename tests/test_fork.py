@@ -215,7 +215,7 @@ def test_several_workers_fork_too(start, gate):
 
 def test_a_warm_up_is_answered_once_before_the_first_fork(start):
     server = start("warm:app", "--fork", "--fork-warmup", "/warm?x=1")
-    assert "warmed up with /warm?x=1: 200 OK" in server.log.text
+    assert "Warm-up finished: /warm?x=1, status 200 OK" in server.log.text
     assert [server.get("/a").text, server.get("/b").text] == ["/warm /a", "/warm /b"]
 
 
@@ -226,7 +226,7 @@ def test_without_a_warm_up_the_first_fork_is_the_first_call(start):
 
 def test_a_warm_up_that_fails_is_in_the_log_and_the_server_serves(start):
     server = start("warm:app", "--fork", "--fork-warmup", "/fails")
-    assert "--fork-warmup /fails was answered with 500" in server.log.text
+    assert "--fork-warmup /fails: status 500" in server.log.text
     assert "LookupError: on purpose" in server.log.text
     assert server.get("/a").text == "/fails /a"
 

@@ -120,7 +120,7 @@ impl MasterState<'_> {
     fn prepare_to_fork(&mut self, py: Python<'_>, wsgi: &Arc<Wsgi>) {
         let known = self.known_sockets.take().unwrap_or_default();
         let mut warmup = Warmup { py, wsgi, known, listeners: &self.sockets.listeners, config: &self.config };
-        warmup.warn_of_shared_connections("loading the application");
+        warmup.warn_about_shared_connections("loading the application");
         if let Some(path) = &self.config.running.fork_warmup {
             warmup.run(path);
         }
