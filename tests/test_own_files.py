@@ -151,4 +151,4 @@ def test_a_descriptor_is_taken_over_once():
         number = listening.fileno()
         ended = run("raw", "--bind", f"fd://{number}", "--bind", f"fd://{number}", pass_fds=[number])
         assert ended.returncode == 1
-        assert "is taken over already" in ended.stderr
+        assert "is in use already" in ended.stderr

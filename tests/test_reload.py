@@ -312,4 +312,4 @@ def test_an_object_cannot_be_reloaded():
     script = "import mylittlewebserver; mylittlewebserver.serve(lambda e, s: [], reload=True)"
     with Command(sys.executable, "-c", script) as command:
         assert command.wait() == 2
-        assert "given by its name" in command.log.wait_for_end()
+        assert "--reload requires the name of the application" in command.log.wait_for_end()

@@ -165,7 +165,7 @@ def _attribute(text: str, owner: Any, name: str, where: str) -> Any:
 def _check(text: str, found: Any, is_call: bool) -> None:
     if not callable(found):
         kind = type(found).__name__
-        raise UsageError(f"{text} is not an application: a {kind} cannot be called")
+        raise UsageError(f"{text} is not an application: '{kind}' object is not callable")
     if _is_coroutine_function(found):
         raise UsageError(
             f"{text} is an ASGI application, and this is a WSGI server: run it with an ASGI server such as uvicorn"
