@@ -102,6 +102,8 @@ def _no_application(text: str) -> UsageError:
 
 
 def _import(text: str, name: str, directories: list[str]) -> Any:
+    if name.startswith(".") or "/" in name:
+        raise MissingError(_missing(text, name, directories))
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -120,8 +122,8 @@ def _missing(text: str, name: str, directories: list[str]) -> str:
 
 def _hint(text: str, name: str) -> str:
     _, colon, expression = text.partition(":")
-    if name.endswith(".py"):
-        module = name.removesuffix(".py").removeprefix("./").replace("/", ".")
+    module = name.removesuffix(".py").removeprefix("./").replace("/", ".")
+    if module != name and _exists(module):
         return f"; did you mean {module}{colon}{expression}?"
     parent, dot, last = name.rpartition(".")
     if dot and not colon and _exists(parent):
