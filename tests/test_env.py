@@ -169,7 +169,7 @@ def test_a_factory_is_called_for_the_application(folder, app):
     ("app", "status", "told"),
     [
         ("factories:wants", 3, "missing 1 required positional argument"),
-        ("factories:number", 2, "gives a int"),
+        ("factories:number", 2, "'int' object is not callable"),
         ("factories:gone", 2, "no attribute 'gone'"),
         ("factories", 2, "as in module:create_app"),
         ("factories:wants(1)", 2, "as in module:create_app"),

@@ -215,7 +215,7 @@ def test_several_workers_fork_too(start, gate):
 
 def test_a_warm_up_is_answered_once_before_the_first_fork(start):
     server = start("warm:app", "--fork", "--fork-warmup", "/warm?x=1")
-    assert "warmed up with /warm?x=1: 200 OK" in server.log.text
+    assert "Warm-up finished: /warm?x=1, status 200 OK" in server.log.text
     assert [server.get("/a").text, server.get("/b").text] == ["/warm /a", "/warm /b"]
 
 
@@ -226,7 +226,7 @@ def test_without_a_warm_up_the_first_fork_is_the_first_call(start):
 
 def test_a_warm_up_that_fails_is_in_the_log_and_the_server_serves(start):
     server = start("warm:app", "--fork", "--fork-warmup", "/fails")
-    assert "--fork-warmup /fails was answered with 500" in server.log.text
+    assert "--fork-warmup /fails: status 500" in server.log.text
     assert "LookupError: on purpose" in server.log.text
     assert server.get("/a").text == "/fails /a"
 
@@ -236,11 +236,11 @@ def test_the_timeout_bounds_each_chunk_and_not_the_whole_response(start):
     with server.wire() as wire:
         answer = wire.request("/hangs/slow_pieces")
     assert (answer.status, answer.complete, answer.text) == (200, True, "piece\n" * 8)
-    assert "longer than the timeout" not in server.log.text
+    assert "request timeout: " not in server.log.text
 
 
 def test_the_timeout_bounds_the_close_of_a_response_too(start, gate):
     server = start("raw", "--fork", "--timeout", "1")
     assert server.get(f"/gates/after?gate={gate.folder}").text == "early\n"
-    server.log.wait_for("longer than the timeout")
+    server.log.wait_for("request timeout: ")
     assert eventually(lambda: gone(gate.pids()[0]))

@@ -33,10 +33,10 @@ def test_a_forked_process_ends_where_it_would_return_into_the_server(server, rec
 
 def test_the_log_has_what_ended_a_forked_process(server, record):
     for how, pattern in {
-        "3": "a process that the application forked exits with status 3",
+        "3": "Process forked by the application exits with status 3",
         "message": "a message on purpose",
-        "raise": "a process that the application forked has failed(.|\n)*LookupError: on purpose",
-        "return": r"should end with os\._exit",
+        "raise": "Process forked by the application failed(.|\n)*LookupError: on purpose",
+        "return": r"call os\._exit",
     }.items():
         before = len(server.log.text)
         assert server.get(f"/escapes/in_call?how={how}&record={record}").status == 200

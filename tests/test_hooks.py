@@ -264,10 +264,12 @@ def test_the_log_is_theirs_to_write_to(configured):
             1 / 0
         except ZeroDivisionError:
             worker.log.exception("it failed")
+        worker.log.error("pid %s", 1, "and another")
     """
     with configured(text, "--threads", "3") as server:
         server.log.wait_for(r"\[INFO\] ready with 1 workers and 3 threads")
         server.log.wait_for(r"\[WARNING\] forked 1")
+        server.log.wait_for(r"\[ERROR\] pid %s \(1, 'and another'\) \(invalid log call: not all arguments")
         server.log.wait_for(r"\[ERROR\] it failed\nTraceback")
         assert "not seen" not in server.log.text
 

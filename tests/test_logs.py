@@ -408,7 +408,7 @@ def test_a_start_that_fails_is_still_told_on_stderr_where_output_is_captured(tmp
     options = ("--error-logfile", tmp_path / "log", "--capture-output")
     ended = run("no_such_module", "--bind", "127.0.0.1:0", *options)
     assert ended.returncode == 3
-    assert "there is no module 'no_such_module'" in ended.stderr
+    assert "no module 'no_such_module'" in ended.stderr
 
 
 def background(folder, *options):

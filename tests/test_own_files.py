@@ -50,7 +50,7 @@ def test_a_pidfile_is_locked_as_long_as_the_master_lives(start, tmp_path):
     pidfile.write_text(f"{child.pid}\n")  # as the number looks from another container
     ended = run("raw", "--bind", "127.0.0.1:0", "--pid", pidfile)
     assert ended.returncode == 1
-    assert "is locked by a server that lives" in ended.stderr
+    assert "is locked by a running server" in ended.stderr
     pidfile.write_text(f"{server.pid}\n")
     server.stop()
     assert not pidfile.exists()
@@ -151,4 +151,4 @@ def test_a_descriptor_is_taken_over_once():
         number = listening.fileno()
         ended = run("raw", "--bind", f"fd://{number}", "--bind", f"fd://{number}", pass_fds=[number])
         assert ended.returncode == 1
-        assert "is taken over already" in ended.stderr
+        assert "is in use already" in ended.stderr

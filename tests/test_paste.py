@@ -145,8 +145,8 @@ def test_host_and_port_are_as_people_have_them(write, settings, hosts):
         ("wrokers = 2", "'wrokers'"),
         ("fork = maybe", "fork is a switch, true or false, not 'maybe'"),
         ("workers = many", "'--workers <N>'"),
-        ("bind = 127.0.0.1:0\nport = 80", "leave out `host` and `port`"),
-        ("reload = true", "of `pserve --reload`, use `mlws --paste "),
+        ("bind = 127.0.0.1:0\nport = 80", "`bind` excludes `host` and `port`"),
+        ("reload = true", "or `pserve --reload`, use `mlws --paste "),
     ],
 )
 def test_pserve_tells_what_makes_no_sense(write, settings, told):
@@ -227,7 +227,7 @@ def answer(server):
 @pytest.mark.parametrize(
     ("name", "settings", "status", "told"),
     [
-        ("no.ini", FREE, 2, "error: --paste: there is no file 'no.ini'"),
+        ("no.ini", FREE, 2, "error: --paste: no such file: 'no.ini'"),
         (
             "production.ini",
             "wrokers = 2",

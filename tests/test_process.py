@@ -78,7 +78,7 @@ def test_a_pidfile_of_a_process_that_lives_is_respected(tmp_path):
     pidfile.write_text(f"{os.getpid()}\n")
     ended = run("raw", "--pid", pidfile, "--bind", f"unix:{path}")
     assert ended.returncode == 1
-    assert f"names process {os.getpid()}, which lives: " in ended.stderr
+    assert f"contains pid {os.getpid()} of a running process: " in ended.stderr
     assert pidfile.read_text() == f"{os.getpid()}\n"
     assert not path.exists()
 
@@ -117,7 +117,7 @@ def test_what_prevents_the_start_is_told_in_the_log_file_and_on_stderr(tmp_path)
     ended = run("no_such_module", "--bind", "127.0.0.1:0", "--log-file", log)
     assert ended.returncode == 3
     for text in (ended.stderr, log.read_text()):
-        assert "there is no module 'no_such_module'" in text
+        assert "no module 'no_such_module'" in text
     assert "stopping workers immediately" not in ended.stderr
 
 
@@ -264,7 +264,7 @@ def test_an_unknown_name_is_an_error_before_anything_is_bound(option, tmp_path):
     path = tmp_path / "socket"
     ended = run("raw", option, "no-such-name", "--bind", f"unix:{path}")
     assert ended.returncode == 2
-    assert f"there is no {option[2:]} 'no-such-name'" in ended.stderr
+    assert f"unknown {option[2:]} 'no-such-name'" in ended.stderr
     assert not path.exists()
 
 
@@ -483,7 +483,7 @@ def test_process_1_ends_as_the_master_ended(contained):
 def test_process_1_tells_that_the_app_cannot_be_imported(contained):
     ended = run("no_such_module", "--bind", "127.0.0.1:0", command=CONTAINER)
     assert ended.returncode == 3
-    assert "there is no module 'no_such_module'" in ended.stderr
+    assert "no module 'no_such_module'" in ended.stderr
 
 
 def test_what_follows_serve_runs_once_also_in_process_1(contained, tmp_path):

@@ -469,7 +469,7 @@ def test_a_header_over_a_unix_socket_tells_the_client(start, tmp_path, header):
 
 def test_a_rehearsal_before_the_first_fork_needs_no_header(start):
     server = start("raw", "--fork", "--fork-warmup", "/environs/show", "--proxy-protocol")
-    server.log.wait_for("warmed up with /environs/show: 200")
+    server.log.wait_for("Warm-up finished: /environs/show, status 200")
 
 
 # Forwarded fields

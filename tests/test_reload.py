@@ -131,7 +131,7 @@ def test_what_cannot_be_loaded_tells_why_until_it_is_mended(reloading, folder, o
     assert told.status == 500
     assert told.header("content-type") == "text/plain; charset=utf-8"
     assert str(folder / "shop.py") in told.text
-    assert "waits for the next change" in told.text
+    assert "after the next change" in told.text
     server.log.wait_for("SyntaxError")
     (folder / "shop.py").write_text(says("mended"))
     serves(server, "mended")
@@ -155,7 +155,7 @@ def test_the_first_start_may_fail(reloading, folder, options, failure):
     else:
         (folder / "shop.py").write_text(failure)
     server = reloading(*options)
-    assert "waits for the next change" in answer(server).text
+    assert "after the next change" in answer(server).text
     (folder / "shop.py").write_text(says("mended"))
     serves(server, "mended")
 
@@ -303,7 +303,7 @@ def test_where_the_system_watches_no_more_it_polls(folder, limit):
         pytest.skip("no user namespaces here")
     command = f'{script} && exec {MLWS} "$@"'
     with Server("shop:app", "--reload", command=(*inside, command, "sh"), cwd=folder) as server:
-        server.log.wait_for(rf"sysctl fs.inotify.max_user_{limit}.* files are looked at")
+        server.log.wait_for(rf"sysctl fs.inotify.max_user_{limit}.* polling files")
         (folder / "shop.py").write_text(says("second"))
         serves(server, "second")
 
@@ -312,4 +312,4 @@ def test_an_object_cannot_be_reloaded():
     script = "import mylittlewebserver; mylittlewebserver.serve(lambda e, s: [], reload=True)"
     with Command(sys.executable, "-c", script) as command:
         assert command.wait() == 2
-        assert "given by its name" in command.log.wait_for_end()
+        assert "--reload requires the name of the application" in command.log.wait_for_end()

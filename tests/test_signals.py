@@ -14,7 +14,7 @@ import threading
 
 import pytest
 from conftest import CONCURRENCY
-from harness import MLWS, Command, eventually, gone
+from harness import MLWS, Command, eventually, gone, processes
 from wire import DEADLINE
 
 APP = """
@@ -226,6 +226,54 @@ def second_master(server):
     pid = int(server.log.wait_for(r"New master started \(pid: (\d+)", since).group(1))
     server.log.wait_for(rf"\[{pid}\] \[INFO\] Listening at: ", since)
     return pid
+
+
+def parent_of_workers(server):
+    """With `--preload`: the process that has loaded the application, and its workers."""
+    worker = int(server.get("/").text.split()[1])
+    parent = next(process.parent for process in processes() if process.pid == worker)
+    return parent, server.children(parent)
+
+
+def test_with_preload_signals_to_the_parent_of_a_worker_reach_the_master(serve, pages):
+    """An application sends them to `os.getppid()`."""
+    server = serve(*PRELOADED)
+    pages.write("second")
+    os.kill(parent_of_workers(server)[0], signal.SIGHUP)
+    eventually(lambda: word(server) == "second" and len(server.workers()) == 1, "the new code")
+    for signum, count in [(signal.SIGTTIN, 3), (signal.SIGTTOU, 2)]:
+        os.kill(parent_of_workers(server)[0], signum)
+        eventually(lambda count=count: len(parent_of_workers(server)[1]) == count, f"{count} workers")
+    assert server.log.text.count("Handling signal: HUP") == 1
+    os.kill(parent_of_workers(server)[0], signal.SIGTERM)
+    assert server.wait() == 0
+
+
+def test_with_preload_a_signal_to_the_process_group_counts_once(serve):
+    server = serve(*PRELOADED)
+    parent, _ = parent_of_workers(server)
+    os.killpg(server.pid, signal.SIGTTIN)
+    eventually(lambda: server.log.text.count("Worker ready") == 4, "one more worker")
+    os.kill(server.pid, signal.SIGTTOU)  # is handled after the forwarded signal of the group
+    eventually(lambda: len(server.children(parent)) == 2, "one worker less")
+    assert server.log.text.count("Workers increased") == 1
+
+
+def test_usr2_follows_the_symbolic_link_of_a_release(tmp_path, start):
+    releases = [Pages(tmp_path / name) for name in ("1", "2") if not (tmp_path / name).mkdir()]
+    releases[1].write("second")
+    current = tmp_path / "current"
+    current.symlink_to("1")
+    server = start("pages:app", "--pid", tmp_path / "pid", cwd=current, env={"PWD": str(current)})
+    assert word(server) == "first"
+    (tmp_path / "new").symlink_to("2")
+    (tmp_path / "new").rename(current)
+    second = second_master(server)
+    os.kill(server.pid, signal.SIGTERM)
+    assert server.wait() == 0
+    assert word(server) == "second"
+    os.kill(second, signal.SIGTERM)
+    eventually(lambda: not server.family(), "the group to be empty")
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix"])

@@ -32,6 +32,10 @@ def test_a_file_is_sent_from_where_it_stands(server, file, offset):
     assert answer_to(server, f"/files/whole?path={file}&offset={offset}").body == file.read_bytes()[offset:]
 
 
+def test_the_block_size_can_be_given_by_either_of_its_names(server):
+    assert answer_to(server, "/files/block_size_by_name").text == "xxxx|xxxx|xx|yyyy|y"
+
+
 def test_a_file_is_sent_from_where_the_app_stopped_reading(server, file):
     """The buffer of a Python file has read ahead of what the app has seen."""
     assert answer_to(server, f"/files/part_read?path={file}").body == file.read_bytes()[15:]

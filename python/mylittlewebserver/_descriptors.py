@@ -1,7 +1,7 @@
-"""Gives programs that the application starts the limit on open files that the server was started with.
+"""Restores the original limit on open files for programs that the application starts.
 
-The server raises its own soft limit for connections. ``subprocess`` and ``multiprocessing`` start programs by one function, which is
-wrapped here. Loaded only where the limit was raised.
+The server raises its soft limit for connections. ``subprocess`` and ``multiprocessing`` start programs by one function, which is
+wrapped here. Imported only if the limit was raised.
 """
 
 from __future__ import annotations

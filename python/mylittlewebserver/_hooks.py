@@ -1,7 +1,6 @@
-"""What the functions of a Python config file are given: a server, a worker, a request and a response, named as gunicorn names them.
+"""The arguments of hooks: a server, a worker, a request and a response, with gunicorn's names.
 
-Loaded only where a config file has such a function. These objects tell how things are; to change them changes nothing but what
-the next function sees.
+Imported only if a config file defines hooks. The objects describe the server. Changing them affects only what later hooks see.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from mylittlewebserver._native import __version__, log
 
 
 class Settings:
-    """The settings, by our names and by gunicorn's."""
+    """The settings, by the names of this server and of gunicorn."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.__dict__.update(values)
@@ -27,7 +26,7 @@ class Settings:
 
 
 class Log:
-    """The server's log, with the methods of a logger."""
+    """The error log, with the methods of a logger. Like those of `logging`, they never raise."""
 
     error_log = logging.getLogger("gunicorn.error")
     access_log = logging.getLogger("gunicorn.access")
@@ -35,7 +34,10 @@ class Log:
     def log(self, level: int, message: object, *args: object, exc_info: object = None, **_: object) -> None:
         text = str(message)
         if args:
-            text %= args[0] if len(args) == 1 and isinstance(args[0], dict) else args
+            try:
+                text %= args[0] if len(args) == 1 and isinstance(args[0], dict) else args
+            except Exception as error:  # whatever formatting raises
+                text = f"{text} {args!r} (invalid log call: {error})"
         if exc_info:
             text = f"{text}\n{traceback.format_exc().rstrip()}"
         log(level, text)
@@ -60,30 +62,30 @@ class Log:
 
 
 class App:
-    """What is served."""
+    """The application."""
 
     def __init__(self, load: Callable[[], Callable[..., Any]], name: str | None) -> None:
         self._load = load
         self.app_uri = name
         self.callable: Callable[..., Any] | None = None
-        """None until it is loaded, which happens in the workers, or with ``--preload`` in the process that they are forked from."""
+        """None until it is loaded: in the workers, or with ``--preload`` in the process from which they are forked."""
 
     def wsgi(self) -> Callable[..., Any]:
-        """The application; whoever asks too early has it loaded there and then, and all processes that are forked from there have it."""
+        """Return the application. Load it if necessary, also for all processes that are forked from this one."""
         if self.callable is None:
             self.callable = self._load()
         return self.callable
 
 
 class Server:
-    """The master; gunicorn calls it the arbiter."""
+    """The master, which gunicorn calls the arbiter."""
 
     def __init__(self, cfg: Settings, app: App) -> None:
         self.cfg = cfg
         self.app = app
         self.log = Log()
         self.pid = os.getpid()
-        self.address = [_place(text) for text in getattr(cfg, "bind", [])]
+        self.address = [_py_address(text) for text in getattr(cfg, "bind", [])]
         self.num_workers: int = getattr(cfg, "workers", 1)
         self.timeout = getattr(cfg, "timeout", 30)
         self.proc_name = getattr(cfg, "proc_name", None) or app.app_uri or "mlws"
@@ -96,7 +98,7 @@ class Server:
 
 
 class Worker:
-    """One worker. It has a pid once it is forked."""
+    """A worker. It has a pid after the fork."""
 
     def __init__(self, server: Server, age: int) -> None:
         self.age = age
@@ -114,14 +116,14 @@ class Worker:
         self.wsgi: Callable[..., Any] | None = None
 
     def notify(self) -> None:
-        """gunicorn's workers have to say that they live; these need not."""
+        """Do nothing: unlike gunicorn's workers, these need no heartbeat."""
 
     def __str__(self) -> str:
         return f"<Worker {self.pid}>"
 
 
 class Request:
-    """A request, before and after it is answered."""
+    """A request, in `pre_request` and `post_request`."""
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.method: str = environ["REQUEST_METHOD"]
@@ -157,7 +159,7 @@ class Response:
 
 
 class Hooks:
-    """Calls the functions of a config file, those that are there, with what gunicorn gives them."""
+    """Calls the hooks that a config file defines, with gunicorn's arguments."""
 
     def __init__(
         self,
@@ -178,7 +180,7 @@ class Hooks:
             function(*args)
 
     def server_hook(self, name: str) -> None:
-        """What is about the server as a whole: on_starting, when_ready, on_reload, pre_exec, on_exit."""
+        """Call on_starting, when_ready, on_reload, pre_exec or on_exit."""
         self._call(name, self.server)
 
     def set_addresses(self, addresses: list[str | tuple[str, int]]) -> None:
@@ -189,10 +191,10 @@ class Hooks:
         self._call("nworkers_changed", self.server, now, before)
 
     def inherit(self, other: Hooks) -> None:
-        """After a reload: the settings and the functions are new, the server is the same."""
+        """Keep the server object after a reload, with the new settings."""
         ours = vars(self.server)
         same = {name: ours[name] for name in ("cfg", "app", "num_workers", "timeout", "proc_name")}
-        self.server = other.server  # with what the functions have hung on it
+        self.server = other.server  # with the attributes that hooks have added
         vars(self.server).update(same)
 
     def pre_fork(self, age: int) -> None:
@@ -201,7 +203,7 @@ class Hooks:
         self._call("pre_fork", self.server, self.worker)
 
     def set_pid(self, pid: int) -> None:
-        """In the master."""
+        """Run in the master, after the fork."""
         if worker := self.worker:
             worker.pid = pid
             self.server.WORKERS[pid] = worker
@@ -211,13 +213,13 @@ class Hooks:
             self._call("child_exit", self.server, worker)
 
     def post_fork(self) -> None:
-        """In the worker."""
+        """Run in the worker."""
         if worker := self.worker:
             worker.pid = os.getpid()
             self._call("post_fork", self.server, worker)
 
     def preloaded(self, application: Callable[..., Any]) -> None:
-        """In a process that has the application for the workers it will fork."""
+        """Run in the process that has loaded the application for the workers that it forks."""
         self.server.app.callable = application
         self.server.pid = os.getpid()
         self.server.WORKERS.clear()
@@ -257,17 +259,17 @@ class Hooks:
         if not (function := self._functions.get("post_request")):
             return
         arguments = (self.worker, request, environ, Response(head))
-        function(*arguments[: _places(function)])
+        function(*arguments[: _count_parameters(function)])
 
 
-def _place(text: str) -> str | tuple[str, int]:
-    """An address as Python has it. Once the server listens, the real ports are known."""
+def _py_address(text: str) -> str | tuple[str, int]:
+    """Return an address in Python's format. Ports are those of the settings until the server listens."""
     host, _, port = text.rpartition(":")
     return (host.strip("[]"), int(port)) if port.isdigit() else text.removeprefix("unix:")
 
 
-def _places(function: Callable[..., Any]) -> int:
-    """gunicorn also calls functions that take two or three of the four arguments of post_request."""
+def _count_parameters(function: Callable[..., Any]) -> int:
+    """Return the number of arguments: like gunicorn, accept functions with two or three of the four of post_request."""
     code = getattr(function, "__code__", None)
     if code is None or code.co_flags & 0x04:  # *args
         return 4

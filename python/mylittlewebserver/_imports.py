@@ -1,7 +1,6 @@
-"""Which modules a Python config file and its hooks can import: those of the application's directories, and as root only those
-that nobody else can change.
+"""Imports of Python config files and hooks that run as root: only modules that no other user can change.
 
-Loaded only where root reads a Python config file.
+Imported only when root reads a Python config file.
 """
 
 from __future__ import annotations
@@ -19,31 +18,31 @@ if TYPE_CHECKING:
 
 
 def extend_path(directories: list[str]) -> list[str]:
-    """Put the directories that nobody but root can change on ``sys.path``, the last of them first. Why others are not, in sentences."""
+    """Add the directories that only root can change to ``sys.path``, the last one first. Return an error message for each other one."""
     guard = next((finder for finder in sys.meta_path if isinstance(finder, Guard)), None)
     if guard is None:
         guard = Guard()
         sys.meta_path.insert(0, guard)
-    refused = []
+    rejected = []
     for directory in directories:
-        # What a symbolic link on the way leads to may be another directory by the time of an import.
+        # A symbolic link could point to another directory by the time of an import.
         directory = os.path.realpath(directory)
         if other := who_can_change(directory):
-            refused.append(f"root imports nothing from {directory}, for {other} can change it")
+            rejected.append(f"root does not import from {directory}: {other} can change it")
             continue
         guard.directories.add(directory)
         if directory not in sys.path:
             sys.path.insert(0, directory)
-    return refused
+    return rejected
 
 
 def remove_guard() -> None:
-    """Let everything be imported: this process runs the application."""
+    """Remove the restriction in a process that runs the application."""
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, Guard)]
 
 
 class Guard:
-    """Refuses to import files below `directories` that somebody else can change."""
+    """Rejects imports of files below `directories` that another user can change."""
 
     def __init__(self) -> None:
         self.directories: set[str] = set()
@@ -55,19 +54,19 @@ class Guard:
         if spec is None or not spec.has_location:
             return None
         for file in (spec.origin, spec.cached):
-            if file and self._is_ours(file) and (other := who_can_change(file)):
-                raise ImportError(f"root does not import {file}, for {other} can change it", name=name)
+            if file and self._is_guarded(file) and (other := who_can_change(file)):
+                raise ImportError(f"root does not import {file}: {other} can change it", name=name)
         return spec
 
-    def _is_ours(self, file: str) -> bool:
+    def _is_guarded(self, file: str) -> bool:
         return any(file.startswith(os.path.join(directory, "")) for directory in self.directories)
 
 
 def who_can_change(path: str) -> str | None:
-    """Who, besides root and the user who has become root by sudo, can change or exchange a file, or make it if there is none."""
+    """Return who can change, replace or create the file, except root and the user of sudo. None if nobody else can."""
     path = os.path.realpath(path)
     trusted = {"0", os.environ.get("SUDO_UID", "0")}
-    is_above = False  # of a directory such as /tmp, which everybody can write to, it is enough that nothing in it can be moved
+    is_above = False  # for a parent such as /tmp, the sticky bit suffices
     while True:
         try:
             found = os.stat(path)
@@ -78,7 +77,7 @@ def who_can_change(path: str) -> str | None:
                 return f"user {found.st_uid}"
             if not (is_above and found.st_mode & stat.S_ISVTX):
                 if found.st_mode & stat.S_IWOTH:
-                    return "everybody"
+                    return "every user"
                 if found.st_mode & stat.S_IWGRP and found.st_gid != 0:
                     return f"group {found.st_gid}"
             is_above = True

@@ -84,7 +84,9 @@ def _parse_expression(text: str, expression: str) -> tuple[tuple[str, ...], Any,
             raise ValueError
         names = tuple(ast.unparse(node.func).split("."))
         arguments = tuple(ast.literal_eval(argument) for argument in node.args)
-        keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
+        keywords = {
+            str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg
+        }
         if not all(name.isidentifier() for name in names) or len(keywords) != len(node.keywords):
             raise ValueError
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -100,6 +102,8 @@ def _no_application(text: str) -> UsageError:
 
 
 def _import(text: str, name: str, directories: list[str]) -> Any:
+    if name.startswith(".") or "/" in name:
+        raise MissingError(_missing(text, name, directories))
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -118,8 +122,8 @@ def _missing(text: str, name: str, directories: list[str]) -> str:
 
 def _hint(text: str, name: str) -> str:
     _, colon, expression = text.partition(":")
-    if name.endswith(".py"):
-        module = name.removesuffix(".py").removeprefix("./").replace("/", ".")
+    module = name.removesuffix(".py").removeprefix("./").replace("/", ".")
+    if module != name and _exists(module):
         return f"; did you mean {module}{colon}{expression}?"
     parent, dot, last = name.rpartition(".")
     if dot and not colon and _exists(parent):
@@ -163,7 +167,7 @@ def _attribute(text: str, owner: Any, name: str, where: str) -> Any:
 def _check(text: str, found: Any, is_call: bool) -> None:
     if not callable(found):
         kind = type(found).__name__
-        raise UsageError(f"{text} is not an application: a {kind} cannot be called")
+        raise UsageError(f"{text} is not an application: '{kind}' object is not callable")
     if _is_coroutine_function(found):
         raise UsageError(
             f"{text} is an ASGI application, and this is a WSGI server: run it with an ASGI server such as uvicorn"
@@ -177,7 +181,7 @@ def _check(text: str, found: Any, is_call: bool) -> None:
 def _is_coroutine_function(found: Any) -> bool:
     """Whether calling the object creates a coroutine, as an ASGI application does."""
     coroutine = 0x80  # inspect.CO_COROUTINE, without the import
-    call = found if hasattr(found, "__code__") else getattr(type(found), "__call__", None)
+    call = found if hasattr(found, "__code__") else getattr(type(found), "__call__", None)  # noqa: B004 - not a test
     code = getattr(call, "__code__", None)
     return bool(code and code.co_flags & coroutine)
 
@@ -205,6 +209,10 @@ def _run(what: str, call: Any) -> Any:
 def _without_frames(error: BaseException) -> BaseException:
     """Remove the frames of this module, so that the traceback begins in the application."""
     frames = error.__traceback__
-    while frames and frames.tb_frame.f_globals.get("__name__") in (__name__, "importlib", "importlib._bootstrap"):
+    while frames and frames.tb_frame.f_globals.get("__name__") in (
+        __name__,
+        "importlib",
+        "importlib._bootstrap",
+    ):
         frames = frames.tb_next
     return error.with_traceback(frames)

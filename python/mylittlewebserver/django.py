@@ -1,4 +1,4 @@
-"""A Django project's application, for ``manage.py runmlws``. Nothing else imports this module."""
+"""The application of a Django project, for ``manage.py runmlws``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def make_application(*, static: bool = True, insecure: bool = False) -> WSGIApplication:
-    """What WSGI_APPLICATION names; if `static`, with static files as ``runserver`` has them.
+    """Return the application of WSGI_APPLICATION, with static files like ``runserver`` if `static`.
 
-    They are served where ``django.contrib.staticfiles`` is installed, while DEBUG is on or if `insecure`.
+    They are served if ``django.contrib.staticfiles`` is installed, and DEBUG is on or `insecure` is true.
     """
     from django.conf import settings
     from django.contrib.staticfiles.handlers import StaticFilesHandler

@@ -1,6 +1,6 @@
-"""PasteDeploy: what ``pserve`` runs for ``use = egg:mylittlewebserver``, and what ``mlws --paste`` asks.
+"""PasteDeploy: the server runner of ``use = egg:mylittlewebserver``, and the reader of files for ``mlws --paste``.
 
-Nothing else imports this module, and PasteDeploy itself is imported only to load an application.
+Imported only for these. PasteDeploy itself is imported only to load an application.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ OURS = re.compile(r"egg:mylittlewebserver(#main)?")
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-def serve(app: WSGIApplication, global_conf: dict[str, str] | None = None, /, **said: str) -> None:
-    """The ``paste.server_runner``: serves the application with the settings of its section."""
-    keywords = keywords_of(said)
+def serve(app: WSGIApplication, global_conf: dict[str, str] | None = None, /, **options: str) -> None:
+    """Serve the application with the settings of its section: the ``paste.server_runner``."""
+    keywords = keywords_of(options)
     if keywords.get("reload") or is_reloaded():
         file = (global_conf or {}).get("__file__", "FILE")
         raise ValueError(
-            f"the application is given by pserve, and cannot be loaded again: in place of `reload` in [{SECTION}] "
-            f"and of `pserve --reload`, use `mlws --paste {file} --reload`"
+            f"reload is not supported with pserve, which passes a loaded application: instead of `reload` in [{SECTION}] "
+            f"or `pserve --reload`, use `mlws --paste {file} --reload`"
         )
     mylittlewebserver.serve(app, **keywords)
 
 
 def is_reloaded() -> bool:
-    """Whether this is ``pserve --reload``: its watcher is a thread, which would wait as long as the server runs."""
+    """Return whether this is ``pserve --reload``, whose watcher thread would wait as long as the server runs."""
     hupper = sys.modules.get("hupper")
     return hupper is not None and bool(hupper.is_active())
 
 
 def load(file: os.PathLike[str], *, name: str | None, variables: dict[str, str]) -> WSGIApplication:
-    """The application of a file, or of one of its sections, with the logging that the file asks for."""
+    """Load the application of a file or of one of its sections, and configure logging as in the file."""
     try:
         from paste.deploy import loadapp
     except ModuleNotFoundError:
@@ -58,16 +58,16 @@ def load(file: os.PathLike[str], *, name: str | None, variables: dict[str, str])
 
 
 def settings(file: os.PathLike[str], variables: dict[str, str]) -> dict[str, Any]:
-    """What the file says to the server, as keywords of ``serve()``: nothing unless its section is meant for us."""
+    """Return the settings in the file as keywords of ``serve()``. Empty if its section is for another server."""
     parser = read(file, variables)
     if not parser.has_section(SECTION):
         return {}
-    said = {name: value for name, value in parser.items(SECTION) if name not in parser.defaults()}
-    return keywords_of(said) if OURS.fullmatch(said.pop("use", "").strip()) else {}
+    options = {name: value for name, value in parser.items(SECTION) if name not in parser.defaults()}
+    return keywords_of(options) if OURS.fullmatch(options.pop("use", "").strip()) else {}
 
 
 def read(file: os.PathLike[str], variables: dict[str, str]) -> ConfigParser:
-    """The file as PasteDeploy reads it: its own place can be named in it, and names keep their case."""
+    """Read the file like PasteDeploy: with the variables ``here`` and ``__file__``, and with case-sensitive names."""
     path = os.fspath(file)
     known = {**variables, "here": os.path.dirname(path), "__file__": path}
     parser = ConfigParser({name: text.replace("%", "%%") for name, text in known.items()}, strict=False)
@@ -76,20 +76,20 @@ def read(file: os.PathLike[str], variables: dict[str, str]) -> ConfigParser:
     return parser
 
 
-def keywords_of(said: dict[str, str]) -> dict[str, Any]:
-    """Keywords of ``serve()`` for the lines of a section. What the names may be, ``serve()`` itself knows."""
-    said = dict(said)
+def keywords_of(options: dict[str, str]) -> dict[str, Any]:
+    """Convert the options of a section to keywords of ``serve()``, which rejects unknown names."""
+    options = dict(options)
     keywords: dict[str, Any] = {}
-    host, port = said.pop("host", ""), said.pop("port", "")
+    host, port = options.pop("host", ""), options.pop("port", "")
     if host or port:
-        if "bind" in said:
-            raise ValueError("`bind` says it all: leave out `host` and `port`")
+        if "bind" in options:
+            raise ValueError("`bind` excludes `host` and `port`: remove them")
         hosts = re.split(r"[,\s]+", host.strip() or "127.0.0.1")
         keywords["bind"] = [address(one, port or "8000") for one in hosts]
-    elif "bind" in said:
-        keywords["bind"] = re.split(r"[,\s]+", said.pop("bind").strip())
+    elif "bind" in options:
+        keywords["bind"] = re.split(r"[,\s]+", options.pop("bind").strip())
     parameters = inspect.signature(mylittlewebserver.serve).parameters
-    for name, text in said.items():
+    for name, text in options.items():
         text = text.strip()
         is_boolean = name not in parameters or isinstance(parameters[name].default, bool)
         if is_boolean and text.lower() in BOOLEANS:
@@ -102,7 +102,7 @@ def keywords_of(said: dict[str, str]) -> dict[str, Any]:
 
 
 def address(host: str, port: str) -> str:
-    """Host and port, as people have them for other servers, in one."""
+    """Join the host and port options of other servers."""
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
     return f"{host}:{port}"

@@ -1,4 +1,4 @@
-//! The two doors: the command `mlws`, and `serve()` for Python programs. Both lead to [`serving::run`].
+//! The entry points: the command `mlws`, and `serve()` for Python programs. Both call [`serving::run`].
 
 use std::{
     ffi::OsString,
@@ -31,7 +31,7 @@ pub(crate) fn main(py: Python<'_>, args: Vec<OsString>) -> PyResult<i32> {
     let config = match sources.read(py) {
         Ok(config) => config,
         Err(ConfigFailure::Clap(message)) => {
-            // Help and the version are such an "error" too, for stdout and with status 0.
+            // clap reports --help and --version as errors too, for stdout and with status 0.
             let _ = message.print().and_then(|()| io::stdout().flush());
             return Ok(message.exit_code());
         }
@@ -63,7 +63,7 @@ pub(crate) fn write_log(level: u32, text: &str) {
     }
 }
 
-/// Gives a program that was just started the limit on open files that this process was started with.
+/// Restores the original limit on open files for a program that was just started.
 #[pyfunction]
 #[pyo3(signature = (pid, /))]
 pub(crate) fn restore_descriptor_limit(pid: i32) {
@@ -72,13 +72,13 @@ pub(crate) fn restore_descriptor_limit(pid: i32) {
     }
 }
 
-/// Serves a WSGI application until the process is told to end, as the command `mlws` does.
+/// Serves a WSGI application until the process is stopped, like the command `mlws`.
 ///
-/// The application is a callable or a text that the command would take; with `paste` there is none. The keywords are the command's options with
-/// underscores; one that is not given, None or False means the option is not given. The calling process becomes the
-/// master of the worker processes; its other Python threads run on, but the workers do not have them. A worker never
-/// returns to its caller. Raises `ValueError` or `TypeError` for a setting that makes no sense, and `SystemExit` if
-/// serving ends in failure.
+/// The application is a callable, or a text like the argument of the command. With `paste` it is omitted. The keywords are the options of the
+/// command with underscores. None and False mean that the option is not set. The calling process becomes the master of
+/// the worker processes. Its other Python threads continue, but do not exist in the workers. A worker never
+/// returns to the caller. Raises `ValueError` or `TypeError` for an invalid setting, and `SystemExit` if serving
+/// fails.
 #[pyfunction]
 #[pyo3(
     signature = (app=None, **settings),
@@ -117,7 +117,7 @@ pub(crate) fn serve(
         Some(_) => {
             let name = config.name();
             return Err(PyTypeError::new_err(format!(
-                "{name} cannot be called, and is no text that names an application"
+                "invalid app {name}: expected a callable or a text that names one"
             )));
         }
     };
@@ -129,7 +129,7 @@ pub(crate) fn serve(
     }
 }
 
-/// What the keywords say, as texts.
+/// The keywords with their values as texts.
 fn keywords(
     app: Option<String>,
     settings: Option<&Bound<'_, PyDict>>,
@@ -150,7 +150,7 @@ fn keywords(
     Ok(keywords)
 }
 
-/// What a person would call this object: `shop:app` for a function, else what it says of itself.
+/// A name for log messages: `shop:app` for a function, otherwise the `repr()`.
 fn name_of(app: &Bound<'_, PyAny>) -> PyResult<String> {
     match (app.getattr("__module__"), app.getattr("__qualname__")) {
         (Ok(module), Ok(name)) => Ok(format!("{module}:{name}")),
@@ -158,9 +158,9 @@ fn name_of(app: &Bound<'_, PyAny>) -> PyResult<String> {
     }
 }
 
-/// Until the master listens for signals itself, Ctrl-C simply ends the command; Python would show a traceback.
+/// Until the master installs its signal handlers, Ctrl-C ends the command without Python's traceback.
 fn end_on_interrupt(py: Python<'_>) -> PyResult<()> {
-    let signal = py.import("_signal")?; // what `signal` is made of, without the enumerations that would cost 0.3 MB
+    let signal = py.import("_signal")?; // the C part of `signal`, without its enumerations, which need 0.3 MB
     signal.call_method1("signal", (signal.getattr("SIGINT")?, signal.getattr("SIG_DFL")?))?;
     Ok(())
 }
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn serve_takes_what_the_command_takes_with_the_same_defaults() {
+    fn the_signature_of_serve_has_the_options_of_the_command_with_their_defaults() {
         Python::initialize();
         Python::attach(|py| {
             let function = wrap_pyfunction!(serve, py).unwrap();
@@ -181,8 +181,8 @@ mod tests {
             let parameters = parameters.try_iter().unwrap().skip(1).map(|item| {
                 let (name, parameter): (String, Bound<'_, PyAny>) = item.unwrap().extract().unwrap();
                 let default = parameter.getattr("default").unwrap();
-                let is_unsaid = default.is_none() || default.is(PyBool::new(py, false));
-                (name, if is_unsaid { String::new() } else { default.to_string() })
+                let is_unset = default.is_none() || default.is(PyBool::new(py, false));
+                (name, if is_unset { String::new() } else { default.to_string() })
             });
             assert_eq!(parameters.collect::<Vec<_>>(), keywords_of_serve());
         });

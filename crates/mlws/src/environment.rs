@@ -23,9 +23,10 @@ impl Environment {
         let mut variables: Vec<(String, String)> = Vec::new();
         if let Some(file) = &config.source.env_file {
             let path = config.process.chdir.as_ref().map_or_else(|| file.clone(), |chdir| chdir.join(file));
-            let failed = |what: String| StartupError::Usage(format!("--env-file {}: {what}", path.display()));
+            let failed =
+                |error: String| StartupError::Usage(format!("--env-file {}: {error}", path.display()));
             let text = fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
-            let listed = read(&text).map_err(|(line, what)| failed(format!("line {line}: {what}")))?;
+            let listed = parse(&text).map_err(|(line, error)| failed(format!("line {line}: {error}")))?;
             variables.extend(listed.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()));
         }
         variables.extend(config.source.env.iter().cloned());
@@ -45,7 +46,7 @@ impl Environment {
         Ok((Self::set(py, config)?, restored))
     }
 
-    /// From now on a drop restores nothing.
+    /// Makes the change permanent: a drop restores nothing.
     pub(crate) fn keep(mut self) -> Self {
         self.is_kept = true;
         self
@@ -99,9 +100,9 @@ fn set_in_python(py: Python<'_>, name: &str, value: Option<OsString>) -> PyResul
     }
 }
 
-/// The variables in the order of the text, or the number of a line and what is wrong there. Values may be secrets, so
-/// none is ever told.
-fn read(text: &str) -> Result<Vec<(String, String)>, (usize, &'static str)> {
+/// Parses the file. Returns the variables in their order, or a line number and an error. Values may be secrets, so errors do not contain
+/// them.
+fn parse(text: &str) -> Result<Vec<(String, String)>, (usize, &'static str)> {
     let mut found = Vec::new();
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     while !rest.is_empty() {
@@ -111,32 +112,34 @@ fn read(text: &str) -> Result<Vec<(String, String)>, (usize, &'static str)> {
             rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
             continue;
         }
-        let (key, value) =
-            rest.split_once('=').filter(|(key, _)| !key.contains('\n')).ok_or((number, "not KEY=VALUE"))?;
+        let (key, value) = rest
+            .split_once('=')
+            .filter(|(key, _)| !key.contains('\n'))
+            .ok_or((number, "expected KEY=VALUE"))?;
         let key = key.trim();
         let key = key.strip_prefix("export").filter(|key| key.starts_with([' ', '\t'])).unwrap_or(key).trim();
         let is_word =
             |mut key: std::str::Chars<'_>| key.all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
         if key.is_empty() || key.starts_with(|c: char| c.is_ascii_digit()) || !is_word(key.chars()) {
-            return Err((number, "what stands before the = is no name of a variable"));
+            return Err((number, "invalid variable name"));
         }
-        let (value, behind) =
-            read_value(value.trim_start_matches([' ', '\t'])).map_err(|what| (number, what))?;
+        let (value, after) =
+            parse_value(value.trim_start_matches([' ', '\t'])).map_err(|error| (number, error))?;
         if value.contains('\0') {
-            return Err((number, "a variable cannot hold NUL"));
+            return Err((number, "a variable cannot contain NUL"));
         }
         found.push((key.to_owned(), value));
-        rest = behind;
+        rest = after;
     }
     Ok(found)
 }
 
-/// A value, and the lines behind it.
-fn read_value(text: &str) -> Result<(String, &str), &'static str> {
-    let (value, behind) = match text.chars().next() {
+/// Parses a value. Returns it with the text after its line.
+fn parse_value(text: &str) -> Result<(String, &str), &'static str> {
+    let (value, after) = match text.chars().next() {
         Some('\'') => {
-            let (value, behind) = text[1..].split_once('\'').ok_or("the quote is not closed")?;
-            (value.to_owned(), behind)
+            let (value, after) = text[1..].split_once('\'').ok_or("the quote is not closed")?;
+            (value.to_owned(), after)
         }
         Some('"') => double_quoted(&text[1..])?,
         _ => {
@@ -148,15 +151,15 @@ fn read_value(text: &str) -> Result<(String, &str), &'static str> {
             (value.trim().to_owned(), &text[value.len()..])
         }
     };
-    let (line, behind) = behind.split_once('\n').unwrap_or((behind, ""));
+    let (line, after) = after.split_once('\n').unwrap_or((after, ""));
     match line.trim() {
-        "" => Ok((value, behind)),
-        comment if comment.starts_with('#') => Ok((value, behind)),
-        _ => Err("something stands behind the closing quote"),
+        "" => Ok((value, after)),
+        comment if comment.starts_with('#') => Ok((value, after)),
+        _ => Err("unexpected text after the closing quote"),
     }
 }
 
-/// What stands before the closing quote, and what behind it. Of what a backslash can do, only what a value may need.
+/// The value before the closing quote, and the text after it. Supports the common backslash escapes.
 fn double_quoted(text: &str) -> Result<(String, &str), &'static str> {
     let mut value = String::new();
     let mut characters = text.char_indices();
@@ -182,7 +185,7 @@ mod tests {
     use super::*;
 
     fn values(text: &str) -> Vec<String> {
-        read(text).unwrap().into_iter().map(|(name, value)| format!("{name}:{value}")).collect()
+        parse(text).unwrap().into_iter().map(|(name, value)| format!("{name}:{value}")).collect()
     }
 
     #[test]
@@ -200,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line_and_without_the_secret() {
+    fn errors_have_the_line_number_and_not_the_value() {
         for (text, line) in [
             ("A=1\nsecret\nB=2", 2),
             ("=secret", 1),
@@ -212,9 +215,9 @@ mod tests {
             ("A=\"a\"secret\nB=1", 1),
             ("A='\0'", 1),
         ] {
-            let (number, what) = read(text).unwrap_err();
+            let (number, error) = parse(text).unwrap_err();
             assert_eq!(number, line, "{text:?}");
-            assert!(!what.contains("secret"));
+            assert!(!error.contains("secret"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The settings as the hooks of a config file see them: a dict with all names of each setting, gunicorn's included.
+//! The settings for hooks: a dict with all names of each setting, including gunicorn's.
 
 use clap::{Arg, ArgAction};
 use mlws_config::{Config, MergedConfig};

@@ -25,7 +25,7 @@ pub(crate) struct PostRequest {
     hooks: Arc<Hooks>,
     request: Py<PyAny>,
     environ: Py<PyDict>,
-    /// The head of its response.
+    /// The head of the response.
     head: Vec<u8>,
 }
 
@@ -48,7 +48,7 @@ impl Hooks {
             PyResult::Ok(Self { py_hooks: py_hooks.unbind(), has_requests })
         };
         let hooks = create().map_err(|error| {
-            StartupError::from_exception(py, "the hooks of the config file are not usable", &error)
+            StartupError::from_exception(py, "preparing the hooks of the config file failed", &error)
         })?;
         Ok(Arc::new(hooks))
     }

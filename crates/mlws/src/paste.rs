@@ -1,8 +1,6 @@
 //! `--paste`: the application of a `PasteDeploy` file, and the settings in its `[server:main]`. Python reads such files, in
 //! `python/mylittlewebserver/paste.py`, which is imported only then.
 
-use std::path::Path;
-
 use mlws_config::{ConfigLayer, application::paste_file};
 use mlws_sys::read_settings;
 use pyo3::{
@@ -46,10 +44,8 @@ pub(crate) fn settings(
         let settings = settings.cast::<PyDict>()?.iter();
         settings.map(|(name, value)| Ok((name.extract()?, value_of(&value)?))).collect::<PyResult<Vec<_>>>()
     };
-    let settings = read().map_err(|error| in_section(&file, &error.value(py).to_string()))?;
+    let settings = read().map_err(|error| {
+        StartupError::Usage(format!("[server:main] of {}: {}", file.display(), error.value(py)))
+    })?;
     Ok(ConfigLayer::from_values(&format!("[server:main] of {}", file.display()), settings)?)
-}
-
-fn in_section(file: &Path, what: &str) -> StartupError {
-    StartupError::Usage(format!("[server:main] of {}: {what}", file.display()))
 }

@@ -18,10 +18,10 @@ use pyo3::{
 
 use crate::{error::StartupError, imports::extend_path_of_master};
 
-/// Looked for in this order where no file is named; the first that is there is the only one that is read.
+/// The files to search for without --config, in this order. Only the first one that exists is read.
 const DEFAULT_FILES: [&str; 3] = ["mlws.toml", "gunicorn.conf.py", PYPROJECT];
 
-/// The functions that a config file may define, as gunicorn names them.
+/// The hooks that a config file may define, with gunicorn's names.
 pub(crate) const HOOKS: [&str; 15] = [
     "on_starting",
     "on_reload",
@@ -40,19 +40,19 @@ pub(crate) const HOOKS: [&str; 15] = [
     "on_exit",
 ];
 
-/// What only Python can say, and what is worth a warning.
+/// What only a Python file can express, and warnings.
 #[derive(Default)]
 pub(crate) struct Extras {
-    /// The functions that are called, by the names of [`HOOKS`].
+    /// The hooks, by the names in [`HOOKS`].
     pub(crate) hooks: Option<Py<PyDict>>,
-    /// Python's own logging, configured by a dict.
+    /// A configuration of Python's `logging`.
     pub(crate) logconfig_dict: Option<Py<PyDict>>,
     pub(crate) warnings: Vec<String>,
 }
 
 type Loaded = Result<(ConfigLayer, Extras), StartupError>;
 
-/// Reads the file that --config names. A Python file can import what lies in the directories of `imports`.
+/// Reads the file of --config. A Python file can import from the directories in `imports`.
 pub(crate) fn load_named(py: Python<'_>, directory: &Path, name: &str, imports: &[PathBuf]) -> Loaded {
     if let Some(module) = name.strip_prefix("python:") {
         let import = || py.import(module);
@@ -66,7 +66,7 @@ pub(crate) fn load_named(py: Python<'_>, directory: &Path, name: &str, imports: 
     if is_toml { toml(&path, name) } else { python(py, &path, name, imports) }
 }
 
-/// Reads what lies in the directory, if anything does.
+/// Reads the default file in the directory, if there is one.
 pub(crate) fn load_default(py: Python<'_>, directory: &Path, imports: &[PathBuf]) -> Loaded {
     for name in DEFAULT_FILES {
         let path = directory.join(name);
@@ -90,31 +90,31 @@ fn python(py: Python<'_>, path: &Path, name: &str, imports: &[PathBuf]) -> Loade
     of_module(py, name, &module)
 }
 
-/// Runs a config file that can import what lies in these directories, now and when its hooks are called.
+/// Runs a config file that can import from these directories, now and when its hooks are called.
 fn run_with_imports<'py>(
     py: Python<'py>,
     name: &str,
     imports: &[PathBuf],
     run: impl FnOnce() -> PyResult<Bound<'py, PyModule>>,
 ) -> Result<Bound<'py, PyModule>, StartupError> {
-    let refused = extend_path_of_master(py, imports).map_err(|error| raised(py, name, &error))?;
-    run().map_err(|error| match raised(py, name, &error) {
-        StartupError::Usage(text) if error.is_instance_of::<PyImportError>(py) && !refused.is_empty() => {
-            StartupError::Usage(format!("{text}; {}", refused.join("; ")))
+    let rejected = extend_path_of_master(py, imports).map_err(|error| invalid_file(py, name, &error))?;
+    run().map_err(|error| match invalid_file(py, name, &error) {
+        StartupError::Usage(text) if error.is_instance_of::<PyImportError>(py) && !rejected.is_empty() => {
+            StartupError::Usage(format!("{text}; {}", rejected.join("; ")))
         }
         error => error,
     })
 }
 
-/// A file that cannot be run is a setting that makes no sense.
-fn raised(py: Python<'_>, name: &str, error: &PyErr) -> StartupError {
+/// An exception of a config file is a usage error.
+fn invalid_file(py: Python<'_>, name: &str, error: &PyErr) -> StartupError {
     StartupError::Usage(
         StartupError::from_exception(py, &format!("{name} cannot be read"), error).to_string(),
     )
 }
 
-/// Runs the file as the module `__config__`, as gunicorn does. It is not read again, and no compiled file beside it is used: either
-/// may be somebody else's.
+/// Runs the file as the module `__config__`, like gunicorn. Neither reads the file again nor uses compiled bytecode, because another user
+/// may have written either.
 fn run<'py>(py: Python<'py>, path: &Path, source: &[u8]) -> PyResult<Bound<'py, PyModule>> {
     let (util, machinery) = (py.import("importlib.util")?, py.import("importlib.machinery")?);
     let loader = machinery.call_method1("SourceFileLoader", ("__config__", path.as_os_str()))?;
@@ -148,11 +148,11 @@ fn of_module(py: Python<'_>, name: &str, module: &Bound<'_, PyModule>) -> Loaded
             } else if key == "ssl_context" {
                 extras.warnings.push(format!("{name}: ssl_context is ignored: TLS is not enabled"));
             } else if let Some(argument) = layers::argument(&definition, &key) {
-                // A file of gunicorn's may call something of its own `app`, `env`, `name` or `fork`.
+                // A file for gunicorn may use `app`, `env`, `name` or `fork` for variables of its own.
                 match layers::gunicorns_name(argument) {
                     _ if value.is_callable() && !key.ends_with("_class") => {}
-                    Some(theirs) if theirs != key => extras.warnings.push(format!(
-                        "{name}: {key} is not a setting in Python files; did you mean {theirs}?"
+                    Some(name_there) if name_there != key => extras.warnings.push(format!(
+                        "{name}: {key} is not a setting in Python files; did you mean {name_there}?"
                     )),
                     _ => values.push((key, value_of(&value)?)),
                 }
@@ -165,16 +165,16 @@ fn of_module(py: Python<'_>, name: &str, module: &Bound<'_, PyModule>) -> Loaded
         extras.hooks = (!hooks.is_empty()).then(|| hooks.unbind());
         PyResult::Ok((values, extras))
     };
-    let (values, extras) = read().map_err(|error| raised(py, name, &error))?;
+    let (values, extras) = read().map_err(|error| invalid_file(py, name, &error))?;
     Ok((ConfigLayer::from_values(name, values)?, extras))
 }
 
-/// Whether it could be the value of a setting: no module, function or class.
+/// Whether it could be the value of a setting, unlike a module, function or class.
 fn is_plain(value: &Bound<'_, PyAny>) -> bool {
     value.extract::<String>().is_ok() || value.extract::<f64>().is_ok() || value.is_instance_of::<PyList>()
 }
 
-/// Text is what all values are made of; a dict is a list of `key=value`, and an empty one an empty text.
+/// Converts a value to texts. A dict becomes a list of `key=value`, and an empty one an empty text.
 pub(crate) fn value_of(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     if value.is_none() {
         return Ok(Value::Unset);

@@ -1,13 +1,13 @@
-//! Python's own `faulthandler`, so that the log shows where a process crashed, or where a request is stuck.
+//! Stack dumps in the log, by Python's `faulthandler`: after a crash, and on the signal URG.
 //!
-//! The one thing to know: it listens to URG, because nobody else uses that signal, and who does not listen ignores it. The lookout raises
-//! it when a request takes too long (`ffi::show_stacks`), and `kill -URG` asks any worker at any time.
+//! The watchdog raises URG when a request times out (`ffi::show_stacks`), and `kill -URG PID` works for any worker at any time. URG was
+//! chosen because applications do not use it and its default action is to ignore it.
 
 use pyo3::{intern, prelude::*, types::IntoPyDict};
 
 use mlws_logging::logger;
 
-/// For a worker, before anything of the application runs. What the application sets up later comes in place of this.
+/// Runs in a worker before any code of the application, which may configure `faulthandler` differently.
 pub(crate) fn enable(py: Python<'_>) -> PyResult<()> {
     let faulthandler = py.import(intern!(py, "faulthandler"))?;
     let options = [("file", logger::descriptor().into_pyobject(py)?.into_any())].into_py_dict(py)?;

@@ -33,8 +33,7 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    /// What a signal makes a master do. For a nested master, signals other than those to exit were sent to the whole process
-    /// group, and its parent handles them.
+    /// What a signal makes a master do. A nested master handles only signals to exit, and forwards the others.
     pub(crate) fn for_signal(signal: Signal, phase: Phase, is_nested: bool) -> Option<Action> {
         match (signal, phase) {
             (Signal::INT | Signal::QUIT, _) => Some(Action::StopNow),

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::io::{Errno, FdFlags, dup2, fcntl_setfd, read, retry_on_intr, write};
+use rustix::process::Signal;
 
 use crate::messages;
 
@@ -41,12 +42,47 @@ macro_rules! message {
 
 message! {
     /// What a worker reports to its master.
-    ToMaster { Ready = b'!', RequestRecycle = b'w', RequestReload = b'r', }
+    /// The last ones are signals that a nested master has received.
+    ToMaster {
+        Ready = b'!',
+        RequestRecycle = b'w',
+        RequestReload = b'r',
+        Hup = b'H',
+        Term = b'T',
+        Int = b'I',
+        Usr1 = b'1',
+        Usr2 = b'2',
+        TtIn = b'+',
+        TtOu = b'-',
+    }
 }
 
 message! {
     /// What a master orders its workers to do. It orders an immediate stop by closing the channel.
     ToWorker { Drain = b'.', HandOver = b'>', ReopenLogs = b'l', IncreaseWorkers = b'+', DecreaseWorkers = b'-', }
+}
+
+const FORWARDED: [(Signal, ToMaster); 7] = [
+    (Signal::HUP, ToMaster::Hup),
+    (Signal::TERM, ToMaster::Term),
+    (Signal::INT, ToMaster::Int),
+    (Signal::USR1, ToMaster::Usr1),
+    (Signal::USR2, ToMaster::Usr2),
+    (Signal::TTIN, ToMaster::TtIn),
+    (Signal::TTOU, ToMaster::TtOu),
+];
+
+impl ToMaster {
+    /// The message by which a nested master forwards a signal to its parent: an application that signals the parent of its worker
+    /// means the master. QUIT is not forwarded, because the master itself sends it to stop a nested master.
+    pub(crate) fn forwarding(signal: Signal) -> Option<ToMaster> {
+        FORWARDED.into_iter().find(|(forwarded, _)| *forwarded == signal).map(|(_, message)| message)
+    }
+
+    /// The signal that this message forwards.
+    pub(crate) fn forwarded_signal(self) -> Option<Signal> {
+        FORWARDED.into_iter().find(|(_, message)| *message == self).map(|(signal, _)| signal)
+    }
 }
 
 /// The worker's end.
@@ -150,7 +186,7 @@ mod tests {
             let messages = (0..=255).filter_map(|byte| M::from_byte(byte).map(|message| (byte, message)));
             messages.inspect(|(byte, message)| assert_eq!(message.to_byte(), *byte)).count()
         }
-        assert_eq!((decoded::<ToMaster>(), decoded::<ToWorker>()), (3, 5));
+        assert_eq!((decoded::<ToMaster>(), decoded::<ToWorker>()), (10, 5));
     }
 
     #[test]

@@ -26,6 +26,9 @@ use crate::worker_handle::{Drain, WorkerHandle};
 use crate::worker_set::{STOP_TIMEOUT, SlotId, WorkerSet};
 use mlws_sys::{self as sys, Fork};
 
+/// A signal that a nested master forwards within this time after the master received the same signal was sent to the process group.
+const GROUP_SIGNAL_WINDOW: Duration = Duration::from_secs(1);
+
 /// How [`Master::run`] returns: in the master, with its exit code, or in a worker that was just forked.
 pub(crate) enum Outcome {
     Stopped(i32),
@@ -48,6 +51,8 @@ pub(crate) struct Master<'a> {
     serving: usize,
     forks: u64,
     upgrade: Upgrade,
+    /// When each signal was received last.
+    received: Vec<(Signal, Instant)>,
     next_heartbeat: Option<Instant>,
 }
 
@@ -83,6 +88,7 @@ impl<'a> Master<'a> {
             ready_reported: false,
             serving: 0,
             forks: 0,
+            received: Vec::new(),
         })
     }
 
@@ -90,7 +96,7 @@ impl<'a> Master<'a> {
         loop {
             // Before reaping: once CHLD is taken from the queue, nothing else wakes the master for that exit.
             while let Some(signal) = self.signals.next() {
-                self.handle_signal(signal);
+                self.receive_signal(signal);
             }
             self.read_parent_commands();
             self.read_worker_messages();
@@ -108,6 +114,24 @@ impl<'a> Master<'a> {
                 return Outcome::Stopped(code);
             }
             self.poll();
+        }
+    }
+
+    fn receive_signal(&mut self, signal: Signal) {
+        if let (Some(parent), Some(message)) = (&self.parent, ToMaster::forwarding(signal)) {
+            parent.send(message);
+        }
+        self.received.retain(|(received, _)| *received != signal);
+        self.received.push((signal, Instant::now()));
+        self.handle_signal(signal);
+    }
+
+    /// Handles a signal that a nested master has received, unless it was sent to the whole process group, this master included.
+    fn handle_forwarded_signal(&mut self, signal: Signal) {
+        let is_group_signal =
+            |(received, at): &(Signal, Instant)| *received == signal && at.elapsed() < GROUP_SIGNAL_WINDOW;
+        if self.settings.accepts_forwarded_signals && !self.received.iter().any(is_group_signal) {
+            self.handle_signal(signal);
         }
     }
 
@@ -153,14 +177,17 @@ impl<'a> Master<'a> {
     }
 
     fn read_worker_messages(&mut self) {
-        let reload_requested = self.workers.read_messages();
+        let requests = self.workers.read_messages();
         if self.phase == Phase::Starting && self.workers.current.iter().any(Slot::is_running) {
             self.phase = Phase::Serving;
         }
         match &self.parent {
-            _ if !reload_requested || !self.settings.workers_may_reload => {}
+            _ if !requests.reload || !self.settings.workers_may_reload => {}
             Some(parent) => parent.send(ToMaster::RequestReload),
             None => self.reload(),
+        }
+        for signal in requests.signals {
+            self.handle_forwarded_signal(signal);
         }
     }
 

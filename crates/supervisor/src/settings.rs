@@ -17,6 +17,9 @@ pub struct Settings {
     pub heartbeat_interval: Option<Duration>,
     /// The workers are nested masters, so the signals that change the number of workers are forwarded to them.
     pub manages_masters: bool,
+    /// Whether signals that the nested masters receive count as sent to this master. False if they run as another user, which
+    /// could not send a signal to this process.
+    pub accepts_forwarded_signals: bool,
     /// The master that has started this one as a binary upgrade. Its exit is reported as
     /// [`MasterEvent::OldMasterExited`](crate::MasterEvent::OldMasterExited).
     pub old_master: Option<Pid>,
@@ -33,6 +36,7 @@ impl Default for Settings {
             boot_timeout: None,
             heartbeat_interval: None,
             manages_masters: false,
+            accepts_forwarded_signals: false,
             old_master: None,
             workers_may_reload: false,
         }

@@ -211,7 +211,7 @@ mod tests {
 
     fn read_messages(slot: &mut Slot) {
         for worker in slot.workers_mut() {
-            worker.read_messages();
+            worker.read_messages(&mut crate::worker_handle::Requests::default());
         }
         slot.update();
     }

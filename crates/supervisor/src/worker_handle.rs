@@ -15,6 +15,14 @@ use crate::messages;
 /// The time between ABRT, on which a worker dumps its stacks, and KILL.
 const STACK_DUMP_GRACE: Duration = Duration::from_secs(1);
 
+/// What workers request from their master.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    pub(crate) reload: bool,
+    /// Signals that nested masters have received.
+    pub(crate) signals: Vec<Signal>,
+}
+
 pub(crate) struct WorkerHandle {
     pub(crate) pid: Pid,
     /// `None` once either side has closed it. Closing it tells the worker to stop immediately.
@@ -86,9 +94,8 @@ impl WorkerHandle {
         self.channel.as_ref().and_then(ChannelToWorker::poll_fd)
     }
 
-    /// Reads the worker's pending messages. Returns whether it requested a reload.
-    pub(crate) fn read_messages(&mut self) -> bool {
-        let mut reload_requested = false;
+    /// Reads the worker's pending messages. Adds those that concern the master to `requests`.
+    pub(crate) fn read_messages(&mut self, requests: &mut Requests) {
         while let Some(received) = self.channel.as_mut().and_then(ChannelToWorker::recv) {
             match received {
                 Received::Message(ToMaster::Ready) => {
@@ -98,11 +105,11 @@ impl WorkerHandle {
                     }
                 }
                 Received::Message(ToMaster::RequestRecycle) => self.recycle_requested = true,
-                Received::Message(ToMaster::RequestReload) => reload_requested = true,
+                Received::Message(ToMaster::RequestReload) => requests.reload = true,
+                Received::Message(message) => requests.signals.extend(message.forwarded_signal()),
                 Received::Closed => self.channel = None,
             }
         }
-        reload_requested
     }
 
     /// Sends a message. A worker that cannot receive it has exited, or will be killed at its deadline.

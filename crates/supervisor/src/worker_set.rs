@@ -10,7 +10,7 @@ use rustix::process::Pid;
 
 use crate::control_channel::ToWorker;
 use crate::slot::{Generation, Slot, SlotExit};
-use crate::worker_handle::{Drain, WorkerHandle};
+use crate::worker_handle::{Drain, Requests, WorkerHandle};
 
 /// The time between QUIT and KILL.
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,14 +56,12 @@ impl WorkerSet {
         self.workers().for_each(|worker| worker.send(message));
     }
 
-    /// Reads the messages of all workers. Returns whether one of them requested a reload.
-    pub(crate) fn read_messages(&mut self) -> bool {
-        let mut reload_requested = false;
-        for worker in self.workers_mut() {
-            reload_requested |= worker.read_messages();
-        }
+    /// Reads the messages of all workers. Returns what they request.
+    pub(crate) fn read_messages(&mut self) -> Requests {
+        let mut requests = Requests::default();
+        self.workers_mut().for_each(|worker| worker.read_messages(&mut requests));
         self.slots_mut().for_each(Slot::update);
-        reload_requested
+        requests
     }
 
     /// Removes and returns the workers that have exited, and the slot of each unless it was stopping.

@@ -1,11 +1,11 @@
-//! `environ["mylittlewebserver.client_gone"]`: whether the client has left, for an application that would stop its work then.
+//! `environ["mylittlewebserver.client_gone"]`: lets an application stop its work when the client has disconnected.
 //!
-//! The one thing to know: it can be asked at any time and from any thread, and an application that keeps it keeps no connection open.
+//! It can be called at any time and from any thread. Keeping the object does not keep the connection open.
 
 use mlws_server::Client;
 use pyo3::prelude::*;
 
-/// `client_gone() -> bool`: true once the client has closed its connection, as far as the system has info of it.
+/// `client_gone() -> bool`: true once the kernel has reported that the client closed the connection.
 #[pyclass(frozen, module = "mylittlewebserver")]
 pub(crate) struct ClientGone(Client);
 

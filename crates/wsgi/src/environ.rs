@@ -1,9 +1,9 @@
-//! The environ of PEP 3333: a dict that is prepared once for each listener, and copied and completed for each request.
+//! The environ of PEP 3333: a dict that is prepared once for each listener, then copied and completed for each request.
 //!
-//! The one thing to know: the prepared dict holds what most requests have (`GET`, `/`, no query, no body, HTTP/1.1), so only what
-//! differs is written. Header values and the decoded path are latin-1, as the PEP wants.
+//! The prepared dict holds the values of most requests (`GET`, `/`, no query, no body, HTTP/1.1), so only differences are written. Header
+//! values and the decoded path are latin-1 (PEP 3333, "Unicode Issues").
 //!
-//! A chunked body is decoded and complete when the application is called, so the environ describes it as if it had been sent with a
+//! A chunked body is decoded and complete when the application is called, so the environ describes it like a body with a
 //! Content-Length (RFC 9112, section 7.1.3).
 
 use std::sync::Arc;
@@ -23,25 +23,25 @@ use crate::{
     client_gone::ClientGone,
     file_wrapper::FileWrapper,
     forwarding::{ForwardedInfo, ForwardingError, ForwardingPolicy, split_port},
+    header_key_cache::HeaderKeyCache,
     input::Input,
-    names::HeaderKeyCache,
 };
 
-/// The key of what an application can call to hear whether its client has gone.
+/// The key of [`ClientGone`].
 const CLIENT_GONE: &str = "mylittlewebserver.client_gone";
 
-/// Makes environs.
+/// Creates environs.
 pub(crate) struct Environ {
-    /// One for each listener.
+    /// The prepared dict of each listener.
     prepared: Vec<Py<PyDict>>,
-    names: HeaderKeyCache,
+    keys: HeaderKeyCache,
     policy: Arc<ForwardingPolicy>,
 }
 
-/// The environ of one request, and its `wsgi.input` if there is a body to fill it with.
+/// The environ of one request, and its `wsgi.input` if the request has a body.
 pub(crate) type Prepared<'py> = (Bound<'py, PyDict>, Option<Bound<'py, Input>>);
 
-/// Why there is none.
+/// Why creating an environ failed.
 pub(crate) enum EnvironError {
     Python(PyErr),
     Http(ForwardingError),
@@ -54,8 +54,8 @@ impl From<PyErr> for EnvironError {
 }
 
 impl From<ForwardingError> for EnvironError {
-    fn from(refused: ForwardingError) -> Self {
-        Self::Http(refused)
+    fn from(error: ForwardingError) -> Self {
+        Self::Http(error)
     }
 }
 
@@ -70,11 +70,11 @@ impl Environ {
             .map(|(name, port)| prepare(py, options, name, *port))
             .collect::<PyResult<_>>()?;
         let policy = Arc::clone(&options.forwarding);
-        Ok(Self { prepared, names: HeaderKeyCache::new(py, Arc::clone(&policy))?, policy })
+        Ok(Self { prepared, keys: HeaderKeyCache::new(py, Arc::clone(&policy))?, policy })
     }
 
-    /// The last environ of this process may be the prepared dict itself: a copy counts one more reference in every key and value, and
-    /// each such count copies a page of a forked child's memory.
+    /// The last environ of this process is the prepared dict itself. A copy would increment the reference count of each key and value,
+    /// and so copy pages of a forked child's memory.
     pub(crate) fn of<'py>(
         &self,
         py: Python<'py>,
@@ -95,11 +95,11 @@ impl Environ {
             let scheme = if https { intern!(py, "https") } else { intern!(py, "http") };
             environ.set_item(intern!(py, "wsgi.url_scheme"), scheme)?;
         }
-        let prefix = forwarded.as_ref().and_then(|said| said.prefix);
+        let prefix = forwarded.as_ref().and_then(|forwarded| forwarded.prefix);
         self.set_target(&environ, request, &info, prefix)?;
-        let client = forwarded.as_ref().and_then(|said| said.client);
-        if let Some(said) = forwarded {
-            set_host(&environ, request, &said, info.https == Some(true))?;
+        let client = forwarded.as_ref().and_then(|forwarded| forwarded.client);
+        if let Some(forwarded) = forwarded {
+            set_host(&environ, request, &forwarded, info.https == Some(true))?;
         }
         set_client(&environ, request, client)?;
         environ.set_item(intern!(py, CLIENT_GONE), Bound::new(py, ClientGone::new(request.client()))?)?;
@@ -115,7 +115,7 @@ impl Environ {
         Ok((environ, Some(input)))
     }
 
-    /// What the fields say to the server itself is returned.
+    /// Returns the meaning of forwarding fields.
     fn set_fields<'a>(
         &self,
         environ: &Bound<'_, PyDict>,
@@ -124,12 +124,12 @@ impl Environ {
         let py = environ.py();
         let mut info = ForwardedInfo::default();
         let host = intern!(py, "HTTP_HOST");
-        // The target's authority, where it has one, stands for the Host field (RFC 9112, section 3.2.2).
+        // The authority of an absolute-form target replaces the Host field (RFC 9112, section 3.2.2).
         if let Some(value) = request.host() {
             environ.set_item(host, ffi::latin1(py, value)?)?;
         }
         for (name, value) in request.fields() {
-            let (key, rule) = self.names.key(py, name)?;
+            let (key, rule) = self.keys.key(py, name)?;
             if let Some(rule) = rule
                 && !info.apply(&self.policy, rule, value, request.peer_is_trusted())?
             {
@@ -148,7 +148,7 @@ impl Environ {
         Ok(info)
     }
 
-    /// `PATH_INFO` is decoded once, and `QUERY_STRING` not at all; `REQUEST_URI` and `RAW_URI` are the target as sent.
+    /// `PATH_INFO` is percent-decoded, `QUERY_STRING` is not. `REQUEST_URI` and `RAW_URI` are the target as sent.
     fn set_target(
         &self,
         environ: &Bound<'_, PyDict>,
@@ -179,8 +179,8 @@ impl Environ {
     }
 }
 
-/// The body was sent in chunks and is decoded: its length takes the place of the coding `chunked`. Other codings, which only
-/// `--http-compat gunicorn` accepts, are the application's to decode.
+/// Replaces the coding `chunked` by the length of the decoded body. The application must decode other codings, which only
+/// `--http-compat gunicorn` accepts.
 fn set_decoded(environ: &Bound<'_, PyDict>, length: u64) -> PyResult<()> {
     let py = environ.py();
     environ.set_item(intern!(py, "CONTENT_LENGTH"), PyString::new(py, &length.to_string()))?;
@@ -209,28 +209,28 @@ fn path_info_of<'py>(
     }
 }
 
-/// Where the client has asked, as a proxy tells it. A port of its own replaces that of the host.
+/// The host that the client used, according to a proxy. A forwarded port replaces the port of the host.
 fn set_host(
     environ: &Bound<'_, PyDict>,
     request: &Request,
-    said: &Forwarded<'_>,
+    forwarded: &Forwarded<'_>,
     https: bool,
 ) -> PyResult<()> {
     let py = environ.py();
-    let usual = if https { 443 } else { 80 };
+    let default_port = if https { 443 } else { 80 };
     let text = |bytes: &[u8]| ffi::latin1(py, bytes);
-    if let Some(authority) = &said.host {
+    if let Some(authority) = &forwarded.host {
         let (name, port) = split_port(authority);
         environ.set_item(intern!(py, "HTTP_HOST"), text(authority)?)?;
         environ.set_item(intern!(py, "SERVER_NAME"), text(name)?)?;
-        let port = port.map_or_else(|| decimal(py, usual), text)?;
+        let port = port.map_or_else(|| decimal(py, default_port), text)?;
         environ.set_item(intern!(py, "SERVER_PORT"), port)?;
     }
-    if let Some(port) = said.port {
+    if let Some(port) = forwarded.port {
         environ.set_item(intern!(py, "SERVER_PORT"), decimal(py, port)?)?;
-        if let Some(authority) = said.host.as_deref().or(request.host()) {
+        if let Some(authority) = forwarded.host.as_deref().or(request.host()) {
             let mut authority = split_port(authority).0.to_vec();
-            if port != usual {
+            if port != default_port {
                 authority.extend(format!(":{port}").into_bytes());
             }
             environ.set_item(intern!(py, "HTTP_HOST"), text(&authority)?)?;
@@ -239,7 +239,7 @@ fn set_host(
     Ok(())
 }
 
-/// Who asks: the peer, whom a PROXY header may have told, or whom the fields name.
+/// The client: the peer, or the address in a PROXY header or in forwarding fields.
 fn set_client(environ: &Bound<'_, PyDict>, request: &mut Request, client: Option<Node>) -> PyResult<()> {
     let py = environ.py();
     if let Some(client) = client {
@@ -260,7 +260,7 @@ fn set_client(environ: &Bound<'_, PyDict>, request: &mut Request, client: Option
     Ok(())
 }
 
-/// The method, unless it is the prepared one.
+/// The method. `None` for the prepared one, `GET`.
 fn method<'py>(py: Python<'py>, method: &str) -> Option<Bound<'py, PyString>> {
     let interned = match method {
         "GET" => return None,
@@ -313,9 +313,9 @@ fn prepare(py: Python<'_>, options: &WsgiOptions, name: &str, port: u16) -> PyRe
     flag("wsgi.multiprocess", options.multiprocess)?;
     flag("wsgi.run_once", options.run_once)?;
     flag("wsgi.input_terminated", true)?;
-    // A copy is made as large as the original, and this makes it large enough to take a request's fields without growing.
+    // A copy has the capacity of the original. One more key makes it large enough for the fields of a request.
     flag(CLIENT_GONE, false)?;
-    flag("one more", true)?;
-    environ.del_item("one more")?;
+    flag("reserved", true)?;
+    environ.del_item("reserved")?;
     Ok(environ.unbind())
 }

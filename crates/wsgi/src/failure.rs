@@ -1,6 +1,6 @@
-//! What the log and the client hear when an application fails.
+//! Log records and responses for failures of the application.
 //!
-//! The one thing to know: a failure is one record of the log, traceback included, and the client learns nothing of it but that it is.
+//! Each failure is one log record with its traceback. The client receives a 500 without details, or an aborted response.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use pyo3::{exceptions::PyOSError, prelude::*};
 
 use crate::forwarding::ForwardingError;
 
-/// The request that a record of the log is about: its method and its target, as sent.
+/// Names a request in log records, by its method and target as sent.
 pub(crate) struct RequestLabel {
     text: String,
     upload: Option<Failures>,
@@ -20,17 +20,17 @@ impl RequestLabel {
         Self { text: [request.method(), request.target()].join(" "), upload: request.upload_failures() }
     }
 
-    /// Why the request's body could not be received, where that is what this exception tells.
+    /// Why receiving the request body failed, if this exception reports that.
     fn upload_failure(&self, py: Python<'_>, error: &PyErr) -> Option<Failure> {
         let failure = self.upload.as_ref()?.get()?;
         error.is_instance_of::<PyOSError>(py).then_some(failure)
     }
 
-    /// Whether the exception is the client's fault: then it is no failure of the application, and logged as what it is.
+    /// Whether the client caused the exception. Then it is logged at debug level, not as a failure of the application.
     pub(crate) fn blames_client(&self, py: Python<'_>, error: &PyErr) -> bool {
         let failure = self.upload_failure(py, error);
         if let Some(failure) = &failure {
-            log::debug!("{self}: the response is cut: {failure}");
+            log::debug!("{self}: response aborted: {failure}");
         }
         failure.is_some()
     }
@@ -42,17 +42,24 @@ impl fmt::Display for RequestLabel {
     }
 }
 
-/// The target of log records about exceptions.
+/// The log target of records with a traceback.
 pub(crate) const EXCEPTION_TARGET: &str = "exception";
 
-/// Logs an exception, with `what` it put an end to.
+// The messages.
+const FAILED: &str = "the application failed";
+pub(crate) const FAILED_AFTER_HEADERS: &str = "the application failed after the headers were sent";
+pub(crate) const FAILED_AFTER_BODY: &str = "the application failed after the last byte of the body";
+pub(crate) const CLOSE_FAILED: &str = "close() of the response failed";
+const START_RESPONSE_MISSING: &str = "the application did not call start_response";
+const CLIENT_DISCONNECTED: &str = "client disconnected";
+
+/// Logs an exception. `what` is one of the messages above.
 pub(crate) fn report(py: Python<'_>, label: &dyn fmt::Display, what: &str, error: &PyErr) {
     let traceback = crate::python::traceback(py, error);
     log::error!(target: EXCEPTION_TARGET, "{label}: {what}\n{}", quoted(&traceback));
 }
 
-/// Text that a client may have had a hand in: indented, and its control characters escaped, so that none of it passes for a
-/// record of its own.
+/// Indents the text and escapes control characters, because a client may have provided part of it and could forge log records.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + text.len() / 8);
     for line in text.trim_end().split('\n') {
@@ -71,37 +78,37 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// The application failed, and nothing is sent: 500. Or, if it let the exception out that told it of the client's fault in sending the
-/// body, the status of that.
+/// The application failed before the headers were sent: 500. If the exception reports that receiving the request body failed, the status
+/// of that failure.
 pub(crate) fn failed_before_headers(py: Python<'_>, label: &RequestLabel, error: &PyErr) -> Response {
     if let Some(failure) = label.upload_failure(py, error) {
         let status = failure.status;
-        log::debug!("{label}: refused with {status}: {failure}");
+        log::debug!("{label}: rejected with {status}: {failure}");
         return Response::plain(status, format!("{status} {}: {failure}\n", mlws_http1::reason(status)));
     }
-    report(py, label, "the application failed", error);
+    report(py, label, FAILED, error);
     internal_server_error()
 }
 
-/// The request says something that may not be said; then what else is on its connection is not to be trusted either.
-pub(crate) fn refuse(
+/// Rejects a request with invalid forwarding fields. The connection is closed, because what follows on it may be forged too.
+pub(crate) fn reject(
     request: &mut Request,
     ForwardingError { status, message }: ForwardingError,
 ) -> Response {
-    // What a client can do wrong is no news, what an operator can is.
+    // An error of the client is expected; 500 is an error of the configuration.
     let level = if status < 500 { log::Level::Debug } else { log::Level::Error };
-    log::log!(level, "{}: refused with {status}: {message}", RequestLabel::of(request));
+    log::log!(level, "{}: rejected with {status}: {message}", RequestLabel::of(request));
     request.disable_keep_alive();
     Response::plain(status, format!("{status} {}: {message}\n", mlws_http1::reason(status)))
 }
 
-/// The application returned, but never said with what status: 500.
+/// The application returned without a call of `start_response`: 500.
 pub(crate) fn start_response_missing(label: &RequestLabel) -> Response {
-    log::error!("{label}: the application did not call start_response");
+    log::error!("{label}: {START_RESPONSE_MISSING}");
     internal_server_error()
 }
 
-/// The application failed, and the head is sent: the body is cut so that the client can tell.
+/// The application failed after the headers were sent: the response is aborted in such a way that the client notices.
 pub(crate) fn failed_after_headers(
     py: Python<'_>,
     label: &RequestLabel,
@@ -109,12 +116,12 @@ pub(crate) fn failed_after_headers(
     writer: Writer,
 ) -> Response {
     if !label.blames_client(py, error) {
-        report(py, label, "the application failed after the response had begun", error);
+        report(py, label, FAILED_AFTER_HEADERS, error);
     }
-    cut(writer)
+    abort(writer)
 }
 
-/// The client left while `write` sent to it. What the application makes of that is no failure of its own, unless it is something else.
+/// The client disconnected during a `write`. An `OSError` of the application is a consequence of that, any other exception is a failure.
 pub(crate) fn client_disconnected(
     py: Python<'_>,
     label: &RequestLabel,
@@ -123,22 +130,22 @@ pub(crate) fn client_disconnected(
 ) -> Response {
     match error {
         Some(error) if !error.is_instance_of::<PyOSError>(py) => {
-            report(py, label, "the application failed", error);
+            report(py, label, FAILED, error);
         }
-        _ => log::debug!("{label}: the client left"),
+        _ => log::debug!("{label}: {CLIENT_DISCONNECTED}"),
     }
-    writer.map_or_else(internal_server_error, cut)
+    writer.map_or_else(internal_server_error, abort)
 }
 
 fn internal_server_error() -> Response {
     Response::plain(500, "Internal Server Error\n")
 }
 
-fn cut(writer: Writer) -> Response {
+fn abort(writer: Writer) -> Response {
     Response::rest(writer, Body::Stream { stream: Box::new(AbortedBody), length: None })
 }
 
-/// A body that ends before its end.
+/// A body that is never complete.
 struct AbortedBody;
 
 impl Stream for AbortedBody {

@@ -1,7 +1,7 @@
 //! `wsgi.file_wrapper` (PEP 3333, "Optional Platform-Specific File Handling").
 //!
-//! The one thing to know: only what surely reads like its descriptor is sent by the system: Python's own files in binary mode. A
-//! `GzipFile` has a descriptor too, but what it reads is not what lies there. Anything else is read piece by piece.
+//! sendfile(2) is used only for files that certainly read like their descriptor: Python's own in binary mode. A `GzipFile` has a descriptor
+//! too, but reads other bytes. Everything else is read in blocks.
 
 use std::{
     fs::File,
@@ -15,10 +15,9 @@ use crate::ffi;
 
 #[pyclass(frozen, module = "mylittlewebserver")]
 pub(crate) struct FileWrapper {
-    /// What is read: an object with `read(size)`.
+    /// An object with `read(size)`.
     #[pyo3(get)]
     filelike: Py<PyAny>,
-    #[pyo3(get)]
     block_size: isize,
     closed: AtomicBool,
 }
@@ -26,9 +25,20 @@ pub(crate) struct FileWrapper {
 #[pymethods]
 impl FileWrapper {
     #[new]
-    #[pyo3(signature = (filelike, block_size = 8192))]
-    fn new(filelike: Py<PyAny>, block_size: isize) -> Self {
-        Self { filelike, block_size, closed: AtomicBool::new(false) }
+    /// PEP 3333 calls the second parameter `block_size`, `wsgiref` and gunicorn call it `blksize`.
+    #[pyo3(signature = (filelike, block_size = 8192, *, blksize = None))]
+    fn new(filelike: Py<PyAny>, block_size: isize, blksize: Option<isize>) -> Self {
+        Self { filelike, block_size: blksize.unwrap_or(block_size), closed: AtomicBool::new(false) }
+    }
+
+    #[getter(block_size)]
+    fn block_size(&self) -> isize {
+        self.block_size
+    }
+
+    #[getter(blksize)]
+    fn blksize(&self) -> isize {
+        self.block_size
     }
 
     fn __iter__(this: Py<Self>) -> Py<Self> {
@@ -36,11 +46,11 @@ impl FileWrapper {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let piece = self.filelike.bind(py).call_method1(intern!(py, "read"), (self.block_size,))?;
-        Ok(piece.is_truthy()?.then_some(piece))
+        let block = self.filelike.bind(py).call_method1(intern!(py, "read"), (self.block_size,))?;
+        Ok(block.is_truthy()?.then_some(block))
     }
 
-    /// Closes the file, if it can be closed, the first time it is called.
+    /// Closes the file on the first call, if it has `close()`.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if !self.closed.swap(true, Ordering::Relaxed)
             && let Some(close) = self.filelike.bind(py).getattr_opt(intern!(py, "close"))?
@@ -52,7 +62,7 @@ impl FileWrapper {
 }
 
 impl FileWrapper {
-    /// The file from its current position to its end, if the system can send it.
+    /// The file from its current position to its end, if sendfile(2) can send it.
     pub(crate) fn body(&self, py: Python<'_>) -> PyResult<Option<Body>> {
         let filelike = self.filelike.bind(py);
         if !is_plain_file(filelike)? || !filelike.call_method0(intern!(py, "readable"))?.is_truthy()? {
@@ -69,7 +79,7 @@ impl FileWrapper {
     }
 }
 
-/// Whether it is an `io.FileIO`, or an `io.BufferedReader` or `io.BufferedRandom` on one; no subclass, which could read otherwise.
+/// Whether it is an `io.FileIO`, or an `io.BufferedReader` or `io.BufferedRandom` on one. Subclasses could override `read`.
 fn is_plain_file(filelike: &Bound<'_, PyAny>) -> PyResult<bool> {
     static FILE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     static READER: PyOnceLock<Py<PyType>> = PyOnceLock::new();

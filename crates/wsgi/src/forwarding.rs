@@ -2,7 +2,7 @@
 //! `--forwarded-fields`. No Python.
 //!
 //! The rule for a field depends on its name only and is stored with the name's environ key (see
-//! [`names`](super::names)). Whether the sender is trusted is a property of the connection. So a request only pays for
+//! [`header_key_cache`](super::header_key_cache)). Whether the sender is trusted is a property of the connection. So a request only pays for
 //! rules of fields that it has.
 
 use mlws_http1::{Forwarded, ForwardedField};
@@ -167,9 +167,10 @@ impl<'a> ForwardedInfo<'a> {
             return Ok(None);
         }
         let is_proxy = |address| policy.trusted.name(address);
-        let said = Forwarded::parse(&self.forwarded, is_proxy).map_err(|_| ForwardingError::FORWARDED)?;
-        said.https.map_or(Ok(()), |https| self.set_scheme(https))?;
-        Ok(Some(said))
+        let forwarded =
+            Forwarded::parse(&self.forwarded, is_proxy).map_err(|_| ForwardingError::FORWARDED)?;
+        forwarded.https.map_or(Ok(()), |https| self.set_scheme(https))?;
+        Ok(Some(forwarded))
     }
 
     /// The parts of the path that become `SCRIPT_NAME` and `PATH_INFO`.
@@ -295,7 +296,7 @@ mod tests {
         assert_eq!(
             apply(&silent, &fields[4..], true),
             Ok((vec![], None)),
-            "one that is not listed says nothing"
+            "a field that is not listed has no meaning"
         );
     }
 

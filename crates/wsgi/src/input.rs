@@ -1,8 +1,8 @@
-//! `wsgi.input`: a request's body. A small or a chunked one is complete from the start. Reading another waits for the client, with the
-//! GIL released.
+//! `wsgi.input`: the body of a request. A small or chunked body is complete when the application is called. Reading a larger one waits for
+//! the client with the GIL released.
 //!
-//! The one thing to know: the body is only here while the request is being answered, for its buffer is the connection's. What an
-//! application reads later is empty, as at the end of a file.
+//! The body is attached only during the request, because its buffer belongs to the connection. Later reads return nothing, as at the end
+//! of a file.
 
 use std::{
     io::{self, BufRead, ErrorKind},
@@ -15,8 +15,8 @@ use pyo3::{prelude::*, sync::MutexExt, types::PyBytes};
 
 use crate::ffi;
 
-/// The most memory that is taken at first for one read. What is longer grows as it comes in: a client that announces much and sends
-/// little takes little.
+/// The first allocation for one read is at most this large. It grows as data arrives, so a client that announces much and sends little
+/// costs little memory.
 const FIRST_ALLOCATION: usize = 16 << 20;
 
 #[pyclass(frozen, module = "mylittlewebserver")]
@@ -26,7 +26,7 @@ pub(crate) struct Input(Mutex<Unread>);
 #[derive(Default)]
 struct Unread {
     body: RequestBody,
-    /// How many bytes are left.
+    /// Bytes that the application has not read.
     left: u64,
 }
 
@@ -36,8 +36,8 @@ impl Input {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Unread { body, left };
     }
 
-    /// Gives the body back to the request that it came from. What was not read stays here if it is still `wanted`, by an application
-    /// that goes on reading while its answer is sent.
+    /// Returns the body to the request. The unread part stays here if it is still `wanted`: by an application that continues to read while
+    /// its response is sent.
     pub(crate) fn detach(&self, py: Python<'_>, request: &mut Request, wanted: bool) {
         let mut unread = self.lock(py);
         let Unread { mut body, left } = mem::take(&mut *unread);
@@ -54,20 +54,20 @@ impl Input {
 
 #[pymethods]
 impl Input {
-    /// Reads `size` bytes, or all that is left if there are fewer or no size is given.
+    /// Reads `size` bytes, or the rest of the body if it is shorter or no size is given.
     #[pyo3(signature = (size = None))]
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         self.lock(py).read(py, limit(size))
     }
 
-    /// Reads to the end of a line, and with a size not more than that.
+    /// Reads to the end of the line, but at most `size` bytes.
     #[pyo3(signature = (size = None))]
     fn readline<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         let line = self.lock(py).line(py, limit(size))?;
         Ok(PyBytes::new(py, &line))
     }
 
-    /// Reads the lines that are left, or with a hint no more than it takes to have as many bytes.
+    /// Reads the remaining lines. With a hint, stops after that many bytes, at the end of a line.
     #[pyo3(signature = (hint = None))]
     fn readlines<'py>(&self, py: Python<'py>, hint: Option<isize>) -> PyResult<Vec<Bound<'py, PyBytes>>> {
         let wanted = limit(hint.filter(|hint| *hint != 0));
@@ -94,34 +94,34 @@ impl Input {
 }
 
 impl Unread {
-    fn read<'py>(&mut self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyBytes>> {
+    fn read<'py>(&mut self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyBytes>> {
         let body = &mut self.body;
-        let count = most.min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let piece = if body.is_at_hand() {
-            let here = body.fill_buf()?;
-            let piece = PyBytes::new(py, &here[..count.min(here.len())]);
-            body.consume(piece.as_bytes().len());
-            piece
+        let count = limit.min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let chunk = if body.is_at_hand() {
+            let available = body.fill_buf()?;
+            let chunk = PyBytes::new(py, &available[..count.min(available.len())]);
+            body.consume(chunk.as_bytes().len());
+            chunk
         } else {
-            ffi::fill_bytes(py, count, FIRST_ALLOCATION, |into| waiting(py, || body.read_into(into)))?
+            ffi::fill_bytes(py, count, FIRST_ALLOCATION, |into| detached(py, || body.read_into(into)))?
         };
-        self.took(piece.as_bytes().len());
-        Ok(piece)
+        self.advance(chunk.as_bytes().len());
+        Ok(chunk)
     }
 
     fn line(&mut self, py: Python<'_>, limit: usize) -> PyResult<Vec<u8>> {
         let mut line = Vec::new();
         while line.len() < limit {
             if !self.body.is_at_hand() {
-                waiting(py, || self.body.fill_buf().map(drop))?;
+                detached(py, || self.body.fill_buf().map(drop))?;
             }
-            let here = self.body.fill_buf()?;
-            let here = &here[..here.len().min(limit - line.len())];
-            let end = memchr::memchr(b'\n', here);
-            let count = end.map_or(here.len(), |end| end + 1);
-            line.extend_from_slice(&here[..count]);
+            let available = self.body.fill_buf()?;
+            let available = &available[..available.len().min(limit - line.len())];
+            let end = memchr::memchr(b'\n', available);
+            let count = end.map_or(available.len(), |end| end + 1);
+            line.extend_from_slice(&available[..count]);
             self.body.consume(count);
-            self.took(count);
+            self.advance(count);
             if end.is_some() || count == 0 {
                 break;
             }
@@ -129,13 +129,13 @@ impl Unread {
         Ok(line)
     }
 
-    fn took(&mut self, count: usize) {
+    fn advance(&mut self, count: usize) {
         self.left = self.left.saturating_sub(count as u64);
     }
 }
 
-/// Runs `read` with the GIL released, again where a signal has come: its Python handler runs first, and may raise.
-fn waiting(py: Python<'_>, mut read: impl FnMut() -> io::Result<()> + Send) -> PyResult<()> {
+/// Runs `read` with the GIL released. If a signal interrupts it, runs the Python-level handler, which may raise, and repeats it.
+fn detached(py: Python<'_>, mut read: impl FnMut() -> io::Result<()> + Send) -> PyResult<()> {
     loop {
         match py.detach(&mut read) {
             Err(error) if error.kind() == ErrorKind::Interrupted => py.check_signals()?,
@@ -144,7 +144,7 @@ fn waiting(py: Python<'_>, mut read: impl FnMut() -> io::Result<()> + Send) -> P
     }
 }
 
-/// A size as Python's files take it: none or a negative one is no limit.
+/// The size argument of Python's file methods: `None` or a negative number means no limit.
 fn limit(size: Option<isize>) -> usize {
     size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX)
 }

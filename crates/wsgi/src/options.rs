@@ -1,4 +1,4 @@
-//! What is the same for all requests of an application, and who observes them.
+//! Options of the bridge, and the interfaces of the access log and of hooks.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use pyo3::{prelude::*, types::PyDict};
 use crate::forwarding::ForwardingPolicy;
 
 /// How a [`Wsgi`](crate::Wsgi) calls its application.
-#[expect(clippy::struct_excessive_bools, reason = "four facts, not one state")]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 pub struct WsgiOptions {
-    /// `wsgi.multithread`: another thread of this process may call the application at the same time.
+    /// `wsgi.multithread`: other threads of this process may call the application concurrently.
     pub multithread: bool,
-    /// `wsgi.multiprocess`: another process may.
+    /// `wsgi.multiprocess`: other processes may.
     pub multiprocess: bool,
-    /// `wsgi.run_once`: this process calls it only once.
+    /// `wsgi.run_once`: this process calls the application only once.
     pub run_once: bool,
     /// `SERVER_NAME` and `SERVER_PORT` of each listener; at least one.
     pub listeners: Vec<(String, u16)>,
@@ -29,22 +29,22 @@ pub struct WsgiOptions {
 
 /// The access log.
 pub trait AccessLogger: Send + Sync {
-    /// Whether [`keep`](Self::keep) is to be called.
+    /// Whether the format uses the environ, so that [`keep`](Self::keep) must be called.
     fn wants_environ(&self) -> bool;
 
     /// Whether the head of each response is needed.
     fn wants_head(&self) -> bool;
 
-    /// Stores what the log needs of the environ with the request.
+    /// Stores the values of the environ that the format uses with the request.
     fn keep(&self, environ: &Bound<'_, PyDict>, request: &mut Request);
 
     /// Logs a finished request.
     fn write(&self, record: &Record<'_>);
 }
 
-/// What observes requests: gunicorn's `pre_request` and `post_request`.
+/// Hooks for each request: gunicorn's `pre_request` and `post_request`.
 pub trait RequestHooks: Send + Sync {
-    /// Called before the application. Returns what is to be called after the response, on drop.
+    /// Runs before the application. The returned value runs the hook after the response when it is dropped.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ pub trait RequestHooks: Send + Sync {
     ) -> PyResult<Option<Box<dyn Completion>>>;
 }
 
-/// What is called when the response is sent or its client is gone, on drop.
+/// Runs a hook when it is dropped: after the response was sent, or the client has disconnected.
 pub trait Completion: Send {
     /// Stores the status line and the fields that the application has set. Empty if `write` has sent them.
     fn set_head(&mut self, head: &[u8]);

@@ -2,7 +2,7 @@
 
 use pyo3::{exceptions::PySystemExit, prelude::*, types::PyString};
 
-/// An exception as Python prints it, or at least its message.
+/// The traceback as Python prints it, or the message if formatting fails.
 pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
     format_exception(py, error).unwrap_or_else(|_| format!("{error}\n"))
 }
@@ -17,7 +17,7 @@ fn format_exception(py: Python<'_>, error: &PyErr) -> PyResult<String> {
 /// Flushes `sys.stdout` and `sys.stderr`, so that a fork or an exit without exit handlers neither duplicates nor loses output.
 pub fn flush_streams(py: Python<'_>) {
     for stream in ["stdout", "stderr"] {
-        // The stream may be None, or closed by its reader.
+        // The stream may be None or closed.
         let _ = py.import("sys").and_then(|sys| sys.getattr(stream)?.call_method0("flush"));
     }
 }

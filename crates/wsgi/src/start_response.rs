@@ -1,8 +1,7 @@
-//! `start_response` and the `write` that it returns, and the stage that a response is at (PEP 3333, "The
-//! `start_response()` Callable").
+//! `start_response`, the `write` that it returns, and the state of a response (PEP 3333, "The `start_response()` Callable").
 //!
-//! The one thing to know: the application may keep both for ever, so neither holds the request; it is only on [`ScopedRef`] to them while
-//! the application is called.
+//! Invariant: neither callable owns the request, because the application may keep both. They borrow it through a [`ScopedRef`] during the
+//! call of the application.
 
 use std::{io, mem, sync::Arc};
 
@@ -17,18 +16,18 @@ use pyo3::{
 
 use crate::ffi::{self, ScopedRef};
 
-/// How far the application got with a response.
+/// The progress of a response.
 #[derive(Default)]
 pub(crate) enum ResponseState {
-    /// It has not called `start_response`.
+    /// `start_response` was not called.
     NotStarted,
-    /// It has; nothing is sent.
+    /// `start_response` was called. Nothing is sent.
     HeadersSet(ResponseHead),
-    /// It has called `write`: the head is sent. Boxed, for a writer is large and rare.
+    /// `write` has sent the headers. Boxed because a writer is large and rare.
     HeadersSent(Box<Writer>),
-    /// `write` found the client gone, perhaps while it sent the head.
+    /// The client disconnected during a `write`. `None` if the headers could not be started.
     Disconnected(Option<Box<Writer>>),
-    /// It is not asked any more: the head is sent, or the request is over.
+    /// The call of the application has ended.
     #[default]
     Closed,
 }
@@ -40,7 +39,7 @@ pub(crate) struct StartResponse {
     write: Py<Write>,
 }
 
-/// `write(piece)`: sends at once.
+/// `write(chunk)`: sends immediately.
 #[pyclass(frozen, module = "mylittlewebserver")]
 struct Write {
     exchange: Arc<ScopedRef<ResponseState, Request>>,
@@ -48,12 +47,12 @@ struct Write {
 
 impl StartResponse {
     pub(crate) fn new(py: Python<'_>) -> PyResult<Py<Self>> {
-        let exchange = Arc::new(ScopedRef::new());
+        let exchange = Arc::new(ScopedRef::default());
         let write = Py::new(py, Write { exchange: Arc::clone(&exchange) })?;
         Py::new(py, Self { exchange, write })
     }
 
-    /// Lends the request while `call` runs; returns how far the response got.
+    /// Lets the application use the request during `call`. Returns the state of the response afterwards.
     pub(crate) fn scope<R>(
         &self,
         py: Python<'_>,
@@ -63,7 +62,7 @@ impl StartResponse {
         self.exchange.scope(py, request, ResponseState::NotStarted, call)
     }
 
-    /// The application shows that it is alive. False: its client is gone.
+    /// Restarts the timeout of the request. Returns false if the client has disconnected.
     pub(crate) fn is_alive(&self, py: Python<'_>) -> bool {
         self.exchange.with(py, |_, request| {
             request.is_some_and(|request| {
@@ -73,10 +72,10 @@ impl StartResponse {
         })
     }
 
-    /// The application returned an iterable. If it is a stream of server-sent events, it may be start_response_missing for as long as it likes.
+    /// After the call: a stream of server-sent events may be silent for any time.
     pub(crate) fn expect_events(&self, py: Python<'_>) {
-        self.exchange.with(py, |stage, request| {
-            if let (ResponseState::HeadersSet(head), Some(request)) = (stage, request)
+        self.exchange.with(py, |state, request| {
+            if let (ResponseState::HeadersSet(head), Some(request)) = (state, request)
                 && head.is_event_stream()
             {
                 request.wait_for_events();
@@ -84,7 +83,7 @@ impl StartResponse {
         });
     }
 
-    /// Whether no application holds it, or its `write`. Only true under a GIL.
+    /// Whether the application keeps neither it nor its `write`. Reliable only with a GIL.
     pub(crate) fn is_free(py: Python<'_>, this: &Py<Self>) -> bool {
         ffi::is_sole_reference(py, this) && ffi::is_sole_reference(py, &this.get().write)
     }
@@ -97,67 +96,67 @@ impl StartResponse {
         &self,
         py: Python<'_>,
         status: &Bound<'_, PyString>,
-        headers: &Bound<'_, PyList>,
+        headers: &Bound<'_, PyAny>,
         exc_info: Option<&Bound<'_, PyTuple>>,
     ) -> PyResult<Py<Write>> {
         let buffer = self.exchange.with(py, |_, request| request.map(Request::take_buffer));
         let head = head(buffer.unwrap_or_default(), status, headers)?;
-        let refused = self.exchange.with(py, |stage, _| match stage {
+        let error = self.exchange.with(py, |state, _| match state {
             ResponseState::HeadersSet(_) if exc_info.is_none() => {
                 Some("start_response was called again without exc_info")
             }
             ResponseState::NotStarted | ResponseState::HeadersSet(_) => {
-                *stage = ResponseState::HeadersSet(head);
+                *state = ResponseState::HeadersSet(head);
                 None
             }
             ResponseState::HeadersSent(_) | ResponseState::Disconnected(_) | ResponseState::Closed => {
-                Some("start_response was called after the response had begun")
+                Some("start_response was called after the headers were sent")
             }
         });
-        match (refused, exc_info) {
+        match (error, exc_info) {
             (None, _) => Ok(self.write.clone_ref(py)),
-            (Some(_), Some(exc_info)) => Err(raised(exc_info)?),
-            (Some(why), None) => Err(PyAssertionError::new_err(why)),
+            (Some(_), Some(exc_info)) => Err(exception(exc_info)?),
+            (Some(error), None) => Err(PyAssertionError::new_err(error)),
         }
     }
 }
 
 #[pymethods]
 impl Write {
-    fn __call__(&self, py: Python<'_>, piece: &Bound<'_, PyBytes>) -> PyResult<()> {
-        let bytes = PyBackedBytes::from(piece.clone());
+    fn __call__(&self, py: Python<'_>, chunk: &Bound<'_, PyBytes>) -> PyResult<()> {
+        let bytes = PyBackedBytes::from(chunk.clone());
         let sent =
-            self.exchange.with(py, |stage, request| request.map(|request| send(py, stage, request, bytes)));
+            self.exchange.with(py, |state, request| request.map(|request| send(py, state, request, bytes)));
         match sent {
             Some(sent) => Ok(sent?),
             None => Err(PyAssertionError::new_err(
-                "write was called after the application had returned its answer, which PEP 3333 forbids",
+                "write was called after the application had returned (PEP 3333 forbids this)",
             )),
         }
     }
 }
 
-/// Sends a piece, and before the first one the head. The client's absence is an error, which the application may handle.
+/// Sends a chunk, and the headers before the first one. Fails if the client has disconnected, which the application may handle.
 fn send(
     py: Python<'_>,
-    stage: &mut ResponseState,
+    state: &mut ResponseState,
     request: &mut Request,
-    piece: PyBackedBytes,
+    chunk: PyBackedBytes,
 ) -> io::Result<()> {
     request.restart_timeout();
-    if piece.is_empty() {
+    if chunk.is_empty() {
         return Ok(());
     }
-    let mut writer = match mem::replace(stage, ResponseState::Disconnected(None)) {
+    let mut writer = match mem::replace(state, ResponseState::Disconnected(None)) {
         ResponseState::HeadersSet(head) => Box::new(request.start(head)),
         ResponseState::HeadersSent(writer) => writer,
         other => {
-            *stage = other;
+            *state = other;
             return Err(io::ErrorKind::BrokenPipe.into());
         }
     };
-    let sent = writer.write(Bytes::Foreign(Box::new(piece)), |wait| py.detach(wait));
-    *stage = if sent.is_ok() {
+    let sent = writer.write(Bytes::Foreign(Box::new(chunk)), |wait| py.detach(wait));
+    *state = if sent.is_ok() {
         ResponseState::HeadersSent(writer)
     } else {
         ResponseState::Disconnected(Some(writer))
@@ -165,35 +164,34 @@ fn send(
     sent
 }
 
-/// The exception of an `exc_info`, with its traceback, to be raised again.
-fn raised(exc_info: &Bound<'_, PyTuple>) -> PyResult<PyErr> {
+/// The exception of an `exc_info` with its traceback, to raise it again.
+fn exception(exc_info: &Bound<'_, PyTuple>) -> PyResult<PyErr> {
     let error = PyErr::from_value(exc_info.get_item(1)?);
     error.set_traceback(exc_info.py(), exc_info.get_item(2)?.extract::<Option<Bound<'_, PyTraceback>>>()?);
     Ok(error)
 }
 
-fn head(
-    buffer: Vec<u8>,
-    status: &Bound<'_, PyString>,
-    headers: &Bound<'_, PyList>,
-) -> PyResult<ResponseHead> {
+fn head(buffer: Vec<u8>, status: &Bound<'_, PyString>, headers: &Bound<'_, PyAny>) -> PyResult<ResponseHead> {
     let (code, reason) = status_and_reason(bytes(status)?).ok_or_else(|| {
         PyValueError::new_err(format!(
-            "the status must be like \"200 OK\", not {:?}",
+            "invalid status {:?}: expected three digits and a reason, such as \"200 OK\"",
             status.to_string_lossy()
         ))
     })?;
     let invalid = |error: mlws_http1::ResponseError| PyValueError::new_err(error.to_string());
     let mut head = ResponseHead::with_buffer(buffer, code, reason).map_err(invalid)?;
-    for pair in headers {
-        let (name, value) = name_and_value(&pair)
-            .ok_or_else(|| PyTypeError::new_err("headers must be a list of tuples of two strings"))?;
-        head.field(bytes(&name)?, bytes(&value)?).map_err(invalid)?;
+    let mut add = |pair: Bound<'_, PyAny>| {
+        let (name, value) = name_and_value(&pair).ok_or_else(invalid_headers)?;
+        head.field(bytes(&name)?, bytes(&value)?).map_err(invalid)
+    };
+    match headers.cast::<PyList>() {
+        Ok(list) => list.iter().try_for_each(add)?,
+        Err(_) => headers.try_iter().map_err(|_| invalid_headers())?.try_for_each(|pair| add(pair?))?,
     }
     Ok(head)
 }
 
-/// Splits `200 OK` into its parts. A status without a reason is accepted.
+/// Splits `200 OK` into status and reason. The reason is optional.
 fn status_and_reason(status: &[u8]) -> Option<(u16, &[u8])> {
     let (digits, rest) = status.split_first_chunk::<3>()?;
     let reason = if rest.is_empty() { rest } else { rest.strip_prefix(b" ")? };
@@ -203,14 +201,32 @@ fn status_and_reason(status: &[u8]) -> Option<(u16, &[u8])> {
     Some((code, reason))
 }
 
+fn invalid_headers() -> PyErr {
+    PyTypeError::new_err("invalid headers: expected a list of tuples of two strings")
+}
+
+/// PEP 3333 requires a list of tuples. Like other servers, this one accepts other iterables, and lists instead of tuples.
 fn name_and_value<'py>(pair: &Bound<'py, PyAny>) -> Option<(Bound<'py, PyString>, Bound<'py, PyString>)> {
-    let pair = pair.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2)?;
+    let converted;
+    let pair = match pair.cast::<PyTuple>() {
+        Ok(tuple) => tuple,
+        Err(_) => {
+            converted = pair.cast::<PyList>().ok()?.to_tuple();
+            &converted
+        }
+    };
+    if pair.len() != 2 {
+        return None;
+    }
     Some((pair.get_item(0).ok()?.cast_into().ok()?, pair.get_item(1).ok()?.cast_into().ok()?))
 }
 
 fn bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a [u8]> {
     ffi::latin1_bytes(text)?.ok_or_else(|| {
-        PyValueError::new_err(format!("{:?} has characters beyond latin-1", text.to_string_lossy()))
+        PyValueError::new_err(format!(
+            "{:?} contains characters that latin-1 cannot represent",
+            text.to_string_lossy()
+        ))
     })
 }
 
@@ -219,7 +235,7 @@ mod tests {
     use super::status_and_reason;
 
     #[test]
-    fn a_status_is_three_digits_and_perhaps_a_reason() {
+    fn a_status_is_three_digits_and_an_optional_reason() {
         assert_eq!(status_and_reason(b"200 OK"), Some((200, &b"OK"[..])));
         assert_eq!(status_and_reason(b"404 Not Found"), Some((404, &b"Not Found"[..])));
         assert_eq!(status_and_reason(b"204"), Some((204, &b""[..])));

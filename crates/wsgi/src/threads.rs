@@ -1,13 +1,13 @@
-//! Threads that the application starts beside those of the server.
+//! Threads started by the application.
 //!
-//! They matter where processes are forked: a child waits for the threads of its request before it exits, as Python itself does at the
-//! end of a program, and has none of the threads of its parent.
+//! They matter for forks. A child joins the threads of its request before it exits, like Python at the end of a program. It has none of its
+//! parent's threads.
 
 use std::{collections::HashMap, fs};
 
 use pyo3::{intern, prelude::*};
 
-/// Whether threads run that a Python program waits for before it exits: all but daemon threads.
+/// Whether non-daemon threads run, which Python joins before it exits.
 pub fn has_background_threads(py: Python<'_>) -> PyResult<bool> {
     let Some(threading) = threading(py)? else { return Ok(false) };
     if threading.call_method0(intern!(py, "active_count"))?.extract::<usize>()? < 2 {
@@ -23,17 +23,16 @@ pub fn has_background_threads(py: Python<'_>) -> PyResult<bool> {
     Ok(false)
 }
 
-/// Waits for these threads, and runs what libraries have registered to be run then (the executors of `concurrent.futures`). The
-/// interpreter calls the same function at its end; it has no public name.
+/// Joins non-daemon threads and runs `threading` exit callbacks, such as those of `concurrent.futures`. The interpreter calls the same
+/// function at exit. It has no public name.
 pub fn join_background_threads(py: Python<'_>) -> PyResult<()> {
     let Some(threading) = threading(py)? else { return Ok(()) };
     threading.call_method0(intern!(py, "_shutdown")).map(drop)
 }
 
-/// The names of the threads of this process other than the calling one. Threads that Python does not know have the name that the
-/// system has for them.
+/// The names of all threads of this process except the calling one. For threads that were not created by Python, the kernel's names.
 pub fn other_threads(py: Python<'_>) -> Vec<String> {
-    let names = names_by_id(py).unwrap_or_default(); // without them, the system's names remain
+    let names = names_by_id(py).unwrap_or_default(); // the kernel's names are the fallback
     let own = rustix::thread::gettid().as_raw_pid();
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };
     let ids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse::<i32>().ok());
@@ -58,7 +57,7 @@ fn names_by_id(py: Python<'_>) -> PyResult<HashMap<i32, String>> {
     Ok(names)
 }
 
-/// Python's module, if anything has imported it: without it, there are no threads that it would know.
+/// The `threading` module if it was imported. Otherwise Python has not created threads.
 fn threading(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
     let module = modules.call_method1(intern!(py, "get"), (intern!(py, "threading"),))?;

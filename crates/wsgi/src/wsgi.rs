@@ -1,4 +1,4 @@
-//! [`Wsgi`]: a WSGI application as the server calls it.
+//! [`Wsgi`]: a WSGI application as an [`App`] of the server.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ use pyo3::{
 };
 
 use crate::{
-    app_body::AppBody,
+    app_result::{AppResult, ResponseStart},
     environ::{Environ, EnvironError},
     failure::{self, RequestLabel},
     start_response::{ResponseState, StartResponse},
@@ -28,24 +28,24 @@ use crate::{
     threads,
 };
 
-/// A WSGI application, as the server calls it.
+/// A WSGI application. The server calls it as an [`App`].
 pub struct Wsgi {
     application: Py<PyAny>,
     environ: Environ,
     access: Option<Arc<dyn AccessLogger>>,
     hooks: Option<Arc<dyn RequestHooks>>,
     sendfile: bool,
-    /// The same, if it wants something of the environ.
+    /// The access log, if its format uses the environ.
     environ_logger: Option<Arc<dyn AccessLogger>>,
     check_signals: fn(Python<'_>),
     sys: Py<PyModule>,
     has_gil: bool,
-    /// Set in a child that was forked for one request.
+    /// Whether this process was forked for one request.
     is_child: AtomicBool,
-    /// Set once this process has forked for a request.
+    /// Whether this process has forked for a request.
     has_forked: AtomicBool,
-    /// Those that no application holds any longer, for the next requests.
-    spare: Mutex<Vec<Py<StartResponse>>>,
+    /// Objects for the next requests. No application refers to them any more.
+    pool: Mutex<Vec<Py<StartResponse>>>,
 }
 
 impl Wsgi {
@@ -68,11 +68,11 @@ impl Wsgi {
             has_gil,
             is_child: AtomicBool::new(false),
             has_forked: AtomicBool::new(false),
-            spare: Mutex::default(),
+            pool: Mutex::default(),
         })
     }
 
-    /// What it calls.
+    /// The callable.
     pub fn application(&self) -> &Py<PyAny> {
         &self.application
     }
@@ -83,7 +83,7 @@ impl Wsgi {
             self.environ.of(py, request, is_last).and_then(|environ| Ok((environ, self.start_response(py)?)));
         let ((environ, input), start_response) = match prepared {
             Ok(prepared) => prepared,
-            Err(EnvironError::Http(refused)) => return failure::refuse(request, refused),
+            Err(EnvironError::Http(error)) => return failure::reject(request, error),
             Err(EnvironError::Python(error)) => {
                 return failure::failed_before_headers(py, &RequestLabel::of(request), &error);
             }
@@ -96,24 +96,24 @@ impl Wsgi {
             Ok(completion) => completion.flatten(),
             Err(error) => return failure::failed_before_headers(py, &RequestLabel::of(request), &error),
         };
-        let kept = self.environ_logger.as_ref().map(|environ_logger| (environ_logger, environ.clone()));
-        let (outcome, stage) = start_response.get().scope(py, request, || {
+        let logged = self.environ_logger.as_ref().map(|environ_logger| (environ_logger, environ.clone()));
+        let (outcome, state) = start_response.get().scope(py, request, || {
             guarded(py, "the application", || {
                 let returned = self.application.bind(py).call1((environ, &start_response))?;
                 start_response.get().expect_events(py);
-                AppBody::of(&returned, self.sendfile, &|| start_response.get().is_alive(py))
+                AppResult::new(&returned, self.sendfile, &|| start_response.get().is_alive(py))
             })
         });
-        self.keep(py, start_response);
-        if let Some((environ_logger, environ)) = kept {
+        self.recycle(py, start_response);
+        if let Some((environ_logger, environ)) = logged {
             environ_logger.keep(&environ, request);
         }
         if let Some(input) = input {
-            let keeps_running = outcome.as_ref().is_ok_and(|answer| answer.keeps_running(&stage));
+            let keeps_running = outcome.as_ref().is_ok_and(|result| result.keeps_running(&state));
             let is_ours = self.has_gil && ffi::is_sole_reference(py, input.as_unbound());
             input.get().detach(py, request, keeps_running && !is_ours);
         }
-        let response = into_response(py, outcome, stage, request);
+        let response = into_response(py, outcome, state, request);
         match completion {
             Some(mut completion) => {
                 completion.set_head(response.head().unwrap_or_default());
@@ -124,29 +124,33 @@ impl Wsgi {
     }
 
     fn start_response(&self, py: Python<'_>) -> PyResult<Py<StartResponse>> {
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        spare.map_or_else(|| StartResponse::new(py), Ok)
+        let pooled = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        pooled.map_or_else(|| StartResponse::new(py), Ok)
     }
 
-    /// Under a GIL, what nobody else refers to can be used again.
-    fn keep(&self, py: Python<'_>, start_response: Py<StartResponse>) {
+    /// With a GIL, an object without other references can be used for the next request.
+    fn recycle(&self, py: Python<'_>, start_response: Py<StartResponse>) {
         if self.has_gil && StartResponse::is_free(py, &start_response) {
-            self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(start_response);
+            self.pool.lock().unwrap_or_else(PoisonError::into_inner).push(start_response);
         }
     }
 }
 
-/// The response, from how the call ended and how far the response was by then.
+/// The response, from the result of the call and the state of the response after it.
 fn into_response(
     py: Python<'_>,
-    outcome: PyResult<AppBody>,
-    stage: ResponseState,
+    outcome: PyResult<AppResult>,
+    state: ResponseState,
     request: &Request,
 ) -> Response {
     let label = || RequestLabel::of(request);
-    match (outcome, stage) {
-        (Ok(answer), ResponseState::HeadersSet(head)) => answer.with_head(head, label),
-        (Ok(answer), ResponseState::HeadersSent(writer)) => answer.failed_after_headers(*writer, label),
+    match (outcome, state) {
+        (Ok(result), ResponseState::HeadersSet(head)) => {
+            result.into_response(ResponseStart::Head(head), label)
+        }
+        (Ok(result), ResponseState::HeadersSent(writer)) => {
+            result.into_response(ResponseStart::Sent(*writer), label)
+        }
         (Ok(_), ResponseState::NotStarted | ResponseState::Closed) => {
             failure::start_response_missing(&label())
         }
@@ -171,12 +175,12 @@ impl App for Wsgi {
         Python::attach(|_| serve());
     }
 
-    /// In a copy of the thread's context, so that what a request sets in context variables ends with it.
+    /// Runs in a copy of the thread's context, so that changes of context variables end with the request.
     fn in_request(&self, run: &mut dyn FnMut()) {
         Python::attach(|py| ffi::in_own_context(py, run));
     }
 
-    /// As a thread of the `threading` module, so that its hooks for profilers and debuggers apply, and `current_thread()` has a name.
+    /// Starts a thread of the `threading` module, so that its hooks for profilers and debuggers apply and `current_thread()` has a name.
     fn spawn(&self, name: String, main: Box<dyn FnOnce() + Send>) -> io::Result<()> {
         Python::attach(|py| {
             let main = Mutex::new(Some(main));
@@ -189,12 +193,12 @@ impl App for Wsgi {
             let before = threading.call_method1("stack_size", (mlws_server::STACK_SIZE,))?;
             let settings =
                 [("name", name.into_bound_py_any(py)?), ("target", target.into_any())].into_py_dict(py)?;
-            settings.set_item("daemon", true)?; // the server waits for its threads itself, and not for one that is stuck
+            settings.set_item("daemon", true)?; // the server joins its threads itself, except those that hang
             let thread = threading.call_method("Thread", (), Some(&settings))?;
             let started = thread.call_method0("start");
             threading.call_method1("stack_size", (before,))?;
             started?;
-            // Threads that requests start inherit this, and are to be waited for unless the application says otherwise.
+            // Threads started by requests inherit this. By default, the interpreter joins them at exit.
             thread.setattr("_daemonic", false)
         })
         .map_err(|error: PyErr| io::Error::other(error.to_string()))
@@ -246,12 +250,12 @@ impl App for Wsgi {
         self.is_child.store(true, Ordering::Relaxed);
     }
 
-    /// Leaving by `_exit` skips what Python does at its end; of that the application's output is worth keeping.
+    /// `_exit` skips Python's finalization, so buffered output must be flushed here.
     fn before_exit_of_child(&self) {
         Python::attach(|py| {
             for name in [intern!(py, "stdout"), intern!(py, "stderr")] {
                 if let Err(error) = flush(self.sys.bind(py), name) {
-                    log::warn!("sys.{name} could not be flushed: {error}");
+                    log::warn!("flushing sys.{name} failed: {error}");
                 }
             }
         });
@@ -259,19 +263,19 @@ impl App for Wsgi {
 
     fn has_background_threads(&self) -> bool {
         Python::attach(threads::has_background_threads).unwrap_or_else(|error| {
-            log::warn!("the threads of a request could not be listed: {error}");
+            log::warn!("listing the threads of a request failed: {error}");
             false
         })
     }
 
     fn join_background_threads(&self) {
         if let Err(error) = Python::attach(threads::join_background_threads) {
-            log::warn!("the threads of a request could not be joined: {error}");
+            log::warn!("joining the threads of a request failed: {error}");
         }
     }
 }
 
-/// Before the first fork for a request: names the threads that no child will have.
+/// Before the first fork for a request: logs the threads that will not exist in children.
 fn warn_of_threads(py: Python<'_>) {
     let threads = threads::other_threads(py);
     if !threads.is_empty() {

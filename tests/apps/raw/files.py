@@ -29,6 +29,14 @@ def part_read(environ, start_response):
     return environ["wsgi.file_wrapper"](file)
 
 
+def block_size_by_name(environ, start_response):
+    """The keyword that wsgiref and gunicorn use, and the one of PEP 3333."""
+    start_response("200 OK", [TEXT])
+    make = environ["wsgi.file_wrapper"]
+    wrappers = make(io.BytesIO(b"x" * 10), blksize=4), make(io.BytesIO(b"y" * 5), block_size=4)
+    return [b"|".join(piece for wrapper in wrappers for piece in wrapper)]
+
+
 def memory(environ, start_response):
     start_response("200 OK", [TEXT])
     return environ["wsgi.file_wrapper"](io.BytesIO(b"from memory\n" * 10_000))

@@ -68,6 +68,26 @@ def headers_tuple(environ, start_response):
     return [b"a tuple of headers"]
 
 
+def headers_items(environ, start_response):
+    start_response("200 OK", dict([TEXT]).items())
+    return [b"items of a dict"]
+
+
+def headers_lists(environ, start_response):
+    start_response("200 OK", [list(TEXT)])
+    return [b"lists of two"]
+
+
+def headers_dict(environ, start_response):
+    start_response("200 OK", dict([TEXT]))
+    return []
+
+
+def headers_number(environ, start_response):
+    start_response("200 OK", 5)
+    return []
+
+
 def headers_change_while_read(environ, start_response):
     """A header whose text is only made when it is read, and empties the list."""
     headers = [TEXT]

@@ -1,44 +1,44 @@
-//! What `--daemon` does with the standard streams: they stay those of the starter until all is ready, so that whoever starts the
-//! daemon sees why it cannot.
+//! Standard streams with `--daemon`. They are redirected only when the server is ready, so that errors of the start are visible in the
+//! terminal.
 //!
-//! The one thing to know: each process has its own descriptors, so each worker lets go of the terminal by itself, before it says that
-//! it is ready; and the master after the last of them.
+//! Each process redirects its own descriptors: each worker before it reports that it is ready, then the master.
 
 use std::{fs::File, io, os::fd::BorrowedFd};
 
 use pyo3::prelude::*;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdout};
 
-/// Turns stdin to /dev/null, and stdout and stderr too, unless they are captured or to be inherited.
-pub(super) fn redirect_stdio(py: Python<'_>, streams: StdioMode) {
+/// Redirects stdin to /dev/null, and stdout and stderr according to `mode`.
+pub(super) fn redirect_stdio(py: Python<'_>, mode: StdioMode) {
     mlws_wsgi::python::flush_streams(py);
-    if let Err(error) = to_null(streams) {
-        log::warn!("Failed to leave the terminal: {error}");
+    if let Err(error) = to_null(mode) {
+        log::warn!("Failed to redirect standard streams: {error}");
     }
 }
 
-/// What becomes of stdout and stderr.
+/// Where stdout and stderr of a daemon go.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum StdioMode {
+    /// To /dev/null.
     Null,
-    /// They lead into the log.
+    /// Into the log.
     Captured,
-    /// They stay, but for a terminal.
+    /// Unchanged, or to /dev/null if they are a terminal.
     Inherited,
 }
 
-fn to_null(streams: StdioMode) -> io::Result<()> {
+fn to_null(mode: StdioMode) -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
-    let goes = |stream: BorrowedFd<'_>| match streams {
+    let is_redirected = |stream: BorrowedFd<'_>| match mode {
         StdioMode::Null => true,
         StdioMode::Captured => false,
         StdioMode::Inherited => rustix::termios::isatty(stream),
     };
-    if goes(stdout()) {
+    if is_redirected(stdout()) {
         dup2_stdout(&null)?;
     }
-    if goes(stderr()) {
+    if is_redirected(stderr()) {
         dup2_stderr(&null)?;
     }
     Ok(())

@@ -32,14 +32,14 @@ pub(crate) use self::{
 };
 use crate::error::StartupError;
 
-/// Those who wait to hear how the server is.
+/// The service manager and the process that started a daemon, which receive notifications.
 pub(crate) struct ProcessContext {
     pub(crate) systemd: Systemd,
-    /// In a daemon: the pipe to the command that started it, until that was notified.
+    /// In a daemon: the pipe to the command that started it, until the command was notified.
     ready_pipe: Cell<Option<ReadyPipe>>,
     is_daemon: bool,
     is_new_master: bool,
-    /// What becomes of stdout and stderr of a daemon.
+    /// Where stdout and stderr of a daemon go.
     stdio: StdioMode,
 }
 
@@ -55,12 +55,12 @@ impl ProcessContext {
         }
     }
 
-    /// Whether stdout and stderr lead elsewhere once all is well.
+    /// Whether stdout and stderr are redirected when the server is ready.
     pub(crate) fn redirects_stdio(&self) -> bool {
         self.is_daemon || self.stdio == StdioMode::Captured
     }
 
-    /// From now on the log is where errors stand, and a daemon has no terminal. Runs in the master and in each worker.
+    /// From now on errors go to the log only, and a daemon leaves its terminal. Runs in the master and in each worker.
     pub(crate) fn startup_finished(&self, py: Python<'_>) {
         logger::startup_finished();
         if self.stdio == StdioMode::Captured {
@@ -73,7 +73,7 @@ impl ProcessContext {
     }
 }
 
-/// Runs `serve` in the process that has to be the master: this one, the child of process 1, or a daemon.
+/// Runs `serve` in the process that becomes the master: this one, the child of process 1, or a daemon.
 pub(crate) fn start(
     py: Python<'_>,
     config: &Config,
@@ -89,10 +89,8 @@ pub(crate) fn start(
         logs if logs.enable_stdio_inheritance => StdioMode::Inherited,
         _ => StdioMode::Null,
     };
-    let surroundings =
-        ProcessContext { systemd, ready_pipe: Cell::new(None), is_daemon, is_new_master, stdio };
-    let work =
-        || if is_daemon { serve_as_daemon(py, hooks, &surroundings, serve) } else { serve(&surroundings) };
+    let context = ProcessContext { systemd, ready_pipe: Cell::new(None), is_daemon, is_new_master, stdio };
+    let work = || if is_daemon { serve_as_daemon(py, hooks, &context, serve) } else { serve(&context) };
     flush_streams(py);
     match become_init_if_pid_1(hooks).map_err(|error| cannot_fork(&error))? {
         InitRole::NotNeeded => work(),
@@ -105,22 +103,21 @@ pub(crate) fn start(
 fn serve_as_daemon(
     py: Python<'_>,
     hooks: &dyn ForkHooks,
-    surroundings: &ProcessContext,
+    context: &ProcessContext,
     serve: impl FnOnce(&ProcessContext) -> Result<i32, StartupError>,
 ) -> Result<i32, StartupError> {
     match detach(hooks).map_err(|error| cannot_fork(&error))? {
         Daemonized::Parent(status) => return Ok(status),
-        Daemonized::Daemon(ready_pipe) => surroundings.ready_pipe.set(Some(ready_pipe)),
+        Daemonized::Daemon(ready_pipe) => context.ready_pipe.set(Some(ready_pipe)),
     }
-    let status = serve(surroundings).unwrap_or_else(|error| error.report());
-    if let Some(ready_pipe) = surroundings.ready_pipe.take() {
-        ready_pipe.notify(status.max(1)); // it was never ready, so this is a failure even with status 0
+    let status = serve(context).unwrap_or_else(|error| error.report());
+    if let Some(ready_pipe) = context.ready_pipe.take() {
+        ready_pipe.notify(status.max(1)); // it was never ready, so even status 0 is a failure
     }
     exit_process(py, status)
 }
 
-/// Calls this process `mlws: WHAT [NAME]` in lists of processes, where there is a name and the package for it, which imports a
-/// good deal.
+/// Sets the process title to `mlws: WHAT [NAME]` with `--name`. Imports `setproctitle` only then, because it is large.
 pub(crate) fn name(py: Python<'_>, config: &ProcessOptions, what: &str) {
     let Some(name) = &config.name else { return };
     let named = py

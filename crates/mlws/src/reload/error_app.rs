@@ -1,4 +1,4 @@
-//! What is served while the application cannot be loaded: the reason, to whoever asks for anything.
+//! The application that is served while the real one cannot be loaded. Each response contains the error.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,10 @@ use pyo3::{
     types::{PyBytes, PyCFunction},
 };
 
-/// An application that answers every request 500 with `failure`, the text that the log has too.
+/// An application that responds to every request with 500 and `failure`, the text in the log.
 pub(crate) fn error_app(py: Python<'_>, failure: &str) -> PyResult<Py<PyAny>> {
-    let text = format!(
-        "{failure}\n\nThe server waits for the next change of a file, and then loads the application again.\n"
-    );
+    let text =
+        format!("{failure}\n\nThe server loads the application again after the next change of a file.\n");
     let app = PyCFunction::new_closure(py, None, None, move |arguments, _| -> PyResult<Py<PyAny>> {
         let headers = vec![("Content-Type", "text/plain; charset=utf-8")];
         arguments.get_item(1)?.call1(("500 Internal Server Error", headers))?;
@@ -20,8 +19,7 @@ pub(crate) fn error_app(py: Python<'_>, failure: &str) -> PyResult<Py<PyAny>> {
     Ok(app.into_any().unbind())
 }
 
-/// The files that a traceback names. Taken from its text, which has those of a `SyntaxError` and of exceptions behind the
-/// last one alike.
+/// The files in a traceback. Parsed from its text, which also has the file of a `SyntaxError` and those of chained exceptions.
 pub(super) fn files(failure: &str) -> Vec<PathBuf> {
     let lines = failure.lines().filter_map(|line| line.trim_start().strip_prefix("File \""));
     lines

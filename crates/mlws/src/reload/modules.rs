@@ -1,4 +1,4 @@
-//! Which files Python has loaded modules from.
+//! The files of imported modules.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use pyo3::{
     types::{PyDict, PyModule},
 };
 
-/// The directories of the standard library and of this package: nobody works on them.
+/// The directories of the standard library and of this package, whose files do not change.
 pub(super) fn ignored_dirs(py: Python<'_>) -> PyResult<Vec<PathBuf>> {
     let sysconfig = py.import("sysconfig")?;
     let mut directories = Vec::new();
@@ -22,25 +22,25 @@ pub(super) fn ignored_dirs(py: Python<'_>) -> PyResult<Vec<PathBuf>> {
     Ok(directories)
 }
 
-/// The files of all modules that are loaded now, but for those in `ignored_dirs` directories.
+/// The files of all imported modules, except those in `ignored_dirs`.
 pub(super) fn loaded(py: Python<'_>, ignored_dirs: &[PathBuf]) -> PyResult<BTreeSet<PathBuf>> {
     let mut files = BTreeSet::new();
-    // A copy, for another thread may import meanwhile.
+    // A copy, because other threads may import modules meanwhile.
     let modules = py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?.items();
     for entry in modules {
         let (name, module): (Bound<'_, PyAny>, Bound<'_, PyAny>) = entry.extract()?;
         let Ok(module) = module.cast::<PyModule>() else { continue };
-        // Not asked as an attribute, for that would load a lazy module.
+        // Not read as an attribute, because that would load a lazy module.
         let file = module.dict().get_item("__file__")?.and_then(|file| file.extract::<PathBuf>().ok());
         files.extend(
-            file.filter(|file| name.ne("__main__").unwrap_or(true) && !is_ignored_dirs(file, ignored_dirs)),
+            file.filter(|file| name.ne("__main__").unwrap_or(true) && !is_ignored(file, ignored_dirs)),
         );
     }
     Ok(files)
 }
 
-/// Packages that were installed may lie inside the standard library's directory, but are no part of it.
-fn is_ignored_dirs(file: &Path, ignored_dirs: &[PathBuf]) -> bool {
+/// Installed packages may be inside the standard library's directory, but are not part of it.
+fn is_ignored(file: &Path, ignored_dirs: &[PathBuf]) -> bool {
     ignored_dirs
         .iter()
         .filter_map(|directory| file.strip_prefix(directory).ok())

@@ -94,7 +94,7 @@ pub(crate) fn run(
 /// Does everything that a start does except serving, so that errors show.
 pub(crate) fn check(py: Python<'_>, config: &LoadedConfig) -> Result<i32, StartupError> {
     if let Some(shown) = &config.shown {
-        // If nobody reads it, the status is still correct.
+        // If stdout is closed, the status is still correct.
         let _ = io::stdout().write_all(shown.as_bytes()).and_then(|()| io::stdout().flush());
     }
     start_logger(config);

@@ -1,5 +1,5 @@
-//! Connections that the application has open when processes are about to be forked from this one. All of them would share each
-//! connection, and one request could receive what was meant for another.
+//! Connections of the application that are open before a fork. Forked processes would share them, and one request could receive the data
+//! of another.
 
 use std::{collections::HashSet, fs, os::fd::OwnedFd};
 
@@ -11,25 +11,25 @@ use rustix::{
 
 use mlws_wsgi::ffi;
 
-/// Connected sockets that were seen already, by inode: the server's own, and those that a warning has named.
+/// The inodes of connected sockets that need no warning: those of the server, and those that were reported already.
 #[derive(Debug, Default)]
 pub(crate) struct KnownSockets(HashSet<u64>);
 
 impl KnownSockets {
-    /// The sockets of this process so far.
+    /// Knows the current sockets of this process.
     pub(crate) fn new(py: Python<'_>) -> Self {
         let mut known = Self::default();
         known.new_peers(py);
         known
     }
 
-    /// The peers of sockets that are connected and were not at the last call. Datagram sockets are left out, as they carry no
-    /// conversation, and so are socket pairs, whose peers have no names.
+    /// The peers of sockets that were connected since the last call. Ignores datagram sockets, which have no connection, and socket pairs,
+    /// whose peers have no name.
     pub(crate) fn new_peers(&mut self, py: Python<'_>) -> Vec<String> {
         let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
         let descriptors: Vec<i32> =
             entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-        // A descriptor that is gone by now, such as the one that read the directory, is no socket.
+        // Descriptors that are closed by now, such as that of the directory, are ignored.
         let sockets = descriptors.into_iter().filter_map(|number| ffi::duplicate(py, number).ok());
         let mut peers: Vec<_> = sockets.filter_map(|socket| self.new_peer(&socket)).collect();
         peers.sort();

@@ -1,9 +1,8 @@
-//! What happens between loading the application and the first fork: `--fork-warmup`, and the search for connections that all forked
-//! processes would share.
+//! Between loading the application and the first fork: `--fork-warmup`, and the search for connections that forked processes would share.
 //!
-//! A warm-up request may leave a connection open, to a database for example. So it is sent to a process that is thrown away first. Only
-//! if no connection is open there afterwards does this process answer it, too. Else this process only imports what was imported
-//! there, which is most of what a warm-up saves.
+//! A warm-up request may leave a connection open, for example to a database. So it runs in a discarded child process first. If no connection
+//! is open there afterwards, it runs in this process too. Otherwise this process only imports the modules that were imported there, which
+//! is most of the benefit.
 
 use std::{collections::HashSet, io, sync::Arc};
 
@@ -14,7 +13,7 @@ use pyo3::{prelude::*, types::PyDict};
 
 use super::shared_sockets::KnownSockets;
 
-/// Separates what the discarded process reports: first the peers of connections, then the names of modules, one in a line.
+/// Separates the two parts of the child's report: the peers of open connections, and the names of imported modules.
 const SEPARATOR: &str = "\n\n";
 
 pub(super) struct Warmup<'a, 'py> {
@@ -26,22 +25,22 @@ pub(super) struct Warmup<'a, 'py> {
 }
 
 impl Warmup<'_, '_> {
-    /// Warns of connections that are open now and were not at the last call. They cannot be closed here: the application would not know.
-    pub(super) fn warn_of_shared_connections(&mut self, after: &str) {
+    /// Warns about connections that were opened since the last call. They cannot be closed here, because the application would not notice.
+    pub(super) fn warn_about_shared_connections(&mut self, after: &str) {
         let peers = self.known.new_peers(self.py);
         if !peers.is_empty() {
             let who = self.who();
             log::warn!(
-                "connections are open after {after}: {}. All {who} share them, so one request can receive data that belongs to another; \
-                 connect later, in the request, or close them before the first fork",
+                "connections are open after {after}: {}. All {who} share them, so one request can receive the data of another: \
+                 connect in the request, or close them before the first fork",
                 peers.join(", ")
             );
         }
     }
 
-    /// Sends the request. A failure is for the log: the requests to come may do better.
+    /// Runs the warm-up request. Errors are only logged.
     pub(super) fn run(&mut self, path: &str) {
-        let report = run_in_discarded_process(&**self.wsgi, || self.try_out(path));
+        let report = run_in_discarded_process(&**self.wsgi, || self.run_in_child(path));
         match report.map(String::from_utf8) {
             Ok(Ok(report)) => {
                 let (peers, modules) = report.split_once(SEPARATOR).unwrap_or_default();
@@ -49,17 +48,17 @@ impl Warmup<'_, '_> {
                     return self.import_only(path, peers, modules);
                 }
             }
-            Ok(Err(error)) => log::warn!("--fork-warmup {path} could not be tried out: {error}"),
-            Err(error) => log::warn!("--fork-warmup {path} could not be tried out: {error}"),
+            Ok(Err(error)) => log::warn!("--fork-warmup {path}: the child process failed: {error}"),
+            Err(error) => log::warn!("--fork-warmup {path}: the child process failed: {error}"),
         }
         match self.request(path) {
             Ok(status) if status.starts_with('5') => {
-                log::warn!("--fork-warmup {path} was answered with {status}");
+                log::warn!("--fork-warmup {path}: status {status}");
             }
-            Ok(status) => log::info!("warmed up with {path}: {status}"),
-            Err(error) => log::warn!("--fork-warmup {path} could not be sent: {error}"),
+            Ok(status) => log::info!("Warm-up finished: {path}, status {status}"),
+            Err(error) => log::warn!("--fork-warmup {path} failed: {error}"),
         }
-        self.warn_of_shared_connections(&format!("--fork-warmup {path}"));
+        self.warn_about_shared_connections(&format!("--fork-warmup {path}"));
     }
 
     fn request(&self, path: &str) -> io::Result<String> {
@@ -68,8 +67,9 @@ impl Warmup<'_, '_> {
         Server::new(listeners, self.config.server(), app).run_warmup_request(path)
     }
 
-    /// In the discarded process: what the request leaves open, and what it imported. Its failures show when this process answers it.
-    fn try_out(&mut self, path: &str) -> Vec<u8> {
+    /// Runs in the discarded child process. Reports open connections and imported modules. Errors are logged when this process runs the
+    /// request again.
+    fn run_in_child(&mut self, path: &str) -> Vec<u8> {
         log::set_max_level(log::LevelFilter::Off);
         let before: HashSet<_> = modules(self.py).unwrap_or_default().into_iter().collect();
         if self.request(path).is_err() {
@@ -88,18 +88,17 @@ impl Warmup<'_, '_> {
 
     fn import_only(&mut self, path: &str, peers: &str, modules: &str) {
         log::warn!(
-            "--fork-warmup {path} leaves connections open: {peers}. All {} would share them, so one request could receive data that \
-             belongs to another; only the modules that it imports are loaded. Close connections at the end of each request to have a \
-             full warm-up",
+            "--fork-warmup {path} leaves connections open: {peers}. All {} would share them, so one request could receive the data of \
+             another: only the imported modules are loaded. Close connections at the end of each request for a full warm-up",
             self.who()
         );
         for module in modules.lines() {
-            // Some are no modules by that name for anybody else. Whoever needs it will import it, and see why it fails.
+            // Some names are not importable, such as those of modules created at run time.
             if let Err(error) = self.py.import(module) {
                 log::debug!("--fork-warmup {path}: {module} cannot be imported: {error}");
             }
         }
-        self.warn_of_shared_connections("importing what --fork-warmup imports");
+        self.warn_about_shared_connections("importing what --fork-warmup imports");
     }
 
     fn who(&self) -> &'static str {
@@ -107,7 +106,7 @@ impl Warmup<'_, '_> {
     }
 }
 
-/// The names of the modules that are imported, in this order.
+/// The names of imported modules in the order of their import.
 fn modules(py: Python<'_>) -> PyResult<Vec<String>> {
     let modules = py.import("sys")?.getattr("modules")?;
     let names = modules.cast::<PyDict>()?.keys();

@@ -40,7 +40,7 @@ pub(super) struct WorkerSetup {
     pub(super) forks: bool,
 }
 
-/// Serves until told to exit. Returns the exit status of the worker.
+/// Serves until the master stops the worker. Returns the exit status.
 pub(super) fn run(py: Python<'_>, worker: Worker, setup: WorkerSetup) -> Result<i32, StartupError> {
     let WorkerSetup { listeners, settings, wsgi, hooks, access, watch, forks } = setup;
     let failed = |error| StartupError::System(format!("this worker cannot serve: {error}"));
@@ -115,7 +115,7 @@ impl RunningHook {
     }
 }
 
-/// `worker_int`, once it was called.
+/// The hook `worker_int`, once it was started.
 type WorkerInt = Arc<Mutex<Option<RunningHook>>>;
 
 /// Runs before the process exits. The caller must not hold the GIL.

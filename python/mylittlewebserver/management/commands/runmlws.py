@@ -20,9 +20,9 @@ APPLICATION = "mylittlewebserver.django:make_application"
 
 
 class Command(BaseCommand):
-    """Checks the project, then becomes ``mlws``, so that what it imported is not in the way of a reload."""
+    """Checks the project, then executes ``mlws``, so that a reload imports all modules again."""
 
-    help = "Serves this project with mylittlewebserver. The options of mlws, told below, may follow ADDRESS."
+    help = "Serve this project with mylittlewebserver. The options of mlws, listed below, may follow ADDRESS."
     requires_migrations_checks = True
 
     def get_version(self) -> str:
@@ -31,12 +31,16 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.usage = "%(prog)s [ADDRESS] [options] [options of mlws]"
         add = parser.add_argument
-        add("--noreload", action="store_true", help="Do not load the project again at a change (DEBUG only)")
+        add(
+            "--noreload",
+            action="store_true",
+            help="Do not reload the project when a file changes (DEBUG only)",
+        )
         add("--nostatic", action="store_true", help="Do not serve static files (DEBUG only)")
         add("--insecure", action="store_true", help="Serve static files even if DEBUG is off")
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        """A parser that leaves to mlws what it does not know, in place of refusing it."""
+        """Create a parser that passes unknown options to mlws."""
         parser = super().create_parser(prog_name, subcommand, allow_abbrev=False, **kwargs)
         print_own_help = parser.print_help
 
@@ -59,26 +63,26 @@ class Command(BaseCommand):
             words[:1] = ["--bind", bind_address(words[0])]
         if conf.settings.DEBUG and not options["noreload"] and "--reload" not in words:
             words.append("--reload")
-        said = {"static": not options["nostatic"], "insecure": options["insecure"]}
-        # Modules are found where they are found now, wherever the command was given.
-        words.append(f"--pythonpath={','.join(reversed(folders()))}")
-        given = ", ".join(f"{name}={value}" for name, value in said.items())
+        arguments = {"static": not options["nostatic"], "insecure": options["insecure"]}
+        # Use the current search path for modules, independent of the working directory.
+        words.append(f"--pythonpath={','.join(reversed(search_path()))}")
+        call = ", ".join(f"{name}={value}" for name, value in arguments.items())
         python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
         for stream in (self.stdout, self.stderr, sys.stdout, sys.stderr):
             stream.flush()
-        os.execv(python[0], [*python, "-m", "mylittlewebserver", f"{APPLICATION}({given})", *words])
+        os.execv(python[0], [*python, "-m", "mylittlewebserver", f"{APPLICATION}({call})", *words])
 
 
 def bind_address(text: str) -> str:
-    """An address as ``runserver`` takes it: PORT, HOST:PORT or [IPV6]:PORT, where the host 0 is any."""
+    """Convert an address of ``runserver``: PORT, HOST:PORT or [IPV6]:PORT, where the host 0 means any."""
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdecimal()):
         raise CommandError(f'"{text}" is not a valid port number or address:port pair.')
     return f"{ {'': '127.0.0.1', '0': '0.0.0.0'}.get(host, host) }:{port}"
 
 
-def folders() -> list[str]:
-    """Where Python looks before it looks among its own modules: in the folder of ``manage.py``, and what came to it."""
+def search_path() -> list[str]:
+    """Return the directories that Python searches before the standard library, such as that of ``manage.py``."""
     own = sysconfig.get_path("stdlib")
     return [
         os.path.abspath(path)

@@ -120,7 +120,7 @@ impl MasterState<'_> {
     fn prepare_to_fork(&mut self, py: Python<'_>, wsgi: &Arc<Wsgi>) {
         let known = self.known_sockets.take().unwrap_or_default();
         let mut warmup = Warmup { py, wsgi, known, listeners: &self.sockets.listeners, config: &self.config };
-        warmup.warn_of_shared_connections("loading the application");
+        warmup.warn_about_shared_connections("loading the application");
         if let Some(path) = &self.config.running.fork_warmup {
             warmup.run(path);
         }
@@ -142,7 +142,7 @@ impl MasterState<'_> {
 
     /// The application, or one that shows the error if it cannot be loaded.
     fn load_to_watch(&mut self, py: Python<'_>) -> Result<Py<PyAny>, StartupError> {
-        let began = reload::now();
+        let load_started = reload::now();
         let (app, failure) = match self.load(py) {
             Ok(app) => (Ok(app), None),
             Err(error) => {
@@ -151,11 +151,11 @@ impl MasterState<'_> {
                 (reload::error_app(py, &failure), Some(failure))
             }
         };
-        let home = &self.directories[usize::from(self.config.process.chdir.is_some())];
-        let watch = Watch::new(py, &self.config.development, home, began, failure.as_deref());
-        let both = app.and_then(|app| Ok((app, watch?)));
-        let (app, watch) =
-            both.map_err(|error| StartupError::from_exception(py, "--reload cannot work", &error))?;
+        let base = &self.directories[usize::from(self.config.process.chdir.is_some())];
+        let watch = Watch::new(py, &self.config.development, base, load_started, failure.as_deref());
+        let (app, watch) = app
+            .and_then(|app| Ok((app, watch?)))
+            .map_err(|error| StartupError::from_exception(py, "--reload failed", &error))?;
         self.watch = Some(watch);
         Ok(app)
     }

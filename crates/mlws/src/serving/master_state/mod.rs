@@ -203,6 +203,7 @@ impl<'a> MasterState<'a> {
                 None
             },
             manages_masters: preloads,
+            accepts_forwarded_signals: !self.credentials.as_ref().is_some_and(Credentials::gives_up_root),
             old_master: self.sockets.old_master,
             workers_may_reload: self.config.development.reload,
         }

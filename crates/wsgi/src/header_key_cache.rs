@@ -1,7 +1,7 @@
-//! From the name of a field as sent to its key in the environ: `User-Agent` to `HTTP_USER_AGENT`.
+//! From a field name as sent to its key in the environ: `User-Agent` to `HTTP_USER_AGENT`.
 //!
-//! The one thing to know: each spelling is worked out once and then found in a table that is written once and read without a lock. It
-//! has room for so many spellings; those that a hostile client adds past it are worked out every time.
+//! The cache is a hash table of fixed size. Each slot is written once and read without a lock. Names that find no free slot, for example
+//! those of a hostile client, are converted for each request.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,12 +11,12 @@ use crate::ffi;
 use crate::forwarding::{ForwardingPolicy, HeaderRule};
 
 const SLOTS: usize = 512;
-/// How many slots one spelling may lie in.
+/// The number of slots that are tried for a name.
 const PROBES: usize = 4;
-/// Longer names are not kept.
-const LONGEST: usize = 64;
+/// Longer names are not cached.
+const MAX_NAME: usize = 64;
 
-/// Kept from the start, as written here and in lower case, so that nobody can take their places.
+/// Cached from the start, in this spelling and in lower case, so that clients cannot fill their slots with other names.
 const COMMON: [&str; 36] = [
     "Accept",
     "Accept-Charset",
@@ -57,59 +57,59 @@ const COMMON: [&str; 36] = [
 ];
 
 pub(crate) struct HeaderKeyCache {
-    slots: Box<[OnceLock<Name>]>,
+    slots: Box<[OnceLock<Entry>]>,
     policy: Arc<ForwardingPolicy>,
 }
 
-struct Name {
-    sent: Box<[u8]>,
+struct Entry {
+    name: Box<[u8]>,
     key: Py<PyString>,
     rule: Option<HeaderRule>,
 }
 
 impl HeaderKeyCache {
     pub(crate) fn new(py: Python<'_>, policy: Arc<ForwardingPolicy>) -> PyResult<Self> {
-        let names = Self { slots: (0..SLOTS).map(|_| OnceLock::new()).collect(), policy };
+        let cache = Self { slots: (0..SLOTS).map(|_| OnceLock::new()).collect(), policy };
         for name in COMMON {
-            names.key(py, name.as_bytes())?;
-            names.key(py, name.to_ascii_lowercase().as_bytes())?;
+            cache.key(py, name.as_bytes())?;
+            cache.key(py, name.to_ascii_lowercase().as_bytes())?;
         }
-        Ok(names)
+        Ok(cache)
     }
 
-    /// The key of a field, and the rule for it if it is not like all others.
+    /// The key of a field, and its rule if it has one.
     pub(crate) fn key<'py>(
         &self,
         py: Python<'py>,
-        sent: &[u8],
+        name: &[u8],
     ) -> PyResult<(Bound<'py, PyString>, Option<HeaderRule>)> {
-        let first = hash_slot(sent);
+        let first = hash_slot(name);
         for slot in (first..first + PROBES).map(|index| &self.slots[index % SLOTS]) {
             match slot.get() {
-                Some(name) if *name.sent == *sent => return Ok((name.key.bind(py).clone(), name.rule)),
+                Some(entry) if *entry.name == *name => return Ok((entry.key.bind(py).clone(), entry.rule)),
                 Some(_) => {}
-                None if sent.len() > LONGEST => break,
+                None if name.len() > MAX_NAME => break,
                 None => {
-                    let (key, rule) = (PyString::intern(py, &key_of(sent)), self.policy.rule(sent));
-                    // Another thread may have been faster; then this spelling is kept the next time.
-                    let _ = slot.set(Name { sent: sent.into(), key: key.clone().unbind(), rule });
+                    let (key, rule) = (PyString::intern(py, &key_of(name)), self.policy.rule(name));
+                    // If another thread has filled the slot meanwhile, the next request caches this name.
+                    let _ = slot.set(Entry { name: name.into(), key: key.clone().unbind(), rule });
                     return Ok((key, rule));
                 }
             }
         }
-        Ok((ffi::latin1(py, key_of(sent).as_bytes())?, self.policy.rule(sent)))
+        Ok((ffi::latin1(py, key_of(name).as_bytes())?, self.policy.rule(name)))
     }
 }
 
-/// PEP 3333's key. A name with an underscore, where there is a rule that takes it, never becomes one without `HTTP_`.
-fn key_of(sent: &[u8]) -> String {
-    let is = |name: &[u8]| sent.eq_ignore_ascii_case(name);
-    let upper = sent.iter().map(|byte| if *byte == b'-' { '_' } else { byte.to_ascii_uppercase().into() });
+/// The key according to PEP 3333. `Content_Length` with an underscore never becomes `CONTENT_LENGTH`.
+fn key_of(name: &[u8]) -> String {
+    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+    let upper = name.iter().map(|byte| if *byte == b'-' { '_' } else { byte.to_ascii_uppercase().into() });
     let prefix = if is(b"content-type") || is(b"content-length") { "" } else { "HTTP_" };
     prefix.chars().chain(upper).collect()
 }
 
-/// Where to look first: a mix of the name's length, its first eight bytes and its last eight.
+/// The first slot to try: a hash of the length, the first eight bytes and the last eight bytes.
 fn hash_slot(name: &[u8]) -> usize {
     let word = |bytes: &[u8]| bytes.iter().fold(0_u64, |word, byte| word << 8 | u64::from(*byte));
     let first = name.first_chunk::<8>().map_or_else(|| word(name), |bytes| u64::from_le_bytes(*bytes));
@@ -123,7 +123,7 @@ mod tests {
     use super::{COMMON, PROBES, SLOTS, hash_slot, key_of};
 
     #[test]
-    fn a_name_becomes_the_key_that_pep_3333_says() {
+    fn a_name_becomes_the_key_of_pep_3333() {
         assert_eq!(key_of(b"User-Agent"), "HTTP_USER_AGENT");
         assert_eq!(key_of(b"x!y"), "HTTP_X!Y");
         assert_eq!(key_of(b"content-TYPE"), "CONTENT_TYPE");
@@ -132,12 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn all_common_names_find_a_place() {
+    fn all_common_names_find_a_slot() {
         let mut taken = [false; SLOTS];
         for name in COMMON.iter().flat_map(|name| [(*name).to_string(), name.to_ascii_lowercase()]) {
             let first = hash_slot(name.as_bytes());
-            let free = (first..first + PROBES).map(|place| place % SLOTS).find(|place| !taken[*place]);
-            taken[free.unwrap_or_else(|| panic!("{name} has no place"))] = true;
+            let free = (first..first + PROBES).map(|slot| slot % SLOTS).find(|slot| !taken[*slot]);
+            taken[free.unwrap_or_else(|| panic!("{name} has no slot"))] = true;
         }
     }
 }
