@@ -158,7 +158,7 @@ impl<'a> Heard<'a> {
         if self.forwarded.is_empty() {
             return Ok(None);
         }
-        let is_proxy = |address| proxies.trusted.name(address);
+        let is_proxy = |address| proxies.trusted.contains_explicitly(address);
         let said = Forwarded::parse(&self.forwarded, is_proxy).map_err(|_| Refused::FORWARDED)?;
         said.https.map_or(Ok(()), |https| self.agree(https))?;
         Ok(Some(said))
