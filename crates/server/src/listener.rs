@@ -14,7 +14,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, OFlags},
-    io::{Errno, FdFlags},
+    io::Errno,
     net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt},
 };
 
@@ -125,11 +125,7 @@ impl Listener {
                 socket
             }
             Address::Unix(path) => return bind_unix(path, backlog),
-            Address::Descriptor(number) => {
-                let socket = mlws_sys::from_inherited_fd(*number)?;
-                rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
-                socket
-            }
+            Address::Descriptor(number) => mlws_sys::from_inherited_fd(*number)?,
         };
         rustix::net::listen(&socket, backlog)?;
         Self::from_socket(socket)

@@ -39,7 +39,7 @@ impl fmt::Display for NetworkError {
 impl std::error::Error for NetworkError {}
 
 impl TrustedNetworks {
-    /// The loopback addresses 127.0.0.1 and ::1.
+    /// The loopback addresses 127.0.0.1 and `::1`.
     pub fn loopback() -> Self {
         let addresses = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
         Self { any: false, list: addresses.map(IpNet::from).into() }
