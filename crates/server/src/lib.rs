@@ -57,7 +57,7 @@ pub use request_body::RequestBody;
 pub use response::{Record, Response};
 pub use server::{HttpForkServer, HttpServer, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
-pub use thread_pool::{EXIT_STUCK, leave_stuck};
+pub use thread_pool::{EXIT_STUCK, exit_stuck};
 pub use trusted_networks::{NetworkError, TrustedNetworks};
 pub use upload::Failure;
 pub use worker_loads::WorkerLoads;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mlws_server::{Outcome, Server, ServerEvent, leave_stuck};
+use mlws_server::{Outcome, Server, ServerEvent, exit_stuck};
 use mlws_supervisor::{Worker, WorkerCommand};
 use pyo3::prelude::*;
 
@@ -76,7 +76,7 @@ pub(crate) fn run(py: Python<'_>, house: &mut House<'_>, worker: Worker) -> Resu
         Outcome::Finished => Ok(signal_handlers::exit_status(py)),
         Outcome::Stuck => {
             flush_python(py);
-            leave_stuck()
+            exit_stuck()
         }
     }
 }
