@@ -177,61 +177,61 @@ class Hooks:
         if function := self._functions.get(name):
             function(*args)
 
-    def whole(self, name: str) -> None:
+    def server_hook(self, name: str) -> None:
         """What is about the server as a whole: on_starting, when_ready, on_reload, pre_exec, on_exit."""
         self._call(name, self.server)
 
-    def listening(self, addresses: list[str | tuple[str, int]]) -> None:
+    def set_addresses(self, addresses: list[str | tuple[str, int]]) -> None:
         self.server.address = addresses
 
-    def resized(self, now: int, before: int | None) -> None:
+    def nworkers_changed(self, now: int, before: int | None) -> None:
         self.server.num_workers = now
         self._call("nworkers_changed", self.server, now, before)
 
-    def follows(self, other: Hooks) -> None:
+    def inherit(self, other: Hooks) -> None:
         """After a reload: the settings and the functions are new, the server is the same."""
         ours = vars(self.server)
         same = {name: ours[name] for name in ("cfg", "app", "num_workers", "timeout", "proc_name")}
         self.server = other.server  # with what the functions have hung on it
         vars(self.server).update(same)
 
-    def forking(self, age: int) -> None:
+    def pre_fork(self, age: int) -> None:
         self.worker = Worker(self.server, age)
         self.server.worker_age = age
         self._call("pre_fork", self.server, self.worker)
 
-    def forked(self, pid: int) -> None:
+    def set_pid(self, pid: int) -> None:
         """In the master."""
         if worker := self.worker:
             worker.pid = pid
             self.server.WORKERS[pid] = worker
 
-    def gone(self, pid: int) -> None:
+    def child_exit(self, pid: int) -> None:
         if worker := self.server.WORKERS.pop(pid, None):
             self._call("child_exit", self.server, worker)
 
-    def born(self) -> None:
+    def post_fork(self) -> None:
         """In the worker."""
         if worker := self.worker:
             worker.pid = os.getpid()
             self._call("post_fork", self.server, worker)
 
-    def leads(self, application: Callable[..., Any]) -> None:
+    def preloaded(self, application: Callable[..., Any]) -> None:
         """In a process that has the application for the workers it will fork."""
         self.server.app.callable = application
         self.server.pid = os.getpid()
         self.server.WORKERS.clear()
 
-    def loaded(self, application: Callable[..., Any]) -> None:
+    def post_worker_init(self, application: Callable[..., Any]) -> None:
         if worker := self.worker:
             self.server.app.callable = worker.wsgi = application
             self._call("post_worker_init", worker)
             worker.booted = True
 
-    def interrupted(self) -> None:
+    def worker_int(self) -> None:
         self._end("worker_int")
 
-    def overdue(self) -> None:
+    def worker_abort(self) -> None:
         if self.worker:
             self.worker.aborted = True
         self._end("worker_abort")
@@ -241,7 +241,7 @@ class Hooks:
             self.worker.alive = False
             self._call(name, self.worker)
 
-    def leaves(self) -> None:
+    def worker_exit(self) -> None:
         self._call("worker_exit", self.server, self.worker)
 
     def before_request(self, environ: dict[str, Any]) -> Request:

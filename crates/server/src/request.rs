@@ -28,8 +28,8 @@ pub struct Request {
     /// A spare buffer for the head of the response.
     pub(crate) buffer: Vec<u8>,
     /// The client, if the app has determined it from forwarding fields.
-    pub(crate) told_client: Option<Box<Peer>>,
-    pub(crate) kept: Option<Box<dyn Any + Send>>,
+    pub(crate) client_override: Option<Box<Peer>>,
+    pub(crate) log_context: Option<Box<dyn Any + Send>>,
     /// Set if the app was called before the body was complete.
     pub(crate) upload: Option<Arc<Upload>>,
 }
@@ -43,8 +43,8 @@ impl Request {
             began: now,
             is_head: false,
             buffer: Vec::new(),
-            told_client: None,
-            kept: None,
+            client_override: None,
+            log_context: None,
             upload: None,
         }
     }
@@ -145,7 +145,7 @@ impl Request {
 
     /// Sets the client of this request, for the app and the access log.
     pub fn set_remote_addr(&mut self, address: Option<IpAddr>, port: u16) {
-        self.told_client = Some(Box::new(Peer::new(address, port)));
+        self.client_override = Some(Box::new(Peer::new(address, port)));
     }
 
     /// Closes the connection after the response.
@@ -199,13 +199,13 @@ impl Request {
     }
 
     /// Stores a value of the app with the request until it is logged.
-    pub fn keep(&mut self, kept: Box<dyn Any + Send>) {
-        self.kept = Some(kept);
+    pub fn set_log_context(&mut self, context: Box<dyn Any + Send>) {
+        self.log_context = Some(context);
     }
 
     /// The value stored last.
-    pub fn kept(&self) -> Option<&(dyn Any + Send)> {
-        self.kept.as_deref()
+    pub fn log_context(&self) -> Option<&(dyn Any + Send)> {
+        self.log_context.as_deref()
     }
 
     /// What the framing of the response depends on. From now on `100 Continue` is not sent.
@@ -224,7 +224,7 @@ impl Request {
     }
 
     fn peer(&self) -> &Peer {
-        self.told_client.as_deref().unwrap_or(&self.socket.peer)
+        self.client_override.as_deref().unwrap_or(&self.socket.peer)
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -11,21 +11,27 @@
 //! | [`descriptors`] | inherited descriptors, copies in a child |
 //! | [`shared_page`] | numbers in memory that processes share |
 //! | [`read_buffer`] | reads into memory that was never written |
+//! | [`credentials`] | the user that a process runs as |
+//! | [`privileged`] | opening files as root |
 //! | [`memory`], [`scheduling`] | advice to the kernel |
 #![allow(unsafe_code)]
 
+mod credentials;
 mod descriptors;
 mod fork;
 mod memory;
+mod privileged;
 mod read_buffer;
 mod request_process;
 mod scheduling;
 mod shared_page;
 mod signals;
 
+pub use credentials::Credentials;
 pub use descriptors::{close_inherited, from_inherited_fd, replace_descriptor};
 pub use fork::{Fork, exit_now, fork};
 pub use memory::use_large_pages;
+pub use privileged::{give_socket, open_to_append, read_settings};
 pub use read_buffer::{ReadBuffer, append_to};
 pub use request_process::{install_child_signal_handlers, is_request_process};
 pub use scheduling::use_sched_batch;

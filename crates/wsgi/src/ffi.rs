@@ -27,26 +27,26 @@ use pyo3::{
 };
 
 /// Python's own preparation for a fork. The thread is attached before, and stays so until one of the other two brackets has run.
-pub(crate) fn before_fork() {
+pub fn before_fork() {
     // SAFETY: the thread is attached.
     Python::attach(|_| unsafe { ffi::PyOS_BeforeFork() });
 }
 
 /// Undoes [`before_fork`] in the parent.
-pub(crate) fn after_fork_in_parent() {
+pub fn after_fork_in_parent() {
     // SAFETY: the thread is attached, and ran `before_fork`.
     Python::attach(|_| unsafe { ffi::PyOS_AfterFork_Parent() });
 }
 
 /// Makes the interpreter whole in the child, where only the forking thread lives on.
-pub(crate) fn after_fork_in_child() {
+pub fn after_fork_in_child() {
     // SAFETY: the thread is attached, ran `before_fork`, and is alone in its process.
     Python::attach(|_| unsafe { ffi::PyOS_AfterFork_Child() });
 }
 
 /// How often this process was forked, counting from when this was asked for the first time: a process that forks keeps its number, the one
 /// that is forked has a higher one.
-pub(crate) fn forks() -> u64 {
+pub fn forks() -> u64 {
     static FORKS: AtomicU64 = AtomicU64::new(0);
     static COUNTING: Once = Once::new();
     extern "C" fn count() {
@@ -64,14 +64,14 @@ pub(crate) fn forks() -> u64 {
 
 /// Writes the Python stacks of all threads to stderr, if `faulthandler` listens to the signal (see `stacks`). Needs no lock of Python's,
 /// so it works where a thread keeps them; the stacks of running threads may be a little off.
-pub(crate) fn show_stacks() {
+pub fn show_stacks() {
     // SAFETY: the handler is faulthandler's, made to run at any time; without one the signal is ignored.
     unsafe { libc::raise(libc::SIGURG) };
 }
 
 /// Has the main thread call `function`, between two bytecodes, as soon as it runs Python code. Any thread may ask for it, attached
 /// or not. False if too many calls are pending already.
-pub(crate) fn call_on_main_thread(function: fn(Python<'_>)) -> bool {
+pub fn call_on_main_thread(function: fn(Python<'_>)) -> bool {
     extern "C" fn call(function: *mut c_void) -> c_int {
         // SAFETY: the pointer was made from such a function, below.
         let function: fn(Python<'_>) = unsafe { std::mem::transmute(function) };
@@ -84,7 +84,7 @@ pub(crate) fn call_on_main_thread(function: fn(Python<'_>)) -> bool {
 }
 
 /// The `str` of these bytes, each a code point of its own (latin-1, PEP 3333 "Unicode Issues").
-pub(crate) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
     let length = bytes.len().cast_signed();
     // SAFETY: pointer and length are those of a live slice; the result is a new `str`, or null with an exception set.
     unsafe {
@@ -94,7 +94,7 @@ pub(crate) fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, 
 }
 
 /// The reverse of [`latin1`], without a copy; nothing where a character is beyond latin-1.
-pub(crate) fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Option<&'a [u8]>> {
+pub fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Option<&'a [u8]>> {
     // SAFETY: nobody writes into a `str` that other code has seen, and `text` keeps it alive.
     match unsafe { text.data() }? {
         PyStringData::Ucs1(bytes) => Ok(Some(bytes)),
@@ -104,7 +104,7 @@ pub(crate) fn latin1_bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Option
 
 /// A `bytes` of at most `wanted` bytes: `read` is called until it is full, or until `read` adds nothing. At first it takes memory for
 /// `first` bytes, and twice as much each time that is full.
-pub(crate) fn fill_bytes(
+pub fn fill_bytes(
     py: Python<'_>,
     wanted: usize,
     first: usize,
@@ -189,7 +189,7 @@ impl Drop for Unfinished {
 }
 
 /// Whether `len(object)` can be asked, without the exception that asking in vain would cost.
-pub(crate) fn has_length(object: &Bound<'_, PyAny>) -> bool {
+pub fn has_length(object: &Bound<'_, PyAny>) -> bool {
     // SAFETY: an object keeps its type alive, and a type its tables of slots.
     unsafe {
         let class = &*ffi::Py_TYPE(object.as_ptr());
@@ -199,26 +199,26 @@ pub(crate) fn has_length(object: &Bound<'_, PyAny>) -> bool {
 }
 
 /// Whether this is the iterator of a plain list: what it will give is there, and taking it runs no Python code.
-pub(crate) fn is_list_iterator(iterator: &Bound<'_, PyAny>) -> bool {
+pub fn is_list_iterator(iterator: &Bound<'_, PyAny>) -> bool {
     // SAFETY: the object is alive; of the iterator's type only the address is taken.
     unsafe { ffi::Py_TYPE(iterator.as_ptr()) == &raw mut ffi::PyListIter_Type }
 }
 
 /// Whether the caller's is the only reference. Only true where one thread runs at a time (under a GIL).
-pub(crate) fn is_sole_reference<T>(py: Python<'_>, object: &Py<T>) -> bool {
+pub fn is_sole_reference<T>(py: Python<'_>, object: &Py<T>) -> bool {
     // SAFETY: the object is alive, and the thread attached.
     unsafe { ffi::Py_REFCNT(object.bind(py).as_ptr()) == 1 }
 }
 
 /// Whether this thread is attached to the interpreter, so that it can use it without waiting.
-pub(crate) fn is_attached() -> bool {
+pub fn is_attached() -> bool {
     // SAFETY: it only looks at the state of the calling thread, and works in any, also where there is no interpreter.
     unsafe { ffi::PyGILState_Check() == 1 }
 }
 
 /// Runs `run` in a copy of the calling thread's context (PEP 567), also if it panics. Where Python has no memory for a context, in
 /// the thread's own.
-pub(crate) fn in_own_context(py: Python<'_>, run: &mut dyn FnMut()) {
+pub fn in_own_context(py: Python<'_>, run: &mut dyn FnMut()) {
     struct Entered<'py>(Bound<'py, PyAny>);
 
     impl Drop for Entered<'_> {
@@ -247,7 +247,7 @@ pub(crate) fn in_own_context(py: Python<'_>, run: &mut dyn FnMut()) {
 }
 
 /// A descriptor of our own for the file behind one that Python code holds.
-pub(crate) fn duplicate(_py: Python<'_>, descriptor: RawFd) -> io::Result<OwnedFd> {
+pub fn duplicate(_py: Python<'_>, descriptor: RawFd) -> io::Result<OwnedFd> {
     if descriptor < 0 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -255,71 +255,65 @@ pub(crate) fn duplicate(_py: Python<'_>, descriptor: RawFd) -> io::Result<OwnedF
     unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()
 }
 
-/// A `&mut T` on loan to Python objects, which outlive any borrow: they reach it while [`Loan::lend`] runs, and find nothing
+/// A `&mut T` on loan to Python objects, which outlive any borrow: they reach it while [`ScopedRef::scope`] runs, and find nothing
 /// before and after. Beside it a state `S`, for one lock guards both.
-pub(crate) struct Loan<S, T>(Mutex<Lent<S, T>>);
+pub struct ScopedRef<S, T>(Mutex<Inner<S, T>>);
 
-struct Lent<S, T> {
+struct Inner<S, T> {
     state: S,
     value: Option<NonNull<T>>,
 }
 
 // SAFETY: the pointer stands for a `&mut T`, which may go to another thread if `T` may.
-unsafe impl<S: Send, T: Send> Send for Lent<S, T> {}
+unsafe impl<S: Send, T: Send> Send for Inner<S, T> {}
 
-impl<S: Default, T> Loan<S, T> {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Lent { state: S::default(), value: None }))
+impl<S: Default, T> ScopedRef<S, T> {
+    pub fn new() -> Self {
+        Self(Mutex::new(Inner { state: S::default(), value: None }))
     }
 
     /// Lends `value`, with `state` beside it, while `during` runs; returns the state that it left.
-    pub(crate) fn lend<R>(
-        &self,
-        py: Python<'_>,
-        value: &mut T,
-        state: S,
-        during: impl FnOnce() -> R,
-    ) -> (R, S) {
-        *self.lock(py) = Lent { state, value: Some(NonNull::from(value)) };
-        let debt = Debt { loan: self, py };
+    pub fn scope<R>(&self, py: Python<'_>, value: &mut T, state: S, during: impl FnOnce() -> R) -> (R, S) {
+        *self.lock(py) = Inner { state, value: Some(NonNull::from(value)) };
+        let debt = ScopeGuard { loan: self, py };
         let result = during();
-        (result, debt.settle())
+        (result, debt.finish())
     }
 
     /// Works on the state, and on the value while it is lent. `work` must not run Python code while attached (it could come back
     /// here); it may detach.
-    pub(crate) fn with<R>(&self, py: Python<'_>, work: impl FnOnce(&mut S, Option<&mut T>) -> R) -> R {
+    pub fn with<R>(&self, py: Python<'_>, work: impl FnOnce(&mut S, Option<&mut T>) -> R) -> R {
         let mut lent = self.lock(py);
-        let Lent { state, value } = &mut *lent;
-        // SAFETY: `lend` holds the `&mut T` and does not touch it until it has taken the pointer back under this lock, so the
+        let Inner { state, value } = &mut *lent;
+        // SAFETY: `scope` holds the `&mut T` and does not touch it until it has taken the pointer back under this lock, so the
         // reference made here is alive and the only one.
         work(state, value.map(|mut value| unsafe { value.as_mut() }))
     }
 
-    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, Lent<S, T>> {
+    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, Inner<S, T>> {
         self.0.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What ends a loan, also where a panic does.
-struct Debt<'a, 'py, S: Default, T> {
-    loan: &'a Loan<S, T>,
+struct ScopeGuard<'a, 'py, S: Default, T> {
+    loan: &'a ScopedRef<S, T>,
     py: Python<'py>,
 }
 
-impl<S: Default, T> Debt<'_, '_, S, T> {
-    fn settle(self) -> S {
+impl<S: Default, T> ScopeGuard<'_, '_, S, T> {
+    fn finish(self) -> S {
         let state = self.end();
         std::mem::forget(self);
         state
     }
 
     fn end(&self) -> S {
-        std::mem::replace(&mut *self.loan.lock(self.py), Lent { state: S::default(), value: None }).state
+        std::mem::replace(&mut *self.loan.lock(self.py), Inner { state: S::default(), value: None }).state
     }
 }
 
-impl<S: Default, T> Drop for Debt<'_, '_, S, T> {
+impl<S: Default, T> Drop for ScopeGuard<'_, '_, S, T> {
     fn drop(&mut self) {
         self.end();
     }

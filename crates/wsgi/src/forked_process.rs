@@ -7,10 +7,10 @@
 
 use pyo3::{exceptions::PySystemExit, prelude::*};
 
-use crate::{ffi, logs::logging, refusal, serving::flush_python, threads};
+use crate::{failure::EXCEPTION_TARGET, ffi, python, threads};
 
 /// Runs application code, `what`. Returns in the calling process only.
-pub(crate) fn guarded<R>(py: Python<'_>, what: &str, run: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+pub fn guarded<R>(py: Python<'_>, what: &str, run: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
     let guard = ForkGuard::new();
     let result = run();
     guard.check(py, what, result.as_ref().err());
@@ -18,17 +18,17 @@ pub(crate) fn guarded<R>(py: Python<'_>, what: &str, run: impl FnOnce() -> PyRes
 }
 
 /// Remembers in which process application code is about to run.
-pub(crate) struct ForkGuard {
+pub struct ForkGuard {
     forks: u64,
 }
 
 impl ForkGuard {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { forks: ffi::forks() }
     }
 
     /// Application code is done, or has raised this. Does not return in a process that was forked since.
-    pub(crate) fn check(&self, py: Python<'_>, what: &str, raised: Option<&PyErr>) {
+    pub fn check(&self, py: Python<'_>, what: &str, raised: Option<&PyErr>) {
         if ffi::forks() != self.forks {
             exit(py, what, raised);
         }
@@ -51,16 +51,16 @@ fn exit(py: Python<'_>, what: &str, raised: Option<&PyErr>) -> ! {
             status
         }
         Some(error) => {
-            let traceback = refusal::traceback(py, error);
+            let traceback = python::traceback(py, error);
             let text = traceback.trim_end();
-            log::error!(target: logging::EXCEPTION, "a process that {what} forked has failed\n{text}");
+            log::error!(target: EXCEPTION_TARGET, "a process that {what} forked has failed\n{text}");
             1
         }
     };
     if let Err(error) = threads::join_background_threads(py) {
         log::warn!("the threads of a forked process could not be joined: {error}");
     }
-    flush_python(py);
+    python::flush_streams(py);
     mlws_server::exit_now(status)
 }
 

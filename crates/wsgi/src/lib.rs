@@ -1,50 +1,43 @@
-//! The Python floor: PEP 3333 on the server below, the command `mlws`, and `serve()`.
+//! The PEP 3333 bridge: a request becomes a call of the application, and what it returns becomes a response. Nothing else: loading,
+//! configuration and processes are in `mlws`.
 //!
-//! This crate is the extension module `mylittlewebserver._native`, and the only one that names Python.
+//! Invariant: whatever the application does ends here as a [`Response`](mlws_server::Response). No exception leaves this crate, and none is
+//! lost: one before the head is sent is a 500, a later one aborts the response, and both are logged.
 //!
-//! | module            | what it holds |
-//! |-------------------|---|
-//! | [`command`]       | the two doors: `main` for the command, `serve` for programs |
-//! | [`hooks`]         | the functions of a config file that are called when something happens |
-//! | [`settings`]      | every setting, its help, and what it means to the server |
-//! | [`loader`]        | from `module:attribute` to a callable |
-//! | [`environment`]   | `--env` and `--env-file` |
-//! | [`serving`]       | the master and its workers: what is bound, loaded, served and passed on |
-//! | [`forked_process`] | keeps processes that the application forks out of the server |
-//! | [`threads`]       | threads that the application starts |
-//! | [`app`]           | the bridge: a request becomes an environ, what the application answers a response |
-//! | [`reload`]        | `--reload`: watches the application's files |
-//! | [`process`]       | service managers, daemons, containers, pidfiles, users |
-//! | [`logs`]          | the two logs, wherever they go |
-//! | [`signal_handlers`] | signal handlers of the application, and the one that stands for the server's |
-//! | [`stacks`]        | where a process crashed, or where a request hangs |
-//! | [`refusal`]       | why nothing is served |
-//! | [`ffi`]           | all the unsafe code |
+//! | module | content |
+//! |---|---|
+//! | [`wsgi`] | [`Wsgi`]: the application as the server calls it |
+//! | [`options`] | what is the same for all requests, and who observes them |
+//! | [`environ`] | the environ: a prepared dict, copied and completed for each request |
+//! | [`names`] | from the name of a field to its key in the environ |
+//! | [`forwarding`] | what forwarding fields mean, and from whom |
+//! | [`input`] | `wsgi.input` |
+//! | [`start_response`] | `start_response` and `write` |
+//! | [`app_body`] | from the returned iterable to a body |
+//! | [`file_wrapper`] | `wsgi.file_wrapper` |
+//! | [`client_gone`] | whether the client has left |
+//! | [`failure`] | what the log and the client get when the application fails |
+//! | [`forked_process`] | processes that the application forks |
+//! | [`threads`] | threads that the application starts |
+//! | [`python`] | tracebacks, flushing, exit |
+//! | [`ffi`] | all unsafe code |
+#![allow(missing_docs, reason = "a crate of this workspace only; what is not obvious is documented")]
 
-mod app;
-mod command;
-mod environment;
-mod ffi;
-mod forked_process;
-mod hooks;
-mod loader;
-mod logs;
-mod process;
-mod refusal;
-mod reload;
-mod serving;
-mod settings;
-mod signal_handlers;
-mod stacks;
-mod threads;
+mod app_body;
+mod client_gone;
+mod environ;
+mod failure;
+pub mod ffi;
+mod file_wrapper;
+pub mod forked_process;
+pub mod forwarding;
+mod input;
+mod names;
+pub mod options;
+pub mod python;
+mod start_response;
+pub mod threads;
+mod wsgi;
 
-/// What Python sees.
-#[pyo3::pymodule(gil_used = false)]
-mod _native {
-    #[pymodule_export]
-    use super::command::{main, restore_descriptor_limit, serve, write_log};
-
-    #[pymodule_export]
-    #[expect(non_upper_case_globals, reason = "Python's name for it")]
-    const __version__: &str = env!("CARGO_PKG_VERSION");
-}
+pub use options::{AccessLogger, Completion, RequestHooks, WsgiOptions};
+pub use wsgi::Wsgi;

@@ -8,7 +8,7 @@ use std::{collections::HashMap, fs};
 use pyo3::{intern, prelude::*};
 
 /// Whether threads run that a Python program waits for before it exits: all but daemon threads.
-pub(crate) fn has_background_threads(py: Python<'_>) -> PyResult<bool> {
+pub fn has_background_threads(py: Python<'_>) -> PyResult<bool> {
     let Some(threading) = threading(py)? else { return Ok(false) };
     if threading.call_method0(intern!(py, "active_count"))?.extract::<usize>()? < 2 {
         return Ok(false);
@@ -25,14 +25,14 @@ pub(crate) fn has_background_threads(py: Python<'_>) -> PyResult<bool> {
 
 /// Waits for these threads, and runs what libraries have registered to be run then (the executors of `concurrent.futures`). The
 /// interpreter calls the same function at its end; it has no public name.
-pub(crate) fn join_background_threads(py: Python<'_>) -> PyResult<()> {
+pub fn join_background_threads(py: Python<'_>) -> PyResult<()> {
     let Some(threading) = threading(py)? else { return Ok(()) };
     threading.call_method0(intern!(py, "_shutdown")).map(drop)
 }
 
 /// The names of the threads of this process other than the calling one. Threads that Python does not know have the name that the
 /// system has for them.
-pub(crate) fn other_threads(py: Python<'_>) -> Vec<String> {
+pub fn other_threads(py: Python<'_>) -> Vec<String> {
     let names = names_by_id(py).unwrap_or_default(); // without them, the system's names remain
     let own = rustix::thread::gettid().as_raw_pid();
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };

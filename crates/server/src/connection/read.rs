@@ -118,7 +118,7 @@ impl Connection {
         self.socket().reset_response();
         self.request.body.bytes.drain(..self.parsed);
         self.request.body.clear();
-        self.request.told_client = None;
+        self.request.client_override = None;
         self.parsed = 0;
         let has_bytes = !self.request.body.bytes.is_empty();
         self.request.began = now;

@@ -363,7 +363,7 @@ impl Connection {
                 took: now.saturating_duration_since(self.request.began),
                 at: SystemTime::now(),
             });
-            self.request.kept = None; // dropped here because its destructor belongs to the app
+            self.request.log_context = None; // dropped here because its destructor belongs to the app
         }
     }
 

@@ -1,0 +1,272 @@
+//! [`Config`]: the definition of every setting, for the command line, its help, config files and the keywords of `serve()`.
+
+use clap::{ArgAction, Command, CommandFactory, Parser};
+use mlws_server::{Concurrency, Settings};
+
+use crate::{
+    application::{AppOptions, paste_file},
+    error::ConfigError,
+    gunicorn,
+    layers::MergedConfig,
+    logs::LogOptions,
+    process::{DevOptions, ProcessOptions},
+    proxies::ProxyOptions,
+    requests::{LimitOptions, Timeouts},
+    running::{SocketOptions, WorkerOptions},
+    show,
+    sources::{CLI_ONLY, ConfigOptions},
+};
+
+const ABOUT: &str = "Serves a Python WSGI application over HTTP.";
+
+const EXAMPLES: &str = "\
+Examples:
+  mlws flask_app:app                               the object `app` of flask_app.py
+  mlws 'shop:create_app(\"prod.ini\", debug=False)'  what a factory returns
+  mlws shop.wsgi --bind 0.0.0.0:80 --workers 4     four processes that share the port
+  mlws shop.wsgi --fork --timeout 10               each request in a process of its own
+  mlws shop.wsgi --bind unix:/run/shop.sock --access-logfile -";
+
+/// What was said on the command line.
+#[derive(Parser)]
+#[command(name = "mlws", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Config {
+    /// module:attribute, module (its `application`, else its `app`), or module:factory(literal arguments)
+    pub app: Option<String>,
+
+    #[command(flatten)]
+    pub source: AppOptions,
+    #[command(flatten)]
+    pub configuration: ConfigOptions,
+    #[command(flatten)]
+    pub sockets: SocketOptions,
+    #[command(flatten)]
+    pub running: WorkerOptions,
+    #[command(flatten)]
+    pub limits: LimitOptions,
+    #[command(flatten)]
+    pub patience: Timeouts,
+    #[command(flatten)]
+    pub proxies: ProxyOptions,
+    #[command(flatten)]
+    pub process: ProcessOptions,
+    #[command(flatten)]
+    pub logs: LogOptions,
+    #[command(flatten)]
+    pub development: DevOptions,
+
+    /// Warnings of the sources.
+    #[arg(skip)]
+    pub warnings: Vec<String>,
+    /// The text of `--print-config`.
+    #[arg(skip)]
+    pub shown: Option<String>,
+}
+
+impl Config {
+    /// What one source may say: what goes together with what is not looked at, for another source may say the other.
+    /// What is said twice counts as it was said last, as argparse has it: scripts put their own options before `"$@"`.
+    pub fn command_definition() -> Command {
+        Self::command().args_override_self(true).args(gunicorn::arguments())
+    }
+
+    /// What all sources together may say.
+    pub(crate) fn command_with_constraints() -> Command {
+        Self::command_definition()
+            .mut_arg("threads", |threads| threads.conflicts_with("fork"))
+            .mut_arg("max_children", |children| children.requires("fork"))
+            .mut_arg("fork_warmup", |warmup| warmup.requires("forking"))
+            .mut_arg("paste", |paste| paste.conflicts_with_all(["app", "factory"]))
+            .mut_arg("paste_global", |variables| variables.requires("paste").conflicts_with("app"))
+    }
+
+    /// The settings of all sources.
+    ///
+    /// # Errors
+    ///
+    /// If a setting of gunicorn is used that this server cannot honor.
+    pub fn resolve(merged: MergedConfig, mut warnings: Vec<String>) -> Result<Self, ConfigError> {
+        warnings.extend(gunicorn::check_unsupported(&merged.matches)?);
+        let shown = merged.config.configuration.print_config.then(|| show::toml(&merged));
+        let mut config = Self { warnings, shown, ..merged.config };
+        if let Some(Ok((file, _))) = config.source.paste.as_deref().map(paste_file) {
+            let pattern = glob::Pattern::new(&glob::Pattern::escape(&file.to_string_lossy()));
+            config.development.reload_extra_file.extend(pattern);
+        }
+        Ok(config)
+    }
+
+    /// What a person calls the application.
+    pub fn name(&self) -> &str {
+        self.app.as_deref().or(self.source.paste.as_deref()).unwrap_or_default()
+    }
+
+    pub fn concurrency(&self) -> Concurrency {
+        let WorkerOptions { threads, fork, max_children, .. } = self.running;
+        match (fork, threads) {
+            (true, _) => Concurrency::Fork { children: max_children.into() },
+            (false, 1) => Concurrency::Inline,
+            (false, threads) => Concurrency::Threads(threads.into()),
+        }
+    }
+
+    pub fn server(&self) -> Settings {
+        Settings {
+            concurrency: self.concurrency(),
+            limits: self.limits.protocol(),
+            head_timeout: self.patience.head_timeout,
+            body_timeout: self.patience.body_timeout,
+            body_rate: self.patience.body_rate,
+            write_timeout: self.patience.write_timeout,
+            timeout: Some(self.running.timeout).filter(|timeout| !timeout.is_zero()),
+            max_requests: self.running.max_requests(),
+            max_rss: Some(self.running.max_rss).filter(|size| *size > 0),
+            trusted: self.proxies.forwarded_allow_ips.clone(),
+            proxy_protocol: self.proxies.protocol(),
+            graceful_timeout: self.running.graceful_timeout,
+            keep_alive: self.patience.keep_alive,
+            connections: self.sockets.worker_connections as usize,
+            queue: self.running.max_queue as usize,
+            body_buffer: self.limits.body_buffer,
+            body_in_memory: self.limits.body_in_memory as usize,
+            bodies_in_memory: self.limits.bodies_in_memory as usize,
+            response_memory: usize::try_from(self.limits.response_memory).unwrap_or(usize::MAX),
+            response_spool: self.limits.response_spool,
+            temporary: self.limits.tmp_dir.clone().unwrap_or_else(std::env::temp_dir),
+            ..Settings::default()
+        }
+    }
+}
+
+/// The keywords of `serve()`, in the order of --help, and their defaults as texts: none for a switch, a list, and what the
+/// environment may say.
+pub fn keywords() -> Vec<(String, String)> {
+    let definition = Config::command_definition();
+    let shown = definition.get_arguments().filter(|argument| !argument.is_hide_set());
+    let keywords = shown.filter_map(|argument| {
+        let is_fixed = matches!(argument.get_action(), ArgAction::Set) && argument.get_id() != "workers";
+        let default = argument.get_default_values().first().filter(|_| is_fixed);
+        let default = default.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+        Some((argument.get_long()?.replace('-', "_"), default))
+    });
+    keywords.filter(|(name, _)| !CLI_ONLY.contains(&name.as_str())).collect()
+}
+
+#[cfg(test)]
+impl Config {
+    /// What a command line says, where nothing else does.
+    pub(crate) fn parse_words(words: &str) -> Result<Self, String> {
+        let layer = crate::layers::ConfigLayer::from_args("words", words.split_whitespace().map(Into::into));
+        let merged = layer.and_then(|layer| MergedConfig::of([layer])).map_err(|error| error.to_string())?;
+        Config::resolve(merged, Vec::new()).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+
+    use mlws_http1::ParserMode;
+
+    use super::*;
+    use crate::layers::{argument, suggest};
+
+    #[test]
+    fn an_application_is_named_once() {
+        assert!(Config::parse_words("--paste Cargo.toml app").err().unwrap().contains("cannot be used with"));
+        assert!(Config::parse_words("app --paste-global a=b").is_err());
+        assert_eq!(Config::parse_words("--paster Cargo.toml").unwrap().name(), "Cargo.toml");
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Config::command_definition().debug_assert();
+        Config::command_with_constraints().debug_assert();
+    }
+
+    #[test]
+    fn nothing_said_is_what_the_server_does_by_itself() {
+        let (said, own) = (Config::parse_words("app").unwrap().server(), Settings::default());
+        let own = Settings { concurrency: said.concurrency, ..own };
+        assert_eq!(format!("{said:?}"), format!("{own:?}"));
+    }
+
+    #[test]
+    fn one_thread_is_the_default_and_inline_and_fork_excludes_threads() {
+        assert_eq!(Config::parse_words("app").unwrap().concurrency(), Concurrency::Inline);
+        assert_eq!(Config::parse_words("app --threads 1").unwrap().concurrency(), Concurrency::Inline);
+        assert_eq!(Config::parse_words("app --threads 4").unwrap().concurrency(), Concurrency::Threads(4));
+        assert_eq!(
+            Config::parse_words("app --fork").unwrap().concurrency(),
+            Concurrency::Fork { children: 64 }
+        );
+        assert_eq!(Config::parse_words("app --timeout 0").unwrap().server().timeout, None);
+        assert!(Config::parse_words("app --fork --threads 4").err().unwrap().contains("cannot be used with"));
+        assert!(Config::parse_words("app --fork-warmup /").err().unwrap().contains("required"));
+        assert!(
+            Config::parse_words("app --preload --fork-warmup /").is_ok()
+                && Config::parse_words("app --fork --fork-warmup /").is_ok()
+        );
+    }
+
+    #[test]
+    fn zero_lifts_a_limit_up_to_the_next_one() {
+        let limits =
+            Config::parse_words("app --limit-request-line 0 --limit-request-body 0").unwrap().server().limits;
+        assert_eq!((limits.request_line, limits.head, limits.body), (65536, 65536, u64::MAX));
+        let limits = Config::parse_words("app --limit-request-field_size 100000").unwrap().server().limits;
+        assert!(limits.field_size == 100_000 && limits.head > 100_000);
+        let limits = Config::parse_words("app --limit-request-line 0 --limit-request-head 1000")
+            .unwrap()
+            .server()
+            .limits;
+        assert_eq!((limits.request_line, limits.head), (1000, 1000));
+    }
+
+    #[test]
+    fn requests_are_strict_unless_gunicorns_are_asked_for() {
+        let tolerance = |words| Config::parse_words(words).unwrap().server().limits.mode;
+        assert_eq!(tolerance("app"), ParserMode::Strict);
+        assert_eq!(tolerance("app --http-compat gunicorn"), ParserMode::Gunicorn);
+    }
+
+    #[test]
+    fn jitter_adds_up_to_so_many_requests_where_there_is_a_bound() {
+        assert_eq!(Config::parse_words("app --max-requests-jitter 2").unwrap().server().max_requests, None);
+        for _ in 0..100 {
+            let flags = Config::parse_words("app --max-requests 10 --max-requests-jitter 2").unwrap();
+            assert!((10..=12).contains(&flags.server().max_requests.unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_setting_is_its_flag_with_underscores_or_what_gunicorn_calls_it() {
+        let definition = Config::command_definition();
+        let flag = |name| argument(&definition, name).and_then(|argument| argument.get_long());
+        assert_eq!(flag("max_children"), Some("max-children"));
+        assert_eq!(flag("limit_request_field_size"), Some("limit-request-field_size"));
+        assert_eq!((flag("preload_app"), flag("pidfile")), (Some("preload"), Some("pid")));
+        assert_eq!((flag("nonsense"), suggest(&definition, "wokers").as_deref()), (None, Some("workers")));
+    }
+
+    #[test]
+    fn worker_classes_leave_the_number_of_threads_alone_and_green_ones_are_refused() {
+        assert_eq!(Config::parse_words("app -k sync").unwrap().concurrency(), Concurrency::Inline);
+        assert_eq!(
+            Config::parse_words("app -k sync --threads 2").unwrap().concurrency(),
+            Concurrency::Threads(2)
+        );
+        assert_eq!(Config::parse_words("app -k gthread").unwrap().concurrency(), Concurrency::Inline);
+        assert_eq!(
+            Config::parse_words("app -k gthread --threads 2").unwrap().concurrency(),
+            Concurrency::Threads(2)
+        );
+        assert!(Config::parse_words("app -k gevent").err().unwrap().contains("--threads"));
+    }
+
+    #[test]
+    fn what_gunicorn_has_and_we_have_not_is_told() {
+        let warnings = Config::parse_words("app --worker-tmp-dir /dev/shm --ssl-version 2").unwrap().warnings;
+        assert_eq!(warnings.len(), 2);
+        assert!(Config::parse_words("app --certfile cert.pem").err().unwrap().contains("TLS"));
+    }
+}

@@ -1,0 +1,73 @@
+//! Keeps `docs/settings.md` and the signature of `serve()` equal to the definition.
+//!
+//! `MLWS_WRITE_DOCS=1 cargo test -p mlws-config reference` writes the page anew.
+
+use std::{env, fmt::Write, fs, path::Path};
+
+use clap::Arg;
+
+use crate::Config;
+
+const HEAD: &str = "\
+# Settings
+
+Each setting can be said on the command line (`--workers 4`), in a config file (`workers = 4`), in the environment variable
+`GUNICORN_CMD_ARGS` (`--workers 4`), and to `serve()` (`workers=4`). Where several say it, the last of these counts: default, config file,
+`GUNICORN_CMD_ARGS`, command line. A setting that may be repeated is a list in a file.
+
+The config file is the one that `--config` names, else the first of these that is there: `mlws.toml`, `gunicorn.conf.py`, and
+`pyproject.toml` if it has a table `[tool.mylittlewebserver]`. In a file a name has underscores, and gunicorn's own names are understood,
+too; in Python they are the only ones where the two differ (`pidfile`, not `pid`). `mlws --print-config` shows all settings and where each comes from, as an `mlws.toml`. [gunicorn.md](gunicorn.md) is about moving from
+gunicorn, and lists what is ignored or refused. A reload (HUP) reads the config file again.
+
+";
+
+fn page() -> String {
+    let (mut page, mut section) = (HEAD.to_owned(), String::new());
+    let definition = Config::command_definition();
+    for argument in definition.get_arguments().filter(|argument| !argument.is_hide_set()) {
+        let (Some(flag), Some(heading)) = (argument.get_long(), argument.get_help_heading()) else {
+            continue;
+        };
+        if section != heading {
+            heading.clone_into(&mut section);
+            let gap = if page.ends_with("\n\n") { "" } else { "\n" };
+            let _ = writeln!(page, "{gap}## {heading}\n\n| setting | default | |\n|---|---|---|");
+        }
+        let short = argument.get_short().map(|short| format!("`-{short}`, ")).unwrap_or_default();
+        let value = argument.get_value_names().filter(|_| argument.get_action().takes_values());
+        let value =
+            value.map(|names| format!(" {}", names.join(" "))).unwrap_or_default().replace('|', "\\|");
+        let also: Vec<_> = argument
+            .get_all_aliases()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|name| format!("`{name}`"))
+            .collect();
+        let also = if also.is_empty() { String::new() } else { format!(" (also {})", also.join(", ")) };
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default().replace('|', "\\|");
+        let _ = writeln!(page, "| {short}`--{flag}{value}`{also} | {} | {help} |", default(argument));
+    }
+    page
+}
+
+fn default(argument: &Arg) -> String {
+    let defaults: Vec<_> = argument.get_default_values().iter().map(|text| text.to_string_lossy()).collect();
+    let variable =
+        argument.get_env().map(|name| format!(" or `${}`", name.to_string_lossy())).unwrap_or_default();
+    match defaults.join(",").as_str() {
+        _ if !argument.get_action().takes_values() => "off".into(),
+        "" => variable.trim_start_matches(" or ").to_owned(),
+        text => format!("`{text}`{variable}"),
+    }
+}
+
+#[test]
+fn the_page_of_settings_is_what_the_definition_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");
+    if env::var_os("MLWS_WRITE_DOCS").is_some() {
+        fs::write(&path, page()).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == page(), "docs/settings.md is not up to date; see crates/config/src/reference.rs");
+}

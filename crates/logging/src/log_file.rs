@@ -1,0 +1,133 @@
+//! A file that lines are appended to, and that can be opened anew once something has moved it away; or stdout, or stderr.
+//!
+//! The one thing to know: it has the same descriptor for ever, for Python's `faulthandler` writes to that. The master opens it, with
+//! the rights of the workers if they suffice; a new file belongs to them, so that they can open it again.
+
+use std::{
+    io,
+    os::fd::RawFd,
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+};
+
+use rustix::{
+    fs::Mode,
+    stdio::{dup2_stderr, dup2_stdout, stderr, stdout},
+};
+
+use mlws_sys::Credentials;
+
+use crate::log_writer::{DropCounter, LogWriter};
+
+pub struct LogFile {
+    target: Target,
+    writer: RwLock<LogWriter>,
+    lost: DropCounter,
+}
+
+enum Target {
+    File {
+        path: PathBuf,
+        /// Of a new file.
+        mode: Mode,
+        owner: Option<Credentials>,
+    },
+    Stdout,
+    Stderr,
+}
+
+impl LogFile {
+    /// Opens a file to append to it. A new one gets this mode, less the umask, and belongs to `owner` if there is one.
+    pub fn open(path: &Path, mode: Mode, owner: Option<&Credentials>) -> io::Result<Self> {
+        Self::at(Target::File { path: std::path::absolute(path)?, mode, owner: owner.cloned() })
+    }
+
+    pub fn stdout() -> io::Result<Self> {
+        Self::at(Target::Stdout)
+    }
+
+    pub fn stderr() -> io::Result<Self> {
+        Self::at(Target::Stderr)
+    }
+
+    fn at(target: Target) -> io::Result<Self> {
+        Ok(Self { writer: RwLock::new(target.open()?), target, lost: DropCounter::new() })
+    }
+
+    /// Opens the path anew, if it is one. Where that fails, lines go on to the old file, and the log tells.
+    pub fn reopen(&self) {
+        if let Target::File { path, .. } = &self.target
+            && let Err(error) = self.reopen_target()
+        {
+            log::error!("{} cannot be opened anew ({error}); the old file goes on", path.display());
+        }
+    }
+
+    /// Follows where stdout or stderr leads now, if it is one of them. Not to be done in vain: a worker that has given up its rights
+    /// may not open a pipe that its master could.
+    pub fn reopen_if_stdio(&self) {
+        if !matches!(self.target, Target::File { .. }) {
+            let _ = self.reopen_target(); // there is nowhere left to tell
+        }
+    }
+
+    fn reopen_target(&self) -> io::Result<()> {
+        let writer = self.target.open()?;
+        self.writer.write().unwrap_or_else(PoisonError::into_inner).replace_with(&writer)
+    }
+
+    pub fn descriptor(&self) -> RawFd {
+        self.writer().descriptor()
+    }
+
+    /// Writes in one piece, without waiting for a reader. A full disk loses the line and nothing else. How many were lost before it,
+    /// if it is time to tell.
+    pub fn write(&self, line: &[u8]) -> Option<u64> {
+        let outcome = self.writer().write(line);
+        self.lost.count(outcome)
+    }
+
+    /// From now on this process writes here what it means for stdout and stderr.
+    pub fn capture(&self) -> io::Result<()> {
+        let file = self.writer().blocking_fd()?;
+        dup2_stdout(&file)?;
+        Ok(dup2_stderr(&file)?)
+    }
+
+    fn writer(&self) -> RwLockReadGuard<'_, LogWriter> {
+        self.writer.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Target {
+    fn open(&self) -> io::Result<LogWriter> {
+        match self {
+            Self::Stdout => LogWriter::reopen_fd(stdout()),
+            Self::Stderr => LogWriter::reopen_fd(stderr()),
+            Self::File { path, mode, owner } => LogWriter::open(path, *mode, owner.as_ref()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_moved_away_is_opened_anew_and_kept_where_that_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, moved] = ["log", "log.1"].map(|name| folder.path().join(name));
+        let log = LogFile::open(&path, Mode::RUSR | Mode::WUSR, None).unwrap();
+        log.write(b"one\n");
+        std::fs::rename(&path, &moved).unwrap();
+        log.write(b"two\n");
+        std::fs::create_dir(&path).unwrap();
+        log.reopen();
+        log.write(b"three\n");
+        std::fs::remove_dir(&path).unwrap();
+        log.reopen();
+        log.write(b"four\n");
+        assert_eq!(std::fs::read_to_string(moved).unwrap(), "one\ntwo\nthree\n");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "four\n");
+    }
+}

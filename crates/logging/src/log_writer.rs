@@ -1,0 +1,310 @@
+//! Where lines go: a file, or a pipe, a terminal or a socket whose reader may have stopped reading.
+//!
+//! The one thing to know: nothing here waits for a reader. A line that finds no room is dropped and counted, and the next that finds
+//! some brings the count with it. Others may have the same pipe or terminal open and want to wait for it, so it is opened once more
+//! to be written to without waiting, and stays as it is for them.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use mlws_sys::{Credentials, SharedPage, open_to_append};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{FileType, Mode, OFlags, fstat},
+    io::{DupFlags, Errno, retry_on_intr},
+    net::SendFlags,
+};
+
+/// So much is written to a pipe whole or not at all (`PIPE_BUF`).
+const ATOMIC: usize = 4096;
+
+pub(crate) struct LogWriter {
+    descriptor: OwnedFd,
+    write_mode: WriteMode,
+    rest: Mutex<PartialLine>,
+}
+
+/// How it is written to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WriteMode {
+    /// As it is: nobody has to read it.
+    File,
+    /// As it is: it was opened here so as not to wait.
+    NonBlocking,
+    Socket,
+    /// It could not be opened again, so it is asked each time whether there is room.
+    Polled,
+}
+
+/// What is left of a line that has begun; it goes before any other.
+#[derive(Default)]
+struct PartialLine {
+    bytes: Vec<u8>,
+    /// Whose line it is: a child must not end a line of its parent's.
+    process: u32,
+}
+
+/// What became of a line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteResult {
+    Written,
+    /// There was no room.
+    Dropped,
+    /// There is no other end, or it is full of errors.
+    Broken,
+}
+
+impl LogWriter {
+    /// Opens a file to append to it; a new one gets this mode and owner. A FIFO need not have a reader yet.
+    pub(crate) fn open(path: &Path, mode: Mode, owner: Option<&Credentials>) -> io::Result<Self> {
+        let open = |access| open_to_append(path, access | OFlags::NONBLOCK, mode, owner);
+        let file = match open(OFlags::WRONLY) {
+            // Who may read it counts as a reader.
+            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => open(OFlags::RDWR)?,
+            opened => opened?,
+        };
+        let write_mode =
+            if is_read_by_somebody(file.as_fd())? { WriteMode::NonBlocking } else { WriteMode::File };
+        Ok(Self::new(file, write_mode))
+    }
+
+    /// Stands for what this process was given, such as stdout.
+    pub(crate) fn reopen_fd(given: BorrowedFd<'_>) -> io::Result<Self> {
+        if FileType::from_raw_mode(fstat(given)?.st_mode) == FileType::Socket {
+            return Ok(Self::new(given.try_clone_to_owned()?, WriteMode::Socket));
+        }
+        if !is_read_by_somebody(given)? {
+            return Ok(Self::new(given.try_clone_to_owned()?, WriteMode::File));
+        }
+        match open_again(given, OFlags::NONBLOCK) {
+            Ok(own) => Ok(Self::new(own, WriteMode::NonBlocking)),
+            Err(_) => Ok(Self::new(given.try_clone_to_owned()?, WriteMode::Polled)),
+        }
+    }
+
+    pub(crate) fn of_socket(socket: OwnedFd) -> Self {
+        Self::new(socket, WriteMode::Socket)
+    }
+
+    fn new(descriptor: OwnedFd, write_mode: WriteMode) -> Self {
+        Self { descriptor, write_mode, rest: Mutex::default() }
+    }
+
+    /// Becomes another, with the same descriptor as before.
+    pub(crate) fn replace_with(&mut self, other: &Self) -> io::Result<()> {
+        rustix::io::dup3(&other.descriptor, &mut self.descriptor, DupFlags::CLOEXEC)?;
+        (self.write_mode, self.rest) = (other.write_mode, Mutex::default());
+        Ok(())
+    }
+
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+
+    /// What a program may write to that expects to wait for its reader.
+    pub(crate) fn blocking_fd(&self) -> io::Result<OwnedFd> {
+        match self.write_mode {
+            WriteMode::NonBlocking => open_again(self.descriptor.as_fd(), OFlags::empty()),
+            _ => self.descriptor.try_clone(),
+        }
+    }
+
+    /// Writes a line, whole or not at all as far as the system allows.
+    pub(crate) fn write(&self, line: &[u8]) -> WriteResult {
+        if self.write_mode == WriteMode::File {
+            return if self.put(line).is_ok_and(|count| count == line.len()) {
+                WriteResult::Written
+            } else {
+                WriteResult::Dropped
+            };
+        }
+        self.write_where_there_is_room(line).unwrap_or(WriteResult::Broken)
+    }
+
+    fn write_where_there_is_room(&self, line: &[u8]) -> io::Result<WriteResult> {
+        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        if !rest.bytes.is_empty() {
+            if rest.process == std::process::id() {
+                let count = self.put(&rest.bytes)?;
+                rest.bytes.drain(..count);
+            } else {
+                rest.bytes.clear();
+            }
+        }
+        if !rest.bytes.is_empty() || !self.may_have_room(line.len()) {
+            return Ok(WriteResult::Dropped);
+        }
+        match self.put(line)? {
+            0 => Ok(WriteResult::Dropped),
+            count => {
+                rest.bytes.extend_from_slice(&line[count..]);
+                rest.process = std::process::id();
+                Ok(WriteResult::Written)
+            }
+        }
+    }
+
+    /// A long line is better not begun in a pipe where there is no room for its end.
+    fn may_have_room(&self, length: usize) -> bool {
+        if length <= ATOMIC || self.write_mode == WriteMode::Socket {
+            return true;
+        }
+        let size = rustix::pipe::fcntl_getpipe_size(&self.descriptor);
+        match (size, rustix::io::ioctl_fionread(&self.descriptor)) {
+            (Ok(size), Ok(used)) => used == 0 || used.saturating_add(length as u64) <= size as u64,
+            _ => true,
+        }
+    }
+
+    /// Writes as much as there is room for.
+    fn put(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut count = 0;
+        while count < bytes.len() {
+            let left = &bytes[count..];
+            let written = retry_on_intr(|| match self.write_mode {
+                WriteMode::Socket => {
+                    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                    rustix::net::send(&self.descriptor, left, flags)
+                }
+                WriteMode::Polled if !self.has_room()? => Err(Errno::AGAIN),
+                WriteMode::Polled => rustix::io::write(&self.descriptor, &left[..left.len().min(ATOMIC)]),
+                WriteMode::File | WriteMode::NonBlocking => rustix::io::write(&self.descriptor, left),
+            });
+            match written {
+                Ok(0) | Err(Errno::AGAIN | Errno::NOBUFS | Errno::MSGSIZE) => break,
+                Ok(more) => count += more,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(count)
+    }
+
+    fn has_room(&self) -> rustix::io::Result<bool> {
+        let mut asked = [PollFd::new(&self.descriptor, PollFlags::OUT)];
+        poll(&mut asked, Some(&Timespec::default())).map(|ready| ready > 0)
+    }
+}
+
+impl AsFd for LogWriter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// Whether writing may mean to wait for a reader.
+fn is_read_by_somebody(file: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(fstat(file)?.st_mode) == FileType::Fifo || rustix::termios::isatty(file))
+}
+
+/// Opens what is behind a descriptor once more, so that its flags are our own.
+fn open_again(given: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+    Ok(rustix::fs::open(format!("/proc/self/fd/{}", given.as_raw_fd()), flags, Mode::empty())?)
+}
+
+/// Lines that were dropped, counted by all processes that were forked since.
+pub(crate) struct DropCounter(Option<SharedPage<AtomicU64>>);
+
+impl DropCounter {
+    pub(crate) fn new() -> Self {
+        Self(SharedPage::new(2).ok()) // a system without a page of memory has other worries than a count
+    }
+
+    /// Counts a line that was dropped. After one that was not: how many there were that nobody was told of. It is told of once a
+    /// second at most, for where readers are slow it is only worse after it.
+    pub(crate) fn count(&self, outcome: WriteResult) -> Option<u64> {
+        let page = self.0.as_ref()?;
+        let (lost, told) = (page.get(0)?, page.get(1)?);
+        if outcome != WriteResult::Written {
+            lost.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        if lost.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+        (told.swap(now, Ordering::Relaxed) != now)
+            .then(|| lost.swap(0, Ordering::Relaxed))
+            .filter(|lost| *lost > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    fn fill(sink: &LogWriter, line: &[u8]) {
+        while sink.write(line) == WriteResult::Written {}
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_takes_whole_lines_and_then_none() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let sink = LogWriter::reopen_fd(writer.as_fd()).unwrap();
+        fill(&sink, b"0123456789 abcdef\n");
+        assert!(!rustix::fs::fcntl_getfl(&writer).unwrap().contains(OFlags::NONBLOCK));
+        drop((sink, writer));
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(text.len() > ATOMIC && text.lines().all(|line| line == "0123456789 abcdef"));
+    }
+
+    #[test]
+    fn a_line_too_long_for_one_write_is_ended_before_the_next() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let sink = LogWriter::reopen_fd(writer.as_fd()).unwrap();
+        let long = [vec![b'x'; 100_000], vec![b'\n']].concat();
+        assert!(sink.write(&long) == WriteResult::Written, "an empty pipe takes what it can");
+        assert!(sink.write(b"lost\n") == WriteResult::Dropped);
+        let mut text = vec![0; 50_000];
+        reader.read_exact(&mut text).unwrap();
+        while sink.write(b"next\n") == WriteResult::Dropped {
+            let mut more = vec![0; 4096];
+            let count = reader.read(&mut more).unwrap();
+            text.extend_from_slice(&more[..count]);
+        }
+        drop((sink, writer));
+        reader.read_to_end(&mut text).unwrap();
+        assert_eq!(text, [&*long, b"next\n"].concat());
+    }
+
+    #[test]
+    fn a_pipe_that_cannot_be_opened_again_is_asked_for_room() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let sink = LogWriter::new(writer.into(), WriteMode::Polled);
+        fill(&sink, b"0123456789 abcdef\n");
+        drop(sink);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(text.len() > ATOMIC && text.lines().all(|line| line == "0123456789 abcdef"));
+    }
+
+    #[test]
+    fn a_socket_that_nobody_reads_drops_lines() {
+        let (writer, reader) = std::os::unix::net::UnixStream::pair().unwrap();
+        let sink = LogWriter::reopen_fd(writer.as_fd()).unwrap();
+        fill(&sink, b"a line\n");
+        drop(reader);
+        assert!(sink.write(b"a line\n") == WriteResult::Broken);
+    }
+
+    #[test]
+    fn what_was_dropped_is_told_of_once() {
+        let tally = DropCounter::new();
+        assert_eq!(tally.count(WriteResult::Written), None);
+        tally.count(WriteResult::Dropped);
+        tally.count(WriteResult::Broken);
+        assert_eq!(tally.count(WriteResult::Written), Some(2));
+        assert_eq!(tally.count(WriteResult::Written), None);
+    }
+}

@@ -1,0 +1,68 @@
+//! `--statsd-host`: counts and durations for a collector, under the names that gunicorn gives them.
+//!
+//! The one thing to know: the metrics of one request share a datagram, a line each. One that is lost is nobody's problem.
+
+use std::{io, time::Duration};
+
+use rustix::net::SocketType;
+
+use crate::{
+    level::Level,
+    remote::{Address, Remote},
+};
+
+pub struct Statsd {
+    remote: Remote,
+    prefix: String,
+    /// What follows each metric: its tags, if there are any.
+    tags: String,
+}
+
+impl Statsd {
+    pub fn new(address: &Address, prefix: &str, tags: &str) -> io::Result<Self> {
+        let prefix = prefix.trim_end_matches('.');
+        Ok(Self {
+            remote: Remote::new(address)?,
+            prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}.") },
+            tags: if tags.is_empty() { String::new() } else { format!("|#{tags}") },
+        })
+    }
+
+    pub fn answered(&self, status: u16, took: Duration) {
+        let Self { prefix, tags, .. } = self;
+        let milliseconds = (took.as_secs_f64() * 1e6).round() / 1e3;
+        self.send(&format!(
+            "{prefix}gunicorn.request.duration:{milliseconds:?}|ms{tags}\n\
+             {prefix}gunicorn.requests:1|c|@1.0{tags}\n\
+             {prefix}gunicorn.request.status.{status}:1|c|@1.0{tags}"
+        ));
+    }
+
+    pub fn logged(&self, level: Level, is_exception: bool) {
+        let name = match level {
+            _ if is_exception => "exception",
+            Level::Critical => "critical",
+            Level::Error => "error",
+            Level::Warning => "warning",
+            Level::Info | Level::Debug => return,
+        };
+        self.send(&format!("{}gunicorn.log.{name}:1|c|@1.0{}", self.prefix, self.tags));
+    }
+
+    pub fn workers(&self, count: usize) {
+        self.send(&format!("{}gunicorn.workers:{count}|g{}", self.prefix, self.tags));
+    }
+
+    fn send(&self, metrics: &str) {
+        self.remote.send(metrics.as_bytes());
+    }
+}
+
+/// Reads `HOST:PORT` or `unix://PATH`.
+pub fn address(text: &str) -> Result<Address, String> {
+    if let Some(path) = text.strip_prefix("unix://") {
+        return Ok(Address::Unix(path.into(), &[SocketType::DGRAM]));
+    }
+    let (host, port) = Address::host_and_port(text, None).ok_or("it is neither HOST:PORT nor unix://PATH")?;
+    Ok(Address::Udp(host, port))
+}

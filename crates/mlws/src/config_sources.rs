@@ -1,0 +1,126 @@
+//! Reads the settings of all sources: defaults, a config file, the environment, the command line. Each takes precedence over the one before.
+
+use std::{ffi::OsString, fmt, path::PathBuf};
+
+use mlws_config::{
+    Config, ConfigError, ConfigLayer, MergedConfig, Value,
+    layers::clap_message,
+    sources::{current_directory, environment},
+};
+use pyo3::prelude::*;
+
+use crate::{error::StartupError, hook_settings, loaded_config::LoadedConfig, paste, python_config};
+
+/// Where settings come from. They can be read again, for a reload.
+pub(crate) struct ConfigSources {
+    caller: Caller,
+    pub(crate) directory: PathBuf,
+}
+
+enum Caller {
+    /// The words of the command line.
+    Cli(Vec<OsString>),
+    /// The application's name, and the keywords of `serve()`.
+    Api(Vec<(String, Vec<String>)>),
+}
+
+/// Why there are no settings.
+pub(crate) enum ConfigFailure {
+    /// What the parser of the command line has to say, which may be its help.
+    Clap(clap::Error),
+    Startup(StartupError),
+}
+
+impl ConfigSources {
+    pub(crate) fn cli(words: Vec<OsString>) -> Self {
+        Self { caller: Caller::Cli(words), directory: current_directory() }
+    }
+
+    /// Keywords have their values as texts; no text at all is a switch that is on.
+    pub(crate) fn api(keywords: Vec<(String, Vec<String>)>) -> Self {
+        Self { caller: Caller::Api(keywords), directory: current_directory() }
+    }
+
+    /// Reads all of them, as they are now.
+    pub(crate) fn read(&self, py: Python<'_>) -> Result<LoadedConfig, ConfigFailure> {
+        let mut upper = match &self.caller {
+            Caller::Cli(words) => {
+                vec![environment()?, ConfigLayer::from_args("the command line", words.clone())?]
+            }
+            Caller::Api(keywords) => {
+                let values = keywords.iter().map(|(name, texts)| {
+                    let value =
+                        if texts.is_empty() { Value::Switch(true) } else { Value::Texts(texts.clone()) };
+                    (name.clone(), value)
+                });
+                vec![ConfigLayer::from_values("serve()", values)?]
+            }
+        };
+        let named = upper.iter().rev().find_map(|layer| layer.value("config"));
+        let named = named.map(|name| name.to_string_lossy().into_owned());
+        let is_command = matches!(self.caller, Caller::Cli(_));
+        let imports = self.import_directories(&upper);
+        let found = named.map(|name| python_config::load_named(py, &self.directory, &name, &imports));
+        let found =
+            found.or_else(|| is_command.then(|| python_config::load_default(py, &self.directory, &imports)));
+        let (layer, extras) = found.transpose()?.unwrap_or_default();
+        upper.insert(0, layer);
+        if let Some(text) = upper.iter().rev().find_map(|layer| layer.value("paste")) {
+            let variables =
+                upper.iter().rev().find_map(|layer| layer.pairs("paste_global")).unwrap_or_default();
+            upper.insert(0, paste::settings(py, &text.to_string_lossy(), &variables)?);
+        }
+        let merged = MergedConfig::of(upper)?;
+        let hook_settings = extras.hooks.is_some().then(|| hook_settings::of(py, &merged)).transpose();
+        let hook_settings = hook_settings.map_err(|error| {
+            StartupError::from_exception(py, "the settings cannot be shown to hooks", &error)
+        })?;
+        let mut config = Config::resolve(merged, extras.warnings).map_err(StartupError::from)?;
+        config.logs.has_log_config_dict = extras.logconfig_dict.is_some();
+        Ok(LoadedConfig { config, hooks: extras.hooks, logconfig_dict: extras.logconfig_dict, hook_settings })
+    }
+}
+
+impl ConfigSources {
+    /// Where a config file can import from: the directory that the server is started in, and what --chdir and --pythonpath name
+    /// outside of the file. The last is looked into first.
+    fn import_directories(&self, layers: &[ConfigLayer]) -> Vec<PathBuf> {
+        let value = |id| layers.iter().rev().find_map(|layer| layer.values(id));
+        let mut directories = vec![self.directory.clone()];
+        if let Some(directory) = value("chdir").unwrap_or_default().first() {
+            directories.push(self.directory.join(directory));
+        }
+        let home = directories[directories.len() - 1].clone();
+        for texts in value("pythonpath").unwrap_or_default() {
+            directories.extend(texts.to_string_lossy().split(',').map(|directory| home.join(directory)));
+        }
+        directories
+    }
+}
+
+impl fmt::Display for ConfigFailure {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Clap(error) => clap_message(error).fmt(to),
+            Self::Startup(error) => error.fmt(to),
+        }
+    }
+}
+
+impl From<clap::Error> for ConfigFailure {
+    fn from(error: clap::Error) -> Self {
+        Self::Clap(error)
+    }
+}
+
+impl From<ConfigError> for ConfigFailure {
+    fn from(error: ConfigError) -> Self {
+        Self::Startup(error.into())
+    }
+}
+
+impl From<StartupError> for ConfigFailure {
+    fn from(error: StartupError) -> Self {
+        Self::Startup(error)
+    }
+}

@@ -1,0 +1,180 @@
+//! The loggers `gunicorn.error` and `gunicorn.access` of Python's `logging`, if a configuration gives them the server's records.
+//!
+//! A handler may do anything and take any time. So only threads that are attached to the interpreter anyway call handlers ([`log`]), and
+//! while they run the event loop they leave that to the [`handler_thread`].
+
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+
+use log::LevelFilter;
+use mlws_logging::Level;
+use mlws_wsgi::ffi;
+use pyo3::{prelude::*, types::PyDict};
+
+use super::handler_thread;
+use crate::loaded_config::LoadedConfig;
+
+const MODULE: &str = "mylittlewebserver._logging";
+
+/// The loggers that get the server's records.
+struct Loggers {
+    error: Option<Py<PyAny>>,
+    access: Option<Py<PyAny>>,
+}
+
+static LOGGERS: RwLock<Loggers> = RwLock::new(Loggers { error: None, access: None });
+
+/// Configures Python's `logging`, if there is a configuration. The error is a message.
+pub(crate) fn configure(py: Python<'_>, config: &LoadedConfig) -> Result<(), String> {
+    reset();
+    let logs = &config.logs;
+    let (name, kind, source) = match (&config.logconfig_dict, &logs.log_config_json, &logs.log_config) {
+        (Some(dict), _, _) => ("logconfig_dict".into(), "dict", dict.clone_ref(py).into_any()),
+        (_, Some(path), _) => {
+            (format!("--log-config-json {}", path.display()), "json", path_object(py, path))
+        }
+        (_, _, Some(path)) => (format!("--log-config {}", path.display()), "ini", path_object(py, path)),
+        _ => return Ok(()),
+    };
+    let configure = || {
+        let level = python_level(logs.level());
+        let result = py.import(MODULE)?.call_method1("configure", (kind, source, level))?;
+        result.extract::<(Option<Py<PyAny>>, Option<Py<PyAny>>, u8)>()
+    };
+    let (error, access, level) = configure().map_err(|error| {
+        let message =
+            py.import(MODULE).and_then(|module| module.call_method1("message_of", (error.value(py),)));
+        format!("{name}: {}", message.map_or_else(|_| error.to_string(), |message| message.to_string()))
+    })?;
+    if error.is_some() {
+        log::set_max_level(level_filter(level));
+    }
+    *lock() = Loggers { error, access };
+    Ok(())
+}
+
+fn path_object(py: Python<'_>, path: &std::path::Path) -> Py<PyAny> {
+    path.as_os_str().into_pyobject(py).map_or_else(|_| py.None(), |path| path.into_any().unbind())
+}
+
+/// No logger gets records any more.
+pub(crate) fn reset() {
+    *lock() = Loggers { error: None, access: None };
+}
+
+/// Without a configuration, connects the logger `gunicorn.error`, which many applications use, to the server's log.
+pub(crate) fn install_gunicorn_logger(py: Python<'_>, level: LevelFilter) {
+    if is_configured(|loggers| &loggers.error) {
+        return;
+    }
+    let module = py.import(MODULE);
+    let installed =
+        module.and_then(|module| module.call_method1("install_gunicorn_logger", (python_level(level),)));
+    if let Err(error) = installed {
+        log::warn!("the logger gunicorn.error is not available to the application: {error}");
+    }
+}
+
+/// Passes a record to the configured logger, or queues it. Returns false if there is no logger, or this thread would have to wait for the
+/// interpreter. The record handler of [`mlws_logging::logger`].
+pub(crate) fn log(level: Level, text: &str) -> bool {
+    if !is_configured(|loggers| &loggers.error) {
+        return false;
+    }
+    if mlws_server::runs_event_loop() && handler_thread::is_used() {
+        return handler_thread::log(level, text);
+    }
+    if !ffi::is_attached() {
+        return false;
+    }
+    Python::try_attach(|py| call_handlers(py, level, text)).unwrap_or(false)
+}
+
+/// Passes a record to the configured logger. Returns false if there is none, or it fails.
+pub(super) fn call_handlers(py: Python<'_>, level: Level, text: &str) -> bool {
+    logger(py, |loggers| &loggers.error)
+        .is_some_and(|logger| logger.call_method1("log", (level as u8, text)).is_ok())
+}
+
+/// Whether Python's `logging` gets any of the logs.
+pub(crate) fn is_used() -> bool {
+    is_configured(|loggers| &loggers.error) || handles_access_log()
+}
+
+/// Whether Python's `logging` gets the access log.
+pub(crate) fn handles_access_log() -> bool {
+    is_configured(|loggers| &loggers.access)
+}
+
+/// Passes a record of the access log to Python: a format and its atoms, which are only created if a handler gets the record.
+pub(crate) fn log_access(
+    format: &str,
+    atoms: impl for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyAny>>,
+) {
+    if !ffi::is_attached() {
+        return;
+    }
+    let logged = Python::try_attach(|py| {
+        let Some(logger) = logger(py, |loggers| &loggers.access) else { return Ok(()) };
+        if logger.call_method1("isEnabledFor", (Level::Info as u8,))?.is_truthy()? {
+            logger.call_method1("info", (format, atoms(py)?))?;
+        }
+        PyResult::Ok(())
+    });
+    if let Some(Err(error)) = logged {
+        log::error!("the access log failed: {error}");
+    }
+}
+
+/// An empty dict of atoms (`_logging.Atoms`).
+pub(crate) fn new_atoms(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    Ok(py.import(MODULE)?.getattr("Atoms")?.call0()?.cast_into::<PyDict>()?)
+}
+
+/// Reopens the files of all handlers. In a worker with threads, the handler thread does it later.
+pub(crate) fn reopen() {
+    if handler_thread::is_used() {
+        handler_thread::reopen();
+    } else if is_used() && ffi::is_attached() {
+        Python::attach(reopen_handlers);
+    }
+}
+
+pub(super) fn reopen_handlers(py: Python<'_>) {
+    if let Err(error) = py.import(MODULE).and_then(|module| module.call_method0("reopen")) {
+        log::error!("reopening a file of the log configuration failed: {error}");
+    }
+}
+
+fn is_configured(which: fn(&Loggers) -> &Option<Py<PyAny>>) -> bool {
+    which(&LOGGERS.read().unwrap_or_else(PoisonError::into_inner)).is_some()
+}
+
+fn logger(py: Python<'_>, which: fn(&Loggers) -> &Option<Py<PyAny>>) -> Option<Bound<'_, PyAny>> {
+    which(&LOGGERS.read().unwrap_or_else(PoisonError::into_inner))
+        .as_ref()
+        .map(|logger| logger.bind(py).clone())
+}
+
+fn lock() -> RwLockWriteGuard<'static, Loggers> {
+    LOGGERS.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn python_level(level: LevelFilter) -> u8 {
+    (match level {
+        LevelFilter::Off => Level::Critical,
+        LevelFilter::Error => Level::Error,
+        LevelFilter::Warn => Level::Warning,
+        LevelFilter::Info => Level::Info,
+        LevelFilter::Debug | LevelFilter::Trace => Level::Debug,
+    }) as u8
+}
+
+fn level_filter(level: u8) -> LevelFilter {
+    match level {
+        0..=10 => LevelFilter::Debug,
+        11..=20 => LevelFilter::Info,
+        21..=30 => LevelFilter::Warn,
+        31..=40 => LevelFilter::Error,
+        _ => LevelFilter::Off,
+    }
+}

@@ -1,0 +1,231 @@
+//! The listening sockets: bound by this master or inherited from the old master, and passed on to a new master.
+//!
+//! A new master (USR2) receives its sockets through two environment variables. It removes them from its environment
+//! immediately, so that programs which the application starts do not inherit them.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::PathBuf,
+    process::Command,
+};
+
+use mlws_server::{Address, Listener, SocketFile};
+use mlws_supervisor::Pid;
+use pyo3::prelude::*;
+use rustix::{fs::Mode, process::umask};
+
+use mlws_config::Config;
+use mlws_sys::{Credentials, give_socket};
+
+use crate::{
+    error::StartupError,
+    process::{Systemd, descriptors, take_variable},
+};
+
+/// The descriptors of the sockets, separated by commas.
+const SOCKETS: &str = "MLWS_SOCKETS";
+/// The pid of the old master.
+const OLD_MASTER: &str = "MLWS_FIRST_MASTER";
+
+/// What a master listens on.
+pub(crate) struct Sockets {
+    pub(crate) listeners: Vec<Listener>,
+    /// The master that handed them over and may still serve on them.
+    pub(crate) old_master: Option<Pid>,
+    /// The configured address of each listener.
+    bound: Vec<Address>,
+    /// The files of Unix sockets, to be removed at exit.
+    files: Vec<SocketFile>,
+}
+
+/// New sockets that are bound but not used yet. Dropping them removes their files.
+pub(crate) struct PreparedSockets {
+    added: Option<Sockets>,
+    wanted: Vec<Address>,
+}
+
+impl Drop for PreparedSockets {
+    fn drop(&mut self) {
+        if let Some(added) = &self.added {
+            added.remove_files();
+        }
+    }
+}
+
+/// An address as Python represents it.
+#[derive(IntoPyObject)]
+pub(crate) enum PyAddress {
+    Tcp((String, u16)),
+    Unix(String),
+}
+
+impl Sockets {
+    /// Inherits the sockets of the old master or of a service manager. Otherwise binds all addresses or none.
+    pub(crate) fn open(
+        py: Python<'_>,
+        config: &Config,
+        systemd: &Systemd,
+        credentials: Option<&Credentials>,
+    ) -> Result<Self, StartupError> {
+        let (inherited, backlog) = (systemd.addresses(), config.sockets.backlog);
+        let addresses = inherited.as_ref().unwrap_or(&config.sockets.bind);
+        let take = |name| take_variable(py, name).map_err(|error| StartupError::System(error.to_string()));
+        if let (Some(descriptors), old_master) = (take(SOCKETS)?, take(OLD_MASTER)?) {
+            let mut sockets =
+                Self { listeners: Vec::new(), old_master: None, bound: addresses.clone(), files: Vec::new() };
+            for (index, descriptor) in descriptors.split(',').enumerate() {
+                let number = descriptor.parse().map_err(io::Error::other);
+                let adopted = number.and_then(|number| Listener::bind(&Address::Descriptor(number), backlog));
+                let listener = adopted.map_err(|error| {
+                    StartupError::System(format!("invalid {SOCKETS}={descriptors}: {error}"))
+                })?;
+                sockets.add(match addresses.get(index) {
+                    Some(Address::Unix(path)) => listener.at_path(path),
+                    _ => listener,
+                });
+            }
+            sockets.old_master = old_master.and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+            return Ok(sockets);
+        }
+        let sockets = Self::bind_all(addresses, config, credentials)?;
+        if inherited.is_some() {
+            let urls = sockets.urls();
+            log::info!("Inherited sockets from the service manager, --bind is ignored: {urls}");
+        }
+        Ok(sockets)
+    }
+
+    /// Binds all addresses or none.
+    fn bind_all(
+        addresses: &[Address],
+        config: &Config,
+        credentials: Option<&Credentials>,
+    ) -> Result<Self, StartupError> {
+        let mut sockets =
+            Self { listeners: Vec::new(), old_master: None, bound: Vec::new(), files: Vec::new() };
+        for address in addresses {
+            match bind(address, config, credentials) {
+                Ok(listener) if matches!(address, Address::Descriptor(_)) => sockets.listeners.push(listener),
+                Ok(listener) => sockets.add(listener),
+                Err(error) => {
+                    sockets.remove_files();
+                    return Err(StartupError::System(format!("cannot listen on {address}: {error}")));
+                }
+            }
+            sockets.bound.push(address.clone());
+        }
+        Ok(sockets)
+    }
+
+    fn add(&mut self, listener: Listener) {
+        match listener.file() {
+            Ok(file) => self.files.extend(file),
+            Err(error) => {
+                log::warn!("Socket file of {} will not be removed at exit: {error}", listener.url());
+            }
+        }
+        self.listeners.push(listener);
+    }
+
+    /// Binds the addresses of other settings that are new. `None` if the addresses stay the same.
+    pub(crate) fn prepare(
+        &self,
+        config: &Config,
+        systemd: &Systemd,
+        credentials: Option<&Credentials>,
+    ) -> Result<Option<PreparedSockets>, StartupError> {
+        let wanted = &config.sockets.bind;
+        if systemd.addresses().is_some() || self.old_master.is_some() || *wanted == self.bound {
+            return Ok(None);
+        }
+        let new: Vec<_> = wanted.iter().filter(|address| !self.bound.contains(address)).cloned().collect();
+        let added = Self::bind_all(&new, config, credentials)?;
+        Ok(Some(PreparedSockets { added: Some(added), wanted: wanted.clone() }))
+    }
+
+    /// Adds the new sockets and closes those that are not wanted any more. Running workers have their own handles.
+    pub(crate) fn commit(&mut self, mut prepared: PreparedSockets) {
+        let Some(mut new) = prepared.added.take() else { return };
+        let mut removed: Vec<PathBuf> = Vec::new();
+        for (address, listener) in std::mem::take(&mut self.bound).into_iter().zip(self.listeners.drain(..)) {
+            if prepared.wanted.contains(&address) {
+                new.bound.push(address);
+                new.listeners.push(listener);
+            } else if let Address::Unix(path) = address {
+                removed.extend(std::path::absolute(path));
+            }
+        }
+        for file in std::mem::take(&mut self.files) {
+            // Old workers that still serve on it will stop. New clients must use another address.
+            if removed.iter().any(|path| path == file.path()) {
+                let _ = file.remove();
+            } else {
+                new.files.push(file);
+            }
+        }
+        *self = new;
+        log::info!("Addresses changed: {}", self.urls());
+    }
+
+    /// The address of each listener.
+    pub(crate) fn py_addresses(&self) -> Vec<PyAddress> {
+        let addresses = self.bound.iter().zip(&self.listeners).map(|(address, listener)| match address {
+            Address::Unix(path) => PyAddress::Unix(path.to_string_lossy().into_owned()),
+            _ => PyAddress::Tcp(listener.server_name_and_port()),
+        });
+        addresses.collect()
+    }
+
+    /// The URLs of all listeners.
+    pub(crate) fn urls(&self) -> String {
+        self.listeners.iter().map(Listener::url).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Starts `command` as a new master on the same sockets.
+    pub(crate) fn spawn_upgrade(&self, mut command: Command) -> io::Result<Pid> {
+        // Unlike the originals, these duplicates are inherited across exec. No other program is started while they exist.
+        let copies = self.listeners.iter().map(|listener| Ok(rustix::io::dup(listener.as_fd())?));
+        let copies = copies.collect::<io::Result<Vec<OwnedFd>>>()?;
+        let numbers: Vec<_> = copies.iter().map(|copy| copy.as_raw_fd().to_string()).collect();
+        command.env(SOCKETS, numbers.join(",")).env(OLD_MASTER, std::process::id().to_string());
+        let new_master = Pid::from_child(&command.spawn()?);
+        descriptors::restore(new_master); // it raises its own limit
+        Ok(new_master)
+    }
+
+    /// A Unix socket outlives its process as a file.
+    pub(crate) fn remove_files(&self) {
+        for file in &self.files {
+            if let Err(error) = file.remove() {
+                log::warn!("Failed to remove the socket file {}: {error}", file.path().display());
+            }
+        }
+    }
+}
+
+/// Whether this process was started by an old master (USR2).
+pub(crate) fn is_new_master() -> bool {
+    std::env::var_os(OLD_MASTER).is_some()
+}
+
+/// Binds. A Unix socket belongs to the workers, and every user may connect unless --umask forbids it.
+fn bind(address: &Address, config: &Config, credentials: Option<&Credentials>) -> io::Result<Listener> {
+    let found = umask(Mode::from_raw_mode(config.process.umask.unwrap_or(0)));
+    let bound = bind_for(address, config, credentials.filter(|credentials| credentials.gives_up_root()));
+    umask(found);
+    bound
+}
+
+/// Binds a Unix socket with the credentials of `owner`. If they do not suffice, root binds it and changes its owner.
+fn bind_for(address: &Address, config: &Config, owner: Option<&Credentials>) -> io::Result<Listener> {
+    let listen = || Listener::bind_as(address, config.sockets.backlog, config.sockets.reuse_port);
+    let (Address::Unix(path), Some(owner)) = (address, owner) else { return listen() };
+    match owner.run_as(listen) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        bound => return bound,
+    }
+    let listener = listen()?;
+    give_socket(path, owner).inspect_err(|_| drop(std::fs::remove_file(path)))?;
+    Ok(listener)
+}

@@ -1,0 +1,293 @@
+//! [`Wsgi`]: a WSGI application as the server calls it.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use mlws_server::{App, Record, Request, Response};
+use pyo3::{
+    IntoPyObjectExt, intern,
+    prelude::*,
+    types::{IntoPyDict, PyCFunction, PyString},
+};
+
+use crate::{
+    app_body::AppBody,
+    environ::{Environ, EnvironError},
+    failure::{self, RequestLabel},
+    start_response::{ResponseState, StartResponse},
+};
+use crate::{
+    ffi,
+    forked_process::guarded,
+    options::{AccessLogger, RequestHooks, WsgiOptions},
+    threads,
+};
+
+/// A WSGI application, as the server calls it.
+pub struct Wsgi {
+    application: Py<PyAny>,
+    environ: Environ,
+    access: Option<Arc<dyn AccessLogger>>,
+    hooks: Option<Arc<dyn RequestHooks>>,
+    sendfile: bool,
+    /// The same, if it wants something of the environ.
+    environ_logger: Option<Arc<dyn AccessLogger>>,
+    check_signals: fn(Python<'_>),
+    sys: Py<PyModule>,
+    has_gil: bool,
+    /// Set in a child that was forked for one request.
+    is_child: AtomicBool,
+    /// Set once this process has forked for a request.
+    has_forked: AtomicBool,
+    /// Those that no application holds any longer, for the next requests.
+    spare: Mutex<Vec<Py<StartResponse>>>,
+}
+
+impl Wsgi {
+    pub fn new(py: Python<'_>, application: Py<PyAny>, options: WsgiOptions) -> PyResult<Self> {
+        let sys = py.import("sys")?;
+        let has_gil = match sys.getattr_opt("_is_gil_enabled")? {
+            Some(is_gil_enabled) => is_gil_enabled.call0()?.is_truthy()?,
+            None => true,
+        };
+        let environ = Environ::new(py, &options)?;
+        Ok(Self {
+            application,
+            environ,
+            environ_logger: options.access.clone().filter(|access| access.wants_environ()),
+            access: options.access,
+            hooks: options.hooks,
+            check_signals: options.check_signals,
+            sendfile: options.sendfile,
+            sys: sys.unbind(),
+            has_gil,
+            is_child: AtomicBool::new(false),
+            has_forked: AtomicBool::new(false),
+            spare: Mutex::default(),
+        })
+    }
+
+    /// What it calls.
+    pub fn application(&self) -> &Py<PyAny> {
+        &self.application
+    }
+
+    fn handle(&self, py: Python<'_>, request: &mut Request) -> Response {
+        let is_last = self.is_child.load(Ordering::Relaxed);
+        let prepared =
+            self.environ.of(py, request, is_last).and_then(|environ| Ok((environ, self.start_response(py)?)));
+        let ((environ, input), start_response) = match prepared {
+            Ok(prepared) => prepared,
+            Err(EnvironError::Http(refused)) => return failure::refuse(request, refused),
+            Err(EnvironError::Python(error)) => {
+                return failure::failed_before_headers(py, &RequestLabel::of(request), &error);
+            }
+        };
+        if let Some(input) = &input {
+            input.get().attach(request.take_body());
+        }
+        let hooks = self.hooks.as_ref().map(|hooks| Arc::clone(hooks).before_request(py, &environ));
+        let completion = match hooks.transpose() {
+            Ok(completion) => completion.flatten(),
+            Err(error) => return failure::failed_before_headers(py, &RequestLabel::of(request), &error),
+        };
+        let kept = self.environ_logger.as_ref().map(|environ_logger| (environ_logger, environ.clone()));
+        let (outcome, stage) = start_response.get().scope(py, request, || {
+            guarded(py, "the application", || {
+                let returned = self.application.bind(py).call1((environ, &start_response))?;
+                start_response.get().expect_events(py);
+                AppBody::of(&returned, self.sendfile, &|| start_response.get().is_alive(py))
+            })
+        });
+        self.keep(py, start_response);
+        if let Some((environ_logger, environ)) = kept {
+            environ_logger.keep(&environ, request);
+        }
+        if let Some(input) = input {
+            let keeps_running = outcome.as_ref().is_ok_and(|answer| answer.keeps_running(&stage));
+            let is_ours = self.has_gil && ffi::is_sole_reference(py, input.as_unbound());
+            input.get().detach(py, request, keeps_running && !is_ours);
+        }
+        let response = into_response(py, outcome, stage, request);
+        match completion {
+            Some(mut completion) => {
+                completion.set_head(response.head().unwrap_or_default());
+                response.on_complete(Box::new(completion))
+            }
+            None => response,
+        }
+    }
+
+    fn start_response(&self, py: Python<'_>) -> PyResult<Py<StartResponse>> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.map_or_else(|| StartResponse::new(py), Ok)
+    }
+
+    /// Under a GIL, what nobody else refers to can be used again.
+    fn keep(&self, py: Python<'_>, start_response: Py<StartResponse>) {
+        if self.has_gil && StartResponse::is_free(py, &start_response) {
+            self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(start_response);
+        }
+    }
+}
+
+/// The response, from how the call ended and how far the response was by then.
+fn into_response(
+    py: Python<'_>,
+    outcome: PyResult<AppBody>,
+    stage: ResponseState,
+    request: &Request,
+) -> Response {
+    let label = || RequestLabel::of(request);
+    match (outcome, stage) {
+        (Ok(answer), ResponseState::HeadersSet(head)) => answer.with_head(head, label),
+        (Ok(answer), ResponseState::HeadersSent(writer)) => answer.failed_after_headers(*writer, label),
+        (Ok(_), ResponseState::NotStarted | ResponseState::Closed) => {
+            failure::start_response_missing(&label())
+        }
+        (Err(error), ResponseState::NotStarted | ResponseState::HeadersSet(_) | ResponseState::Closed) => {
+            failure::failed_before_headers(py, &label(), &error)
+        }
+        (Err(error), ResponseState::HeadersSent(writer)) => {
+            failure::failed_after_headers(py, &label(), &error, *writer)
+        }
+        (outcome, ResponseState::Disconnected(writer)) => {
+            failure::client_disconnected(py, &label(), outcome.err().as_ref(), writer.map(|writer| *writer))
+        }
+    }
+}
+
+impl App for Wsgi {
+    fn call(&self, request: &mut Request) -> Response {
+        Python::attach(|py| self.handle(py, request))
+    }
+
+    fn attached(&self, serve: &mut dyn FnMut()) {
+        Python::attach(|_| serve());
+    }
+
+    /// In a copy of the thread's context, so that what a request sets in context variables ends with it.
+    fn in_request(&self, run: &mut dyn FnMut()) {
+        Python::attach(|py| ffi::in_own_context(py, run));
+    }
+
+    /// As a thread of the `threading` module, so that its hooks for profilers and debuggers apply, and `current_thread()` has a name.
+    fn spawn(&self, name: String, main: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        Python::attach(|py| {
+            let main = Mutex::new(Some(main));
+            let target = PyCFunction::new_closure(py, None, None, move |_, _| {
+                if let Some(main) = main.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    main();
+                }
+            })?;
+            let threading = py.import("threading")?;
+            let before = threading.call_method1("stack_size", (mlws_server::STACK_SIZE,))?;
+            let settings =
+                [("name", name.into_bound_py_any(py)?), ("target", target.into_any())].into_py_dict(py)?;
+            settings.set_item("daemon", true)?; // the server waits for its threads itself, and not for one that is stuck
+            let thread = threading.call_method("Thread", (), Some(&settings))?;
+            let started = thread.call_method0("start");
+            threading.call_method1("stack_size", (before,))?;
+            started?;
+            // Threads that requests start inherit this, and are to be waited for unless the application says otherwise.
+            thread.setattr("_daemonic", false)
+        })
+        .map_err(|error: PyErr| io::Error::other(error.to_string()))
+    }
+
+    fn detached(&self, wait: &mut (dyn FnMut() + Send)) {
+        Python::attach(|py| py.detach(wait));
+    }
+
+    fn one_at_a_time(&self) -> bool {
+        self.has_gil
+    }
+
+    fn check_signals(&self) {
+        Python::attach(self.check_signals);
+    }
+
+    fn show_stacks(&self) {
+        ffi::show_stacks();
+    }
+
+    fn wants_log(&self) -> bool {
+        self.access.is_some()
+    }
+
+    fn wants_head(&self) -> bool {
+        self.access.as_ref().is_some_and(|access| access.wants_head())
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if let Some(access) = &self.access {
+            access.write(record);
+        }
+    }
+
+    fn before_fork(&self) {
+        if !self.has_forked.swap(true, Ordering::Relaxed) {
+            Python::attach(warn_of_threads);
+        }
+        ffi::before_fork();
+    }
+
+    fn after_fork_in_parent(&self) {
+        ffi::after_fork_in_parent();
+    }
+
+    fn after_fork_in_child(&self) {
+        ffi::after_fork_in_child();
+        self.is_child.store(true, Ordering::Relaxed);
+    }
+
+    /// Leaving by `_exit` skips what Python does at its end; of that the application's output is worth keeping.
+    fn before_exit_of_child(&self) {
+        Python::attach(|py| {
+            for name in [intern!(py, "stdout"), intern!(py, "stderr")] {
+                if let Err(error) = flush(self.sys.bind(py), name) {
+                    log::warn!("sys.{name} could not be flushed: {error}");
+                }
+            }
+        });
+    }
+
+    fn has_background_threads(&self) -> bool {
+        Python::attach(threads::has_background_threads).unwrap_or_else(|error| {
+            log::warn!("the threads of a request could not be listed: {error}");
+            false
+        })
+    }
+
+    fn join_background_threads(&self) {
+        if let Err(error) = Python::attach(threads::join_background_threads) {
+            log::warn!("the threads of a request could not be joined: {error}");
+        }
+    }
+}
+
+/// Before the first fork for a request: names the threads that no child will have.
+fn warn_of_threads(py: Python<'_>) {
+    let threads = threads::other_threads(py);
+    if !threads.is_empty() {
+        log::warn!(
+            "--fork is used while other threads run in this worker: {}. Requests do not have these threads, and a lock that one \
+             of them holds at the fork is never released there; start threads in the request that needs them",
+            threads.join(", ")
+        );
+    }
+}
+
+/// Flushes a stream of `sys`, which may be None.
+fn flush(sys: &Bound<'_, PyModule>, name: &Bound<'_, PyString>) -> PyResult<()> {
+    let stream = sys.getattr(name)?;
+    if !stream.is_none() {
+        stream.call_method0(intern!(sys.py(), "flush"))?;
+    }
+    Ok(())
+}
