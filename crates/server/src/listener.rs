@@ -20,8 +20,8 @@ use rustix::{
 
 use crate::peer::Peer;
 
-/// The port if an address has none.
-const USUAL_PORT: u16 = 8000;
+/// The port of an address without one.
+const DEFAULT_PORT: u16 = 8000;
 
 /// An address to listen on: `HOST:PORT`, `HOST`, `[IPV6]:PORT`, `unix:PATH` or `fd://N`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct AddressError(String);
 
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "'{}' is no address: write HOST:PORT, [IPV6]:PORT, unix:PATH or fd://NUMBER", self.0)
+        write!(f, "invalid address '{}': expected HOST:PORT, [IPV6]:PORT, unix:PATH or fd://NUMBER", self.0)
     }
 }
 
@@ -55,24 +55,24 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let wrong = || AddressError(text.to_owned());
+        let invalid = || AddressError(text.to_owned());
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.is_empty() { Err(wrong()) } else { Ok(Self::Unix(path.into())) };
+            return if path.is_empty() { Err(invalid()) } else { Ok(Self::Unix(path.into())) };
         }
         if let Some(number) = text.strip_prefix("fd://") {
-            return number.parse().map(Self::Descriptor).map_err(|_| wrong());
+            return number.parse().map(Self::Descriptor).map_err(|_| invalid());
         }
         let text = text.strip_prefix("tcp://").unwrap_or(text);
         let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
-            _ if text.is_empty() || text.bytes().all(|byte| byte.is_ascii_digit()) => return Err(wrong()),
-            _ => (text, USUAL_PORT),
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| invalid())?),
+            _ if text.is_empty() || text.bytes().all(|byte| byte.is_ascii_digit()) => return Err(invalid()),
+            _ => (text, DEFAULT_PORT),
         };
         let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
             Some(Some(host)) => host,
             None if !host.contains([':', ']', '/']) => host,
-            _ => return Err(wrong()),
+            _ => return Err(invalid()),
         };
         let host = if host.is_empty() { "0.0.0.0" } else { host };
         Ok(Self::Tcp { host: host.to_owned(), port })
@@ -220,7 +220,7 @@ fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
 /// Binds to a temporary name and renames the socket when it listens. Until then a stale socket keeps its name, so that
 /// clients always find one.
 fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
-    refuse_if_in_use(path)?;
+    check_not_in_use(path)?;
     let socket = new_socket(AddressFamily::UNIX)?;
     let temporary = temporary_name(path);
     let own_name = SocketAddrUnix::new(path)?;
@@ -249,10 +249,10 @@ fn temporary_name(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn refuse_if_in_use(path: &Path) -> io::Result<()> {
+fn check_not_in_use(path: &Path) -> io::Result<()> {
     match path.symlink_metadata() {
         Ok(found) if !found.file_type().is_socket() => {
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is no socket"))
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is not a socket"))
         }
         Ok(_) if is_listened_on(path)? => Err(io::ErrorKind::AddrInUse.into()),
         _ => Ok(()),
@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_they_are_written() {
+    fn addresses_are_parsed_and_formatted_alike() {
         for text in ["127.0.0.1:8000", "localhost:0", "[::1]:80", "unix:/run/a b.sock", "fd://3"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_a_sentence() {
+    fn an_invalid_address_is_an_error_that_says_what_was_expected() {
         for text in ["", "8000", "host:port", "host:70000", "::1:80", "[::1", "a/b", "unix:", "fd://x"] {
             let error = text.parse::<Address>().unwrap_err();
             assert!(error.to_string().contains("HOST:PORT"), "{text}: {error}");

@@ -18,20 +18,25 @@ pub struct Server {
     listeners: Vec<Listener>,
     settings: Settings,
     app: Arc<dyn App>,
-    watches: Vec<CommandSource>,
+    command_sources: Vec<CommandSource>,
     on_event: Box<dyn Fn(ServerEvent) + Send + Sync>,
 }
 
 impl Server {
     /// Creates a server. [`run`](Self::run) starts it.
     pub fn new(listeners: Vec<Listener>, settings: Settings, app: Arc<dyn App>) -> Self {
-        Self { listeners, settings, app, watches: Vec::new(), on_event: Box::new(|_| ()) }
+        Self { listeners, settings, app, command_sources: Vec::new(), on_event: Box::new(|_| ()) }
     }
 
-    /// Calls `receive` when `descriptor` is readable, until it returns `None`, and handles each command.
+    /// Adds a source of commands. When `descriptor` is readable, the server calls `receive` until it returns `None`, and handles each
+    /// command.
     #[must_use]
-    pub fn watch(mut self, descriptor: OwnedFd, receive: Box<dyn FnMut() -> Option<Command> + Send>) -> Self {
-        self.watches.push(CommandSource { descriptor, receive });
+    pub fn command_source(
+        mut self,
+        descriptor: OwnedFd,
+        receive: Box<dyn FnMut() -> Option<Command> + Send>,
+    ) -> Self {
+        self.command_sources.push(CommandSource { descriptor, receive });
         self
     }
 
@@ -60,7 +65,7 @@ impl Server {
     pub fn run(self) -> io::Result<Outcome> {
         let context =
             Arc::new(ServerContext::new(self.settings, self.app.wants_log(), self.app.wants_head()));
-        let event_loop = EventLoop::new(self.listeners, self.watches, Arc::clone(&context))?;
+        let event_loop = EventLoop::new(self.listeners, self.command_sources, Arc::clone(&context))?;
         Arc::new(ThreadPool::new(event_loop, self.app, self.on_event, context)?).run()
     }
 }
@@ -135,17 +140,17 @@ impl HttpForkServer {
 
     /// The maximum number of children. Defaults to 64; further requests wait.
     #[must_use]
-    pub fn children(mut self, bound: usize) -> Self {
+    pub fn children(mut self, limit: usize) -> Self {
         if let Concurrency::Fork { children } = &mut self.0.settings.concurrency {
-            *children = bound;
+            *children = limit;
         }
         self
     }
 
     /// How long each call of the callback may take. Defaults to 30 seconds. Then its child is killed, and the client gets 504.
     #[must_use]
-    pub fn timeout(mut self, bound: Option<Duration>) -> Self {
-        self.0.settings.timeout = bound;
+    pub fn timeout(mut self, limit: Option<Duration>) -> Self {
+        self.0.settings.timeout = limit;
         self
     }
 

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_has_exited_neither_counts_nor_writes() {
+    fn a_worker_that_has_exited_neither_counts_nor_overwrites_its_successor() {
         let (loads, mut one, mut two) = three();
         one.publish(9);
         assert!(one.exceeds_fair_share());

@@ -64,7 +64,8 @@ impl Service {
             request.body().read_to_end(&mut Vec::new()).unwrap();
             Response::text(name)
         };
-        let server = Server::new(vec![listener], settings, Arc::new(app)).watch(OwnedFd::from(woken), next);
+        let server =
+            Server::new(vec![listener], settings, Arc::new(app)).command_source(OwnedFd::from(woken), next);
         Worker { commands_of_source, wakes, thread: thread::spawn(|| server.run()) }
     }
 

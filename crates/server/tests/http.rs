@@ -32,7 +32,7 @@ impl Running {
         let (commands_of_source, inbox) = mpsc::channel();
         let (bell, ear) = UnixStream::pair().unwrap();
         let server = Server::new(vec![listener], settings, Arc::new(app))
-            .watch(OwnedFd::from(ear), Box::new(move || inbox.try_recv().ok()));
+            .command_source(OwnedFd::from(ear), Box::new(move || inbox.try_recv().ok()));
         Self { address, commands_of_source, bell, thread: Some(thread::spawn(|| server.run())) }
     }
 

@@ -71,7 +71,7 @@ impl Running {
             ..Settings::default()
         };
         let server = Server::new(vec![listener], settings, Arc::new(app))
-            .watch(OwnedFd::from(ear), Box::new(move || inbox.try_recv().ok()))
+            .command_source(OwnedFd::from(ear), Box::new(move || inbox.try_recv().ok()))
             .on_event(Box::new(move |notice| match notice {
                 ServerEvent::Serving => {}
                 notice => tell.send(notice).unwrap(),

@@ -196,7 +196,7 @@ fn watch_commands(mut server: Server, control: &Arc<Mutex<WorkerControl>>) -> io
     for descriptor in descriptors {
         let control = Arc::clone(control);
         let next = move || control.lock().unwrap_or_else(PoisonError::into_inner).next_command();
-        server = server.watch(descriptor, Box::new(next));
+        server = server.command_source(descriptor, Box::new(next));
     }
     Ok(server)
 }

@@ -104,7 +104,7 @@ impl Children {
         })
     }
 
-    pub(crate) fn has_room(&self) -> bool {
+    pub(crate) fn has_capacity(&self) -> bool {
         self.running.len() < self.limit
     }
 

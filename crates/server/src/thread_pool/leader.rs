@@ -125,7 +125,7 @@ impl ThreadPool {
             self.promotion.before_call(oldest_ready, true);
             let _ = catch_unwind(AssertUnwindSafe(|| drop(on_complete)));
         });
-        self.calls.leave(number);
+        self.calls.exit(number);
         if let Some((connection, _)) = finished.take_if(|(_, next)| *next == Next::Flush) {
             self.batch.push(connection, Instant::now());
         }
