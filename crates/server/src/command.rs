@@ -3,8 +3,8 @@
 /// A command to a running server. A later command may only be a greater one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Command {
-    /// Stop accepting, hand idle connections over to other workers ([`Settings::handover`](crate::Settings::handover)), finish running
-    /// requests, then return. `Drain` may follow, when the other workers stop, too.
+    /// Stop accepting, hand idle connections over to other workers ([`Settings::handover`](crate::Settings::handover)),
+    /// finish running requests, then return. `Drain` may follow, when the other workers stop, too.
     HandOver,
     /// Stop accepting, finish running requests, then return. An idle connection may send one more request.
     Drain,
@@ -17,14 +17,14 @@ pub enum Command {
 pub enum ServerEvent {
     /// All threads are started.
     Serving,
-    /// A call of the app has exceeded the timeout. Its client got a response, but the thread is stuck, so the process should be
-    /// replaced. With one thread it exits within a second, with [`EXIT_STUCK`](crate::EXIT_STUCK).
+    /// A call of the app has exceeded the timeout. Its client got a response, but the thread is stuck, so the process
+    /// should be replaced. With one thread it exits within a second, with [`EXIT_STUCK`](crate::EXIT_STUCK).
     CallTimedOut,
     /// `max_requests` or `max_rss` is reached. The server keeps serving until it receives a command.
     RecycleLimitReached,
-    /// The process is about to exit without returning from [`Server::run`](crate::Server::run), because the thread that called it is
-    /// inside the app, or another one is stuck there. The last chance to write buffered data. The callback may block briefly, but must
-    /// not wait for the app.
+    /// The process is about to exit without returning from [`Server::run`](crate::Server::run), because the thread that
+    /// called it is inside the app, or another one is stuck there. The last chance to write buffered data. The callback
+    /// may block briefly, but must not wait for the app.
     Exiting,
 }
 

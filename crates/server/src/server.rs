@@ -1,4 +1,5 @@
-//! [`Server`]: listeners, settings and an app. [`HttpServer`] and [`HttpForkServer`]: the same for one address and a callback.
+//! [`Server`]: listeners, settings and an app. [`HttpServer`] and [`HttpForkServer`]: the same for one address and a
+//! callback.
 
 use std::{io, net::ToSocketAddrs, os::fd::OwnedFd, sync::Arc, time::Duration};
 
@@ -28,8 +29,8 @@ impl Server {
         Self { listeners, settings, app, command_sources: Vec::new(), on_event: Box::new(|_| ()) }
     }
 
-    /// Adds a source of commands. When `descriptor` is readable, the server calls `receive` until it returns `None`, and handles each
-    /// command.
+    /// Adds a source of commands. When `descriptor` is readable, the server calls `receive` until it returns `None`,
+    /// and handles each command.
     #[must_use]
     pub fn command_source(
         mut self,
@@ -40,16 +41,17 @@ impl Server {
         self
     }
 
-    /// Calls `on_event` for each event. It runs in a thread of the server that may run the event loop. So it must not wait for the
-    /// app, and must not block except for [`ServerEvent::CallTimedOut`] and [`ServerEvent::Exiting`].
+    /// Calls `on_event` for each event. It runs in a thread of the server that may run the event loop. So it must not
+    /// wait for the app, and must not block except for [`ServerEvent::CallTimedOut`] and [`ServerEvent::Exiting`].
     #[must_use]
     pub fn on_event(mut self, on_event: Box<dyn Fn(ServerEvent) + Send + Sync>) -> Self {
         self.on_event = on_event;
         self
     }
 
-    /// Calls the app in this thread for a GET of `target` that no client sent, and returns the status of its response, such as
-    /// `200 OK`. In a server that forks, children need not repeat what the app does only once. The request is not logged.
+    /// Calls the app in this thread for a GET of `target` that no client sent, and returns the status of its response,
+    /// such as `200 OK`. In a server that forks, children then need not repeat what the app does only once. The request
+    /// is not logged.
     pub fn run_warmup_request(&self, target: &str) -> io::Result<String> {
         let (name, port) = self.listeners.first().map(Listener::server_name_and_port).unwrap_or_default();
         let settings = Settings { proxy_protocol: None, ..self.settings.clone() };
@@ -147,7 +149,8 @@ impl HttpForkServer {
         self
     }
 
-    /// How long each call of the callback may take. Defaults to 30 seconds. Then its child is killed, and the client gets 504.
+    /// How long each call of the callback may take. Defaults to 30 seconds. Then its child is killed, and the client
+    /// gets 504.
     #[must_use]
     pub fn timeout(mut self, limit: Option<Duration>) -> Self {
         self.0.settings.timeout = limit;

@@ -1,11 +1,11 @@
 //! The number of connections of each worker, in shared memory, so that workers can balance them.
 //!
-//! Workers share a listening socket, and a worker that is awake would accept every connection before the others wake up. So a worker
-//! with more than its fair share defers accepting once, for a moment, and then accepts a few. If the worker with the fewest connections
-//! is busy or dead, that costs a millisecond, but no connection.
+//! Workers share a listening socket, and a worker that is awake would accept every connection before the others wake
+//! up. So a worker with more than its fair share defers accepting once, for a moment, and then accepts a few. If the
+//! worker with the fewest connections is busy or dead, that costs a millisecond, but no connection.
 //!
-//! Invariant: a slot holds the pid of its worker next to the number, and a worker only replaces a value that it wrote itself. So a
-//! worker that drains cannot overwrite what its successor or the master has written.
+//! Invariant: a slot holds the pid of its worker next to the number, and a worker only replaces a value that it wrote
+//! itself. So a worker that drains cannot overwrite what its successor or the master has written.
 
 use std::{
     io,

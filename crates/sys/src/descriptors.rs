@@ -9,8 +9,9 @@ use rustix::io::{FdFlags, fcntl_setfd};
 ///
 /// # Errors
 ///
-/// If the descriptor is not open, is stdin, stdout or stderr, was opened by this process, or has been taken before. All descriptors that
-/// this process and Python open have close-on-exec set, and so do those that this function has returned. Inherited ones do not.
+/// If the descriptor is not open, is stdin, stdout or stderr, was opened by this process, or has been taken before. All
+/// descriptors that this process and Python open have close-on-exec set, and so do those that this function has
+/// returned. Inherited ones do not.
 pub fn from_inherited_fd(descriptor: RawFd) -> io::Result<OwnedFd> {
     if (0..=2).contains(&descriptor) {
         return Err(io::Error::other("stdin, stdout and stderr cannot be used as sockets"));
@@ -33,7 +34,8 @@ pub fn from_inherited_fd(descriptor: RawFd) -> io::Result<OwnedFd> {
 ///
 /// # Safety
 ///
-/// The child must neither use nor drop the descriptor's owner afterwards. It exits by [`exit_now`](crate::exit_now), which drops nothing.
+/// The child must neither use nor drop the descriptor's owner afterwards. It exits by [`exit_now`](crate::exit_now),
+/// which drops nothing.
 pub unsafe fn close_inherited(descriptor: RawFd) {
     // SAFETY: the caller's contract.
     unsafe { libc::close(descriptor) };

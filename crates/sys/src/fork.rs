@@ -15,7 +15,8 @@ pub enum Fork {
     Child,
 }
 
-/// Forks this process. Signals are blocked until the guard is dropped, so that the child can set its own dispositions before one arrives.
+/// Forks this process. Signals are blocked until the guard is dropped, so that the child can set its own dispositions
+/// before one arrives.
 ///
 /// # Errors
 ///
@@ -23,9 +24,10 @@ pub enum Fork {
 ///
 /// # Safety
 ///
-/// Only the calling thread exists in the child. Whatever other threads were changing stays half changed there, and locks that they held
-/// stay locked. So either this process has no other thread, or the child uses nothing that another thread may have been changing, except
-/// what the C library (malloc, stdio) or a function called before the fork (`PyOS_BeforeFork`) protects.
+/// Only the calling thread exists in the child. Whatever other threads were changing stays half changed there, and
+/// locks that they held stay locked. So either this process has no other thread, or the child uses nothing that another
+/// thread may have been changing, except what the C library (malloc, stdio) or a function called before the fork
+/// (`PyOS_BeforeFork`) protects.
 pub unsafe fn fork() -> io::Result<(Fork, SignalsBlocked)> {
     let blocked = SignalsBlocked::all();
     // SAFETY: the caller's contract.
@@ -35,8 +37,8 @@ pub unsafe fn fork() -> io::Result<(Fork, SignalsBlocked)> {
     }
 }
 
-/// Exits immediately, without exit handlers: those of a child belong to its parent, and those of a process with a stuck thread might
-/// wait for it.
+/// Exits immediately, without exit handlers: those of a child belong to its parent, and those of a process with a stuck
+/// thread might wait for it.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: `_exit` does not return and touches no memory of ours.
     unsafe { libc::_exit(status) }

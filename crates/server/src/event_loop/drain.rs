@@ -94,7 +94,8 @@ impl EventLoop {
     /// Whether a command has stopped the loop and nothing is left, except connections that the watchdog has ended.
     pub(crate) fn is_finished(&mut self, is_given_up: impl Fn(usize) -> bool) -> bool {
         if self.command == Some(Command::HandOver) && self.has_nothing_left(&is_given_up) {
-            // If the receiving workers are stopping, too, a `Drain` has arrived, and the connections sent last must be taken back.
+            // If the receiving workers are stopping, too, a `Drain` has arrived, and the connections sent last must be
+            // taken back.
             for index in 0..self.command_sources.len() {
                 self.handle_commands(index);
             }

@@ -7,13 +7,13 @@ use mlws_sys::{self as sys, Fork};
 
 use crate::App;
 
-/// Forks a child that answers a request, with the app's functions around it. The child's signal handlers are set. It must call
-/// [`App::after_fork_in_child`] next, and exit by [`exit_now`](crate::exit_now).
+/// Forks a child that answers a request, with the app's functions around it. The child's signal handlers are set. It
+/// must call [`App::after_fork_in_child`] next, and exit by [`exit_now`](crate::exit_now).
 pub(super) fn fork_for_request(app: &dyn App) -> io::Result<Fork> {
     app.before_fork();
     let parent = rustix::process::getpid();
-    // SAFETY: a server that forks starts no threads. The child uses what belongs to its request and to this thread. Threads of the app
-    // are the subject of `before_fork` and `after_fork_in_child`.
+    // SAFETY: a server that forks starts no threads. The child uses what belongs to its request and to this thread.
+    // Threads of the app are the subject of `before_fork` and `after_fork_in_child`.
     let forked = unsafe { sys::fork() };
     if let Ok((Fork::Child, _blocked)) = &forked {
         sys::install_child_signal_handlers(parent);

@@ -5,7 +5,8 @@
 //!
 //! - one call has lasted for [`TICKS_BEFORE_PROMOTION`](decision::TICKS_BEFORE_PROMOTION) ticks of the monitor thread, or
 //! - requests are queued that a free thread could run (unless the last follower promoted for that was not needed), or
-//! - a call has lasted for a tick while a request has waited for [`MAX_WAIT_FOR_THREAD`](decision::MAX_WAIT_FOR_THREAD) although a thread is free, or
+//! - a call has lasted for a tick while a request has waited for
+//!   [`MAX_WAIT_FOR_THREAD`](decision::MAX_WAIT_FOR_THREAD) although a thread is free, or
 //! - the application has blocked recently: then the leader promotes before each call.
 //!
 //! A follower declines if it could only take the GIL away from a leader that goes from call to call: if nothing blocks,
