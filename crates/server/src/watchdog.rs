@@ -46,6 +46,12 @@ struct Call {
     overdue: bool,
 }
 
+/// A call of the app, which ends when this is dropped.
+pub(crate) struct CallGuard<'a> {
+    /// `None` without a timeout.
+    slot: Option<&'a Mutex<CallSlot>>,
+}
+
 /// The result of a check.
 pub(crate) struct WatchdogReport {
     /// Calls that became overdue since the last check.
@@ -62,41 +68,24 @@ impl CallTracker {
         Self { timeout, calls: (0..count).map(|_| Mutex::default()).collect() }
     }
 
-    /// Thread `number` calls the app for this request.
-    pub(crate) fn enter(&self, number: usize, request: &Request, connection: usize, now: Instant) {
-        if self.timeout.is_none() {
-            return;
-        }
+    /// Thread `number` calls the app for this request, until the guard is dropped.
+    pub(crate) fn enter(
+        &self,
+        number: usize,
+        request: &Request,
+        connection: usize,
+        now: Instant,
+    ) -> CallGuard<'_> {
+        let guard = CallGuard { slot: self.timeout.is_some().then(|| &self.calls[number]) };
+        let Some(slot) = guard.slot else { return guard };
         request.socket.restart_call_timer(now);
         let socket = Arc::clone(&request.socket);
         let info = RequestInfo { is_head: request.is_head, version: request.version(), keep_alive: false };
-        let mut slot = lock(&self.calls[number]);
+        let mut slot = lock(slot);
         slot.line.clear();
         slot.line.extend_from_slice(request_line_for_log(request));
         slot.call = Some(Call { since: now, socket, info, connection: Some(connection), overdue: false });
-    }
-
-    /// The response is produced. What the app still does is its completion callback.
-    pub(crate) fn start_completion(&self, number: usize, now: Instant) {
-        if self.timeout.is_none() {
-            return;
-        }
-        if let Some(call) = &mut lock(&self.calls[number]).call {
-            call.connection = None;
-            call.since = now;
-        }
-    }
-
-    /// Thread `number` has returned from the app.
-    pub(crate) fn exit(&self, number: usize) {
-        if self.timeout.is_none() {
-            return;
-        }
-        let mut slot = lock(&self.calls[number]);
-        if let Some(call) = slot.call.take().filter(|call| call.overdue) {
-            let took = call.started().map_or(0.0, |started| started.elapsed().as_secs_f64());
-            log::warn!("request finished after its timeout: {}, {took:.1} s", slot.line.escape_ascii());
-        }
+        guard
     }
 
     /// Ends every call that has become overdue. `None` without a timeout.
@@ -151,6 +140,28 @@ impl CallTracker {
 
     fn count(&self, predicate: impl Fn(&Call) -> bool) -> usize {
         self.calls.iter().filter(|slot| lock(slot).call.as_ref().is_some_and(&predicate)).count()
+    }
+}
+
+impl CallGuard<'_> {
+    /// The response is produced. What the app still does is its completion callback.
+    pub(crate) fn start_completion(&self, now: Instant) {
+        let Some(slot) = self.slot else { return };
+        if let Some(call) = &mut lock(slot).call {
+            call.connection = None;
+            call.since = now;
+        }
+    }
+}
+
+impl Drop for CallGuard<'_> {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot else { return };
+        let mut slot = lock(slot);
+        if let Some(call) = slot.call.take().filter(|call| call.overdue) {
+            let took = call.started().map_or(0.0, |started| started.elapsed().as_secs_f64());
+            log::warn!("request finished after its timeout: {}, {took:.1} s", slot.line.escape_ascii());
+        }
     }
 }
 

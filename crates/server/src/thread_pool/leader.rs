@@ -24,6 +24,28 @@ enum Polled<'a> {
     LostLead,
 }
 
+/// Counts a call of the application until it is dropped.
+struct RunningCall<'a> {
+    pool: &'a ThreadPool,
+    /// Another thread could run a request at the same time.
+    leaves_thread_free: bool,
+}
+
+impl<'a> RunningCall<'a> {
+    fn start(pool: &'a ThreadPool) -> Self {
+        let others = pool.calls_in_progress.fetch_add(1, Ordering::SeqCst);
+        Self { pool, leaves_thread_free: others + 1 < pool.threads }
+    }
+}
+
+impl Drop for RunningCall<'_> {
+    fn drop(&mut self) {
+        self.pool.calls_in_progress.fetch_sub(1, Ordering::SeqCst);
+        // The leader may be asleep with a queued request for which no thread was free.
+        self.pool.handback.notify_leader();
+    }
+}
+
 impl ThreadPool {
     /// Runs the event loop until the lead is lost or the server is finished.
     pub(super) fn run_loop(&self, number: usize, event_loop: HeldLoop<'_>) {
@@ -102,11 +124,11 @@ impl ThreadPool {
         event_loop: HeldLoop<'a>,
         connection: Box<Connection>,
     ) -> Option<HeldLoop<'a>> {
-        let in_progress = self.calls_in_progress.fetch_add(1, Ordering::SeqCst) + 1;
-        let oldest_ready = if in_progress < self.threads { event_loop.oldest_ready() } else { None };
+        let running = RunningCall::start(self);
+        let oldest_ready = if running.leaves_thread_free { event_loop.oldest_ready() } else { None };
         drop(event_loop);
         self.promotion.before_call(oldest_ready, !self.batch.is_empty());
-        self.calls.enter(number, &connection.request, connection.token, now);
+        let call = self.calls.enter(number, &connection.request, connection.token, now);
         let mut connection = Some(connection);
         let mut finished = None;
         self.app.in_request(&mut || {
@@ -117,7 +139,7 @@ impl ThreadPool {
                 return;
             }
             // The response must not wait for the application's cleanup.
-            self.calls.start_completion(number, Instant::now());
+            call.start_completion(Instant::now());
             match next {
                 Next::Flush => self.batch.push(connection, Instant::now()),
                 next => self.handback.push(connection, next),
@@ -125,12 +147,11 @@ impl ThreadPool {
             self.promotion.before_call(oldest_ready, true);
             let _ = catch_unwind(AssertUnwindSafe(|| drop(on_complete)));
         });
-        self.calls.exit(number);
+        drop(call);
         if let Some((connection, _)) = finished.take_if(|(_, next)| *next == Next::Flush) {
             self.batch.push(connection, Instant::now());
         }
-        self.calls_in_progress.fetch_sub(1, Ordering::SeqCst);
-        self.handback.notify_leader(); // it may be asleep with a queued request for which no thread was free
+        drop(running);
         let Some(mut event_loop) = self.try_lock_loop() else {
             if let Some((connection, next)) = finished {
                 self.handback.push(connection, next);
