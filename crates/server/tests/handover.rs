@@ -131,7 +131,8 @@ fn a_connection_continues_in_another_worker() {
             let response = post(stream);
             assert!(response.ends_with("other") && !response.contains("Connection: close"), "{response}");
         }
-        other.send(Command::Stop);
+        drop((streams, silent));
+        other.send(Command::Drain);
         other.join();
     }
 }
@@ -155,7 +156,8 @@ fn connections_that_exceed_the_queue_are_handed_over_later() {
         let response = post(stream);
         assert!(response.ends_with("other") && !response.contains("Connection: close"), "{response}");
     }
-    other.send(Command::Stop);
+    drop(streams);
+    other.send(Command::Drain);
     other.join();
 }
 
@@ -223,7 +225,8 @@ fn a_connection_of_an_unknown_listener_may_send_one_more_request() {
     first.join();
     let response = post(&mut streams[0]);
     assert!(response.ends_with("other") && response.contains("Connection: close\r\n"), "{response}");
-    other.send(Command::Stop);
+    drop(streams);
+    other.send(Command::Drain);
     other.join();
 }
 

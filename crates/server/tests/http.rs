@@ -15,7 +15,8 @@ use mlws_server::{
     ServerEvent, Settings, Stream,
 };
 
-/// A server on a free port. It stops when this is dropped.
+/// A server on a free port. It drains when this is dropped. (`Command::Stop` may exit the process while a thread is inside
+/// the app, and with it all tests.)
 struct Running {
     address: String,
     commands: mpsc::Sender<Command>,
@@ -64,8 +65,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.thread.is_some() {
-            self.send(Command::Stop);
+        if self.thread.is_some() && !thread::panicking() {
+            self.send(Command::Drain);
             self.join();
         }
     }
