@@ -9,6 +9,7 @@
 //! | `fork` | fork, exit without exit handlers |
 //! | `signals` | masks, dispositions, the self-pipe, names |
 //! | `request_process` | signals in a process that answers one request |
+//! | `credentials`, `privileged` | user and group ids, files that root opens for other users |
 //! | `descriptors` | inherited descriptors, copies in a child |
 //! | `shared_page` | numbers in memory that processes share |
 //! | `read_buffer` | reads into memory that was never written |
