@@ -284,13 +284,21 @@ impl Child {
         }
     }
 
-    /// A child that has ended owns its pid until it is reaped, so these signals cannot reach another process.
     fn request_stacks(&self) {
-        let _ = rustix::process::kill_process(self.pid, Signal::URG);
+        self.signal(Signal::URG);
     }
 
     fn kill(&self) {
-        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+        self.signal(Signal::KILL);
+    }
+
+    /// The application may have reaped the child, and another process may have its pid by now. The pidfd still refers to
+    /// the child. A failure means that it has ended.
+    fn signal(&self, signal: Signal) {
+        let _ = match &self.pidfd {
+            Some(pidfd) => rustix::process::pidfd_send_signal(pidfd, signal),
+            None => rustix::process::kill_process(self.pid, signal),
+        };
     }
 
     fn log_exit(&self, status: Option<WaitStatus>, when: &str) {
