@@ -1,5 +1,7 @@
 //! Commands to a running server, the events that it reports, and how it ends.
 
+use std::os::fd::OwnedFd;
+
 /// A command to a running server. A later command may only be a greater one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Command {
@@ -35,4 +37,10 @@ pub enum Outcome {
     Finished,
     /// A thread is stuck in the app. The process can only exit, with [`exit_now`](crate::exit_now).
     Stuck,
+}
+
+/// A source of commands, read when its descriptor is readable.
+pub(crate) struct CommandSource {
+    pub(crate) descriptor: OwnedFd,
+    pub(crate) receive: Box<dyn FnMut() -> Option<Command> + Send>,
 }

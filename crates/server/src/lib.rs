@@ -15,7 +15,8 @@
 //! | module | content |
 //! |---|---|
 //! | `clock`, `deadlines`, `wakeup` | the Date field, timeouts, wake-ups without a race |
-//! | `peer`, `listener`, `trusted_networks` | addresses of clients, listening sockets, trusted proxies |
+//! | `peer`, `trusted_networks` | addresses of clients, trusted proxies |
+//! | `address`, `listener`, `socket_file` | listening sockets and their addresses |
 //! | `memory`, `active_writers`, `worker_loads` | memory budgets, responses in progress, connections per worker |
 //! | `settings`, `context` | settings, and what all connections of a process share |
 //! | `request`, `request_body`, `upload` | what an app receives |
@@ -29,6 +30,7 @@
 
 mod acceptor;
 mod active_writers;
+mod address;
 mod app;
 mod body;
 mod clock;
@@ -50,6 +52,7 @@ mod request_body;
 mod response;
 mod server;
 mod settings;
+mod socket_file;
 mod thread_pool;
 mod trusted_networks;
 mod upload;
@@ -57,6 +60,7 @@ mod wakeup;
 mod watchdog;
 mod worker_loads;
 
+pub use address::{Address, AddressError};
 pub use app::{App, STACK_SIZE};
 pub use body::{Aborted, Body, Bytes, Stream};
 pub use command::{Command, Outcome, ServerEvent};
@@ -64,13 +68,14 @@ pub use connection::writer::Writer;
 pub use event_loop_thread::runs_event_loop;
 pub use fork::run_in_discarded_process;
 pub use handover::HandoverQueue;
-pub use listener::{Address, AddressError, Listener, SocketFile};
+pub use listener::Listener;
 pub use mlws_sys::{ReadBuffer, exit_now, is_request_process};
 pub use request::{Client, Failures, Request};
 pub use request_body::RequestBody;
 pub use response::{Record, Response};
 pub use server::{HttpForkServer, HttpServer, Server};
 pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
+pub use socket_file::SocketFile;
 pub use thread_pool::{EXIT_STUCK, exit_stuck};
 pub use trusted_networks::{NetworkError, TrustedNetworks};
 pub use upload::Failure;

@@ -1,94 +1,23 @@
-//! Listening sockets: TCP, Unix, or an inherited descriptor.
+//! [`Listener`]: a listening socket for TCP or Unix connections, or an inherited one.
 
 use std::{
-    fmt, io,
+    io,
     net::{SocketAddr, ToSocketAddrs},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::FileTypeExt},
     },
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{Mode, OFlags},
+    fs::OFlags,
     io::Errno,
     net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt},
 };
 
-use crate::peer::Peer;
-
-/// The port of an address without one.
-const DEFAULT_PORT: u16 = 8000;
-
-/// An address to listen on: `HOST:PORT`, `HOST`, `[IPV6]:PORT`, `unix:PATH` or `fd://N`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// A host and a port.
-    Tcp {
-        /// A host name or IP address. An IPv6 address has no brackets here.
-        host: String,
-        /// 0 selects a free port.
-        port: u16,
-    },
-    /// A Unix socket at this path.
-    Unix(PathBuf),
-    /// An inherited descriptor that is already bound.
-    Descriptor(RawFd),
-}
-
-/// An invalid address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AddressError(String);
-
-impl fmt::Display for AddressError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid address '{}': expected HOST:PORT, [IPV6]:PORT, unix:PATH or fd://NUMBER", self.0)
-    }
-}
-
-impl std::error::Error for AddressError {}
-
-impl FromStr for Address {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let invalid = || AddressError(text.to_owned());
-        if let Some(path) = text.strip_prefix("unix:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.is_empty() { Err(invalid()) } else { Ok(Self::Unix(path.into())) };
-        }
-        if let Some(number) = text.strip_prefix("fd://") {
-            return number.parse().map(Self::Descriptor).map_err(|_| invalid());
-        }
-        let text = text.strip_prefix("tcp://").unwrap_or(text);
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| invalid())?),
-            _ if text.is_empty() || text.bytes().all(|byte| byte.is_ascii_digit()) => return Err(invalid()),
-            _ => (text, DEFAULT_PORT),
-        };
-        let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
-            Some(Some(host)) => host,
-            None if !host.contains([':', ']', '/']) => host,
-            _ => return Err(invalid()),
-        };
-        let host = if host.is_empty() { "0.0.0.0" } else { host };
-        Ok(Self::Tcp { host: host.to_owned(), port })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Descriptor(number) => write!(f, "fd://{number}"),
-        }
-    }
-}
+use crate::{Address, SocketFile, peer::Peer};
 
 /// A listening socket.
 #[derive(Debug)]
@@ -267,65 +196,8 @@ fn is_listened_on(path: &Path) -> io::Result<bool> {
     Ok(matches!(connected, Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS)))
 }
 
-/// The file of a Unix socket, which outlives its process. It is kept open, so that its inode cannot be reused.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    file: OwnedFd,
-}
-
-impl SocketFile {
-    fn open(path: &Path) -> io::Result<Self> {
-        let path = std::path::absolute(path)?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::empty())?;
-        Ok(Self { path, file })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Removes the file, unless it is gone or has been replaced.
-    pub fn remove(&self) -> io::Result<()> {
-        let own = rustix::fs::fstat(&self.file)?;
-        match rustix::fs::lstat(&self.path) {
-            Ok(found) if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino) => {
-                std::fs::remove_file(&self.path)
-            }
-            Ok(_) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
 fn unix_path(address: SocketAddrAny) -> PathBuf {
     let address = SocketAddrUnix::try_from(address).ok();
     let path = address.as_ref().and_then(SocketAddrUnix::path_bytes).unwrap_or_default();
     std::ffi::OsStr::from_bytes(path).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_parsed_and_formatted_alike() {
-        for text in ["127.0.0.1:8000", "localhost:0", "[::1]:80", "unix:/run/a b.sock", "fd://3"] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
-        }
-        assert_eq!(":8000".parse::<Address>().unwrap().to_string(), "0.0.0.0:8000");
-        assert_eq!("127.0.0.1".parse::<Address>().unwrap().to_string(), "127.0.0.1:8000");
-        assert_eq!("tcp://[::1]".parse::<Address>().unwrap().to_string(), "[::1]:8000");
-        assert_eq!("unix:///run/x".parse::<Address>().unwrap(), Address::Unix("/run/x".into()));
-    }
-
-    #[test]
-    fn an_invalid_address_is_an_error_that_says_what_was_expected() {
-        for text in ["", "8000", "host:port", "host:70000", "::1:80", "[::1", "a/b", "unix:", "fd://x"] {
-            let error = text.parse::<Address>().unwrap_err();
-            assert!(error.to_string().contains("HOST:PORT"), "{text}: {error}");
-        }
-    }
 }

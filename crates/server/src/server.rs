@@ -5,9 +5,7 @@ use std::{io, net::ToSocketAddrs, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use crate::{
     Address, App, Command, Concurrency, Listener, Outcome, Request, Response, ServerEvent, Settings,
-    context::ServerContext,
-    event_loop::{CommandSource, EventLoop},
-    fork::run_warmup_request,
+    command::CommandSource, context::ServerContext, event_loop::EventLoop, fork::run_warmup_request,
     thread_pool::ThreadPool,
 };
 

@@ -7,11 +7,12 @@
 mod accept;
 mod children;
 mod drain;
+mod slot;
 
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
@@ -20,9 +21,11 @@ use std::{
 use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event, unix::SourceFd};
 use slab::Slab;
 
+use self::slot::Slot;
 use crate::{
     Command, Concurrency, Listener,
     acceptor::Acceptor,
+    command::CommandSource,
     connection::socket::{HALF_CLOSE, PeerState},
     connection::{Connection, Next, Readiness},
     context::ServerContext,
@@ -48,12 +51,6 @@ const CHILD_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Clients of requests that have waited less than this for the app are not checked.
 const MIN_WAIT_TO_CHECK: Duration = Duration::from_millis(10);
 
-/// A source of commands, read when its descriptor is readable.
-pub(crate) struct CommandSource {
-    pub(crate) descriptor: OwnedFd,
-    pub(crate) receive: Box<dyn FnMut() -> Option<Command> + Send>,
-}
-
 pub(crate) struct EventLoop {
     poll: Poll,
     /// A clone of the poll set's registry, for objects that deregister themselves.
@@ -76,30 +73,6 @@ pub(crate) struct EventLoop {
     recycle: RecycleLimits,
     /// The last two times that connections were accepted, most recent first.
     accept_times: (Instant, Instant),
-}
-
-/// The place of a connection.
-enum Slot {
-    /// The loop owns the connection.
-    Held(Box<Connection>),
-    /// A thread owns it. The events of its socket are collected here.
-    Out(Readiness),
-}
-
-impl Slot {
-    fn connection(&self) -> Option<&Connection> {
-        if let Self::Held(connection) = self { Some(connection) } else { None }
-    }
-
-    fn connection_mut(&mut self) -> Option<&mut Connection> {
-        if let Self::Held(connection) = self { Some(connection) } else { None }
-    }
-
-    fn take(&mut self) -> Option<Box<Connection>> {
-        let peer_closed = self.connection()?.readiness.peer_closed;
-        let out = Self::Out(Readiness { peer_closed, ..Readiness::default() });
-        if let Self::Held(connection) = std::mem::replace(self, out) { Some(connection) } else { None }
-    }
 }
 
 impl EventLoop {
