@@ -236,11 +236,11 @@ def test_the_timeout_bounds_each_chunk_and_not_the_whole_response(start):
     with server.wire() as wire:
         answer = wire.request("/hangs/slow_pieces")
     assert (answer.status, answer.complete, answer.text) == (200, True, "piece\n" * 8)
-    assert "longer than the timeout" not in server.log.text
+    assert "request timeout: " not in server.log.text
 
 
 def test_the_timeout_bounds_the_close_of_a_response_too(start, gate):
     server = start("raw", "--fork", "--timeout", "1")
     assert server.get(f"/gates/after?gate={gate.folder}").text == "early\n"
-    server.log.wait_for("longer than the timeout")
+    server.log.wait_for("request timeout: ")
     assert eventually(lambda: gone(gate.pids()[0]))

@@ -188,7 +188,7 @@ def test_a_child_that_hangs_is_killed_although_its_client_reads_slowly(start, ga
         answer = wire.answer()
     assert (answer.status, answer.complete) == (200, False)
     assert CONTENT.startswith(answer.body)
-    server.log.wait_for("longer than the timeout")
+    server.log.wait_for("request timeout: ")
 
 
 def test_a_process_that_the_application_leaves_behind_does_not_hold_up_the_response(forking, gate):

@@ -84,7 +84,9 @@ def _parse_expression(text: str, expression: str) -> tuple[tuple[str, ...], Any,
             raise ValueError
         names = tuple(ast.unparse(node.func).split("."))
         arguments = tuple(ast.literal_eval(argument) for argument in node.args)
-        keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
+        keywords = {
+            str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg
+        }
         if not all(name.isidentifier() for name in names) or len(keywords) != len(node.keywords):
             raise ValueError
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -205,6 +207,10 @@ def _run(what: str, call: Any) -> Any:
 def _without_frames(error: BaseException) -> BaseException:
     """Remove the frames of this module, so that the traceback begins in the application."""
     frames = error.__traceback__
-    while frames and frames.tb_frame.f_globals.get("__name__") in (__name__, "importlib", "importlib._bootstrap"):
+    while frames and frames.tb_frame.f_globals.get("__name__") in (
+        __name__,
+        "importlib",
+        "importlib._bootstrap",
+    ):
         frames = frames.tb_next
     return error.with_traceback(frames)
