@@ -201,3 +201,23 @@ fn unix_path(address: SocketAddrAny) -> PathBuf {
     let path = address.as_ref().and_then(SocketAddrUnix::path_bytes).unwrap_or_default();
     std::ffi::OsStr::from_bytes(path).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::{FdFlags, fcntl_getfd};
+
+    use super::*;
+
+    #[test]
+    fn programs_that_the_app_starts_do_not_inherit_listeners_and_connections() {
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap(), 8).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_address().unwrap()).unwrap();
+        let copy = listener.try_clone().unwrap();
+        let mut polled = [PollFd::new(&copy, PollFlags::IN)];
+        poll(&mut polled, None).unwrap();
+        let (connection, _) = copy.accept().unwrap();
+        for descriptor in [listener.as_fd(), copy.as_fd(), connection.as_fd()] {
+            assert_eq!(fcntl_getfd(descriptor).unwrap(), FdFlags::CLOEXEC);
+        }
+    }
+}

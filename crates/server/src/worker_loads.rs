@@ -148,4 +148,15 @@ mod tests {
         drop(one);
         assert_eq!(loads.min_other(1), None);
     }
+
+    #[test]
+    fn a_worker_without_a_slot_does_not_use_that_of_another() {
+        let loads = Arc::new(WorkerLoads::new(1).unwrap());
+        let [mut first, mut extra] = [0, 1].map(|slot| WorkerLoad::take(Arc::clone(&loads), slot));
+        first.publish(5);
+        extra.publish(0);
+        assert_eq!((loads.min_other(1), loads.min_other(0)), (Some(5), None));
+        drop(extra);
+        assert_eq!(loads.min_other(1), Some(5));
+    }
 }
