@@ -82,7 +82,7 @@ def test_a_program_that_serves_has_its_own_limit_back_afterwards(tmp_path):
 
 def test_silent_clients_leave_descriptors_to_the_application(limited):
     server = limited(SOFT, SOFT)
-    server.log.wait_for(r"connections per worker: at most 160, not 60000, for the limit on open files is 256")
+    server.log.wait_for(r"connections per worker: 160 instead of 60000, because the limit on open files is 256")
     with server.wire() as kept:
         assert kept.request("/open").status == 200
         silent = [server.wire() for _ in range(250)]

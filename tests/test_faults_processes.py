@@ -221,7 +221,7 @@ def test_without_a_process_to_fork_the_client_is_asked_to_come_again(start, open
             assert (answer.status, answer.header("retry-after")) == (503, "1")
             assert answer.header("connection") == "close"
             assert wire.closed()
-    server.log.wait_for("no process could be forked")
+    server.log.wait_for("forking a process for a request failed")
     open_gate.open()
     for wire in running:
         assert wire.answer().text == "passed\n"

@@ -78,7 +78,7 @@ def expect_507(server, folder, times):
             answer = wire.answer()
             assert (answer.status, answer.header("connection")) == (507, "close")
         assert server.get("/inputs/echo", "POST", b"small").text == "small"
-    server.log.wait_for("body could not be stored")
+    server.log.wait_for("storing a request body failed")
     eventually(lambda: settled(server) == before, "every descriptor to be closed")
     assert not folder.exists() or list(folder.iterdir()) == []
 

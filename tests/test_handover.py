@@ -181,7 +181,7 @@ def test_a_worker_that_is_stuck_leaves_its_idle_connections_to_its_successor(sta
         assert idle.request("/answers/hello").status == 200
         hanging.send(f"GET /hangs/blocks?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         assert hanging.answer().status == 504
-        server.log.wait_for("a thread is stuck in the application; this process is left")
+        server.log.wait_for("exiting with status 75: a thread is stuck in the application")
         answer = idle.request("/answers/hello")
         assert (answer.text, answer.header("connection")) == ("hello\n", None)
 

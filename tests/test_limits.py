@@ -138,7 +138,7 @@ def test_a_body_without_room_for_it_is_a_507(start, tmp_path):
     server = start("raw", *INLINE, *NO_ROOM, "--tmp-dir", tmp_path / "missing")
     assert status_of(server, SLOW + b"x" * 1001) == 507
     assert status_of(server, SLOW.replace(b"1001", b"1000") + b"x" * 1000) == 200
-    server.log.wait_for("a request body could not be stored")
+    server.log.wait_for("storing a request body failed")
 
 
 # Patience. Each of these ends by the server's own clock; a server without the limit would keep the client for ever.

@@ -174,7 +174,7 @@ def test_a_hanging_request_is_told_of_where_python_cannot_be_asked(folder):
     with serving(*options, app="raw") as server:
         assert get(server, "/hangs/keeps_the_gil").status == 504
         server.log.wait_for(
-            r"\[ERROR\] GET /hangs/keeps_the_gil from 127\.0\.0\.1 has been in the application"
+            r"\[ERROR\] request timeout: GET /hangs/keeps_the_gil from 127\.0\.0\.1 has been in the application"
         )
         server.log.wait_for(r"hangs\.py")
         error = folder / "error.log"

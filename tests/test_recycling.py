@@ -42,7 +42,7 @@ def test_a_worker_that_has_grown_too_large_is_replaced(start):
         assert wire.request(f"/hangs/grows?bytes={200 << 20}").text == "grown\n"
         for _ in range(63):
             assert wire.request("/answers/hello").status == 200
-    server.log.wait_for(r"this worker uses [2-9]\d\d MiB")
+    server.log.wait_for(r"recycling this worker: uses [2-9]\d\d MiB")
     served_by_another(server, worker)
 
 

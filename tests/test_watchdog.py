@@ -42,7 +42,7 @@ def test_a_request_that_hangs_is_a_504_and_the_log_shows_the_line(start, concurr
         else:
             assert answer.header("connection") == "close"
             assert wire.closed()
-    server.log.wait_for(rf"ERROR\] GET /hangs/{app}\?x=%0a%22 from 127\.0\.0\.1 .* 1\.\d s")
+    server.log.wait_for(rf"ERROR\] request timeout: GET /hangs/{app}\?x=%0a%22 from 127\.0\.0\.1 .* 1\.\d s")
     server.log.wait_for(where(app))
     if concurrency == "fork":
         assert server.get("/answers/hello").text == "hello\n"

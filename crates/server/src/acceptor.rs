@@ -31,7 +31,8 @@ pub(crate) struct Acceptor {
     urls: Arc<[String]>,
     /// The maximum number of connections.
     max_connections: usize,
-    share: Option<WorkerLoad>,
+    /// The load of this worker, while it takes part in balancing.
+    load: Option<WorkerLoad>,
     /// When the last warning was logged.
     last_warning: Option<Instant>,
 }
@@ -44,7 +45,7 @@ enum Source {
 struct ListenerState {
     source: Source,
     /// Connections may be waiting.
-    open: bool,
+    is_readable: bool,
     /// Do not accept before this time.
     paused: Option<Instant>,
     /// How many connections may still be accepted although the fair share is exceeded.
@@ -61,7 +62,7 @@ impl Acceptor {
         let urls = listeners.iter().map(Listener::url).collect();
         let handover = settings.handover.clone().map(Source::Handover);
         let sources = listeners.into_iter().map(Source::Listener).chain(handover);
-        let listener = |source| ListenerState { source, open: true, paused: None, accept_credit: 0 };
+        let listener = |source| ListenerState { source, is_readable: true, paused: None, accept_credit: 0 };
         let listeners: Vec<_> = sources.map(listener).collect();
         for (index, listener) in listeners.iter().enumerate() {
             registry.register(&mut SourceFd(&listener.descriptor()), Token(index), Interest::READABLE)?;
@@ -70,7 +71,7 @@ impl Acceptor {
             listeners,
             urls,
             max_connections: settings.connections,
-            share: settings.shares.as_ref().map(|(shares, slot)| WorkerLoad::take(Arc::clone(shares), *slot)),
+            load: settings.loads.as_ref().map(|(loads, slot)| WorkerLoad::take(Arc::clone(loads), *slot)),
             last_warning: None,
         })
     }
@@ -82,13 +83,13 @@ impl Acceptor {
     /// Connections may be waiting at this listener. An event may arrive after the listeners are closed.
     pub(crate) fn mark_readable(&mut self, index: usize) {
         if let Some(listener) = self.listeners.get_mut(index) {
-            listener.open = true;
+            listener.is_readable = true;
         }
     }
 
     /// Whether accepting can continue without another event.
     pub(crate) fn is_busy(&self) -> bool {
-        self.listeners.iter().any(|listener| listener.open && listener.paused.is_none())
+        self.listeners.iter().any(|listener| listener.is_readable && listener.paused.is_none())
     }
 
     /// When the first pause ends.
@@ -112,9 +113,9 @@ impl Acceptor {
     pub(crate) fn is_full_for(&self, index: usize, now: Instant, connections: usize) -> bool {
         let listener = &self.listeners[index];
         connections >= self.max_connections
-            && listener.open
+            && listener.is_readable
             && listener.paused.is_none_or(|until| until <= now)
-            && !self.share.as_ref().is_some_and(WorkerLoad::exceeds_fair_share)
+            && !self.load.as_ref().is_some_and(WorkerLoad::exceeds_fair_share)
             && matches!(&listener.source, Source::Listener(listener) if listener.has_client())
     }
 
@@ -125,23 +126,23 @@ impl Acceptor {
         if listener.paused.is_some_and(|until| until <= now) {
             listener.paused = None;
         }
-        while listener.open && listener.paused.is_none() {
+        while listener.is_readable && listener.paused.is_none() {
             if connections >= self.max_connections {
                 listener.paused = Some(now + RETRY_ACCEPT);
-            } else if listener.defers_accept(self.share.as_ref(), connections) {
+            } else if listener.defers_accept(self.load.as_ref(), connections) {
                 listener.paused = Some(now + DEFER_ACCEPT);
             } else {
                 match listener.source.accept(index, &self.urls) {
                     Ok(accepted) => return Some(accepted),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        (listener.open, listener.accept_credit) = (false, 0);
+                        (listener.is_readable, listener.accept_credit) = (false, 0);
                     }
-                    Err(error) if is_of_one_connection(&error) => {}
+                    Err(error) if concerns_one_connection(&error) => {}
                     Err(error) => {
                         listener.paused = Some(now + RETRY_ACCEPT);
                         if self.last_warning.is_none_or(|last| now >= last + LOG_INTERVAL) {
                             self.last_warning = Some(now);
-                            log::warn!("accepting pauses: {error}");
+                            log::warn!("accepting pauses for 0.1 s: {error}");
                         }
                     }
                 }
@@ -152,14 +153,14 @@ impl Acceptor {
 
     /// Publishes the number of connections for the other workers.
     pub(crate) fn publish_load(&mut self, connections: usize) {
-        if let Some(share) = &mut self.share {
-            share.publish(connections);
+        if let Some(load) = &mut self.load {
+            load.publish(connections);
         }
     }
 
     /// From now on this worker does not take part in balancing and accepts every waiting connection.
     pub(crate) fn leave_balancing(&mut self) {
-        self.share = None;
+        self.load = None;
         self.listeners.iter_mut().for_each(|listener| listener.paused = None);
     }
 
@@ -202,20 +203,19 @@ impl ListenerState {
 
     /// Whether another worker should accept the next connection. True once; then this worker accepts a few before it
     /// defers again.
-    fn defers_accept(&mut self, share: Option<&WorkerLoad>, connections: usize) -> bool {
-        if !share.is_some_and(WorkerLoad::exceeds_fair_share) {
+    fn defers_accept(&mut self, load: Option<&WorkerLoad>, connections: usize) -> bool {
+        if !load.is_some_and(WorkerLoad::exceeds_fair_share) {
             self.accept_credit = 0;
             return false;
         }
-        let holds_back = self.accept_credit == 0;
-        self.accept_credit =
-            if holds_back { 1 + connections / CREDIT_DIVISOR } else { self.accept_credit - 1 };
-        holds_back
+        let defers = self.accept_credit == 0;
+        self.accept_credit = if defers { 1 + connections / CREDIT_DIVISOR } else { self.accept_credit - 1 };
+        defers
     }
 }
 
 /// Errors of `accept` that concern the new connection, not the listener (accept(2)).
-fn is_of_one_connection(error: &io::Error) -> bool {
+fn concerns_one_connection(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::CONNABORTED, Errno::PROTO, Errno::PERM, Errno::NETDOWN, Errno::NOPROTOOPT, Errno::HOSTDOWN]
         .iter()

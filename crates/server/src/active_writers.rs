@@ -1,5 +1,5 @@
-//! The responses that threads are producing, by the token of their connection, so that the event loop and the monitor thread can send
-//! what is buffered.
+//! The responses that threads are producing, by the token of their connection, so that the event loop and the monitor
+//! thread can send what is buffered.
 
 use std::{
     collections::HashMap,
@@ -10,8 +10,8 @@ use std::{
 
 /// A response that a thread is producing.
 pub(crate) trait ActiveWriter: Send + Sync {
-    /// The socket may accept more, has failed, or its client sends no more, since `half_closed`. Returns true if there is more to
-    /// send without waiting.
+    /// The socket may accept more, has failed, or its client sends no more, since `half_closed`. Returns true if there
+    /// is more to send without waiting.
     fn on_event(&self, half_closed: Option<Instant>) -> bool;
 
     /// Sends what waits for further chunks.
@@ -30,8 +30,8 @@ impl ActiveWriters {
         self.lock().remove(&token);
     }
 
-    /// Passes an event of a connection's socket to the writer of its response, if there is one. Returns true if there is more to
-    /// send without waiting.
+    /// Passes an event of a connection's socket to the writer of its response, if there is one. Returns true if there
+    /// is more to send without waiting.
     pub(crate) fn on_event(&self, token: usize, half_closed: Option<Instant>) -> bool {
         let writer = self.lock().get(&token).map(Arc::clone);
         writer.is_some_and(|writer| writer.on_event(half_closed))

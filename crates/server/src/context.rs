@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_idle_connection_outlasts_the_beginning_of_a_drain_but_not_the_patience_of_the_owner() {
+    fn an_idle_connection_outlasts_the_start_of_a_drain_but_not_the_graceful_timeout() {
         let now = Instant::now();
         let seconds = Duration::from_secs;
         // (keep-alive ends after, graceful timeout, closed after)

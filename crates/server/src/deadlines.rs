@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 /// The minimum interval between two scans.
-const GRAIN: Duration = Duration::from_millis(100);
+const MIN_SCAN_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
 pub(crate) struct Deadlines {
@@ -54,7 +54,7 @@ impl Deadlines {
                 None => {}
             }
         }
-        self.next = next.map(|next| next.max(now + GRAIN));
+        self.next = next.map(|next| next.max(now + MIN_SCAN_INTERVAL));
         expired
     }
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_has_passed_expires_and_only_once() {
+    fn a_deadline_expires_once_when_it_has_passed() {
         let start = Instant::now();
         let mut deadlines = Deadlines::default();
         deadlines.set(3, Some(start + Duration::from_secs(1)));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_moved_on_does_not_expire_at_its_old_time() {
+    fn a_deadline_that_was_extended_does_not_expire_at_its_old_time() {
         let start = Instant::now();
         let mut deadlines = Deadlines::default();
         deadlines.set(0, Some(start + Duration::from_secs(1)));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_set_after_a_walk_is_not_made_to_wait_for_the_next_old_one() {
+    fn an_earlier_deadline_shortens_the_wait() {
         let start = Instant::now();
         let mut deadlines = Deadlines::default();
         deadlines.set(0, Some(start + Duration::from_secs(60)));

@@ -1,94 +1,23 @@
-//! Listening sockets: TCP, Unix, or an inherited descriptor.
+//! [`Listener`]: a listening socket for TCP or Unix connections, or an inherited one.
 
 use std::{
-    fmt, io,
+    io,
     net::{SocketAddr, ToSocketAddrs},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::FileTypeExt},
     },
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{Mode, OFlags},
-    io::{Errno, FdFlags},
+    fs::OFlags,
+    io::Errno,
     net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt},
 };
 
-use crate::peer::Peer;
-
-/// The port if an address has none.
-const USUAL_PORT: u16 = 8000;
-
-/// An address to listen on: `HOST:PORT`, `HOST`, `[IPV6]:PORT`, `unix:PATH` or `fd://N`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// A host and a port.
-    Tcp {
-        /// A host name or IP address. An IPv6 address has no brackets here.
-        host: String,
-        /// 0 selects a free port.
-        port: u16,
-    },
-    /// A Unix socket at this path.
-    Unix(PathBuf),
-    /// An inherited descriptor that is already bound.
-    Descriptor(RawFd),
-}
-
-/// An invalid address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AddressError(String);
-
-impl fmt::Display for AddressError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "'{}' is no address: write HOST:PORT, [IPV6]:PORT, unix:PATH or fd://NUMBER", self.0)
-    }
-}
-
-impl std::error::Error for AddressError {}
-
-impl FromStr for Address {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let wrong = || AddressError(text.to_owned());
-        if let Some(path) = text.strip_prefix("unix:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.is_empty() { Err(wrong()) } else { Ok(Self::Unix(path.into())) };
-        }
-        if let Some(number) = text.strip_prefix("fd://") {
-            return number.parse().map(Self::Descriptor).map_err(|_| wrong());
-        }
-        let text = text.strip_prefix("tcp://").unwrap_or(text);
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
-            _ if text.is_empty() || text.bytes().all(|byte| byte.is_ascii_digit()) => return Err(wrong()),
-            _ => (text, USUAL_PORT),
-        };
-        let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
-            Some(Some(host)) => host,
-            None if !host.contains([':', ']', '/']) => host,
-            _ => return Err(wrong()),
-        };
-        let host = if host.is_empty() { "0.0.0.0" } else { host };
-        Ok(Self::Tcp { host: host.to_owned(), port })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Descriptor(number) => write!(f, "fd://{number}"),
-        }
-    }
-}
+use crate::{Address, SocketFile, peer::Peer};
 
 /// A listening socket.
 #[derive(Debug)]
@@ -125,11 +54,7 @@ impl Listener {
                 socket
             }
             Address::Unix(path) => return bind_unix(path, backlog),
-            Address::Descriptor(number) => {
-                let socket = mlws_sys::from_inherited_fd(*number)?;
-                rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
-                socket
-            }
+            Address::Descriptor(number) => mlws_sys::from_inherited_fd(*number)?,
         };
         rustix::net::listen(&socket, backlog)?;
         Self::from_socket(socket)
@@ -224,7 +149,7 @@ fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
 /// Binds to a temporary name and renames the socket when it listens. Until then a stale socket keeps its name, so that
 /// clients always find one.
 fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
-    refuse_if_in_use(path)?;
+    check_not_in_use(path)?;
     let socket = new_socket(AddressFamily::UNIX)?;
     let temporary = temporary_name(path);
     let own_name = SocketAddrUnix::new(path)?;
@@ -253,10 +178,10 @@ fn temporary_name(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn refuse_if_in_use(path: &Path) -> io::Result<()> {
+fn check_not_in_use(path: &Path) -> io::Result<()> {
     match path.symlink_metadata() {
         Ok(found) if !found.file_type().is_socket() => {
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is no socket"))
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is not a socket"))
         }
         Ok(_) if is_listened_on(path)? => Err(io::ErrorKind::AddrInUse.into()),
         _ => Ok(()),
@@ -271,39 +196,6 @@ fn is_listened_on(path: &Path) -> io::Result<bool> {
     Ok(matches!(connected, Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS)))
 }
 
-/// The file of a Unix socket, which outlives its process. It is kept open, so that its inode cannot be reused.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    file: OwnedFd,
-}
-
-impl SocketFile {
-    fn open(path: &Path) -> io::Result<Self> {
-        let path = std::path::absolute(path)?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::empty())?;
-        Ok(Self { path, file })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Removes the file, unless it is gone or has been replaced.
-    pub fn remove(&self) -> io::Result<()> {
-        let own = rustix::fs::fstat(&self.file)?;
-        match rustix::fs::lstat(&self.path) {
-            Ok(found) if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino) => {
-                std::fs::remove_file(&self.path)
-            }
-            Ok(_) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
 fn unix_path(address: SocketAddrAny) -> PathBuf {
     let address = SocketAddrUnix::try_from(address).ok();
     let path = address.as_ref().and_then(SocketAddrUnix::path_bytes).unwrap_or_default();
@@ -312,24 +204,20 @@ fn unix_path(address: SocketAddrAny) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::{FdFlags, fcntl_getfd};
+
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_they_are_written() {
-        for text in ["127.0.0.1:8000", "localhost:0", "[::1]:80", "unix:/run/a b.sock", "fd://3"] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
-        }
-        assert_eq!(":8000".parse::<Address>().unwrap().to_string(), "0.0.0.0:8000");
-        assert_eq!("127.0.0.1".parse::<Address>().unwrap().to_string(), "127.0.0.1:8000");
-        assert_eq!("tcp://[::1]".parse::<Address>().unwrap().to_string(), "[::1]:8000");
-        assert_eq!("unix:///run/x".parse::<Address>().unwrap(), Address::Unix("/run/x".into()));
-    }
-
-    #[test]
-    fn what_is_no_address_is_refused_with_a_sentence() {
-        for text in ["", "8000", "host:port", "host:70000", "::1:80", "[::1", "a/b", "unix:", "fd://x"] {
-            let error = text.parse::<Address>().unwrap_err();
-            assert!(error.to_string().contains("HOST:PORT"), "{text}: {error}");
+    fn programs_that_the_app_starts_do_not_inherit_listeners_and_connections() {
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap(), 8).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_address().unwrap()).unwrap();
+        let copy = listener.try_clone().unwrap();
+        let mut polled = [PollFd::new(&copy, PollFlags::IN)];
+        poll(&mut polled, None).unwrap();
+        let (connection, _) = copy.accept().unwrap();
+        for descriptor in [listener.as_fd(), copy.as_fd(), connection.as_fd()] {
+            assert_eq!(fcntl_getfd(descriptor).unwrap(), FdFlags::CLOEXEC);
         }
     }
 }

@@ -1,12 +1,11 @@
-//! [`Server`]: listeners, settings and an app. [`HttpServer`] and [`HttpForkServer`]: the same for one address and a callback.
+//! [`Server`]: listeners, settings and an app. [`HttpServer`] and [`HttpForkServer`]: the same for one address and a
+//! callback.
 
 use std::{io, net::ToSocketAddrs, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use crate::{
     Address, App, Command, Concurrency, Listener, Outcome, Request, Response, ServerEvent, Settings,
-    context::ServerContext,
-    event_loop::{CommandSource, EventLoop},
-    fork::run_warmup_request,
+    command::CommandSource, context::ServerContext, event_loop::EventLoop, fork::run_warmup_request,
     thread_pool::ThreadPool,
 };
 
@@ -18,33 +17,39 @@ pub struct Server {
     listeners: Vec<Listener>,
     settings: Settings,
     app: Arc<dyn App>,
-    watches: Vec<CommandSource>,
+    command_sources: Vec<CommandSource>,
     on_event: Box<dyn Fn(ServerEvent) + Send + Sync>,
 }
 
 impl Server {
     /// Creates a server. [`run`](Self::run) starts it.
     pub fn new(listeners: Vec<Listener>, settings: Settings, app: Arc<dyn App>) -> Self {
-        Self { listeners, settings, app, watches: Vec::new(), on_event: Box::new(|_| ()) }
+        Self { listeners, settings, app, command_sources: Vec::new(), on_event: Box::new(|_| ()) }
     }
 
-    /// Calls `receive` when `descriptor` is readable, until it returns `None`, and handles each command.
+    /// Adds a source of commands. When `descriptor` is readable, the server calls `receive` until it returns `None`,
+    /// and handles each command.
     #[must_use]
-    pub fn watch(mut self, descriptor: OwnedFd, receive: Box<dyn FnMut() -> Option<Command> + Send>) -> Self {
-        self.watches.push(CommandSource { descriptor, receive });
+    pub fn command_source(
+        mut self,
+        descriptor: OwnedFd,
+        receive: Box<dyn FnMut() -> Option<Command> + Send>,
+    ) -> Self {
+        self.command_sources.push(CommandSource { descriptor, receive });
         self
     }
 
-    /// Calls `on_event` for each event. It runs in a thread of the server that may run the event loop. So it must not wait for the
-    /// app, and must not block except for [`ServerEvent::CallTimedOut`] and [`ServerEvent::Exiting`].
+    /// Calls `on_event` for each event. It runs in a thread of the server that may run the event loop. So it must not
+    /// wait for the app, and must not block except for [`ServerEvent::CallTimedOut`] and [`ServerEvent::Exiting`].
     #[must_use]
     pub fn on_event(mut self, on_event: Box<dyn Fn(ServerEvent) + Send + Sync>) -> Self {
         self.on_event = on_event;
         self
     }
 
-    /// Calls the app in this thread for a GET of `target` that no client sent, and returns the status of its response, such as
-    /// `200 OK`. In a server that forks, children need not repeat what the app does only once. The request is not logged.
+    /// Calls the app in this thread for a GET of `target` that no client sent, and returns the status of its response,
+    /// such as `200 OK`. In a server that forks, children then need not repeat what the app does only once. The request
+    /// is not logged.
     pub fn run_warmup_request(&self, target: &str) -> io::Result<String> {
         let (name, port) = self.listeners.first().map(Listener::server_name_and_port).unwrap_or_default();
         let settings = Settings { proxy_protocol: None, ..self.settings.clone() };
@@ -60,7 +65,7 @@ impl Server {
     pub fn run(self) -> io::Result<Outcome> {
         let context =
             Arc::new(ServerContext::new(self.settings, self.app.wants_log(), self.app.wants_head()));
-        let event_loop = EventLoop::new(self.listeners, self.watches, Arc::clone(&context))?;
+        let event_loop = EventLoop::new(self.listeners, self.command_sources, Arc::clone(&context))?;
         Arc::new(ThreadPool::new(event_loop, self.app, self.on_event, context)?).run()
     }
 }
@@ -135,17 +140,18 @@ impl HttpForkServer {
 
     /// The maximum number of children. Defaults to 64; further requests wait.
     #[must_use]
-    pub fn children(mut self, bound: usize) -> Self {
+    pub fn children(mut self, limit: usize) -> Self {
         if let Concurrency::Fork { children } = &mut self.0.settings.concurrency {
-            *children = bound;
+            *children = limit;
         }
         self
     }
 
-    /// How long each call of the callback may take. Defaults to 30 seconds. Then its child is killed, and the client gets 504.
+    /// How long each call of the callback may take. Defaults to 30 seconds. Then its child is killed, and the client
+    /// gets 504.
     #[must_use]
-    pub fn timeout(mut self, bound: Option<Duration>) -> Self {
-        self.0.settings.timeout = bound;
+    pub fn timeout(mut self, limit: Option<Duration>) -> Self {
+        self.0.settings.timeout = limit;
         self
     }
 

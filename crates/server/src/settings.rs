@@ -38,8 +38,8 @@ pub struct Settings {
     pub max_requests: Option<u64>,
     /// The same for memory: resident set size in bytes, without children.
     pub max_rss: Option<u64>,
-    /// The loads of workers that share the listeners, and the slot of this one.
-    pub shares: Option<(Arc<WorkerLoads>, usize)>,
+    /// The loads of the workers that share the listeners, and the slot of this worker. `None` turns balancing off.
+    pub loads: Option<(Arc<WorkerLoads>, usize)>,
     /// The queue that idle connections are sent to on [`Command::HandOver`](crate::Command::HandOver), and received
     /// from otherwise. Without a queue, that command works like [`Command::Drain`](crate::Command::Drain).
     pub handover: Option<Arc<HandoverQueue>>,
@@ -87,7 +87,7 @@ impl Default for Settings {
             proxy_protocol: None,
             max_requests: None,
             max_rss: None,
-            shares: None,
+            loads: None,
             handover: None,
             graceful_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(5),

@@ -39,11 +39,17 @@ struct CallSlot {
 struct Call {
     since: Instant,
     socket: Arc<ClientSocket>,
-    asked: RequestInfo,
+    info: RequestInfo,
     /// The connection that the thread owns during the call. `None` while a completion callback runs, which owns no
     /// connection.
     connection: Option<usize>,
     overdue: bool,
+}
+
+/// A call of the app, which ends when this is dropped.
+pub(crate) struct CallGuard<'a> {
+    /// `None` without a timeout.
+    slot: Option<&'a Mutex<CallSlot>>,
 }
 
 /// The result of a check.
@@ -62,41 +68,24 @@ impl CallTracker {
         Self { timeout, calls: (0..count).map(|_| Mutex::default()).collect() }
     }
 
-    /// Thread `number` calls the app for this request.
-    pub(crate) fn enter(&self, number: usize, request: &Request, connection: usize, now: Instant) {
-        if self.timeout.is_none() {
-            return;
-        }
+    /// Thread `number` calls the app for this request, until the guard is dropped.
+    pub(crate) fn enter(
+        &self,
+        number: usize,
+        request: &Request,
+        connection: usize,
+        now: Instant,
+    ) -> CallGuard<'_> {
+        let guard = CallGuard { slot: self.timeout.is_some().then(|| &self.calls[number]) };
+        let Some(slot) = guard.slot else { return guard };
         request.socket.restart_call_timer(now);
         let socket = Arc::clone(&request.socket);
-        let asked = RequestInfo { is_head: request.is_head, version: request.version(), keep_alive: false };
-        let mut slot = lock(&self.calls[number]);
+        let info = RequestInfo { is_head: request.is_head, version: request.version(), keep_alive: false };
+        let mut slot = lock(slot);
         slot.line.clear();
         slot.line.extend_from_slice(request_line_for_log(request));
-        slot.call = Some(Call { since: now, socket, asked, connection: Some(connection), overdue: false });
-    }
-
-    /// The response is produced. What the app still does is its completion callback.
-    pub(crate) fn start_completion(&self, number: usize, now: Instant) {
-        if self.timeout.is_none() {
-            return;
-        }
-        if let Some(call) = &mut lock(&self.calls[number]).call {
-            call.connection = None;
-            call.since = now;
-        }
-    }
-
-    /// Thread `number` has returned from the app.
-    pub(crate) fn leave(&self, number: usize) {
-        if self.timeout.is_none() {
-            return;
-        }
-        let mut slot = lock(&self.calls[number]);
-        if let Some(call) = slot.call.take().filter(|call| call.overdue) {
-            let took = call.started().map_or(0.0, |started| started.elapsed().as_secs_f64());
-            log::warn!("{} is back after {took:.1} s", slot.line.escape_ascii());
-        }
+        slot.call = Some(Call { since: now, socket, info, connection: Some(connection), overdue: false });
+        guard
     }
 
     /// Ends every call that has become overdue. `None` without a timeout.
@@ -126,7 +115,7 @@ impl CallTracker {
 
     /// The number of overdue calls.
     pub(crate) fn overdue(&self) -> usize {
-        self.calls(|call| call.overdue)
+        self.count(|call| call.overdue)
     }
 
     /// Whether thread `number` is in an overdue call.
@@ -141,16 +130,38 @@ impl CallTracker {
 
     /// The number of threads inside the app.
     pub(crate) fn busy(&self) -> usize {
-        self.calls(|_| true)
+        self.count(|_| true)
     }
 
     /// Whether a thread with an overdue call owns this connection.
     pub(crate) fn is_given_up(&self, connection: usize) -> bool {
-        self.calls(|call| call.overdue && call.connection == Some(connection)) > 0
+        self.count(|call| call.overdue && call.connection == Some(connection)) > 0
     }
 
-    fn calls(&self, such: impl Fn(&Call) -> bool) -> usize {
-        self.calls.iter().filter(|slot| lock(slot).call.as_ref().is_some_and(&such)).count()
+    fn count(&self, predicate: impl Fn(&Call) -> bool) -> usize {
+        self.calls.iter().filter(|slot| lock(slot).call.as_ref().is_some_and(&predicate)).count()
+    }
+}
+
+impl CallGuard<'_> {
+    /// The response is produced. What the app still does is its completion callback.
+    pub(crate) fn start_completion(&self, now: Instant) {
+        let Some(slot) = self.slot else { return };
+        if let Some(call) = &mut lock(slot).call {
+            call.connection = None;
+            call.since = now;
+        }
+    }
+}
+
+impl Drop for CallGuard<'_> {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot else { return };
+        let mut slot = lock(slot);
+        if let Some(call) = slot.call.take().filter(|call| call.overdue) {
+            let took = call.started().map_or(0.0, |started| started.elapsed().as_secs_f64());
+            log::warn!("request finished after its timeout: {}, {took:.1} s", slot.line.escape_ascii());
+        }
     }
 }
 
@@ -176,7 +187,7 @@ impl Call {
             return;
         }
         let text = format!("504 {}: {TOO_LONG}\n", mlws_http1::reason(504));
-        self.socket.abort_response(&Response::plain(504, text).encode(self.asked, &self.socket.context));
+        self.socket.abort_response(&Response::plain(504, text).encode(self.info, &self.socket.context));
     }
 }
 
@@ -189,7 +200,7 @@ pub(crate) fn request_line_for_log(request: &Request) -> &[u8] {
 /// Logs an overdue request of a thread or child.
 pub(crate) fn log_timeout(line: &[u8], peer: &Peer, took: Duration) {
     log::error!(
-        "request timeout: {} from {} has been in the application for {:.1} s; its stacks follow",
+        "request timeout: {} from {} has been in the application for {:.1} s, stacks follow",
         line.escape_ascii(),
         peer.name(),
         took.as_secs_f64()

@@ -1,11 +1,11 @@
 //! The number of connections of each worker, in shared memory, so that workers can balance them.
 //!
-//! Workers share a listening socket, and a worker that is awake would accept every connection before the others wake up. So a worker
-//! with more than its fair share defers accepting once, for a moment, and then accepts a few. If the worker with the fewest connections
-//! is busy or dead, that costs a millisecond, but no connection.
+//! Workers share a listening socket, and a worker that is awake would accept every connection before the others wake
+//! up. So a worker with more than its fair share defers accepting once, for a moment, and then accepts a few. If the
+//! worker with the fewest connections is busy or dead, that costs a millisecond, but no connection.
 //!
-//! Invariant: a slot holds the pid of its worker next to the number, and a worker only replaces a value that it wrote itself. So a
-//! worker that drains cannot overwrite what its successor or the master has written.
+//! Invariant: a slot holds the pid of its worker next to the number, and a worker only replaces a value that it wrote
+//! itself. So a worker that drains cannot overwrite what its successor or the master has written.
 
 use std::{
     io,
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_has_exited_neither_counts_nor_writes() {
+    fn a_worker_that_has_exited_neither_counts_nor_overwrites_its_successor() {
         let (loads, mut one, mut two) = three();
         one.publish(9);
         assert!(one.exceeds_fair_share());
@@ -147,5 +147,16 @@ mod tests {
         assert!(one.exceeds_fair_share());
         drop(one);
         assert_eq!(loads.min_other(1), None);
+    }
+
+    #[test]
+    fn a_worker_without_a_slot_does_not_use_that_of_another() {
+        let loads = Arc::new(WorkerLoads::new(1).unwrap());
+        let [mut first, mut extra] = [0, 1].map(|slot| WorkerLoad::take(Arc::clone(&loads), slot));
+        first.publish(5);
+        extra.publish(0);
+        assert_eq!((loads.min_other(1), loads.min_other(0)), (Some(5), None));
+        drop(extra);
+        assert_eq!(loads.min_other(1), Some(5));
     }
 }

@@ -1,4 +1,4 @@
-//! Two servers in one process, as two workers have them: one drains and hands its idle connections over to the other.
+//! Two servers in one process, which share a listener like two workers. One drains and hands its idle connections over to the other.
 
 use std::{
     io::{Read, Write},
@@ -15,10 +15,10 @@ use mlws_server::{
     Command, Concurrency, HandoverQueue, Listener, Outcome, Request, Response, Server, Settings,
 };
 
-/// A server that answers with its name. It shares its listener and its queue with others.
+/// A server that responds with its name. It shares its listener and its queue with others.
 struct Worker {
-    commands_of_source: mpsc::Sender<Command>,
-    wakes: UnixStream,
+    commands: mpsc::Sender<Command>,
+    waker: UnixStream,
     thread: thread::JoinHandle<std::io::Result<Outcome>>,
 }
 
@@ -41,15 +41,15 @@ impl Service {
     }
 
     fn start_on(&self, name: &'static str, listener: Listener) -> Worker {
-        let (commands_of_source, inbox) = mpsc::channel();
-        self.start_with(name, listener, commands_of_source, Box::new(move || inbox.try_recv().ok()))
+        let (commands, receiver) = mpsc::channel();
+        self.start_with(name, listener, commands, Box::new(move || receiver.try_recv().ok()))
     }
 
     fn start_with(
         &self,
         name: &'static str,
         listener: Listener,
-        commands_of_source: mpsc::Sender<Command>,
+        commands: mpsc::Sender<Command>,
         next: Box<dyn FnMut() -> Option<Command> + Send>,
     ) -> Worker {
         let settings = Settings {
@@ -58,17 +58,18 @@ impl Service {
             keep_alive: self.keep_alive,
             ..Settings::default()
         };
-        let (wakes, woken) = UnixStream::pair().unwrap();
-        (&wakes).write_all(b"!").unwrap(); // an order that is there already comes first
+        let (waker, woken) = UnixStream::pair().unwrap();
+        (&waker).write_all(b"!").unwrap(); // a command that is already in the channel is handled first
         let app = move |request: &mut Request| {
             request.body().read_to_end(&mut Vec::new()).unwrap();
             Response::text(name)
         };
-        let server = Server::new(vec![listener], settings, Arc::new(app)).watch(OwnedFd::from(woken), next);
-        Worker { commands_of_source, wakes, thread: thread::spawn(|| server.run()) }
+        let server =
+            Server::new(vec![listener], settings, Arc::new(app)).command_source(OwnedFd::from(woken), next);
+        Worker { commands, waker, thread: thread::spawn(|| server.run()) }
     }
 
-    /// Connections that are idle after a first answer.
+    /// Connections that are idle after a first response.
     fn idle_connections(&self, count: usize) -> Vec<TcpStream> {
         let connect = |_| {
             let mut stream = self.connect();
@@ -86,9 +87,9 @@ impl Service {
 }
 
 impl Worker {
-    fn order(&self, order: Command) {
-        self.commands_of_source.send(order).unwrap();
-        (&self.wakes).write_all(b"!").unwrap();
+    fn send(&self, command: Command) {
+        self.commands.send(command).unwrap();
+        (&self.waker).write_all(b"!").unwrap();
     }
 
     fn join(self) {
@@ -96,96 +97,98 @@ impl Worker {
     }
 }
 
-/// The answer to one POST; empty if the connection was closed.
+/// The response to one POST. Empty if the connection was closed.
 fn post(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     if stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").is_ok() {
-        // The names all have five letters, and nothing else does.
-        while !answer.ends_with(b"\r\n\r\nfirst") && !answer.ends_with(b"\r\n\r\nother") {
+        // The body is the name of a server.
+        while !response.ends_with(b"\r\n\r\nfirst") && !response.ends_with(b"\r\n\r\nother") {
             let mut bytes = [0; 1000];
             match stream.read(&mut bytes) {
-                Ok(count) if count > 0 => answer.extend_from_slice(&bytes[..count]),
+                Ok(count) if count > 0 => response.extend_from_slice(&bytes[..count]),
                 _ => break,
             }
         }
     }
-    String::from_utf8(answer).unwrap()
+    String::from_utf8(response).unwrap()
 }
 
-fn each_way() -> [Concurrency; 2] {
+fn inline_and_threaded() -> [Concurrency; 2] {
     [Concurrency::Inline, Concurrency::Threads(3)]
 }
 
 #[test]
-fn a_connection_goes_on_at_another_worker_and_neither_answer_closes_it() {
-    for concurrency in each_way() {
+fn a_connection_continues_in_another_worker() {
+    for concurrency in inline_and_threaded() {
         let service = Service::new(concurrency);
         let first = service.start("first");
         let mut streams = service.idle_connections(20);
         let mut silent = service.connect();
         let other = service.start("other");
-        first.order(Command::HandOver);
+        first.send(Command::HandOver);
         first.join();
         for stream in streams.iter_mut().chain([&mut silent]) {
-            let answer = post(stream);
-            assert!(answer.ends_with("other") && !answer.contains("Connection: close"), "{answer}");
+            let response = post(stream);
+            assert!(response.ends_with("other") && !response.contains("Connection: close"), "{response}");
         }
-        other.order(Command::Stop);
+        drop((streams, silent));
+        other.send(Command::Drain);
         other.join();
     }
 }
 
 #[test]
-fn more_connections_than_the_queue_holds_wait_for_another_worker_and_none_is_lost() {
+fn connections_that_exceed_the_queue_are_handed_over_later() {
     let mut limits = getrlimit(Resource::Nofile);
     limits.current = Some(limits.maximum.unwrap_or(4096).min(4096));
     setrlimit(Resource::Nofile, limits).unwrap();
     let service = Service::new(Concurrency::Inline);
     let first = service.start("first");
     let mut streams = service.idle_connections(1500);
-    first.order(Command::HandOver);
-    // Those that found no room are still served where they were.
-    let answer = post(streams.last_mut().unwrap());
-    assert!(answer.ends_with("first") && !answer.contains("Connection: close"), "{answer}");
-    // They follow as soon as somebody takes the others from the queue.
+    first.send(Command::HandOver);
+    // Connections that did not fit into the queue are still served by the first server.
+    let response = post(streams.last_mut().unwrap());
+    assert!(response.ends_with("first") && !response.contains("Connection: close"), "{response}");
+    // They are handed over when the other server takes connections from the queue.
     let other = service.start("other");
     first.join();
     for stream in &mut streams {
-        let answer = post(stream);
-        assert!(answer.ends_with("other") && !answer.contains("Connection: close"), "{answer}");
+        let response = post(stream);
+        assert!(response.ends_with("other") && !response.contains("Connection: close"), "{response}");
     }
-    other.order(Command::Stop);
+    drop(streams);
+    other.send(Command::Drain);
     other.join();
 }
 
 #[test]
-fn what_nobody_has_taken_is_taken_back_at_the_end_and_gets_one_more_answer() {
-    for concurrency in each_way() {
+fn connections_that_no_worker_has_taken_are_taken_back_for_one_more_request() {
+    for concurrency in inline_and_threaded() {
         let service = Service::new(concurrency);
-        let (commands_of_source, inbox) = mpsc::channel();
-        // The second order is there when the first was carried out and nothing is left to do.
-        let (told_to_drain, drains) = mpsc::channel();
+        let (commands, receiver) = mpsc::channel();
+        // The second command arrives after the first has been handled and nothing is left to do.
+        let (drain_received, drains) = mpsc::channel();
         let mut pause = false;
         let next = move || {
             if std::mem::take(&mut pause) {
                 return None;
             }
-            let order = inbox.try_recv().ok()?;
+            let command = receiver.try_recv().ok()?;
             pause = true;
-            if order == Command::Drain {
-                told_to_drain.send(()).unwrap();
+            if command == Command::Drain {
+                drain_received.send(()).unwrap();
             }
-            Some(order)
+            Some(command)
         };
         let listener = service.listener.try_clone().unwrap();
-        let first = service.start_with("first", listener, commands_of_source, Box::new(next));
+        let first = service.start_with("first", listener, commands, Box::new(next));
         let mut streams = service.idle_connections(20);
-        first.commands_of_source.send(Command::HandOver).unwrap();
-        first.order(Command::Drain);
+        first.commands.send(Command::HandOver).unwrap();
+        first.send(Command::Drain);
         drains.recv().unwrap();
         for stream in &mut streams {
-            let answer = post(stream);
-            assert!(answer.ends_with("first") && answer.contains("Connection: close\r\n"), "{answer}");
+            let response = post(stream);
+            assert!(response.ends_with("first") && response.contains("Connection: close\r\n"), "{response}");
         }
         drop(streams);
         first.join();
@@ -193,46 +196,46 @@ fn what_nobody_has_taken_is_taken_back_at_the_end_and_gets_one_more_answer() {
 }
 
 #[test]
-fn a_worker_that_drains_first_takes_what_others_have_handed_over() {
+fn a_worker_that_drains_serves_the_connections_in_the_queue_first() {
     let service = Service::new(Concurrency::Inline);
     let first = service.start("first");
     let mut streams = service.idle_connections(20);
-    first.order(Command::HandOver);
+    first.send(Command::HandOver);
     first.join();
-    let (commands_of_source, inbox) = mpsc::channel();
-    commands_of_source.send(Command::Drain).unwrap();
+    let (commands, receiver) = mpsc::channel();
+    commands.send(Command::Drain).unwrap();
     let listener = service.listener.try_clone().unwrap();
-    let other =
-        service.start_with("other", listener, commands_of_source, Box::new(move || inbox.try_recv().ok()));
+    let other = service.start_with("other", listener, commands, Box::new(move || receiver.try_recv().ok()));
     for stream in &mut streams {
-        let answer = post(stream);
-        assert!(answer.ends_with("other") && answer.contains("Connection: close\r\n"), "{answer}");
+        let response = post(stream);
+        assert!(response.ends_with("other") && response.contains("Connection: close\r\n"), "{response}");
     }
     drop(streams);
     other.join();
 }
 
 #[test]
-fn a_connection_whose_listener_is_gone_gets_one_more_answer() {
+fn a_connection_of_an_unknown_listener_may_send_one_more_request() {
     let service = Service::new(Concurrency::Inline);
     let first = service.start("first");
     let mut streams = service.idle_connections(1);
     let elsewhere = Listener::bind(&"127.0.0.1:0".parse().unwrap(), 128).unwrap();
     let other = service.start_on("other", elsewhere);
-    first.order(Command::HandOver);
+    first.send(Command::HandOver);
     first.join();
-    let answer = post(&mut streams[0]);
-    assert!(answer.ends_with("other") && answer.contains("Connection: close\r\n"), "{answer}");
-    other.order(Command::Stop);
+    let response = post(&mut streams[0]);
+    assert!(response.ends_with("other") && response.contains("Connection: close\r\n"), "{response}");
+    drop(streams);
+    other.send(Command::Drain);
     other.join();
 }
 
 #[test]
-fn connections_that_nobody_takes_are_closed_with_the_queue() {
+fn connections_in_the_queue_are_closed_with_it() {
     let service = Service::new(Concurrency::Inline);
     let first = service.start("first");
     let mut streams = service.idle_connections(3);
-    first.order(Command::HandOver);
+    first.send(Command::HandOver);
     first.join();
     drop(service);
     for stream in &mut streams {

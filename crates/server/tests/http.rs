@@ -1,4 +1,4 @@
-//! The HTTP floor on real sockets: what a client sees, in one thread and in many.
+//! A server on real sockets, as a client sees it, with one thread and with several.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -11,15 +11,16 @@ use std::{
 
 use mlws_http1::ResponseHead;
 use mlws_server::{
-    Aborted, App, Body, Bytes, Command, Concurrency, Listener, Outcome, Request, Response, Server, Settings,
-    Stream,
+    Aborted, App, Body, Bytes, Command, Concurrency, Listener, Outcome, Request, Response, Server,
+    ServerEvent, Settings, Stream,
 };
 
-/// A server on a free port, ended when this is dropped.
+/// A server on a free port. It drains when this is dropped. (`Command::Stop` may exit the process while a thread is inside
+/// the app, and with it all tests.)
 struct Running {
     address: String,
-    commands_of_source: mpsc::Sender<Command>,
-    bell: UnixStream,
+    commands: mpsc::Sender<Command>,
+    waker: UnixStream,
     thread: Option<thread::JoinHandle<std::io::Result<Outcome>>>,
 }
 
@@ -29,11 +30,11 @@ impl Running {
         let address = listener.local_address().unwrap().to_string();
         let mut settings = Settings::default();
         change(&mut settings);
-        let (commands_of_source, inbox) = mpsc::channel();
-        let (bell, ear) = UnixStream::pair().unwrap();
+        let (commands, inbox) = mpsc::channel();
+        let (waker, woken) = UnixStream::pair().unwrap();
         let server = Server::new(vec![listener], settings, Arc::new(app))
-            .watch(OwnedFd::from(ear), Box::new(move || inbox.try_recv().ok()));
-        Self { address, commands_of_source, bell, thread: Some(thread::spawn(|| server.run())) }
+            .command_source(OwnedFd::from(woken), Box::new(move || inbox.try_recv().ok()));
+        Self { address, commands, waker, thread: Some(thread::spawn(|| server.run())) }
     }
 
     fn connect(&self) -> TcpStream {
@@ -43,20 +44,20 @@ impl Running {
     }
 
     /// Sends bytes on a fresh connection and reads until the server closes.
-    fn talk(&self, bytes: &[u8]) -> String {
+    fn exchange(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect();
         stream.write_all(bytes).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        String::from_utf8(answer).unwrap()
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).unwrap();
+        String::from_utf8(response).unwrap()
     }
 
-    fn order(&self, order: Command) {
-        self.commands_of_source.send(order).unwrap();
-        (&self.bell).write_all(b"!").unwrap();
+    fn send(&self, command: Command) {
+        self.commands.send(command).unwrap();
+        (&self.waker).write_all(b"!").unwrap();
     }
 
-    /// Waits until the server has ended by itself.
+    /// Waits until the server has stopped.
     fn join(&mut self) {
         self.thread.take().unwrap().join().unwrap().unwrap();
     }
@@ -64,14 +65,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.thread.is_some() {
-            self.order(Command::Stop);
+        if self.thread.is_some() && !thread::panicking() {
+            self.send(Command::Drain);
             self.join();
         }
     }
 }
 
-/// Answers with what it was asked.
+/// Responds with the method, target and body of the request.
 fn echo(request: &mut Request) -> Response {
     let mut text = format!("{} {} ", request.method(), request.target()).into_bytes();
     request.body().read_to_end(&mut text).unwrap();
@@ -79,39 +80,39 @@ fn echo(request: &mut Request) -> Response {
     Response::text(text)
 }
 
-fn both_ways() -> [Concurrency; 2] {
+fn inline_and_threaded() -> [Concurrency; 2] {
     [Concurrency::Inline, Concurrency::Threads(4)]
 }
 
 #[test]
-fn three_requests_in_one_packet_are_answered_in_order() {
-    for concurrency in both_ways() {
+fn pipelined_requests_are_answered_in_order() {
+    for concurrency in inline_and_threaded() {
         let server = Running::start(echo, |settings| settings.concurrency = concurrency);
-        let answer = server.talk(
+        let response = server.exchange(
             b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\
               GET /3 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         );
-        let at = |text| answer.find(text).unwrap_or_else(|| panic!("{text} missing in {answer}"));
+        let at = |text| response.find(text).unwrap_or_else(|| panic!("{text} missing in {response}"));
         assert!(at("GET /1 \n") < at("POST /2 abc\n") && at("POST /2 abc\n") < at("GET /3 \n"));
     }
 }
 
 #[test]
-fn a_request_in_single_bytes_is_the_same_request() {
+fn a_request_may_arrive_byte_by_byte() {
     let server = Running::start(echo, |_| ());
     let mut stream = server.connect();
     stream.set_nodelay(true).unwrap();
     for byte in b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n" {
         stream.write_all(&[*byte]).unwrap();
     }
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("POST /x abcde\n"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.ends_with("POST /x abcde\n"), "{response}");
 }
 
 #[test]
-fn a_body_past_the_memory_limit_goes_through_a_file_whole() {
-    for concurrency in both_ways() {
+fn a_body_that_exceeds_the_memory_limit_is_spooled_to_a_file() {
+    for concurrency in inline_and_threaded() {
         let server = Running::start(
             |request: &mut Request| {
                 assert!(request.body().is_spooled());
@@ -134,9 +135,9 @@ fn a_body_past_the_memory_limit_goes_through_a_file_whole() {
         )
         .unwrap();
         stream.write_all(&body).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.ends_with("3000000 3000000"), "{answer}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.ends_with("3000000 3000000"), "{response}");
 
         let mut stream = server.connect();
         write!(
@@ -150,9 +151,9 @@ fn a_body_past_the_memory_limit_goes_through_a_file_whole() {
             stream.write_all(b"\r\n").unwrap();
         }
         stream.write_all(b"0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.ends_with("3000000 3000000"), "{answer}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.ends_with("3000000 3000000"), "{response}");
     }
 }
 
@@ -174,42 +175,44 @@ fn a_client_that_waits_for_100_continue_gets_it_before_it_sends_the_body() {
 }
 
 #[test]
-fn a_bad_request_gets_its_status_and_nothing_behind_it_is_run() {
+fn an_invalid_request_gets_its_status_and_ends_the_connection() {
     let server = Running::start(echo, |_| ());
-    let answer = server.talk(b"GET / HTTP/1.1\r\n\r\nGET /second HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
-    assert!(answer.contains("Connection: close\r\n") && !answer.contains("/second"), "{answer}");
+    let response = server.exchange(b"GET / HTTP/1.1\r\n\r\nGET /second HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{response}");
+    assert!(response.contains("Connection: close\r\n") && !response.contains("/second"), "{response}");
 }
 
 #[test]
-fn a_refusal_can_be_read_by_a_client_that_is_still_sending() {
+fn a_client_that_is_still_sending_can_read_an_error_response() {
     let server = Running::start(echo, |settings| settings.limits.body = 1000);
     let mut stream = server.connect();
     write!(stream, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n").unwrap();
     stream.write_all(&vec![b'x'; 2_000_000]).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 413 "), "{response}");
 }
 
 #[test]
-fn a_silent_client_gets_408_or_a_close_and_an_idle_one_a_close() {
+fn a_slow_request_gets_408_and_an_idle_connection_is_closed() {
     let server = Running::start(echo, |settings| {
         settings.head_timeout = Duration::from_millis(150);
         settings.body_timeout = Duration::from_millis(150);
         settings.keep_alive = Duration::from_millis(150);
     });
-    assert!(server.talk(b"GET / HT").starts_with("HTTP/1.1 408 "));
+    assert!(server.exchange(b"GET / HT").starts_with("HTTP/1.1 408 "));
     assert!(
-        server.talk(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab").starts_with("HTTP/1.1 408 ")
+        server
+            .exchange(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
+            .starts_with("HTTP/1.1 408 ")
     );
-    assert!(server.talk(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").ends_with("GET /x \n"));
-    assert_eq!(server.talk(b""), "");
+    assert!(server.exchange(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").ends_with("GET /x \n"));
+    assert_eq!(server.exchange(b""), "");
 }
 
 #[test]
-fn a_panic_is_a_500_and_the_server_lives() {
-    for concurrency in both_ways() {
+fn a_panic_of_the_app_is_a_500_and_the_server_continues() {
+    for concurrency in inline_and_threaded() {
         let server = Running::start(
             |request: &mut Request| {
                 assert!(request.target() != "/panic", "on purpose");
@@ -217,44 +220,58 @@ fn a_panic_is_a_500_and_the_server_lives() {
             },
             |settings| settings.concurrency = concurrency,
         );
-        let answer = server.talk(b"GET /panic HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
-        let answer = server.talk(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        assert!(answer.ends_with("fine\n"), "{answer}");
+        let response = server.exchange(b"GET /panic HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert!(response.starts_with("HTTP/1.1 500 "), "{response}");
+        let response = server.exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert!(response.ends_with("fine\n"), "{response}");
     }
 }
 
-/// Gives `left` pieces; tells how many were pulled and that it was dropped.
-struct Pieces {
-    left: usize,
-    fail: bool,
-    told: mpsc::Sender<&'static str>,
+#[test]
+fn a_panic_outside_of_requests_ends_the_server_with_an_error() {
+    for concurrency in inline_and_threaded() {
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap(), 128).unwrap();
+        let mut stream = TcpStream::connect(listener.local_address().unwrap()).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let settings = Settings { concurrency, max_requests: Some(1), ..Settings::default() };
+        let server = Server::new(vec![listener], settings, Arc::new(echo)).on_event(Box::new(|event| {
+            assert!(event != ServerEvent::RecycleLimitReached, "on purpose");
+        }));
+        assert!(server.run().unwrap_err().to_string().contains("panicked"));
+    }
 }
 
-impl Stream for Pieces {
+/// A stream of `left` chunks. Reports each call and the drop.
+struct Chunks {
+    left: usize,
+    fail: bool,
+    events: mpsc::Sender<&'static str>,
+}
+
+impl Stream for Chunks {
     fn next(&mut self) -> Result<Option<Bytes>, Aborted> {
         if self.left == 0 {
             return if self.fail { Err(Aborted) } else { Ok(None) };
         }
         self.left -= 1;
-        self.told.send("pulled").unwrap();
+        self.events.send("next").unwrap();
         Ok(Some(vec![b'p'; 64 * 1024].into()))
     }
 }
 
-impl Drop for Pieces {
+impl Drop for Chunks {
     fn drop(&mut self) {
-        self.told.send("dropped").unwrap();
+        self.events.send("dropped").unwrap();
     }
 }
 
-fn streaming(left: usize, fail: bool, told: &mpsc::Sender<&'static str>) -> impl App + 'static {
-    let told = told.clone();
+fn streaming(left: usize, fail: bool, events: &mpsc::Sender<&'static str>) -> impl App + 'static {
+    let events = events.clone();
     move |request: &mut Request| {
         if request.target() == "/quick" {
             return Response::text("quick\n");
         }
-        let stream = Box::new(Pieces { left, fail, told: told.clone() });
+        let stream = Box::new(Chunks { left, fail, events: events.clone() });
         Response::new(ResponseHead::new(200, b"OK").unwrap(), Body::Stream { stream, length: None })
     }
 }
@@ -263,86 +280,86 @@ const STREAM: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 const QUICK: &[u8] = b"GET /quick HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 fn read_stream(mut client: TcpStream) {
-    let mut answer = Vec::new();
-    client.read_to_end(&mut answer).unwrap();
-    assert!(answer.ends_with(b"\r\n0\r\n\r\n"));
-    assert!(answer.len() > 64_000_000);
+    let mut response = Vec::new();
+    client.read_to_end(&mut response).unwrap();
+    assert!(response.ends_with(b"\r\n0\r\n\r\n"));
+    assert!(response.len() > 64_000_000);
 }
 
 #[test]
-fn a_stream_for_a_slow_reader_is_buffered_to_its_end_and_holds_no_thread() {
+fn a_stream_for_a_slow_client_is_buffered_and_does_not_occupy_a_thread() {
     for (concurrency, response_memory) in [
         (Concurrency::Inline, 1 << 20),
         (Concurrency::Threads(4), 1 << 20),
         (Concurrency::Threads(4), 1 << 30),
     ] {
-        let (told, heard) = mpsc::channel();
-        let server = Running::start(streaming(1000, false, &told), |settings| {
+        let (events, received) = mpsc::channel();
+        let server = Running::start(streaming(1000, false, &events), |settings| {
             (settings.concurrency, settings.response_memory) = (concurrency, response_memory);
         });
         let mut slow = server.connect();
         slow.write_all(STREAM).unwrap();
-        assert_eq!(heard.iter().find(|what| *what == "dropped"), Some("dropped"));
-        let answer = server.talk(QUICK);
-        assert!(answer.ends_with("quick\n"), "{answer}");
+        assert_eq!(received.iter().find(|what| *what == "dropped"), Some("dropped"));
+        let response = server.exchange(QUICK);
+        assert!(response.ends_with("quick\n"), "{response}");
         read_stream(slow);
     }
 }
 
 #[test]
-fn past_its_bounds_a_stream_waits_for_its_reader_while_other_threads_serve() {
-    let (told, heard) = mpsc::channel();
-    let server = Running::start(streaming(1000, false, &told), |settings| {
+fn a_stream_that_exceeds_its_buffers_waits_for_its_client_while_other_threads_serve() {
+    let (events, received) = mpsc::channel();
+    let server = Running::start(streaming(1000, false, &events), |settings| {
         settings.concurrency = Concurrency::Threads(4);
         (settings.response_memory, settings.response_spool) = (1 << 20, 4 << 20);
     });
     let mut slow = server.connect();
     slow.write_all(STREAM).unwrap();
     for _ in 0..50 {
-        let answer = server.talk(QUICK);
-        assert!(answer.ends_with("quick\n"), "{answer}");
+        let response = server.exchange(QUICK);
+        assert!(response.ends_with("quick\n"), "{response}");
     }
-    let pulled = heard.try_iter().filter(|what| *what == "pulled").count();
-    assert!(pulled < 400, "{pulled} of 1000 pieces were pulled for a client that reads nothing");
+    let count = received.try_iter().filter(|what| *what == "next").count();
+    assert!(count < 400, "{count} of 1000 chunks were produced for a client that reads nothing");
     read_stream(slow);
-    assert_eq!(heard.iter().find(|what| *what == "dropped"), Some("dropped"));
+    assert_eq!(received.iter().find(|what| *what == "dropped"), Some("dropped"));
 }
 
 #[test]
-fn a_stream_that_fails_ends_so_that_the_client_can_tell() {
-    let (told, _heard) = mpsc::channel();
-    let server = Running::start(streaming(2, true, &told), |_| ());
-    let answer = server.talk(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(answer.ends_with("p\r\n"), "the last chunk is missing");
+fn a_stream_that_fails_ends_without_its_last_chunk() {
+    let (events, _received) = mpsc::channel();
+    let server = Running::start(streaming(2, true, &events), |_| ());
+    let response = server.exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(response.ends_with("p\r\n"), "the last chunk is missing");
 }
 
 #[test]
-fn a_stream_is_dropped_when_its_client_is_gone() {
-    for concurrency in both_ways() {
-        let (told, heard) = mpsc::channel();
+fn a_stream_is_dropped_when_its_client_disconnects() {
+    for concurrency in inline_and_threaded() {
+        let (events, received) = mpsc::channel();
         let server =
-            Running::start(streaming(100_000, false, &told), |settings| settings.concurrency = concurrency);
+            Running::start(streaming(100_000, false, &events), |settings| settings.concurrency = concurrency);
         let mut stream = server.connect();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        assert_eq!(heard.recv(), Ok("pulled"));
+        assert_eq!(received.recv(), Ok("next"));
         drop(stream);
-        assert_eq!(heard.iter().find(|what| *what == "dropped"), Some("dropped"));
+        assert_eq!(received.iter().find(|what| *what == "dropped"), Some("dropped"));
     }
 }
 
 #[test]
-fn a_client_that_only_ended_its_own_side_still_gets_its_answer() {
+fn a_client_that_half_closes_its_connection_gets_its_response() {
     let server = Running::start(echo, |_| ());
     let mut stream = server.connect();
     stream.write_all(b"GET /half HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("GET /half \n"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.ends_with("GET /half \n"), "{response}");
 }
 
 #[test]
-fn blocked_threads_leave_one_that_still_answers_refuses_and_takes_over() {
+fn with_all_threads_blocked_requests_are_queued_and_then_rejected() {
     let (open, gate) = mpsc::channel::<()>();
     let gate = std::sync::Mutex::new(gate);
     let (entered, inside) = mpsc::channel();
@@ -368,29 +385,29 @@ fn blocked_threads_leave_one_that_still_answers_refuses_and_takes_over() {
         .collect();
     let mut waiting = server.connect();
     waiting.write_all(b"GET /waiting HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-    // The queue holds one; which of two comes first is the system's business, so ask until the refusal shows.
-    let refused = (0..100).any(|_| {
+    // The queue holds one request. The kernel decides which of two arrives first, so repeat until one is rejected.
+    let is_rejected = (0..100).any(|_| {
         let mut stream = server.connect();
         stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After: ")
+        let mut response = String::new();
+        let _ = stream.read_to_string(&mut response);
+        response.starts_with("HTTP/1.1 503 ") && response.contains("Retry-After: ")
     });
-    assert!(refused);
+    assert!(is_rejected);
     for _ in 0..200 {
         let _ = open.send(());
     }
     for stream in blocked.iter_mut().chain([&mut waiting]) {
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.ends_with("done\n"), "{answer}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.ends_with("done\n"), "{response}");
     }
 }
 
 #[test]
-fn draining_finishes_what_runs_and_tells_it_to_close() {
-    for concurrency in both_ways() {
+fn a_drain_finishes_running_requests_and_closes_connections() {
+    for concurrency in inline_and_threaded() {
         let (open, gate) = mpsc::channel::<()>();
         let gate = std::sync::Mutex::new(gate);
         let (entered, inside) = mpsc::channel();
@@ -408,30 +425,30 @@ fn draining_finishes_what_runs_and_tells_it_to_close() {
         let mut stream = server.connect();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         inside.recv().unwrap();
-        server.order(Command::Drain);
+        server.send(Command::Drain);
         let draining = concurrency != Concurrency::Inline;
         if draining {
-            // An idle connection gets one more answer, and so does one on which nothing was asked yet.
+            // An idle connection may send one more request, and so may a new one.
             for stream in [&mut idle, &mut new] {
                 stream.write_all(b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-                let mut answer = String::new();
-                stream.read_to_string(&mut answer).unwrap();
-                assert!(answer.contains("Connection: close\r\n"), "{answer}");
-                assert!(answer.ends_with("finished\n"), "{answer}");
+                let mut response = String::new();
+                stream.read_to_string(&mut response).unwrap();
+                assert!(response.contains("Connection: close\r\n"), "{response}");
+                assert!(response.ends_with("finished\n"), "{response}");
             }
         }
         drop((idle, new));
         open.send(()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.ends_with("finished\n"), "{answer}");
-        // Inline, the order is only read once the answer has left.
-        assert_eq!(answer.contains("Connection: close\r\n"), draining, "{answer}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.ends_with("finished\n"), "{response}");
+        // Inline, the command is read after the response is sent.
+        assert_eq!(response.contains("Connection: close\r\n"), draining, "{response}");
         server.join();
     }
 }
 
-/// What an application does after its response was sent: it takes a while.
+/// A slow completion callback.
 struct SlowCompletion;
 
 impl Drop for SlowCompletion {
@@ -445,18 +462,18 @@ fn a_thread_that_finishes_its_completion_callback_wakes_a_leader_that_has_reques
     let app = |_: &mut Request| Response::text("ok\n").on_complete(Box::new(SlowCompletion));
     let server = Running::start(app, |settings| {
         settings.concurrency = Concurrency::Threads(2);
-        // No deadline may wake the leader by chance.
+        // No deadline wakes the leader.
         (settings.keep_alive, settings.timeout) = (Duration::from_secs(600), None);
     });
     let mut stream = server.connect();
     for number in 0..5 {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"ok\n") {
+        let mut response = Vec::new();
+        while !response.ends_with(b"ok\n") {
             let mut piece = [0; 1024];
             let count = stream.read(&mut piece).unwrap_or_else(|error| panic!("request {number}: {error}"));
-            assert!(count > 0, "closed before request {number} was answered");
-            answer.extend_from_slice(&piece[..count]);
+            assert!(count > 0, "closed before the response to request {number}");
+            response.extend_from_slice(&piece[..count]);
         }
     }
 }

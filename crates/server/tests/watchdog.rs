@@ -1,5 +1,5 @@
-//! The watchdog on real sockets, in threads: one process cannot lose its only thread and tell of it, so the inline server and the
-//! forking one are tested from outside (`tests/test_watchdog.py`).
+//! The watchdog on real sockets, with threads. A server with one thread exits its process on a timeout, so `tests/test_watchdog.py`
+//! tests that, and the one that forks.
 
 use std::{
     io::{Read, Write},
@@ -20,14 +20,14 @@ use mlws_server::{
     Settings, Stream,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const MAX_WAIT: Duration = Duration::from_secs(20);
 
-/// A server whose app waits where it is told to.
+/// A server whose app blocks on some targets.
 struct Running {
     address: String,
-    commands_of_source: mpsc::Sender<Command>,
-    bell: UnixStream,
-    notices: mpsc::Receiver<ServerEvent>,
+    commands: mpsc::Sender<Command>,
+    waker: UnixStream,
+    events: mpsc::Receiver<ServerEvent>,
     open: mpsc::Sender<()>,
     thread: thread::JoinHandle<std::io::Result<Outcome>>,
 }
@@ -36,12 +36,12 @@ impl Running {
     fn start(threads: usize, timeout: Duration) -> Self {
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap(), 128).unwrap();
         let address = listener.local_address().unwrap().to_string();
-        let (commands_of_source, inbox) = mpsc::channel();
-        let (bell, ear) = UnixStream::pair().unwrap();
-        let (tell, notices) = mpsc::channel();
+        let (commands, receiver) = mpsc::channel();
+        let (waker, woken) = UnixStream::pair().unwrap();
+        let (report, events) = mpsc::channel();
         let (open, gate) = mpsc::channel::<()>();
         let (gate, all) = (Mutex::new(gate), Barrier::new(threads));
-        // Sometimes a little shorter than it takes the watchdog to look, sometimes a little longer.
+        // Some calls end just before the watchdog checks, some just after.
         let naps = AtomicU32::new(0);
         let nap = move || {
             let step = naps.fetch_add(1, Ordering::Relaxed) % 8;
@@ -49,9 +49,9 @@ impl Running {
         };
         let app = move |request: &mut Request| {
             match request.target() {
-                // Not in the thread that called `run`: a server whose own thread is stuck ends the whole process.
+                // Not in the thread that called `run`: if that one is stuck, the whole process exits.
                 "/wait" if thread::current().name().is_none_or(|name| !name.starts_with("mlws-")) => {
-                    return Response::text("not here\n");
+                    return Response::text("first thread\n");
                 }
                 "/wait" => drop(gate.lock().unwrap().recv()),
                 "/all" => drop(all.wait()),
@@ -71,35 +71,35 @@ impl Running {
             ..Settings::default()
         };
         let server = Server::new(vec![listener], settings, Arc::new(app))
-            .watch(OwnedFd::from(ear), Box::new(move || inbox.try_recv().ok()))
-            .on_event(Box::new(move |notice| match notice {
+            .command_source(OwnedFd::from(woken), Box::new(move || receiver.try_recv().ok()))
+            .on_event(Box::new(move |event| match event {
                 ServerEvent::Serving => {}
-                notice => tell.send(notice).unwrap(),
+                event => report.send(event).unwrap(),
             }));
-        Self { address, commands_of_source, bell, notices, open, thread: thread::spawn(|| server.run()) }
+        Self { address, commands, waker, events, open, thread: thread::spawn(|| server.run()) }
     }
 
-    fn ask(&self, path: &str, connection: &str) -> TcpStream {
+    fn request(&self, path: &str, connection: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(MAX_WAIT)).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         stream
     }
 
-    fn order(&self, order: Command) {
-        self.commands_of_source.send(order).unwrap();
-        (&self.bell).write_all(b"!").unwrap();
+    fn send(&self, command: Command) {
+        self.commands.send(command).unwrap();
+        (&self.waker).write_all(b"!").unwrap();
     }
 }
 
-fn rest(mut stream: TcpStream) -> String {
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+fn read_to_end(mut stream: TcpStream) -> String {
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
 }
 
-/// A stream of one piece.
+/// A stream of one chunk.
 struct Once(bool);
 
 impl Stream for Once {
@@ -108,67 +108,67 @@ impl Stream for Once {
     }
 }
 
-/// Asks for `/wait` until it is not answered at once.
-fn wait(server: &Running) -> String {
-    let mut answers = std::iter::repeat_with(|| rest(server.ask("/wait", "close")));
-    answers.find(|answer| !answer.ends_with("not here\n")).unwrap()
+/// Requests `/wait` until a thread other than the first runs it.
+fn request_wait(server: &Running) -> String {
+    let mut responses = std::iter::repeat_with(|| read_to_end(server.request("/wait", "close")));
+    responses.find(|response| !response.ends_with("first thread\n")).unwrap()
 }
 
 #[test]
-fn a_call_that_is_back_too_late_finds_its_client_answered_and_is_no_longer_stuck() {
+fn the_thread_of_an_overdue_call_can_be_used_again_when_the_call_returns() {
     let server = Running::start(2, Duration::from_millis(500));
-    let answer = wait(&server);
-    assert!(answer.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"), "{answer}");
-    assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\n504 Gateway Timeout: the request took too long\n"), "{answer}");
-    assert_eq!(server.notices.recv_timeout(PATIENCE), Ok(ServerEvent::CallTimedOut));
-    assert!(rest(server.ask("/", "close")).ends_with("done\n"));
+    let response = request_wait(&server);
+    assert!(response.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"), "{response}");
+    assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\n504 Gateway Timeout: the request took too long\n"), "{response}");
+    assert_eq!(server.events.recv_timeout(MAX_WAIT), Ok(ServerEvent::CallTimedOut));
+    assert!(read_to_end(server.request("/", "close")).ends_with("done\n"));
     server.open.send(()).unwrap();
-    // These are only answered if both threads are there.
-    for stream in [server.ask("/all", "close"), server.ask("/all", "close")] {
-        assert!(rest(stream).ends_with("done\n"));
+    // These are only answered if both threads are available.
+    for stream in [server.request("/all", "close"), server.request("/all", "close")] {
+        assert!(read_to_end(stream).ends_with("done\n"));
     }
-    server.order(Command::Drain);
+    server.send(Command::Drain);
     assert_eq!(server.thread.join().unwrap().unwrap(), Outcome::Finished);
-    assert!(server.notices.try_recv().is_err(), "it is told once");
+    assert!(server.events.try_recv().is_err(), "the event is reported once");
 }
 
 #[test]
-fn a_drain_waits_for_no_stuck_call() {
+fn a_drain_does_not_await_stuck_calls() {
     let server = Running::start(2, Duration::from_millis(200));
-    assert!(wait(&server).starts_with("HTTP/1.1 504 "));
-    server.order(Command::Drain);
+    assert!(request_wait(&server).starts_with("HTTP/1.1 504 "));
+    server.send(Command::Drain);
     assert_eq!(server.thread.join().unwrap().unwrap(), Outcome::Stuck);
     drop(server.open);
 }
 
-/// Calls that end just when they become overdue: the app and the watchdog race for each response.
+/// Calls that end at the moment when they become overdue, so that the app and the watchdog compete for each response.
 #[test]
-fn there_is_never_more_than_one_response_and_never_half_of_one() {
+fn a_request_gets_one_complete_response_from_the_app_or_the_watchdog() {
     let server = Running::start(8, Duration::from_millis(50));
     let mut statuses = [0, 0];
     for _ in 0..10 {
-        let streams: Vec<_> = (0..8).map(|_| server.ask("/nap", "close")).collect();
+        let streams: Vec<_> = (0..8).map(|_| server.request("/nap", "close")).collect();
         for stream in streams {
-            let answer = rest(stream);
-            assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
-            let late = answer.starts_with("HTTP/1.1 504 ");
-            assert!(answer.ends_with(if late { "too long\n" } else { "\r\n\r\ndone\n" }), "{answer}");
+            let response = read_to_end(stream);
+            assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{response}");
+            let late = response.starts_with("HTTP/1.1 504 ");
+            assert!(response.ends_with(if late { "too long\n" } else { "\r\n\r\ndone\n" }), "{response}");
             statuses[usize::from(late)] += 1;
         }
     }
-    // A stream is sent while its call lasts, so that the watchdog may cut it; what it may not do is to answer behind its head.
+    // A stream is sent during its call, so the watchdog may cut it off. It must not send a second head.
     for _ in 0..10 {
-        let streams: Vec<_> = (0..8).map(|_| server.ask("/stream", "close")).collect();
+        let streams: Vec<_> = (0..8).map(|_| server.request("/stream", "close")).collect();
         for mut stream in streams {
-            let mut answer = Vec::new();
-            let whole = stream.read_to_end(&mut answer).is_ok();
-            let answer = String::from_utf8(answer).unwrap();
-            assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{answer}");
-            let ends_well = answer.ends_with("too long\n") || answer.ends_with("\r\n0\r\n\r\n");
-            assert!(ends_well || !whole, "{answer}");
+            let mut response = Vec::new();
+            let is_complete = stream.read_to_end(&mut response).is_ok();
+            let response = String::from_utf8(response).unwrap();
+            assert!(response.matches("HTTP/1.1 ").count() <= 1, "{response}");
+            let ends_well = response.ends_with("too long\n") || response.ends_with("\r\n0\r\n\r\n");
+            assert!(ends_well || !is_complete, "{response}");
         }
     }
     println!("{} in time, {} too late", statuses[0], statuses[1]);
-    // It is left running: told to end while its own thread is late, it would end this whole process.
+    // The server keeps running: if it stopped while the first thread is overdue, it would exit this whole process.
 }

@@ -72,7 +72,7 @@ pub enum MasterEvent {
         /// The pid of the worker.
         pid: Pid,
     },
-    /// A worker has exited without being told to by the master.
+    /// A worker has exited without a command from the master.
     WorkerCrashed {
         /// Its [`Worker::number`].
         number: usize,

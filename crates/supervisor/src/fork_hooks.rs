@@ -23,9 +23,11 @@ impl ForkHooks for () {}
 ///
 /// Invariant: no signal is lost. All signals are blocked until both processes are set up. A signal sent to the child
 /// before it has its own queue stays pending in the kernel.
+#[expect(unsafe_code, reason = "a fork is safe only if the child treats the other threads' state with care")]
 pub(crate) fn fork(hooks: &(impl ForkHooks + ?Sized), prepare_child: impl FnOnce()) -> io::Result<Fork> {
     hooks.before();
-    let (forked, blocked) = match sys::fork() {
+    // SAFETY: a master starts no threads. Those of the embedding language are the subject of the hooks.
+    let (forked, blocked) = match unsafe { sys::fork() } {
         Ok(forked) => forked,
         Err(error) => {
             hooks.after_in_parent();

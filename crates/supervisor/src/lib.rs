@@ -1,7 +1,7 @@
 //! A master process and its workers: it forks them, restarts those that exit, and stops them gracefully or immediately.
 //!
 //! [`supervise`] returns in several processes: once in the master, and once in each worker. Each must then exit with the code
-//! that was returned. What a worker does is up to the [`Delegate`]. Nothing here knows HTTP or Python.
+//! that was returned. What a worker does is up to the [`Delegate`]. The crate depends on neither HTTP nor Python.
 //!
 //! | module            | contents |
 //! |-------------------|---|

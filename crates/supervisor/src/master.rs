@@ -338,7 +338,7 @@ impl<'a> Master<'a> {
     }
 
     /// Only the first TERM counts. `timeout`, `uvx`, process managers and an init often deliver it twice: to the process
-    /// group, and to the master. But a final drain is passed on to workers that were told to hand over.
+    /// group, and to the master. But a final drain is passed on to workers that are handing over.
     fn shut_down(&mut self, drain: Drain) {
         let timeout = self.settings.graceful_timeout;
         if !self.is_stopping() {

@@ -9,7 +9,7 @@ const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
 /// Whether a worker that exited is restarted now, rather than after a backoff. `uptime` is how long it ran after it was ready, and
-/// `was_recycling` whether it had asked to be replaced.
+/// `was_recycling` whether it had requested its replacement.
 pub(crate) fn restarts_now(uptime: Option<Duration>, was_recycling: bool) -> bool {
     uptime.is_some_and(|uptime| was_recycling || uptime >= MIN_UPTIME)
 }

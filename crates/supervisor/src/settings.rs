@@ -9,7 +9,7 @@ use rustix::process::Pid;
 pub struct Settings {
     /// The number of workers. 0 means 1.
     pub workers: usize,
-    /// How long workers may take to finish their requests after they were told to drain. Then they are killed.
+    /// How long workers may take to finish their requests after the command to drain. Then they are killed.
     pub graceful_timeout: Duration,
     /// How long a worker may take from its fork until it is ready. Then it gets ABRT, and one second later KILL.
     pub boot_timeout: Option<Duration>,

@@ -1,6 +1,7 @@
 //! [`Slot`]: the place of one worker in a generation. A generation is the slots whose workers run the same code.
 //!
-//! A worker that has asked to be recycled keeps serving until its replacement is ready, so a slot may hold two processes.
+//! A worker that has requested its replacement keeps serving until its replacement is ready, so a slot may hold two
+//! processes.
 
 use std::time::{Duration, Instant};
 
@@ -105,7 +106,8 @@ impl Slot {
         });
     }
 
-    /// When a process is to be forked here: for an empty slot or, if `may_replace`, for a worker that is to be recycled.
+    /// When a process is to be forked here: for an empty slot or, if `may_replace`, for a worker that is to be
+    /// recycled.
     pub(crate) fn fork_at(&self, may_replace: bool) -> Option<Instant> {
         match &self.state {
             SlotState::Empty { retry_at } => Some(*retry_at),
@@ -116,7 +118,7 @@ impl Slot {
         }
     }
 
-    /// Adds the process that `fork_at` asked for.
+    /// Adds the process that `fork_at` has requested.
     pub(crate) fn add(&mut self, new: WorkerHandle) {
         self.transition(|state| match state {
             SlotState::Running { worker: old, .. } | SlotState::Replacing { old, .. } => {
@@ -126,7 +128,8 @@ impl Slot {
         });
     }
 
-    /// If the replacement is ready, it takes over the slot. Returns the previous worker, which is to be drained, and the new one.
+    /// If the replacement is ready, it takes over the slot. Returns the previous worker, which is to be drained, and
+    /// the new one.
     pub(crate) fn take_replaced(&mut self) -> Option<(WorkerHandle, &WorkerHandle)> {
         let mut replaced = None;
         self.transition(|state| match state {
@@ -179,7 +182,8 @@ impl Slot {
         Duration::ZERO
     }
 
-    /// Counts a failure. The next process is forked after a delay that grows with the failures in a row. Returns the delay.
+    /// Counts a failure. The next process is forked after a delay that grows with the failures in a row. Returns the
+    /// delay.
     pub(crate) fn back_off(&mut self) -> Duration {
         let delay = restart_policy::backoff(self.failures);
         let not_before = Instant::now() + delay;
@@ -202,7 +206,8 @@ mod tests {
     use crate::control_channel::{ChannelToMaster, ToMaster, channel};
     use rustix::process::Pid;
 
-    /// A worker without a process, and its end of the channel. `reap` takes it for a process that something else has reaped.
+    /// A worker without a process, and its end of the channel. `reap` takes it for a process that something else has
+    /// reaped.
     fn worker(slot: &mut Slot, pid: i32) -> ChannelToMaster {
         let (to_worker, to_master) = channel().unwrap();
         slot.add(WorkerHandle::new(Pid::from_raw(pid).unwrap(), to_worker, None));

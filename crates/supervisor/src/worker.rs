@@ -1,8 +1,8 @@
 //! [`Worker`]: a forked worker's own view. It reports to its master and receives commands.
 //!
-//! Commands arrive as signals from anywhere, and over the control channel from the master. If the channel is closed, the
-//! master has stopped enforcing timeouts, so the worker must stop. However many sources say "drain", the worker receives
-//! one command.
+//! Commands arrive as signals from anywhere, and over the control channel from the master. If the channel is closed,
+//! the master has stopped enforcing timeouts, so the worker must stop. However many sources say "drain", the worker
+//! receives one command.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::control_channel::{ChannelToMaster, Received, ToMaster, ToWorker};
 use crate::signal_queue::SignalQueue;
 
-/// What a worker is told to do. `Drain` may follow `HandOver`, and `Stop` may follow either. Nothing follows `Stop`.
+/// A command to a worker. `Drain` may follow `HandOver`, and `Stop` may follow either. Nothing follows `Stop`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WorkerCommand {
     /// Reopen log files. Sent on USR1 to the worker or its master.
@@ -21,11 +21,11 @@ pub enum WorkerCommand {
     IncreaseWorkers,
     /// For a nested master: run one worker fewer.
     DecreaseWorkers,
-    /// Like `Drain`, while other workers keep serving: a replacement, a new generation, or the rest of the current one. Idle
-    /// connections can be handed over to them.
+    /// Like `Drain`, while other workers keep serving: a replacement, a new generation, or the rest of the current one.
+    /// Idle connections can be handed over to them.
     HandOver,
-    /// Accept no new work, finish what is running, then return from `run_worker`. No other worker is known to keep serving.
-    /// Sent on TERM, and when the master shuts down.
+    /// Accept no new work, finish what is running, then return from `run_worker`. No other worker is known to keep
+    /// serving. Sent on TERM, and when the master shuts down.
     Drain,
     /// Return from `run_worker` immediately. Sent on INT and QUIT, and when the master is gone.
     Stop,
@@ -82,7 +82,8 @@ pub struct Worker {
 pub struct MasterNotifier(ChannelToMaster);
 
 impl MasterNotifier {
-    /// Asks the master to replace this worker. It keeps serving until its replacement is ready and it is told to drain.
+    /// Requests the replacement of this worker. It keeps serving until the replacement is ready and it receives
+    /// `Drain`.
     pub fn request_recycle(&self) {
         self.0.send(ToMaster::RequestRecycle);
     }
@@ -110,9 +111,9 @@ impl Worker {
         self.channel.try_clone().map(MasterNotifier)
     }
 
-    /// Two descriptors to poll. If either is readable, `next_command` may return a command; nothing else may read from them.
-    /// They stay the same while the worker lives. Both level-triggered and edge-triggered polling work, if `next_command` is
-    /// called until it returns `None`.
+    /// Two descriptors to poll. If either is readable, `next_command` may return a command; nothing else may read from
+    /// them. They stay the same while the worker lives. Both level-triggered and edge-triggered polling work, if
+    /// `next_command` is called until it returns `None`.
     pub fn command_fds(&self) -> [BorrowedFd<'_>; 2] {
         [self.signals.as_fd(), self.channel.fd()]
     }

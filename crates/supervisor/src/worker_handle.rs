@@ -1,7 +1,7 @@
 //! [`WorkerHandle`]: a worker process as its master sees it. It is not the worker itself, which is [`crate::Worker`].
 //!
-//! A worker is starting until it reports that it is ready, then running, and stopping once it was told to exit. Starting and
-//! stopping have a deadline. Running has none.
+//! A worker is starting until it reports that it is ready, then running, and stopping once it has received a command to
+//! exit. Starting and stopping have a deadline. Running has none.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub(crate) struct WorkerHandle {
     /// `None` once either side has closed it. Closing it tells the worker to stop immediately.
     channel: Option<ChannelToWorker>,
     state: WorkerState,
-    /// The worker has asked to be replaced.
+    /// The worker has requested its replacement.
     pub(crate) recycle_requested: bool,
 }
 
@@ -61,7 +61,7 @@ impl WorkerState {
         })
     }
 
-    /// The state of a worker that is told to stop immediately. An earlier deadline for stopping is kept.
+    /// The state of a worker that must stop immediately. An earlier deadline for stopping is kept.
     fn terminated(self, deadline: Instant) -> WorkerState {
         let earlier = match self {
             WorkerState::Stopping { deadline } => deadline,
@@ -119,7 +119,8 @@ impl WorkerHandle {
         }
     }
 
-    /// Tells the worker to finish its requests and exit. The channel stays open, because closing it means "stop immediately".
+    /// Tells the worker to finish its requests and exit. The channel stays open, because closing it means "stop
+    /// immediately".
     pub(crate) fn drain(&mut self, drain: Drain, timeout: Duration) {
         self.send(drain.message());
         self.state = WorkerState::Stopping { deadline: Instant::now().checked_add(timeout) };
@@ -132,7 +133,8 @@ impl WorkerHandle {
         self.state = self.state.terminated(Instant::now() + timeout);
     }
 
-    /// Aborts a worker that has not become ready in time, so that it dumps its stacks. Kills one that has not stopped in time.
+    /// Aborts a worker that has not become ready in time, so that it dumps its stacks. Kills one that has not stopped
+    /// in time.
     pub(crate) fn enforce_timeout(&mut self, now: Instant) {
         let Some((signal, state)) = self.state.on_timeout(now) else { return };
         match signal {
@@ -154,15 +156,16 @@ impl WorkerHandle {
     }
 
     fn signal(&self, signal: Signal) {
-        // The process is a child that was not reaped yet, so the pid is still its own. If it is a zombie, nothing happens.
+        // The process is a child that was not reaped yet, so the pid is still its own. If it is a zombie, nothing
+        // happens.
         let _ = kill_process(self.pid, signal);
     }
 }
 
-/// How workers are told to finish their requests and exit.
+/// How workers finish their requests and exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drain {
-    /// Nobody serves on.
+    /// No worker keeps serving.
     Final,
     /// Other workers serve on, and idle connections are handed over to them.
     HandOver,

@@ -91,10 +91,10 @@ impl WorkerSet {
         self.current.drain(..).chain(next).collect()
     }
 
-    /// Tells the workers of these slots to finish their requests and exit.
+    /// Makes the workers of these slots finish their requests and exit.
     ///
-    /// Invariant: before the last workers are told to drain, those that hand connections over are told that nobody serves on.
-    /// They take back what they hand over later. The last workers still receive what was handed over before.
+    /// Invariant: in a final drain, workers that are handing connections over receive `Drain` before the last workers
+    /// do. They take back what they hand over later. The last workers still receive what was handed over before.
     pub(crate) fn drain(&mut self, slots: impl IntoIterator<Item = Slot>, drain: Drain, timeout: Duration) {
         if drain == Drain::Final {
             self.stopping.iter().for_each(|worker| worker.send(ToWorker::Drain));

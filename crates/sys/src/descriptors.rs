@@ -1,6 +1,6 @@
 use std::{
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -9,8 +9,9 @@ use rustix::io::{FdFlags, fcntl_setfd};
 ///
 /// # Errors
 ///
-/// If the descriptor is not open, is stdin, stdout or stderr, was opened by this process, or has been taken before. All descriptors that
-/// this process and Python open have close-on-exec set, and so do those that this function has returned. Inherited ones do not.
+/// If the descriptor is not open, is stdin, stdout or stderr, was opened by this process, or has been taken before. All
+/// descriptors that this process and Python open have close-on-exec set, and so do those that this function has
+/// returned. Inherited ones do not.
 pub fn from_inherited_fd(descriptor: RawFd) -> io::Result<OwnedFd> {
     if (0..=2).contains(&descriptor) {
         return Err(io::Error::other("stdin, stdout and stderr cannot be used as sockets"));
@@ -30,8 +31,13 @@ pub fn from_inherited_fd(descriptor: RawFd) -> io::Result<OwnedFd> {
 }
 
 /// Closes a descriptor of which a forked child has a copy.
-pub fn close_inherited(descriptor: RawFd) {
-    // SAFETY: only called in a child that exits by `exit_now`, so no owner of the descriptor is dropped after this.
+///
+/// # Safety
+///
+/// The child must neither use nor drop the descriptor's owner afterwards. It exits by [`exit_now`](crate::exit_now),
+/// which drops nothing.
+pub unsafe fn close_inherited(descriptor: RawFd) {
+    // SAFETY: the caller's contract.
     unsafe { libc::close(descriptor) };
 }
 
@@ -40,9 +46,9 @@ pub fn close_inherited(descriptor: RawFd) {
 /// # Errors
 ///
 /// Those of dup2(2).
-pub fn replace_descriptor(descriptor: &OwnedFd, other: &impl AsRawFd) -> io::Result<()> {
-    // SAFETY: both are open, and the first is owned by the caller and stays open.
-    if unsafe { libc::dup2(other.as_raw_fd(), descriptor.as_raw_fd()) } < 0 {
+pub fn replace_descriptor(descriptor: &OwnedFd, other: impl AsFd) -> io::Result<()> {
+    // SAFETY: both are open, and the first has its owner and stays open.
+    if unsafe { libc::dup2(other.as_fd().as_raw_fd(), descriptor.as_raw_fd()) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(fcntl_setfd(descriptor, FdFlags::CLOEXEC)?)

@@ -1,19 +1,19 @@
-//! System calls that have no safe wrapper elsewhere: fork, signal handlers and masks, shared memory, inherited descriptors, reads into
-//! uninitialized memory.
+//! System calls that have no safe wrapper elsewhere: fork, signal handlers and masks, shared memory, inherited
+//! descriptors, reads into uninitialized memory.
 //!
-//! All unsafe code of the project that does not concern Python is here. The crate knows neither HTTP nor workers.
+//! All unsafe code of the project that does not concern Python is here, except for the calls of [`fork()`] and
+//! [`close_inherited`], whose safety depends on the caller. The crate knows neither HTTP nor workers.
 //!
 //! | module | content |
 //! |---|---|
-//! | [`fork`] | fork, exit without exit handlers |
-//! | [`signals`] | masks, dispositions, the self-pipe, names |
-//! | [`request_process`] | signals in a process that answers one request |
-//! | [`descriptors`] | inherited descriptors, copies in a child |
-//! | [`shared_page`] | numbers in memory that processes share |
-//! | [`read_buffer`] | reads into memory that was never written |
-//! | [`credentials`] | the user that a process runs as |
-//! | [`privileged`] | opening files as root |
-//! | [`memory`], [`scheduling`] | advice to the kernel |
+//! | `fork` | fork, exit without exit handlers |
+//! | `signals` | masks, dispositions, the self-pipe, names |
+//! | `request_process` | signals in a process that answers one request |
+//! | `credentials`, `privileged` | user and group ids, files that root opens for other users |
+//! | `descriptors` | inherited descriptors, copies in a child |
+//! | `shared_page` | numbers in memory that processes share |
+//! | `read_buffer` | reads into memory that was never written |
+//! | `memory`, `scheduling` | advice to the kernel |
 #![allow(unsafe_code)]
 
 mod credentials;

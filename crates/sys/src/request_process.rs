@@ -14,8 +14,9 @@ pub fn is_request_process() -> bool {
     REQUEST_PROCESS.load(Ordering::Relaxed) == getpid().as_raw_pid()
 }
 
-/// Ignores the signal in a request's process. This is a handler and not `SIG_IGN`, so that programs that the application starts have the
-/// default disposition after exec. A process that the application forks inherits the handler and takes the default action.
+/// Ignores the signal in a request's process. This is a handler and not `SIG_IGN`, so that programs that the
+/// application starts have the default disposition after exec. A process that the application forks inherits the
+/// handler and takes the default action.
 extern "C" fn ignore_in_request_process(signal: libc::c_int) {
     if !is_request_process() {
         // SAFETY: both are async-signal-safe. The signal is blocked here, so it takes effect on return.
@@ -28,9 +29,9 @@ extern "C" fn ignore_in_request_process(signal: libc::c_int) {
 
 /// Sets the signal handlers of a child that answers one request, and has it killed when its parent exits.
 ///
-/// Signals that are often sent to the whole process group let the child finish: a graceful stop sends TERM to all processes, a terminal
-/// sends INT and QUIT. The parent decides when a child is killed. The parent's handlers write to pipes that the child shares, so all of
-/// them are replaced.
+/// Signals that are often sent to the whole process group let the child finish: a graceful stop sends TERM to all
+/// processes, a terminal sends INT and QUIT. The parent decides when a child is killed. The parent's handlers write to
+/// pipes that the child shares, so all of them are replaced.
 pub fn install_child_signal_handlers(parent: Pid) {
     REQUEST_PROCESS.store(getpid().as_raw_pid(), Ordering::Relaxed);
     let ignore = ignore_in_request_process as extern "C" fn(libc::c_int);

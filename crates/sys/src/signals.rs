@@ -1,5 +1,5 @@
-//! There is one handler for the signals of masters and workers, [`on_signal`]. It writes the signal's number as one byte to the pipe set
-//! by [`set_signal_pipe`] (a self-pipe).
+//! There is one handler for the signals of masters and workers, [`on_signal`]. It writes the signal's number as one
+//! byte to the pipe set by [`set_signal_pipe`] (a self-pipe).
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -19,7 +19,8 @@ static FORKED_TERM_HANDLER: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 /// Owns the write end, so that `SIGNAL_PIPE` is always an open descriptor.
 static OWNED_PIPE: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
-/// Sets the pipe to which this process writes the signals it handles, and closes the one before it. The pipe should be non-blocking.
+/// Sets the pipe to which this process writes the signals it handles, and closes the one before it. The pipe should be
+/// non-blocking.
 pub fn set_signal_pipe(pipe: OwnedFd) {
     let mut owned = OWNED_PIPE.lock().unwrap_or_else(PoisonError::into_inner);
     SIGNAL_PIPE.store(pipe.as_raw_fd(), Ordering::SeqCst);
@@ -27,17 +28,17 @@ pub fn set_signal_pipe(pipe: OwnedFd) {
     *owned = Some(pipe);
 }
 
-/// From now on, signals that this process handles have no effect. Call this after the handlers are uninstalled or all signals blocked,
-/// because a handler that runs at this moment in another thread may still use the pipe.
+/// From now on, signals that this process handles have no effect. Call this after the handlers are uninstalled or all
+/// signals blocked, because a handler that runs at this moment in another thread may still use the pipe.
 pub fn clear_signal_pipe() {
     let mut owned = OWNED_PIPE.lock().unwrap_or_else(PoisonError::into_inner);
     SIGNAL_PIPE.store(NO_PIPE, Ordering::SeqCst);
     *owned = None;
 }
 
-/// A process that the application forks from a worker inherits this handler and the pipe, but it is not the worker. If it wrote
-/// to the pipe, the worker would receive the command. It takes the signal's default action instead, as after an exec, or for
-/// TERM the application's own handler.
+/// A process that the application forks from a worker inherits this handler and the pipe, but it is not the worker. If
+/// it wrote to the pipe, the worker would receive the command. It takes the signal's default action instead, as after
+/// an exec, or for TERM the application's own handler.
 extern "C" fn on_signal(signal: libc::c_int) {
     if PIPE_OWNER.load(Ordering::SeqCst) == getpid().as_raw_pid() {
         return write_to_pipe(signal);
@@ -45,8 +46,8 @@ extern "C" fn on_signal(signal: libc::c_int) {
     match FORKED_TERM_HANDLER.load(Ordering::SeqCst) {
         libc::SIG_IGN if signal == libc::SIGTERM => {}
         handler if signal == libc::SIGTERM && handler != libc::SIG_DFL => {
-            // SAFETY: the address is that of a handler with one argument (`reinstall_term_handler` checks that), in a library that
-            // stays loaded. It was installed to run at any time.
+            // SAFETY: the address is that of a handler with one argument (`reinstall_term_handler` checks that), in a
+            // library that stays loaded. It was installed to run at any time.
             let handler: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(handler) };
             handler(signal);
         }
@@ -63,7 +64,8 @@ fn raise_default(signal: libc::c_int) {
     }
 }
 
-/// Delivers TERM to this process: a worker or master stops gracefully, and a process that the application has forked exits.
+/// Delivers TERM to this process: a worker or master stops gracefully, and a process that the application has forked
+/// exits.
 pub fn deliver_term() {
     if PIPE_OWNER.load(Ordering::SeqCst) == getpid().as_raw_pid() {
         write_to_pipe(libc::SIGTERM);
@@ -76,8 +78,9 @@ pub fn deliver_term() {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignalHandler(libc::sighandler_t);
 
-/// Reinstalls this crate's handler of TERM in a process that has inherited or installed it before. It replaces only the handler
-/// `expected` (`None`: any handler) and the kernel's own actions (default, ignore). Returns the handler that was replaced.
+/// Reinstalls this crate's handler of TERM in a process that has inherited or installed it before. It replaces only the
+/// handler `expected` (`None`: any handler) and the kernel's own actions (default, ignore). Returns the handler that was
+/// replaced.
 ///
 /// Any other handler stays, because it may call the handler before it.
 pub fn reinstall_term_handler(expected: Option<SignalHandler>) -> Option<SignalHandler> {
@@ -107,8 +110,8 @@ fn write_to_pipe(signal: libc::c_int) {
     }
     // SAFETY: `OWNED_PIPE` keeps it open.
     let pipe = unsafe { BorrowedFd::borrow_raw(pipe) };
-    // A full pipe holds thousands of unread signals, so one more can be dropped. (rustix makes raw system calls on Linux,
-    // so errno stays as the interrupted code left it.)
+    // A full pipe holds thousands of unread signals, so one more can be dropped. (rustix makes raw system calls on
+    // Linux, so errno stays as the interrupted code left it.)
     let _ = rustix::io::write(pipe, &[signal.to_le_bytes()[0]]);
 }
 
@@ -195,8 +198,8 @@ pub fn is_in_foreground() -> bool {
     foreground.is_some_and(|group| group == rustix::process::getpgrp())
 }
 
-/// Waits for one of the signals that this thread has blocked and returns it, together with whether the kernel sent it (as for
-/// Ctrl-C in a terminal). `None` for a signal without a name.
+/// Waits for one of the signals that this thread has blocked and returns it, together with whether the kernel sent it
+/// (as for Ctrl-C in a terminal). `None` for a signal without a name.
 pub fn wait_for_signal() -> Option<(Signal, bool)> {
     let mut all = MaybeUninit::uninit();
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();

@@ -166,7 +166,7 @@ impl<'a> ForwardedInfo<'a> {
         if self.forwarded.is_empty() {
             return Ok(None);
         }
-        let is_proxy = |address| policy.trusted.name(address);
+        let is_proxy = |address| policy.trusted.contains_explicitly(address);
         let forwarded =
             Forwarded::parse(&self.forwarded, is_proxy).map_err(|_| ForwardingError::FORWARDED)?;
         forwarded.https.map_or(Ok(()), |https| self.set_scheme(https))?;

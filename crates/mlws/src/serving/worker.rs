@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mlws_server::{Listener, Outcome, Server, ServerEvent, Settings, leave_stuck};
+use mlws_server::{Listener, Outcome, Server, ServerEvent, Settings, exit_stuck};
 use mlws_supervisor::{Worker, WorkerCommand};
 use pyo3::prelude::*;
 
@@ -71,7 +71,7 @@ pub(super) fn run(py: Python<'_>, worker: Worker, setup: WorkerSetup) -> Result<
         Outcome::Finished => Ok(signal_handlers::exit_status(py)),
         Outcome::Stuck => {
             flush_streams(py);
-            leave_stuck()
+            exit_stuck()
         }
     }
 }
@@ -196,7 +196,7 @@ fn watch_commands(mut server: Server, control: &Arc<Mutex<WorkerControl>>) -> io
     for descriptor in descriptors {
         let control = Arc::clone(control);
         let next = move || control.lock().unwrap_or_else(PoisonError::into_inner).next_command();
-        server = server.watch(descriptor, Box::new(next));
+        server = server.command_source(descriptor, Box::new(next));
     }
     Ok(server)
 }

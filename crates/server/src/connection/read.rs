@@ -251,7 +251,7 @@ impl Connection {
     fn parse_proxy_header(&mut self) -> Result<bool, HttpError> {
         let socket = &self.request.socket;
         let Some(protocol) = &socket.context.settings.proxy_protocol else { return Ok(true) };
-        let is_proxy = protocol.from.include(socket.peer.ip);
+        let is_proxy = protocol.from.contains(socket.peer.ip);
         let parsed = ProxyHeader::parse(&self.request.body.bytes, protocol.versions);
         let (header, length) = match parsed {
             Ok(None) => return Ok(false),
@@ -269,7 +269,7 @@ impl Connection {
             ProxyHeader::Unknown => Peer { is_trusted: false, ..socket.peer.clone() },
             ProxyHeader::Tcp { source, destination } => {
                 let peer = Peer::new(Some(source.ip()), source.port());
-                Peer { is_trusted: trusted.include(peer.ip), destination: Some(destination), ..peer }
+                Peer { is_trusted: trusted.contains(peer.ip), destination: Some(destination), ..peer }
             }
         };
         let socket = Arc::get_mut(&mut self.request.socket);

@@ -34,7 +34,7 @@ impl EventLoop {
 
     pub(super) fn register_arrival(&mut self, arrival: Arrival, now: Instant) {
         if let Err(error) = self.register_connection(arrival, now) {
-            log::error!("a connection could not be watched and is closed: {error}");
+            log::error!("closing a new connection: registering it in the poll set failed: {error}");
         }
     }
 

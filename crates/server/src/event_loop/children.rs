@@ -28,18 +28,18 @@ impl EventLoop {
         });
         let waiting = self.ready_for_app.iter().map(|connection| connection.socket().as_fd().as_raw_fd());
         let acceptor = self.acceptor.descriptors();
-        let watches = self.watches.iter().map(|watch| watch.descriptor.as_raw_fd());
+        let command_sources = self.command_sources.iter().map(|source| source.descriptor.as_raw_fd());
         let poll = [self.poll.as_raw_fd(), self.registry.as_raw_fd()];
         let handover = self.context.settings.handover.iter().flat_map(|queue| queue.descriptors());
         let mut others =
-            connections.chain(waiting).chain(acceptor).chain(handover).chain(watches).chain(poll);
+            connections.chain(waiting).chain(acceptor).chain(handover).chain(command_sources).chain(poll);
         let started = children.start(&mut connection, app, self.poll.registry(), &mut others);
         drop(others);
         let next = match started {
             Ok(()) => connection.enter_child(now),
             Err(error) => {
-                log::error!("no process could be forked for a request: {error}");
-                connection.reject(503, "the server has no process left for this request", now)
+                log::error!("forking a process for a request failed: {error}");
+                connection.reject(503, "no process is available for this request", now)
             }
         };
         self.apply(connection, next);
@@ -77,7 +77,7 @@ impl EventLoop {
         let Some(mut connection) = self.slots.get_mut(token).and_then(Slot::take) else {
             return;
         };
-        let socket = socket.ok_or_else(|| io::Error::other("no descriptor is left for it"));
+        let socket = socket.ok_or_else(|| io::Error::other("no file descriptor was free for its socket"));
         let relay = socket.and_then(|socket| Relay::new(socket, &self.registry, Token(RELAYS + token)));
         let next = match relay {
             Ok(mut relay) => {
@@ -85,7 +85,9 @@ impl EventLoop {
                 connection.start_relay(relay, now)
             }
             Err(error) => {
-                log::error!("the rest of a response cannot be received from its process: {error}");
+                log::error!(
+                    "resetting a connection: receiving the rest of its response from its process failed: {error}"
+                );
                 connection.socket().reset();
                 Next::Wait
             }

@@ -12,7 +12,7 @@ const MAX_ACCEPT_ROUNDS: usize = 256;
 
 impl EventLoop {
     pub(super) fn handle_commands(&mut self, index: usize) {
-        while let Some(command) = (self.watches[index].receive)() {
+        while let Some(command) = (self.command_sources[index].receive)() {
             if self.command >= Some(command) {
                 continue;
             }
@@ -52,7 +52,7 @@ impl EventLoop {
             let handover = Handover::new(queue, self.acceptor.urls());
             match register(self.poll.registry(), handover.descriptor(), HANDOVER, Interest::WRITABLE) {
                 Ok(()) => return self.handover = Some(handover),
-                Err(error) => log::error!("idle connections cannot be handed over: {error}"),
+                Err(error) => log::error!("hand-over: idle connections stay with this worker: {error}"),
             }
         }
         self.context.draining.store(true, Ordering::Relaxed);
@@ -91,11 +91,12 @@ impl EventLoop {
         }
     }
 
-    /// Whether the loop has been told to stop and nothing is left, except connections that the watchdog has ended.
+    /// Whether a command has stopped the loop and nothing is left, except connections that the watchdog has ended.
     pub(crate) fn is_finished(&mut self, is_given_up: impl Fn(usize) -> bool) -> bool {
         if self.command == Some(Command::HandOver) && self.has_nothing_left(&is_given_up) {
-            // If the receiving workers were told to stop meanwhile, the connections sent last must be taken back.
-            for index in 0..self.watches.len() {
+            // If the receiving workers are stopping, too, a `Drain` has arrived, and the connections sent last must be
+            // taken back.
+            for index in 0..self.command_sources.len() {
                 self.handle_commands(index);
             }
         }

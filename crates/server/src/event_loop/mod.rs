@@ -7,11 +7,12 @@
 mod accept;
 mod children;
 mod drain;
+mod slot;
 
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
@@ -20,9 +21,11 @@ use std::{
 use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event, unix::SourceFd};
 use slab::Slab;
 
+use self::slot::Slot;
 use crate::{
     Command, Concurrency, Listener,
     acceptor::Acceptor,
+    command::CommandSource,
     connection::socket::{HALF_CLOSE, PeerState},
     connection::{Connection, Next, Readiness},
     context::ServerContext,
@@ -34,7 +37,7 @@ use crate::{
 
 const HANDOVER: usize = (1 << 20) - 1;
 const WAKER: usize = 1 << 20;
-const WATCHES: usize = (1 << 20) + 1;
+const COMMAND_SOURCES: usize = (1 << 20) + 1;
 /// The control channel of children.
 const CONTROL: usize = CHILDREN - 1;
 const CHILDREN: usize = 1 << 24;
@@ -47,11 +50,6 @@ const CHILD_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Clients of requests that have waited less than this for the app are not checked.
 const MIN_WAIT_TO_CHECK: Duration = Duration::from_millis(10);
-/// A source of commands, read when its descriptor is readable.
-pub(crate) struct CommandSource {
-    pub(crate) descriptor: OwnedFd,
-    pub(crate) receive: Box<dyn FnMut() -> Option<Command> + Send>,
-}
 
 pub(crate) struct EventLoop {
     poll: Poll,
@@ -60,7 +58,7 @@ pub(crate) struct EventLoop {
     events: Events,
     context: Arc<ServerContext>,
     acceptor: Acceptor,
-    watches: Vec<CommandSource>,
+    command_sources: Vec<CommandSource>,
     slots: Slab<Slot>,
     /// Connections whose request or access log needs the app.
     ready_for_app: VecDeque<Box<Connection>>,
@@ -77,41 +75,17 @@ pub(crate) struct EventLoop {
     accept_times: (Instant, Instant),
 }
 
-/// The place of a connection.
-enum Slot {
-    /// The loop owns the connection.
-    Held(Box<Connection>),
-    /// A thread owns it. The events of its socket are collected here.
-    Out(Readiness),
-}
-
-impl Slot {
-    fn connection(&self) -> Option<&Connection> {
-        if let Self::Held(connection) = self { Some(connection) } else { None }
-    }
-
-    fn connection_mut(&mut self) -> Option<&mut Connection> {
-        if let Self::Held(connection) = self { Some(connection) } else { None }
-    }
-
-    fn take(&mut self) -> Option<Box<Connection>> {
-        let peer_closed = self.connection()?.readiness.peer_closed;
-        let out = Self::Out(Readiness { peer_closed, ..Readiness::default() });
-        if let Self::Held(connection) = std::mem::replace(self, out) { Some(connection) } else { None }
-    }
-}
-
 impl EventLoop {
     pub(crate) fn new(
         listeners: Vec<Listener>,
-        watches: Vec<CommandSource>,
+        command_sources: Vec<CommandSource>,
         context: Arc<ServerContext>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry();
         let acceptor = Acceptor::new(listeners, registry, &context.settings)?;
-        for (index, watch) in watches.iter().enumerate() {
-            register(registry, watch.descriptor.as_raw_fd(), WATCHES + index, Interest::READABLE)?;
+        for (index, source) in command_sources.iter().enumerate() {
+            register(registry, source.descriptor.as_raw_fd(), COMMAND_SOURCES + index, Interest::READABLE)?;
         }
         let children = match context.settings.concurrency {
             Concurrency::Fork { children, .. } => {
@@ -128,7 +102,7 @@ impl EventLoop {
             recycle: RecycleLimits::new(&context.settings),
             context,
             acceptor,
-            watches,
+            command_sources,
             slots: Slab::new(),
             ready_for_app: VecDeque::new(),
             runnable: VecDeque::new(),
@@ -167,21 +141,21 @@ impl EventLoop {
 
     /// Advances every connection that can advance without the app, and accepts new ones.
     pub(crate) fn run_once(&mut self) {
-        let now = self.serve_events();
+        let now = self.handle_events();
         self.accept_times = (now, self.accept_times.0);
         for index in 0..self.acceptor.len() {
             self.accept(index, now);
         }
-        self.go_on_without_events(now);
+        self.advance_runnable(now);
     }
 
     /// Like [`run_once`](Self::run_once), but without accepting: if no thread is free, another worker may have one.
     pub(crate) fn run_once_without_accepting(&mut self) {
-        let now = self.serve_events();
-        self.go_on_without_events(now);
+        let now = self.handle_events();
+        self.advance_runnable(now);
     }
 
-    fn serve_events(&mut self) -> Instant {
+    fn handle_events(&mut self) -> Instant {
         let now = Instant::now();
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {
@@ -192,7 +166,7 @@ impl EventLoop {
         now
     }
 
-    fn go_on_without_events(&mut self, now: Instant) {
+    fn advance_runnable(&mut self, now: Instant) {
         for _ in 0..self.runnable.len() {
             if let Some(token) = self.runnable.pop_front() {
                 self.advance(token, now);
@@ -221,7 +195,7 @@ impl EventLoop {
 
     /// The next connection that needs the app.
     pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
-        if self.children.as_ref().is_some_and(|children| !children.has_room()) {
+        if self.children.as_ref().is_some_and(|children| !children.has_capacity()) {
             return self.next_without_child();
         }
         self.ready_for_app.pop_front()
@@ -308,7 +282,7 @@ impl EventLoop {
             token if token >= RELAYS => self.record_relay_readiness(token - RELAYS, now),
             token if token >= CHILDREN => self.reap(token - CHILDREN, now),
             CONTROL => self.read_control_channel(now),
-            token if token >= WATCHES => self.handle_commands(token - WATCHES),
+            token if token >= COMMAND_SOURCES => self.handle_commands(token - COMMAND_SOURCES),
             WAKER => {}
             HANDOVER => self.resume_handover(now),
             token => self.acceptor.mark_readable(token),
@@ -347,7 +321,7 @@ impl EventLoop {
         };
         connection.acquire_buffers(&mut self.buffer_pool);
         let next = catch_unwind(AssertUnwindSafe(|| connection.advance(now))).unwrap_or_else(|_| {
-            log::error!("the server panicked over a connection, which is closed");
+            log::error!("closing a connection: the server panicked");
             Next::Close
         });
         self.apply(connection, next);

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{parent_link::ParentLink, progress::ResponseProgress};
+use super::{parent_link::ParentLink, process::close_in_child, progress::ResponseProgress};
 use crate::{
     App,
     connection::{Connection, Next},
@@ -25,7 +25,7 @@ pub(super) fn answer_and_exit(
     let link = Arc::new(link);
     let answered = catch_unwind(AssertUnwindSafe(|| {
         app.after_fork_in_child();
-        others.for_each(mlws_sys::close_inherited);
+        close_in_child(others);
         connection.socket().set_parent(&link);
         // What the client does not read at once goes to the parent, which has the memory for it.
         connection.context().response_memory.close();

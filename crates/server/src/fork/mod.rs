@@ -7,6 +7,7 @@
 //! |---|---|
 //! | this one | the parent's side: children are started, timed out and reaped |
 //! | [`child`] | the child's side: one request, from the fork to the exit |
+//! | [`process`] | the fork itself |
 //! | [`progress`] | what children report through shared memory |
 //! | [`control`] | messages of children to their parent |
 //! | [`parent_link`] | a child's access to both |
@@ -23,6 +24,7 @@ mod child;
 mod control;
 mod outcome;
 mod parent_link;
+mod process;
 mod progress;
 mod relay;
 mod relay_channel;
@@ -43,6 +45,7 @@ use slab::Slab;
 pub use self::warmup::run_in_discarded_process;
 use self::{
     control::{ChildEvent, ControlChannel},
+    process::fork_for_request,
     progress::{CallState, ProgressTable},
 };
 pub(crate) use self::{
@@ -101,7 +104,7 @@ impl Children {
         })
     }
 
-    pub(crate) fn has_room(&self) -> bool {
+    pub(crate) fn has_capacity(&self) -> bool {
         self.running.len() < self.limit
     }
 
@@ -131,20 +134,14 @@ impl Children {
         let progress = ProgressTable::start(&self.progress, entry.key());
         let token = Token(self.first_token + entry.key());
         clock::date(); // formatted here once per second, not by every child
-        app.before_fork();
-        let parent = rustix::process::getpid();
-        match sys::fork() {
-            Ok((Fork::Child, blocked)) => {
+        match fork_for_request(app)? {
+            Fork::Child => {
                 event_loop_thread::set(false);
-                sys::install_child_signal_handlers(parent);
-                drop(blocked);
                 let mut others = others.chain(std::iter::once(self.control.parent_end()));
                 let link = ParentLink::new(progress, &self.control);
                 child::answer_and_exit(connection, app, link, &mut others)
             }
-            Ok((Fork::Parent { child: pid }, blocked)) => {
-                drop(blocked);
-                app.after_fork_in_parent();
+            Fork::Parent { child: pid } => {
                 let watch = |pidfd: &OwnedFd| {
                     registry.register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE)
                 };
@@ -155,10 +152,6 @@ impl Children {
                 // On a shared core, children that run one after the other cost less than many that take turns.
                 std::thread::yield_now();
                 Ok(())
-            }
-            Err(error) => {
-                app.after_fork_in_parent();
-                Err(error)
             }
         }
     }
@@ -291,13 +284,21 @@ impl Child {
         }
     }
 
-    /// A child that has ended owns its pid until it is reaped, so these signals cannot reach another process.
     fn request_stacks(&self) {
-        let _ = rustix::process::kill_process(self.pid, Signal::URG);
+        self.signal(Signal::URG);
     }
 
     fn kill(&self) {
-        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+        self.signal(Signal::KILL);
+    }
+
+    /// The application may have reaped the child, and another process may have its pid by now. The pidfd still refers to
+    /// the child. A failure means that it has ended.
+    fn signal(&self, signal: Signal) {
+        let _ = match &self.pidfd {
+            Some(pidfd) => rustix::process::pidfd_send_signal(pidfd, signal),
+            None => rustix::process::kill_process(self.pid, signal),
+        };
     }
 
     fn log_exit(&self, status: Option<WaitStatus>, when: &str) {

@@ -9,8 +9,10 @@ use std::{
     time::Instant,
 };
 
+use mlws_sys::{self as sys, Fork};
 use rustix::process::{WaitOptions, waitpid};
 
+use super::process::fork_for_request;
 use crate::{
     App,
     connection::socket::ClientSocket,
@@ -18,7 +20,6 @@ use crate::{
     context::ServerContext,
     peer::Peer,
 };
-use mlws_sys::{self as sys, Fork};
 
 /// Calls `app` for a GET of `target`, and does what a child does before it exits. Returns the status and reason of the
 /// response. Blocks as long as the application does.
@@ -64,12 +65,8 @@ pub(crate) fn run_warmup_request(
 /// the job does. The calling process must have one thread.
 pub fn run_in_discarded_process(app: &dyn App, job: impl FnOnce() -> Vec<u8>) -> io::Result<Vec<u8>> {
     let (mut reader, writer) = io::pipe()?;
-    app.before_fork();
-    let parent = rustix::process::getpid();
-    match sys::fork() {
-        Ok((Fork::Child, blocked)) => {
-            sys::install_child_signal_handlers(parent);
-            drop(blocked);
+    match fork_for_request(app)? {
+        Fork::Child => {
             let done = catch_unwind(AssertUnwindSafe(|| {
                 app.after_fork_in_child();
                 let result = job();
@@ -78,17 +75,11 @@ pub fn run_in_discarded_process(app: &dyn App, job: impl FnOnce() -> Vec<u8>) ->
             }));
             sys::exit_now(i32::from(!matches!(done, Ok(Ok(())))))
         }
-        Ok((Fork::Parent { child: pid }, blocked)) => {
-            drop(blocked);
-            app.after_fork_in_parent();
+        Fork::Parent { child: pid } => {
             drop(writer);
             let result = read_result(&mut reader);
             rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()))?;
             result
-        }
-        Err(error) => {
-            app.after_fork_in_parent();
-            Err(error)
         }
     }
 }

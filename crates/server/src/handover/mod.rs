@@ -61,7 +61,7 @@ impl Handover {
                 Phase::Idle => Awaits::NextRequest,
                 _ => Awaits::FirstRequest,
             },
-            is_distrusted: !socket.peer.is_trusted && context.settings.trusted.include(socket.peer.ip),
+            is_distrusted: !socket.peer.is_trusted && context.settings.trusted.contains(socket.peer.ip),
             is_listener_gone: false,
         };
         match self.queue.send(socket.as_fd(), &socket.peer, listener, state) {

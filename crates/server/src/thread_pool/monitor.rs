@@ -65,7 +65,7 @@ impl ThreadPool {
         }
         if self.calls.is_overdue(0) {
             // `run` cannot return to its caller, because that thread is stuck.
-            self.notify_and_leave_stuck();
+            self.notify_and_exit_stuck();
         }
     }
 
@@ -90,11 +90,11 @@ impl ThreadPool {
         if self.calls.overdue() == 0 {
             return; // the call has just returned
         }
-        let Some(mut event_loop) = event_loop else { self.notify_and_leave_stuck() };
+        let Some(mut event_loop) = event_loop else { self.notify_and_exit_stuck() };
         let until = Instant::now() + SHUTDOWN_GRACE;
         event_loop.close_listeners();
         loop {
-            self.take_handed_back(&mut event_loop);
+            self.handback.drain(|connection, next| event_loop.apply(connection, next));
             self.batch.send(|connection, next| event_loop.apply(connection, next));
             event_loop.reject_pending();
             let left = until.saturating_duration_since(Instant::now());
@@ -107,15 +107,15 @@ impl ThreadPool {
             event_loop.run_once();
         }
         if self.calls.overdue() > 0 {
-            self.notify_and_leave_stuck();
+            self.notify_and_exit_stuck();
         }
         drop(event_loop);
         self.promotion.shutdown();
     }
 
-    fn notify_and_leave_stuck(&self) -> ! {
+    fn notify_and_exit_stuck(&self) -> ! {
         (self.on_event)(ServerEvent::Exiting);
-        leave_stuck()
+        exit_stuck()
     }
 }
 
@@ -132,7 +132,7 @@ impl Monitored for Monitor<'_> {
         }
         pool.is_monitor_polling.store(true, Ordering::SeqCst);
         if let Some(mut event_loop) = pool.event_loop.try_take() {
-            pool.take_handed_back(&mut event_loop);
+            pool.handback.drain(|connection, next| event_loop.apply(connection, next));
             match pool.poll_now(&mut event_loop) {
                 Ok(()) => event_loop.run_once_without_accepting(),
                 Err(error) => pool.fail(error),
@@ -171,7 +171,7 @@ impl Monitored for Monitor<'_> {
 
 /// Exits the process with [`EXIT_STUCK`] while a thread is stuck in the application. Runs no exit handlers, which might
 /// wait for that thread.
-pub fn leave_stuck() -> ! {
-    log::error!("a thread is stuck in the application; this process is left without it");
+pub fn exit_stuck() -> ! {
+    log::error!("exiting with status {EXIT_STUCK}: a thread is stuck in the application");
     mlws_sys::exit_now(EXIT_STUCK)
 }

@@ -98,7 +98,7 @@ impl MasterState<'_> {
         signal_handlers::reinstall_term_handler(py);
         self.startup_finished(py);
         let settings = mlws_server::Settings {
-            shares: Some((Arc::clone(&self.loads), worker.number)),
+            loads: Some((Arc::clone(&self.loads), worker.number)),
             handover: self.handover.clone(),
             ..self.server_settings()
         };
