@@ -4,31 +4,36 @@ use clap::{ArgAction, Command, CommandFactory, Parser};
 use mlws_server::{Concurrency, Settings};
 
 use crate::{
-    application::AppOptions,
+    app_options::AppOptions,
     config_options::{CLI_ONLY, ConfigOptions},
+    dev_options::DevOptions,
     gunicorn,
-    logs::LogOptions,
-    process::{DevOptions, ProcessOptions},
-    proxies::ProxyOptions,
-    requests::{LimitOptions, Timeouts},
-    running::{SocketOptions, WorkerOptions},
+    limit_options::LimitOptions,
+    log_options::LogOptions,
+    process_options::ProcessOptions,
+    proxy_options::ProxyOptions,
+    socket_options::SocketOptions,
+    timeout_options::TimeoutOptions,
+    worker_options::WorkerOptions,
 };
 
-const ABOUT: &str = "Serves a Python WSGI application over HTTP.";
+const ABOUT: &str = "Serve a Python WSGI application over HTTP";
 
 const EXAMPLES: &str = "\
 Examples:
-  mlws flask_app:app                               the object `app` of flask_app.py
-  mlws 'shop:create_app(\"prod.ini\", debug=False)'  what a factory returns
+  mlws flask_app:app                               the object `app` in flask_app.py
+  mlws 'shop:create_app(\"prod.ini\", debug=False)'  the return value of a factory
   mlws shop.wsgi --bind 0.0.0.0:80 --workers 4     four processes that share the port
-  mlws shop.wsgi --fork --timeout 10               each request in a process of its own
+  mlws shop.wsgi --fork --timeout 10               each request in its own process
   mlws shop.wsgi --bind unix:/run/shop.sock --access-logfile -";
 
-/// What was said on the command line.
+/// The merged settings of all sources.
 #[derive(Parser)]
 #[command(name = "mlws", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Config {
-    /// module:attribute, module (its `application`, else its `app`), or module:factory(literal arguments)
+    /// WSGI application: MODULE:ATTRIBUTE, MODULE, or MODULE:FACTORY(ARGUMENTS)
+    ///
+    /// MODULE alone means its attribute `application` or else `app`. ARGUMENTS are Python literals.
     pub app: Option<String>,
 
     #[command(flatten)]
@@ -42,7 +47,7 @@ pub struct Config {
     #[command(flatten)]
     pub limits: LimitOptions,
     #[command(flatten)]
-    pub patience: Timeouts,
+    pub timeouts: TimeoutOptions,
     #[command(flatten)]
     pub proxies: ProxyOptions,
     #[command(flatten)]
@@ -52,7 +57,7 @@ pub struct Config {
     #[command(flatten)]
     pub development: DevOptions,
 
-    /// Warnings of the sources.
+    /// Warnings about the sources.
     #[arg(skip)]
     pub warnings: Vec<String>,
     /// The text of `--print-config`.
@@ -61,13 +66,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// What one source may say: what goes together with what is not looked at, for another source may say the other.
-    /// What is said twice counts as it was said last, as argparse has it: scripts put their own options before `"$@"`.
+    /// The definition of a single source. Constraints between options are not checked, because the other option may come from
+    /// another source. The last of repeated options applies, as in argparse: scripts put their own options before `"$@"`.
     pub fn command_definition() -> Command {
         Self::command().args_override_self(true).args(gunicorn::arguments())
     }
 
-    /// What all sources together may say.
+    /// The definition of the merged sources, with the constraints between options.
     pub(crate) fn command_with_constraints() -> Command {
         Self::command_definition()
             .mut_arg("threads", |threads| threads.conflicts_with("fork"))
@@ -77,7 +82,7 @@ impl Config {
             .mut_arg("paste_global", |variables| variables.requires("paste").conflicts_with("app"))
     }
 
-    /// What a person calls the application.
+    /// The name of the application, for messages.
     pub fn name(&self) -> &str {
         self.app.as_deref().or(self.source.paste.as_deref()).unwrap_or_default()
     }
@@ -95,17 +100,17 @@ impl Config {
         Settings {
             concurrency: self.concurrency(),
             limits: self.limits.protocol(),
-            head_timeout: self.patience.head_timeout,
-            body_timeout: self.patience.body_timeout,
-            body_rate: self.patience.body_rate,
-            write_timeout: self.patience.write_timeout,
+            head_timeout: self.timeouts.head_timeout,
+            body_timeout: self.timeouts.body_timeout,
+            body_rate: self.timeouts.body_rate,
+            write_timeout: self.timeouts.write_timeout,
             timeout: Some(self.running.timeout).filter(|timeout| !timeout.is_zero()),
             max_requests: self.running.max_requests(),
             max_rss: Some(self.running.max_rss).filter(|size| *size > 0),
             trusted: self.proxies.forwarded_allow_ips.clone(),
             proxy_protocol: self.proxies.protocol(),
             graceful_timeout: self.running.graceful_timeout,
-            keep_alive: self.patience.keep_alive,
+            keep_alive: self.timeouts.keep_alive,
             connections: self.sockets.worker_connections as usize,
             queue: self.running.max_queue as usize,
             body_buffer: self.limits.body_buffer,
@@ -119,8 +124,8 @@ impl Config {
     }
 }
 
-/// The keywords of `serve()`, in the order of --help, and their defaults as texts: none for a switch, a list, and what the
-/// environment may say.
+/// The keyword arguments of `serve()` in the order of --help, and their defaults as text. Flags, lists, and options that the
+/// environment can set have no default.
 pub fn keywords() -> Vec<(String, String)> {
     let definition = Config::command_definition();
     let shown = definition.get_arguments().filter(|argument| !argument.is_hide_set());
@@ -135,34 +140,33 @@ pub fn keywords() -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-
     use mlws_http1::ParserMode;
 
     use super::*;
     use crate::layers::{argument, suggest};
 
     #[test]
-    fn an_application_is_named_once() {
+    fn only_one_option_names_the_application() {
         assert!(Config::parse_words("--paste Cargo.toml app").err().unwrap().contains("cannot be used with"));
         assert!(Config::parse_words("app --paste-global a=b").is_err());
         assert_eq!(Config::parse_words("--paster Cargo.toml").unwrap().name(), "Cargo.toml");
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_definition_is_valid() {
         Config::command_definition().debug_assert();
         Config::command_with_constraints().debug_assert();
     }
 
     #[test]
-    fn nothing_said_is_what_the_server_does_by_itself() {
-        let (said, own) = (Config::parse_words("app").unwrap().server(), Settings::default());
-        let own = Settings { concurrency: said.concurrency, ..own };
-        assert_eq!(format!("{said:?}"), format!("{own:?}"));
+    fn defaults_are_those_of_the_server() {
+        let (parsed, own) = (Config::parse_words("app").unwrap().server(), Settings::default());
+        let own = Settings { concurrency: parsed.concurrency, ..own };
+        assert_eq!(format!("{parsed:?}"), format!("{own:?}"));
     }
 
     #[test]
-    fn one_thread_is_the_default_and_inline_and_fork_excludes_threads() {
+    fn one_thread_is_the_default_and_runs_inline_and_fork_excludes_threads() {
         assert_eq!(Config::parse_words("app").unwrap().concurrency(), Concurrency::Inline);
         assert_eq!(Config::parse_words("app --threads 1").unwrap().concurrency(), Concurrency::Inline);
         assert_eq!(Config::parse_words("app --threads 4").unwrap().concurrency(), Concurrency::Threads(4));
@@ -194,14 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_strict_unless_gunicorns_are_asked_for() {
-        let tolerance = |words| Config::parse_words(words).unwrap().server().limits.mode;
-        assert_eq!(tolerance("app"), ParserMode::Strict);
-        assert_eq!(tolerance("app --http-compat gunicorn"), ParserMode::Gunicorn);
+    fn http_compat_selects_the_parser_mode() {
+        let mode = |words| Config::parse_words(words).unwrap().server().limits.mode;
+        assert_eq!(mode("app"), ParserMode::Strict);
+        assert_eq!(mode("app --http-compat gunicorn"), ParserMode::Gunicorn);
     }
 
     #[test]
-    fn jitter_adds_up_to_so_many_requests_where_there_is_a_bound() {
+    fn jitter_is_added_to_max_requests() {
         assert_eq!(Config::parse_words("app --max-requests-jitter 2").unwrap().server().max_requests, None);
         for _ in 0..100 {
             let flags = Config::parse_words("app --max-requests 10 --max-requests-jitter 2").unwrap();
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_is_its_flag_with_underscores_or_what_gunicorn_calls_it() {
+    fn a_setting_is_named_as_its_flag_or_as_in_gunicorn() {
         let definition = Config::command_definition();
         let flag = |name| argument(&definition, name).and_then(|argument| argument.get_long());
         assert_eq!(flag("max_children"), Some("max-children"));
@@ -220,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn worker_classes_leave_the_number_of_threads_alone_and_green_ones_are_refused() {
+    fn worker_classes_do_not_change_threads_and_green_threads_are_rejected() {
         assert_eq!(Config::parse_words("app -k sync").unwrap().concurrency(), Concurrency::Inline);
         assert_eq!(
             Config::parse_words("app -k sync --threads 2").unwrap().concurrency(),
@@ -235,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gunicorn_has_and_we_have_not_is_told() {
+    fn unsupported_settings_of_gunicorn_are_reported() {
         let warnings = Config::parse_words("app --worker-tmp-dir /dev/shm --ssl-version 2").unwrap().warnings;
         assert_eq!(warnings.len(), 2);
         assert!(Config::parse_words("app --certfile cert.pem").err().unwrap().contains("TLS"));

@@ -1,28 +1,32 @@
-//! Options about configuration itself.
+//! Options about the configuration itself.
 
 use clap::Args;
 use clap_complete::Shell;
 
 #[derive(Args)]
-#[command(next_help_heading = "ConfigOptions")]
+#[command(next_help_heading = "Configuration")]
 pub struct ConfigOptions {
-    /// Read settings from this file first: Python as gunicorn's, TOML where its name
-    /// ends so, or python:MODULE. Unless given: mlws.toml, gunicorn.conf.py, or [tool.mylittlewebserver] in pyproject.toml, if there is one
+    /// Config file: Python, TOML, or python:MODULE
+    ///
+    /// Python files work as in gunicorn. Files whose name ends in .toml are TOML. Defaults to the first of mlws.toml,
+    /// gunicorn.conf.py, and pyproject.toml with a table `tool.mylittlewebserver` that exists.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<String>,
 
-    /// Load the settings and the application, say what is wrong with them, and serve nothing
+    /// Check the configuration, load the application, and exit
     #[arg(long)]
     pub check_config: bool,
 
-    /// Show each setting, as it would be said in an mlws.toml, and where it comes from; and do as --check-config does
+    /// Print every setting with its source, as an mlws.toml, and check it as --check-config does
     #[arg(long)]
     pub print_config: bool,
 
-    /// Show what completes the options of this command in a shell; such as: source <(mlws --completions bash)
+    /// Print the completion script for a shell, and exit
+    ///
+    /// Example: source <(mlws --completions bash)
     #[arg(long, value_name = "SHELL", value_enum)]
     pub completions: Option<Shell>,
 }
 
-/// What only a command can be config_error; a program that calls `serve()` has no use for it.
-pub const CLI_ONLY: [&str; 3] = ["check_config", "print_config", "completions"];
+/// Options of the command that `serve()` does not have.
+pub(crate) const CLI_ONLY: [&str; 3] = ["check_config", "print_config", "completions"];

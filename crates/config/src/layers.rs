@@ -1,7 +1,7 @@
-//! What each source says of the settings, and what follows when they are laid one over the other.
+//! The settings of each source, and how they are merged.
 //!
-//! The one thing to know: a layer is a command line, whatever it was read from. Each is read by the parser of the command,
-//! so that a value means the same wherever it stands; a setting that two layers name has the value of the upper one only.
+//! Every layer is converted to a command line and parsed by the parser of the command, so that a value has the same meaning in
+//! every source. If two layers have the same setting, the value of the upper layer applies.
 
 use std::{collections::BTreeMap, ffi::OsString};
 
@@ -9,40 +9,40 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, error::ErrorKind
 
 use crate::{config::Config, error::ConfigError};
 
-/// What one source says.
+/// The settings of one source.
 #[derive(Default)]
 pub struct ConfigLayer {
-    /// What an error calls it.
+    /// The name of the source in errors.
     origin: String,
-    /// The values of each setting, by its id: none for a switch that is on.
-    said: BTreeMap<String, RawValue>,
+    /// The values of each setting by its id. A flag that is on has no values.
+    settings: BTreeMap<String, RawValue>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
 enum RawValue {
     Values(Vec<OsString>),
-    /// A switch that a lower layer may have turned on.
+    /// Overrides a flag or list of a lower layer.
     Off,
 }
 
-/// A value as a file or a program has it.
+/// A value in a config file or a call of `serve()`.
 pub enum Value {
-    /// The setting is as if it were not named.
+    /// As if the setting were absent.
     Unset,
     Switch(bool),
     Texts(Vec<String>),
 }
 
-/// The layers, one over the other.
+/// The result of merging all layers.
 pub struct MergedConfig {
     pub config: Config,
     pub matches: ArgMatches,
-    /// Where each setting comes from that somebody named, by its id.
+    /// The source of each setting that is not at its default, by id.
     pub origins: BTreeMap<String, String>,
 }
 
 impl ConfigLayer {
-    /// Reads a command line, without the command's own name.
+    /// Parses the arguments of a command line, without the command name.
     pub fn from_args(origin: &str, words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let definition = Config::command_definition();
         let matches = definition.clone().try_get_matches_from(std::iter::once("mlws".into()).chain(words))?;
@@ -50,23 +50,23 @@ impl ConfigLayer {
             .get_arguments()
             .map(Arg::get_id)
             .filter(|id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine));
-        let said = named.map(|id| {
+        let settings = named.map(|id| {
             let values = matches.get_raw(id.as_str()).into_iter().flatten().map(OsString::from).collect();
             (id.to_string(), RawValue::Values(values))
         });
-        Ok(Self { origin: origin.to_owned(), said: said.collect() })
+        Ok(Self { origin: origin.to_owned(), settings: settings.collect() })
     }
 
-    /// Takes named values, from a file or a program. `name` is the flag with underscores, or what gunicorn calls it.
+    /// Parses the values of a config file or a call of `serve()`. A name is the flag with underscores, or gunicorn's name.
     pub fn from_values(
         origin: &str,
         values: impl IntoIterator<Item = (String, Value)>,
     ) -> Result<Self, ConfigError> {
         let definition = Config::command_definition();
-        let mut layer = Self { origin: origin.to_owned(), said: BTreeMap::new() };
+        let mut layer = Self { origin: origin.to_owned(), settings: BTreeMap::new() };
         for (name, value) in values {
             let argument = argument(&definition, &name).ok_or_else(|| unknown(&definition, origin, &name))?;
-            let said = match (value, argument.get_action().takes_values()) {
+            let raw = match (value, argument.get_action().takes_values()) {
                 (Value::Unset, _) => continue,
                 (Value::Switch(false), _) => RawValue::Off,
                 (Value::Switch(true), false) => RawValue::Values(vec!["true".into()]),
@@ -83,35 +83,35 @@ impl ConfigLayer {
                     "1" | "true" => RawValue::Values(vec!["true".into()]),
                     "0" | "false" => RawValue::Off,
                     other => {
-                        let clap_message =
-                            format!("{origin}: {name} is a switch, true or false, not '{other}'");
-                        return Err(ConfigError(clap_message));
+                        let message =
+                            format!("{origin}: invalid value '{other}' for {name}: expected true or false");
+                        return Err(ConfigError(message));
                     }
                 },
             };
-            layer.said.insert(argument.get_id().to_string(), said);
+            layer.settings.insert(argument.get_id().to_string(), raw);
         }
-        // What is wrong here is this source's fault, and is config_error as such.
+        // Parsed here as well, so that an error names this source.
         Self::from_args(origin, layer.words(&definition)).map_err(|error| config_error(origin, &error))?;
         Ok(layer)
     }
 
-    /// The one value of a setting, if it is named here.
+    /// The first value of a setting, if this layer has it.
     pub fn value(&self, id: &str) -> Option<&OsString> {
         self.values(id)?.first()
     }
 
-    /// The values of a setting, if it is named here.
+    /// The values of a setting, if this layer has it.
     pub fn values(&self, id: &str) -> Option<&[OsString]> {
-        match self.said.get(id)? {
+        match self.settings.get(id)? {
             RawValue::Values(values) => Some(values),
             RawValue::Off => None,
         }
     }
 
-    /// The values of a setting that are `KEY=VALUE`, if it is named here.
+    /// The `KEY=VALUE` pairs of a setting, if this layer has it.
     pub fn pairs(&self, id: &str) -> Option<Vec<(String, String)>> {
-        let RawValue::Values(values) = self.said.get(id)? else { return None };
+        let RawValue::Values(values) = self.settings.get(id)? else { return None };
         let pairs = values.iter().filter_map(|text| text.to_str()?.split_once('='));
         Some(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
     }
@@ -120,7 +120,9 @@ impl ConfigLayer {
         let mut words = Vec::new();
         let mut operands = vec!["--".into()];
         for argument in definition.get_arguments() {
-            let Some(RawValue::Values(values)) = self.said.get(argument.get_id().as_str()) else { continue };
+            let Some(RawValue::Values(values)) = self.settings.get(argument.get_id().as_str()) else {
+                continue;
+            };
             let Some(flag) = argument.get_long() else {
                 operands.extend(values.iter().cloned());
                 continue;
@@ -141,12 +143,12 @@ impl ConfigLayer {
 }
 
 impl MergedConfig {
-    /// Lays each layer over those before it. Only now is it looked at what goes together with what.
+    /// Merges the layers, the lowest first, and checks the constraints between settings.
     pub fn of(layers: impl IntoIterator<Item = ConfigLayer>) -> Result<Self, clap::Error> {
         let (mut all, mut origins) = (ConfigLayer::default(), BTreeMap::new());
         for layer in layers {
-            origins.extend(layer.said.keys().map(|id| (id.clone(), layer.origin.clone())));
-            all.said.extend(layer.said);
+            origins.extend(layer.settings.keys().map(|id| (id.clone(), layer.origin.clone())));
+            all.settings.extend(layer.settings);
         }
         let words = all.words(&Config::command_definition());
         let matches = Config::command_with_constraints()
@@ -155,7 +157,7 @@ impl MergedConfig {
     }
 }
 
-/// The argument that this name stands for in files and programs.
+/// The argument with this name in config files and in `serve()`.
 pub fn argument<'a>(definition: &'a Command, name: &str) -> Option<&'a Arg> {
     definition.get_arguments().find(|argument| {
         let has_flag = argument.get_long().is_some_and(|flag| flag.replace('-', "_") == name);
@@ -165,19 +167,19 @@ pub fn argument<'a>(definition: &'a Command, name: &str) -> Option<&'a Arg> {
     })
 }
 
-/// What gunicorn's config files call a setting, where it is not the flag with underscores.
+/// The name of a setting in gunicorn's config files, if it is not the flag with underscores.
 pub fn gunicorns_name(argument: &Arg) -> Option<&str> {
     let aliases = argument.get_all_aliases().unwrap_or_default();
     let theirs = aliases.into_iter().find(|alias| !alias.contains('-'));
     theirs.or(argument.is_positional().then_some("wsgi_app"))
 }
 
-/// APP is the one setting that is no flag.
+/// APP is the only setting without a flag.
 fn is_application(argument: &Arg, name: &str) -> bool {
     argument.is_positional() && matches!(name, "app" | "wsgi_app")
 }
 
-/// The name of a setting that somebody may have meant.
+/// The known setting closest to a misspelled name.
 pub fn suggest(definition: &Command, name: &str) -> Option<String> {
     let names = definition.get_arguments().flat_map(|argument| {
         let aliases = argument.get_all_aliases().unwrap_or_default();
@@ -189,21 +191,21 @@ pub fn suggest(definition: &Command, name: &str) -> Option<String> {
 
 fn unknown(definition: &Command, origin: &str, name: &str) -> ConfigError {
     let hint = suggest(definition, name).map_or_else(
-        || "mlws --help and docs/settings.md have them all".to_owned(),
+        || "mlws --help lists all settings".to_owned(),
         |known| format!("did you mean {known}?"),
     );
-    ConfigError(format!("{origin}: there is no setting '{name}'; {hint}"))
+    ConfigError(format!("{origin}: unknown setting '{name}'; {hint}"))
 }
 
-/// What the parser says, as the fault of a source that is not the command line.
+/// Converts an error of the parser in a source other than the command line.
 pub fn config_error(origin: &str, error: &clap::Error) -> ConfigError {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return ConfigError(format!("{origin}: --help and --version are for the command line"));
+        return ConfigError(format!("{origin}: --help and --version are allowed only on the command line"));
     }
     ConfigError(format!("{origin}: {}", clap_message(error)))
 }
 
-/// What is wrong, without how the command is used.
+/// The error in one line, without the usage text.
 pub fn clap_message(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let lines = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim);

@@ -1,41 +1,50 @@
-//! Every setting, defined once: the command line, TOML files, the environment and gunicorn's names, merged into a [`Config`]. No Python:
-//! Python config files hand their values in.
+//! Every setting, defined once, and how the command line, TOML files and the environment are merged into a [`Config`].
+//!
+//! This crate has no Python: the values of Python config files are passed in.
 //!
 //! | module | content |
 //! |---|---|
-//! | [`config`] | the definition, and what the settings mean to the server |
+//! | `config` | the definition of all settings, and the conversion to the settings of the server |
 //! | [`layers`] | the settings of each source, and how they are merged |
-//! | [`resolve`] | from the merged settings to a [`Config`] |
+//! | `resolve` | from the merged settings to a [`Config`] |
 //! | [`sources`] | the environment |
-//! | [`completions`] | `--completions` |
+//! | `completions` | `--completions` |
 //! | [`toml_file`] | `mlws.toml` and `pyproject.toml` |
-//! | [`gunicorn`] | gunicorn's settings that have no meaning here |
-//! | [`show`] | `--print-config` |
-//! | [`application`], [`config_options`], [`running`], [`requests`], [`proxies`], [`process`], [`logs`] | groups of settings |
-//! | [`values`] | durations, sizes, masks and pairs |
-#![allow(missing_docs, reason = "a crate of this workspace only; what is not obvious is documented")]
+//! | `gunicorn` | settings of gunicorn that this server does not support |
+//! | `show` | `--print-config` |
+//! | `app_options`, `config_options`, `socket_options`, `worker_options`, `limit_options`, `timeout_options`, `proxy_options`, `process_options`, `log_options`, `dev_options` | the settings, a group per file |
+//! | `values` | durations, sizes, masks and pairs |
+#![allow(missing_docs, reason = "internal to this workspace; what is not obvious is documented")]
 
-pub mod application;
+mod app_options;
 mod completions;
-pub mod config;
-pub mod config_options;
+mod config;
+mod config_options;
+mod dev_options;
 mod error;
 mod gunicorn;
 pub mod layers;
-pub mod logs;
-pub mod process;
-pub mod proxies;
+mod limit_options;
+mod log_options;
+mod process_options;
+mod proxy_options;
 #[cfg(test)]
 mod reference;
-pub mod requests;
 mod resolve;
-pub mod running;
 mod show;
+mod socket_options;
 pub mod sources;
+mod timeout_options;
 pub mod toml_file;
 mod values;
+mod worker_options;
 
+pub use app_options::paste_file;
 pub use completions::show_completions;
 pub use config::{Config, keywords};
+pub use dev_options::{DevOptions, Engine};
 pub use error::ConfigError;
 pub use layers::{ConfigLayer, MergedConfig, Value};
+pub use log_options::ErrorFormat;
+pub use process_options::ProcessOptions;
+pub use proxy_options::HeaderMapOption;

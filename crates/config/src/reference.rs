@@ -1,6 +1,6 @@
-//! Keeps `docs/settings.md` and the signature of `serve()` equal to the definition.
+//! Generates `docs/settings.md` from the definition, and checks that it is current.
 //!
-//! `MLWS_WRITE_DOCS=1 cargo test -p mlws-config reference` writes the page anew.
+//! `MLWS_WRITE_DOCS=1 cargo test -p mlws-config reference` writes the page.
 
 use std::{env, fmt::Write, fs, path::Path};
 
@@ -11,14 +11,15 @@ use crate::Config;
 const HEAD: &str = "\
 # Settings
 
-Each setting can be said on the command line (`--workers 4`), in a config file (`workers = 4`), in the environment variable
-`GUNICORN_CMD_ARGS` (`--workers 4`), and to `serve()` (`workers=4`). Where several say it, the last of these counts: default, config file,
-`GUNICORN_CMD_ARGS`, command line. A setting that may be repeated is a list in a file.
+Set each option on the command line (`--workers 4`), in the environment variable `GUNICORN_CMD_ARGS` (`--workers 4`), in a config
+file (`workers = 4`), or as an argument of `serve()` (`workers=4`). The precedence, from lowest to highest: default, config file,
+`GUNICORN_CMD_ARGS`, command line. An option that may be repeated is a list in a config file.
 
-The config file is the one that `--config` names, else the first of these that is there: `mlws.toml`, `gunicorn.conf.py`, and
-`pyproject.toml` if it has a table `[tool.mylittlewebserver]`. In a file a name has underscores, and gunicorn's own names are understood,
-too; in Python they are the only ones where the two differ (`pidfile`, not `pid`). `mlws --print-config` shows all settings and where each comes from, as an `mlws.toml`. [gunicorn.md](gunicorn.md) is about moving from
-gunicorn, and lists what is ignored or refused. A reload (HUP) reads the config file again.
+The config file is the argument of `--config`, or else the first of these that exists: `mlws.toml`, `gunicorn.conf.py`, and
+`pyproject.toml` with a table `[tool.mylittlewebserver]`. In config files, names have underscores. gunicorn's names also work. In
+Python files, if the two names differ, only gunicorn's works (`pidfile`, not `pid`). `mlws --print-config` prints all settings
+and their sources as an `mlws.toml`. [gunicorn.md](gunicorn.md) lists the settings of gunicorn that are ignored or rejected.
+A reload (HUP) reads the config file again.
 
 ";
 
@@ -32,7 +33,7 @@ fn page() -> String {
         if section != heading {
             heading.clone_into(&mut section);
             let gap = if page.ends_with("\n\n") { "" } else { "\n" };
-            let _ = writeln!(page, "{gap}## {heading}\n\n| setting | default | |\n|---|---|---|");
+            let _ = writeln!(page, "{gap}## {heading}\n\n| option | default | description |\n|---|---|---|");
         }
         let short = argument.get_short().map(|short| format!("`-{short}`, ")).unwrap_or_default();
         let value = argument.get_value_names().filter(|_| argument.get_action().takes_values());
@@ -45,10 +46,18 @@ fn page() -> String {
             .map(|name| format!("`{name}`"))
             .collect();
         let also = if also.is_empty() { String::new() } else { format!(" (also {})", also.join(", ")) };
-        let help = argument.get_help().map(ToString::to_string).unwrap_or_default().replace('|', "\\|");
+        let help =
+            argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
+        let help = sentences(&help).replace('|', "\\|");
         let _ = writeln!(page, "| {short}`--{flag}{value}`{also} | {} | {help} |", default(argument));
     }
     page
+}
+
+/// Joins the paragraphs of a help text into one line, with a period after the summary.
+fn sentences(help: &str) -> String {
+    let paragraphs: Vec<_> = help.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect();
+    paragraphs.join(". ")
 }
 
 fn default(argument: &Arg) -> String {
@@ -63,7 +72,7 @@ fn default(argument: &Arg) -> String {
 }
 
 #[test]
-fn the_page_of_settings_is_what_the_definition_says() {
+fn the_settings_page_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");
     if env::var_os("MLWS_WRITE_DOCS").is_some() {
         fs::write(&path, page()).unwrap();

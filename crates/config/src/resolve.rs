@@ -1,15 +1,15 @@
 //! From the merged settings of all sources to a [`Config`].
 
 use crate::{
-    application::paste_file, config::Config, error::ConfigError, gunicorn, layers::MergedConfig, show,
+    app_options::paste_file, config::Config, error::ConfigError, gunicorn, layers::MergedConfig, show,
 };
 
 impl Config {
-    /// The settings of all sources.
+    /// Converts merged settings to a [`Config`].
     ///
     /// # Errors
     ///
-    /// If a setting of gunicorn is used that this server cannot honor.
+    /// If a setting of gunicorn is in use that this server rejects.
     pub fn resolve(merged: MergedConfig, mut warnings: Vec<String>) -> Result<Self, ConfigError> {
         warnings.extend(gunicorn::check_unsupported(&merged.matches)?);
         let shown = merged.config.configuration.print_config.then(|| show::toml(&merged));
@@ -24,7 +24,7 @@ impl Config {
 
 #[cfg(test)]
 impl Config {
-    /// What a command line says, where nothing else does.
+    /// The settings of a command line alone.
     pub(crate) fn parse_words(words: &str) -> Result<Self, String> {
         let layer = crate::layers::ConfigLayer::from_args("words", words.split_whitespace().map(Into::into));
         let merged = layer.and_then(|layer| MergedConfig::of([layer])).map_err(|error| error.to_string())?;

@@ -4,7 +4,7 @@ use clap::{Arg, parser::ValueSource};
 
 use crate::{Config, config_options::CLI_ONLY, layers::MergedConfig};
 
-/// The lines, in the order of --help.
+/// A line per setting, in the order of --help.
 pub(crate) fn toml(merged: &MergedConfig) -> String {
     let definition = Config::command_definition();
     let shown = definition.get_arguments().filter(|argument| !argument.is_hide_set());
@@ -27,7 +27,7 @@ pub(crate) fn toml(merged: &MergedConfig) -> String {
     lines.map(|line| line + "\n").collect()
 }
 
-/// As TOML writes it.
+/// The value in TOML syntax.
 fn value(merged: &MergedConfig, argument: &Arg) -> Option<String> {
     let id = argument.get_id().as_str();
     if !argument.get_action().takes_values() {

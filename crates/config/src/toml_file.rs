@@ -12,7 +12,7 @@ use crate::{
 pub const PYPROJECT: &str = "pyproject.toml";
 const TABLE: &str = "mylittlewebserver";
 
-/// Another tool's file is looked into only as far as needed: what is wrong with the rest of it is not for us to say.
+/// Whether `path` has a table of this server. The file belongs to other tools, too, so errors in the rest of it are not reported.
 pub fn has_table(path: &Path) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.contains("[tool.mylittlewebserver"))
 }
@@ -26,14 +26,14 @@ pub fn read_toml(path: &Path, name: &str) -> Result<ConfigLayer, ConfigError> {
         let tool = table.remove("tool").and_then(|mut tool| tool.as_table_mut()?.remove(TABLE));
         table = match tool {
             Some(toml::Value::Table(table)) => table,
-            _ => return Err(wrong(format!("there is no table [tool.{TABLE}]"))),
+            _ => return Err(wrong(format!("missing table [tool.{TABLE}]"))),
         };
     }
     let values = table.into_iter().map(|(key, value)| {
         let key = key.replace('-', "_");
-        of_toml(value)
-            .map(|value| (key.clone(), value))
-            .ok_or_else(|| wrong(format!("{key} must be a text, a number, true, false, or a list of texts")))
+        of_toml(value).map(|value| (key.clone(), value)).ok_or_else(|| {
+            wrong(format!("{key} must be a string, a number, a boolean, or a list of strings"))
+        })
     });
     let values = values.collect::<Result<Vec<_>, _>>()?;
     ConfigLayer::from_values(name, values)

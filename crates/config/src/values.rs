@@ -1,15 +1,15 @@
-//! How values are written: lengths of time, sizes, masks, pairs.
+//! Parsers of values: durations, sizes, masks and pairs.
 
 use std::time::Duration;
 
 pub(crate) const MIB: i64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;
-/// Far beyond what one process can have open.
+/// Far more than a process can have open.
 pub(crate) const MAX_COUNT: i64 = 1 << 24;
-/// Some thirty years: longer waits would leave the clock's range.
+/// About 31 years. Longer durations could overflow the clock.
 pub(crate) const MAX_DURATION: Duration = Duration::from_secs(1_000_000_000);
 
-/// A file mode mask as gunicorn reads it: a leading 0 is octal, 0o, 0x and 0b are what they say, else it is decimal.
+/// Parses a file mode mask as gunicorn does: a leading 0 or 0o is octal, 0x hexadecimal, 0b binary, otherwise decimal.
 pub(crate) fn file_mask(text: &str) -> Result<u32, String> {
     let (digits, radix) = match text.as_bytes() {
         [b'0', b'o' | b'O', ..] => (&text[2..], 8),
@@ -19,22 +19,23 @@ pub(crate) fn file_mask(text: &str) -> Result<u32, String> {
         _ => (text, 10),
     };
     let mask = u32::from_str_radix(digits, radix).ok().filter(|mask| *mask <= 0o777);
-    mask.ok_or_else(|| "not a mask from 0 to 0o777".to_owned())
+    mask.ok_or_else(|| "expected a mask from 0 to 0o777".to_owned())
 }
 
-/// `KEY=VALUE`, where the value may be empty and the key may not.
+/// Parses `KEY=VALUE`. The value may be empty, the key may not.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("not KEY=VALUE")?;
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     if key.is_empty() || text.contains('\0') {
-        return Err("not KEY=VALUE".to_owned());
+        return Err("expected KEY=VALUE".to_owned());
     }
     Ok((key.to_owned(), value.to_owned()))
 }
 
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    let time = Duration::try_from_secs_f64(seconds).map_err(|_| "not a length of time".to_owned())?;
-    if time > MAX_DURATION { Err("longer than anybody waits".to_owned()) } else { Ok(time) }
+    let seconds = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
+    let time = Duration::try_from_secs_f64(seconds)
+        .map_err(|_| "expected a number of seconds, 0 or more".to_owned())?;
+    if time > MAX_DURATION { Err("too long: at most 1000000000 seconds".to_owned()) } else { Ok(time) }
 }
 
 pub(crate) fn size(text: &str) -> Result<u64, String> {
@@ -45,12 +46,13 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         _ => 1,
     };
     let number = if unit == 1 { text } else { &text[..text.len() - 1] };
-    let number: u64 = number.parse().map_err(|_| "not a number of bytes, such as 300M".to_owned())?;
-    number.checked_mul(unit).ok_or_else(|| "more than there can be".to_owned())
+    let number: u64 = number.parse().map_err(|_| "expected a number of bytes, such as 300M".to_owned())?;
+    number.checked_mul(unit).ok_or_else(|| "too large".to_owned())
 }
 
 pub(crate) fn positive_seconds(text: &str) -> Result<Duration, String> {
-    seconds(text).and_then(|time| if time.is_zero() { Err("no time at all".to_owned()) } else { Ok(time) })
+    seconds(text)
+        .and_then(|time| if time.is_zero() { Err("must be greater than 0".to_owned()) } else { Ok(time) })
 }
 
 #[cfg(test)]
@@ -58,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_length_of_time_is_a_number_from_zero_up() {
+    fn a_duration_is_a_number_of_seconds_from_zero() {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
         for wrong in ["", "ten", "-1", "nan", "inf", "1e30", "1e10"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
@@ -67,14 +69,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_divided_at_its_first_sign() {
+    fn a_pair_is_split_at_the_first_equals_sign() {
         assert_eq!(pair("A=b=c"), Ok(("A".into(), "b=c".into())));
         assert_eq!(pair("A="), Ok(("A".into(), String::new())));
         assert!(pair("A").is_err() && pair("=b").is_err() && pair("").is_err());
     }
 
     #[test]
-    fn a_size_is_a_number_that_may_have_a_unit() {
+    fn a_size_is_a_number_with_an_optional_unit() {
         assert_eq!([size("0"), size("12"), size("3k")], [Ok(0), Ok(12), Ok(3072)]);
         assert_eq!([size("300M"), size("2G")], [Ok(300 << 20), Ok(2 << 30)]);
         for wrong in ["", "M", "-1", "1.5G", "1T", "1é", "99999999999G"] {
@@ -83,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_is_read_as_gunicorn_reads_it() {
+    fn a_mask_is_parsed_as_in_gunicorn() {
         for text in ["022", "0o22", "18", "0x12", "0b10010"] {
             assert_eq!(file_mask(text), Ok(18), "{text}");
         }

@@ -8,7 +8,7 @@
 //! | [`logger`] | the log, on stderr or in a file |
 //! | [`access`] | the access log and its format |
 //! | [`log_file`] | a file that can be reopened |
-//! | [`log_writer`] | writes that do not wait |
+//! | `log_writer` | writes that do not wait |
 //! | [`syslog`] | both logs as syslog records |
 //! | [`statsd`] | counts and durations for a collector |
 //! | [`remote`] | the socket of these two |

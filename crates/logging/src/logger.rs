@@ -5,7 +5,7 @@
 //!
 //! The one thing to know: where Python's logging is to have the records (`--log-config`), it gets those of threads that are attached
 //! to the interpreter. Others must not wait for it, for whoever holds it may be what they have to tell of: theirs are written here.
-//! What the event loop logs reaches Python's handlers by way of [`handler_thread`](super::handler_thread).
+//! What the event loop logs reaches Python's handlers by way of the handler thread of the crate `mlws`.
 
 use std::{
     fmt::Arguments,

@@ -6,20 +6,20 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | [`command`] | the entry points: `main` for the command, `serve` for programs |
-//! | [`config_sources`] | reads the settings of all sources |
-//! | [`python_config`], [`paste`] | config files that Python reads |
-//! | [`app_spec`] | from `module:attribute` to the application |
-//! | [`imports`] | where Python imports modules from |
-//! | [`environment`] | `--env` and `--env-file` |
-//! | [`serving`] | the master and its workers |
-//! | [`hooks`], [`hook_settings`] | the hooks of a config file, and the settings that they see |
-//! | [`reload`] | `--reload`: watches the application's files |
-//! | [`process`] | service managers, daemons, containers, pidfiles, users, limits |
-//! | [`python_logging`] | opens the logs, also those in Python's `logging` |
-//! | [`signal_handlers`] | signal handlers of the application |
-//! | [`stack_dumps`] | stacks of crashes and of requests that hang |
-//! | [`error`] | why the server does not start |
+//! | `command` | the entry points: `main` for the command, `serve` for programs |
+//! | `config_sources` | reads the settings of all sources |
+//! | `python_config`, `paste` | config files that Python reads |
+//! | `app_spec` | from `module:attribute` to the application |
+//! | `imports` | where Python imports modules from |
+//! | `environment` | `--env` and `--env-file` |
+//! | `serving` | the master and its workers |
+//! | `hooks`, `hook_settings` | the hooks of a config file, and the settings that they see |
+//! | `reload` | `--reload`: watches the application's files |
+//! | `process` | service managers, daemons, containers, pidfiles, users, limits |
+//! | `python_logging` | opens the logs, also those in Python's `logging` |
+//! | `signal_handlers` | signal handlers of the application |
+//! | `stack_dumps` | stacks of crashes and of requests that hang |
+//! | `error` | why the server does not start |
 
 mod app_spec;
 mod command;

@@ -1,7 +1,7 @@
 //! `--paste`: the application of a `PasteDeploy` file, and the settings in its `[server:main]`. Python reads such files, in
 //! `python/mylittlewebserver/paste.py`, which is imported only then.
 
-use mlws_config::{ConfigLayer, application::paste_file};
+use mlws_config::{ConfigLayer, paste_file};
 use mlws_sys::read_settings;
 use pyo3::{
     prelude::*,

@@ -33,7 +33,7 @@ use rustix::process::{
 };
 
 pub(crate) use self::error_app::error_app;
-use mlws_config::process::{DevOptions, Engine};
+use mlws_config::{DevOptions, Engine};
 
 /// How often the set of directories is updated.
 const RESCAN: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 //! `--forwarded-fields`. No Python.
 //!
 //! The rule for a field depends on its name only and is stored with the name's environ key (see
-//! [`header_key_cache`](super::header_key_cache)). Whether the sender is trusted is a property of the connection. So a request only pays for
+//! `header_key_cache`). Whether the sender is trusted is a property of the connection. So a request only pays for
 //! rules of fields that it has.
 
 use mlws_http1::{Forwarded, ForwardedField};

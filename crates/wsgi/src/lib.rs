@@ -6,17 +6,17 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | [`wsgi`] | [`Wsgi`]: the application as an `App` of the server |
+//! | `wsgi` | [`Wsgi`]: the application as an `App` of the server |
 //! | [`options`] | options, and the observers of requests |
-//! | [`environ`] | the environ: a prepared dict, copied and completed for each request |
-//! | [`header_key_cache`] | from a field name to its key in the environ |
+//! | `environ` | the environ: a prepared dict, copied and completed for each request |
+//! | `header_key_cache` | from a field name to its key in the environ |
 //! | [`forwarding`] | meaning of forwarding fields, and trusted senders |
-//! | [`input`] | `wsgi.input` |
-//! | [`start_response`] | `start_response` and `write` |
-//! | [`app_result`] | from the returned iterable to the response body |
-//! | [`file_wrapper`] | `wsgi.file_wrapper` |
-//! | [`client_gone`] | whether the client has disconnected |
-//! | [`failure`] | log records and responses for failures |
+//! | `input` | `wsgi.input` |
+//! | `start_response` | `start_response` and `write` |
+//! | `app_result` | from the returned iterable to the response body |
+//! | `file_wrapper` | `wsgi.file_wrapper` |
+//! | `client_gone` | whether the client has disconnected |
+//! | `failure` | log records and responses for failures |
 //! | [`forked_process`] | processes forked by the application |
 //! | [`threads`] | threads started by the application |
 //! | [`python`] | tracebacks, flushing and exit |

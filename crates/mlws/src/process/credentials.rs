@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 
-use mlws_config::process::ProcessOptions;
+use mlws_config::ProcessOptions;
 use mlws_sys::Credentials;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 

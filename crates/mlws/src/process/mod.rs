@@ -20,7 +20,7 @@ mod systemd;
 
 use std::{cell::Cell, io};
 
-use mlws_config::{Config, process::ProcessOptions};
+use mlws_config::{Config, ProcessOptions};
 use mlws_logging::logger;
 use mlws_supervisor::{Daemonized, ForkHooks, InitRole, ReadyPipe, become_init_if_pid_1, detach};
 use mlws_wsgi::python::{exit_process, flush_streams};

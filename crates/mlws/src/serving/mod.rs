@@ -31,7 +31,7 @@ use std::{
     sync::Arc,
 };
 
-use mlws_config::logs::ErrorFormat;
+use mlws_config::ErrorFormat;
 use mlws_logging::logger;
 use mlws_supervisor::{Role, supervise};
 use mlws_wsgi::python::{exit_process, flush_streams};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mlws_config::proxies::HeaderMapOption;
+use mlws_config::HeaderMapOption;
 use mlws_logging::logger;
 use mlws_server::{Concurrency, Listener};
 use mlws_supervisor::Worker;

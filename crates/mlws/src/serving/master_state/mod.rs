@@ -4,7 +4,11 @@ mod delegate;
 mod loading;
 mod reload;
 
-use std::{path::PathBuf, process::Command, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
 
 use mlws_logging::{logger, statsd::Statsd};
 use mlws_server::{Concurrency, HandoverQueue, WorkerLoads};
@@ -97,7 +101,11 @@ impl<'a> MasterState<'a> {
         let sockets = Sockets::open(py, &config, &context.systemd, credentials.as_ref())?;
         let pidfile = config.process.pid.as_ref().map(|path| match sockets.old_master {
             None => Pidfile::create(path),
-            Some(_) => Pidfile::create(&path.with_added_extension("2")),
+            Some(_) => {
+                let mut successor = path.clone().into_os_string();
+                successor.push(".2");
+                Pidfile::create(Path::new(&successor))
+            }
         });
         let pidfile = pidfile.transpose().inspect_err(|_| sockets.remove_files())?;
         let loads = new_loads(&config)?;

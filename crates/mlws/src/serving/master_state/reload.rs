@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mlws_config::logs::ErrorFormat;
+use mlws_config::ErrorFormat;
 use mlws_logging::logger;
 use mlws_server::WorkerLoads;
 use mlws_sys::Credentials;
@@ -23,6 +23,12 @@ use crate::{
     },
 };
 
+/// What a reload does to the PID file.
+enum PidfileChange {
+    Keep,
+    Replace(Option<Pidfile>),
+}
+
 /// New settings with everything that they need. Dropping it leaves the previous settings in effect: new sockets are removed, and the
 /// environment is restored.
 pub(super) struct Prepared {
@@ -31,8 +37,7 @@ pub(super) struct Prepared {
     credentials: Option<Credentials>,
     directories: Vec<std::path::PathBuf>,
     hooks: Option<Arc<Hooks>>,
-    /// `None` if the pidfile stays the same.
-    pidfile: Option<Option<Pidfile>>,
+    pidfile: PidfileChange,
     loads: Arc<WorkerLoads>,
     logs: PreparedLogs,
     access: Option<AccessLog>,
@@ -53,9 +58,9 @@ impl Prepared {
         let has_same_pidfile =
             state.sockets.old_master.is_some() || config.process.pid == state.config.process.pid;
         let pidfile = if has_same_pidfile {
-            None
+            PidfileChange::Keep
         } else {
-            Some(config.process.pid.as_deref().map(Pidfile::create).transpose()?)
+            PidfileChange::Replace(config.process.pid.as_deref().map(Pidfile::create).transpose()?)
         };
         let has_slots = usize::from(config.running.workers) <= state.loads.slots();
         let loads = if has_slots { Arc::clone(&state.loads) } else { new_loads(&config)? };
@@ -85,7 +90,7 @@ impl Prepared {
         if let Some(sockets) = self.sockets {
             state.sockets.commit(sockets);
         }
-        if let Some(pidfile) = self.pidfile {
+        if let PidfileChange::Replace(pidfile) = self.pidfile {
             state.pidfile = pidfile; // drops the old one, which removes its file
         }
         if let Some(mask) = self.config.process.umask {

@@ -1,4 +1,6 @@
-//! What is logged, where, and in what form.
+//! The error log, the access log, syslog and statsd.
+
+#![expect(clippy::doc_markdown, reason = "doc comments are the text of --help, shown as it stands")]
 
 use std::{io, path::PathBuf};
 
@@ -15,10 +17,10 @@ use mlws_logging::{
 const FORMAT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
 
 #[derive(Args)]
-#[command(next_help_heading = "LogOptions")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[command(next_help_heading = "Logging")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate flag")]
 pub struct LogOptions {
-    /// The least that is worth a line in the log
+    /// Minimum level of the error log
     #[arg(
         long,
         alias = "loglevel",
@@ -29,71 +31,77 @@ pub struct LogOptions {
     )]
     pub log_level: LogLevel,
 
-    /// Where the log goes; `-` is stderr
+    /// File of the error log; - is stderr
     #[arg(long, alias = "errorlog", visible_alias = "log-file", value_name = "FILE", default_value = "-")]
     pub error_logfile: PathBuf,
 
-    /// How the log is written: as text, or each record as a JSON object on a line of its own
-    #[arg(long, value_name = "FORM", value_enum, default_value = "text", ignore_case = true)]
+    /// Format of the error log: text, or one JSON object per line
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text", ignore_case = true)]
     pub error_logformat: ErrorFormat,
 
-    /// Where each request gets a line; `-` is stdout
+    /// File of the access log; - is stdout [default: no access log]
     #[arg(long, alias = "accesslog", value_name = "FILE")]
     pub access_logfile: Option<PathBuf>,
 
-    /// What that line says, in gunicorn's atoms (docs/logs.md has all), or `json`
+    /// Format of the access log: gunicorn's atoms (see docs/logs.md), or json
     #[arg(long, alias = "access_log_format", value_name = "FORMAT", value_parser = Format::read, default_value = FORMAT)]
     pub access_logformat: Format,
 
-    /// What the application writes to stdout and stderr goes to the file of --error-logfile
+    /// Redirect stdout and stderr of the application to the error log file
     #[arg(long)]
     pub capture_output: bool,
 
-    /// With --daemon: stdout and stderr stay what they are, unless they are a terminal
+    /// With --daemon: keep stdout and stderr, unless they are a terminal
     #[arg(short = 'R', long)]
     pub enable_stdio_inheritance: bool,
 
-    /// Log through Python's logging, configured by this file (`logging.config.fileConfig`)
+    /// Log through Python's logging, configured by this INI file (`logging.config.fileConfig`)
     #[arg(long, alias = "logconfig", value_name = "FILE")]
     pub log_config: Option<PathBuf>,
 
-    /// The same by a JSON file (`logging.config.dictConfig`), which comes before --log-config
+    /// Log through Python's logging, configured by this JSON file (`logging.config.dictConfig`)
+    ///
+    /// Takes precedence over --log-config.
     #[arg(long, alias = "logconfig_json", value_name = "FILE")]
     pub log_config_json: Option<PathBuf>,
 
-    /// A config file has configured Python's logging by a dict, which takes precedence over both files.
+    /// Whether a config file has set `logconfig_dict`, which takes precedence over both files.
     #[arg(skip)]
     pub has_log_config_dict: bool,
 
-    /// Send both logs to syslog, too
+    /// Also send both logs to syslog
     #[arg(long, alias = "syslog")]
     pub log_syslog: bool,
 
-    /// Where syslog is: `udp://HOST:PORT`, `tcp://HOST:PORT` or `unix://PATH`, which may be followed by #dgram or #stream
+    /// Address of syslog: udp://HOST:PORT, tcp://HOST:PORT or unix://PATH
+    ///
+    /// A Unix socket may be followed by #dgram or #stream.
     #[arg(long, alias = "syslog_addr", value_name = "ADDRESS", value_parser = syslog::address, default_value = "udp://localhost:514")]
     pub log_syslog_to: Address,
 
-    /// The program in syslog is gunicorn.PREFIX.error, or .access; unless given it is the name of the application
+    /// Program names in syslog: gunicorn.PREFIX.error and gunicorn.PREFIX.access
+    ///
+    /// Defaults to the name of the application.
     #[arg(long, alias = "syslog_prefix", value_name = "PREFIX")]
     pub log_syslog_prefix: Option<String>,
 
-    /// What the records are for syslog
+    /// Facility of the messages in syslog
     #[arg(long, alias = "syslog_facility", value_name = "NAME", value_parser = syslog::facility, default_value = "user")]
     pub log_syslog_facility: u8,
 
-    /// Keep the access log out of syslog
+    /// Do not send the access log to syslog
     #[arg(long)]
     pub disable_redirect_access_to_syslog: bool,
 
-    /// Send counts and durations to a statsd collector: `HOST:PORT` or `unix://PATH`
+    /// Send request counts and durations to statsd: HOST:PORT or unix://PATH
     #[arg(long, value_name = "ADDRESS", value_parser = statsd::address)]
     pub statsd_host: Option<Address>,
 
-    /// What the names of these metrics begin with, before a dot
+    /// Prefix of metric names, without the dot that follows it
     #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
     pub statsd_prefix: String,
 
-    /// Tags to send with each metric, for collectors that know them (`a:1,b:2`)
+    /// Tags for every metric (a:1,b:2), for collectors that support DogStatsD
     #[arg(long, value_name = "TAGS", default_value = "", hide_default_value = true)]
     pub dogstatsd_tags: String,
 }
@@ -120,17 +128,17 @@ impl LogOptions {
             LogLevel::Info => LevelFilter::Info,
             LogLevel::Warning => LevelFilter::Warn,
             LogLevel::Error => LevelFilter::Error,
-            // `log` has no such level; what is critical here is written past it (`logging::critical`).
+            // The crate `log` has no such level; `logging::critical` writes regardless of the level.
             LogLevel::Critical => LevelFilter::Off,
         }
     }
 
-    /// Whether stdout and stderr lead into the log's file.
+    /// Whether stdout and stderr are redirected to the error log file.
     pub fn captures(&self) -> bool {
         self.capture_output && self.error_logfile.as_os_str() != "-"
     }
 
-    /// Whether the log has another place than its file.
+    /// Whether log records also go to syslog or to Python's `logging`.
     pub fn goes_elsewhere(&self) -> bool {
         self.log_syslog
             || self.log_config.is_some()
@@ -138,7 +146,7 @@ impl LogOptions {
             || self.has_log_config_dict
     }
 
-    /// What goes to syslog from an application of this name, if anything does.
+    /// The syslog connection of the application named `app`, if syslog is enabled.
     pub fn syslog(&self, app: &str) -> Option<io::Result<Syslog>> {
         let prefix = self.log_syslog_prefix.clone().unwrap_or_else(|| app.replace(':', "."));
         self.log_syslog.then(|| Syslog::new(&self.log_syslog_to, &prefix, self.log_syslog_facility))

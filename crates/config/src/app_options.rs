@@ -1,6 +1,6 @@
-//! Where the application comes from, and what it finds in its environment.
+//! Where the application comes from, and its environment variables.
 
-#![expect(clippy::doc_markdown, reason = "doc comments here are the help, which is shown as it stands")]
+#![expect(clippy::doc_markdown, reason = "doc comments are the text of --help, shown as it stands")]
 
 use std::path::PathBuf;
 
@@ -11,30 +11,34 @@ use crate::{error::ConfigError, values::pair};
 #[derive(Args)]
 #[command(next_help_heading = "Application")]
 pub struct AppOptions {
-    /// APP names a function that takes no arguments and returns the application
+    /// APP is a function without parameters that returns the application
     #[arg(long)]
     pub factory: bool,
 
-    /// Take the application from a PasteDeploy file, or from a section of it: production.ini#admin. Where its
-    /// [server:main] has `use = egg:mylittlewebserver`, the options there hold unless the command line says otherwise
+    /// Load the application from a PasteDeploy file, or from a section of it: production.ini#admin
+    ///
+    /// If its [server:main] has `use = egg:mylittlewebserver`, the options there apply; the command line overrides
+    /// them.
     #[arg(long, visible_alias = "paster", value_name = "FILE[#NAME]")]
     pub paste: Option<String>,
 
-    /// With --paste: a variable that the file and its application are given; may be repeated
+    /// With --paste: set a global variable of the file; may be repeated
     #[arg(long, alias = "raw_paste_global_conf", value_name = "KEY=VALUE", value_parser = pair)]
     pub paste_global: Vec<(String, String)>,
 
-    /// Set a variable in the environment before the application is loaded; may be repeated
+    /// Set an environment variable before the application is loaded; may be repeated
     #[arg(short, long, alias = "raw_env", value_name = "KEY=VALUE", value_parser = pair)]
     pub env: Vec<(String, String)>,
 
-    /// Set the variables that this file lists, such as .env, but for those that are set already. A line is KEY=VALUE;
-    /// quotes, comments and `export` are as in a shell, but nothing is expanded
+    /// Set environment variables from a file such as .env
+    ///
+    /// Each line is KEY=VALUE. Quotes, comments and `export` work as in a shell; variables are not expanded.
+    /// Variables that are already set keep their values.
     #[arg(long, value_name = "FILE")]
     pub env_file: Option<PathBuf>,
 }
 
-/// The file that `--paste` names, which must exist, and its section.
+/// The absolute path and the section that `--paste` names. The file must exist.
 pub fn paste_file(text: &str) -> Result<(PathBuf, Option<&str>), ConfigError> {
     let (file, section) = match text.split_once('#') {
         Some((file, section)) => (file, Some(section)),
