@@ -73,7 +73,7 @@ def test_env_is_set_in_a_preloaded_application_and_in_every_fork(folder):
 def test_env_that_is_no_pair_is_one_clear_sentence(folder, wrong):
     result = run("seen", "--env", wrong, cwd=folder)
     assert result.returncode == 2
-    assert "not KEY=VALUE" in result.stderr
+    assert "expected KEY=VALUE" in result.stderr
 
 
 def test_an_env_file_is_read_with_quotes_comments_and_exports(folder):

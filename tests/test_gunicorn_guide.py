@@ -39,14 +39,14 @@ def is_hook(setting):
 
 
 def answers():
-    """What `settings/gunicorn.rs` has: flag to (kind, harmless value, sentence)."""
+    """What `gunicorn.rs` has: from flag to (kind, harmless value, sentence)."""
     texts = dict(re.findall(r'const ([A-Z0-9]+): &str =\s*"(.*)";', SOURCE))
-    table = SOURCE.partition("const TAKEN")[2].partition("];")[0]
-    entry = r'\(\s*"([a-z0-9-]+)",\s*(?:true|false),\s*(Ignored|Refused)\((.*?)\),?\s*\)'
+    table = SOURCE.partition("const UNSUPPORTED")[2].partition("];")[0]
+    entry = r'\(\s*"([a-z0-9-]+)",\s*(?:true|false),\s*(Ignore|Reject)\((.*?)\),?\s*\)'
     found = {}
     for flag, kind, words in re.findall(entry, table, re.S):
         values = [texts[name] if name else text for text, name in re.findall(r'"([^"]*)"|([A-Z0-9]+)', words)]
-        found[flag] = (kind, values[0] if kind == "Refused" else None, values[-1])
+        found[flag] = (kind, values[0] if kind == "Reject" else None, values[-1])
     return found
 
 
@@ -113,7 +113,7 @@ def taken():
     """The settings that gunicorn has on the command line, that are taken now, and that are not refused."""
     for setting in KNOWN_SETTINGS:
         kind, harmless, _ = answer(setting)
-        if flags(setting) and setting.name not in ("config", *PASTE) and (kind != "Refused" or harmless):
+        if flags(setting) and setting.name not in ("config", *PASTE) and (kind != "Reject" or harmless):
             yield setting
 
 
@@ -129,7 +129,7 @@ def test_each_setting_is_taken_on_the_command_line(folder):
         kind, _, sentence = answer(setting)
         flag = flags(setting)[0]
         words += [flag] if setting.action in ("store_true", "store_const") else [f"{flag}={value(setting)}"]
-        if kind == "Ignored":
+        if kind == "Ignore":
             warnings.append(f"[WARNING] {flag} is ignored: {sentence}")
     run = mlws(folder, "shop.wsgi", *words, "--check-config")
     assert run.returncode == 0, run.stderr
@@ -143,7 +143,7 @@ def test_each_setting_is_taken_in_a_config_file(folder):
         if setting.name in ("check_config", "print_config"):
             continue
         lines.append(f"{setting.name} = {True if is_switch else value(setting)!r}")
-        if answer(setting)[0] == "Ignored":
+        if answer(setting)[0] == "Ignore":
             warnings.append(f"{flags(setting)[0]} is ignored: {answer(setting)[2]}")
     lines += ["tmp_upload_dir = '.'", "wsgi_app = 'shop.wsgi'"]
     (folder / "gunicorn.conf.py").write_text("\n".join(lines))
@@ -178,7 +178,7 @@ def test_the_sentences_are_those_that_are_told(folder):
     }
     for name, (kind, harmless, sentence) in said.items():
         unless = f" unless `{harmless}`" if harmless else ""
-        start = "ignored" if kind == "Ignored" else f"refused{unless}"
+        start = "ignored" if kind == "Ignore" else f"refused{unless}"
         assert ROWS[name][1] == f"{start}: {sentence}"
 
 
@@ -193,7 +193,7 @@ def test_what_is_refused_is_refused_with_its_sentence(folder):
 
     with ThreadPoolExecutor(4) as pool:
         for flag, sentence, run in pool.map(
-            refused, [s for s in KNOWN_SETTINGS if answer(s)[0] == "Refused"]
+            refused, [s for s in KNOWN_SETTINGS if answer(s)[0] == "Reject"]
         ):
             assert (run.returncode, run.stderr) == (2, f"error: {flag}: {sentence}\n")
 

@@ -143,7 +143,7 @@ def test_host_and_port_are_as_people_have_them(write, settings, hosts):
     ("settings", "told"),
     [
         ("wrokers = 2", "'wrokers'"),
-        ("fork = maybe", "fork is a switch, true or false, not 'maybe'"),
+        ("fork = maybe", "invalid value 'maybe' for fork: expected true or false"),
         ("workers = many", "'--workers <N>'"),
         ("bind = 127.0.0.1:0\nport = 80", "`bind` excludes `host` and `port`"),
         ("reload = true", "or `pserve --reload`, use `mlws --paste "),
@@ -232,7 +232,7 @@ def answer(server):
             "production.ini",
             "wrokers = 2",
             2,
-            "production.ini: there is no setting 'wrokers'; did you mean workers?",
+            "production.ini: unknown setting 'wrokers'; did you mean workers?",
         ),
         ("production.ini", "workers = many", 2, "production.ini: invalid value 'many'"),
         ("production.ini#gone", FREE, 3, "production.ini#gone makes no application"),

@@ -17,6 +17,21 @@ pub(crate) struct Environment {
     is_kept: bool,
 }
 
+/// The step from one environment to another. Dropping it undoes the step.
+pub(crate) struct EnvironmentChange {
+    // Invariant: dropped in this order, the reverse of the order in which they were made.
+    set: Environment,
+    restored: Environment,
+}
+
+impl EnvironmentChange {
+    /// Makes the step permanent. Returns the variables that are set now.
+    pub(crate) fn commit(self) -> Environment {
+        self.restored.keep();
+        self.set
+    }
+}
+
 impl Environment {
     /// Sets the variables of the settings. A relative path of the file starts at `--chdir`.
     pub(crate) fn set(py: Python<'_>, config: &Config) -> Result<Self, StartupError> {
@@ -37,13 +52,13 @@ impl Environment {
         Ok(environment)
     }
 
-    /// Restores the variables of `self`, then sets those of other settings. Returns both changes, to be dropped in this order.
-    pub(crate) fn replace(&self, py: Python<'_>, config: &Config) -> Result<(Self, Self), StartupError> {
+    /// Restores the variables of `self`, then sets those of other settings.
+    pub(crate) fn replace(&self, py: Python<'_>, config: &Config) -> Result<EnvironmentChange, StartupError> {
         let mut restored = Self::default();
         for (name, value) in &self.before {
             restored.set_variable(py, name, value.clone())?;
         }
-        Ok((Self::set(py, config)?, restored))
+        Ok(EnvironmentChange { set: Self::set(py, config)?, restored })
     }
 
     /// Makes the change permanent: a drop restores nothing.

@@ -11,7 +11,7 @@ use rustix::{fs::Mode, process::umask};
 
 use super::{MasterState, new_loads};
 use crate::{
-    environment::Environment,
+    environment::EnvironmentChange,
     error::StartupError,
     hooks::Hooks,
     loaded_config::LoadedConfig,
@@ -42,9 +42,7 @@ pub(super) struct Prepared {
     logs: PreparedLogs,
     access: Option<AccessLog>,
     sockets: Option<PreparedSockets>,
-    /// The change of the environment. Dropped after the fields above, in this order.
-    environment: Environment,
-    restored: Environment,
+    environment: EnvironmentChange,
 }
 
 impl Prepared {
@@ -52,7 +50,7 @@ impl Prepared {
         let config = Arc::new(config);
         let application = state.application.for_config(py, &config)?;
         let credentials = worker_credentials(&config.process)?;
-        let (environment, restored) = state.environment.replace(py, &config)?;
+        let environment = state.environment.replace(py, &config)?;
         let directories = chdir_and_search_path(&config, Some(&state.sources.directory))?;
         let hooks = config_hooks(py, &config, &application, &directories)?;
         let has_same_pidfile =
@@ -79,14 +77,12 @@ impl Prepared {
             access,
             sockets,
             environment,
-            restored,
         })
     }
 
     /// Puts the new settings into effect. Cannot fail.
     fn commit(self, py: Python<'_>, state: &mut MasterState<'_>) {
-        self.restored.keep();
-        std::mem::replace(&mut state.environment, self.environment).keep();
+        std::mem::replace(&mut state.environment, self.environment.commit()).keep();
         if let Some(sockets) = self.sockets {
             state.sockets.commit(sockets);
         }
