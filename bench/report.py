@@ -138,7 +138,7 @@ def markdown(titles: list[str], lines: list[list[str]], numbers: bool = True) ->
     def written(cells: list[str]) -> str:
         padded = [
             cell.rjust(width) if numbers and column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths))
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=False))
         ]
         return f"| {' | '.join(padded)} |"
 

@@ -20,7 +20,7 @@ HELLO = next(scenario for scenario in SCENARIOS if scenario.name == "hello-64")
 
 def table(ours: list[Run], granian: list[Run]) -> Table:
     made = Table(HELLO)
-    for number, (one, other) in enumerate(zip(ours, granian), 1):
+    for number, (one, other) in enumerate(zip(ours, granian, strict=False), 1):
         made.add("mlws", Role.OURS, number, one)
         made.add("granian", Role.RIVAL, number, other)
     return made

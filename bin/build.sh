@@ -105,8 +105,8 @@ check_rust() {
 check_python() {
     local found header
     found=$("$python" -c 'import sys; print(sys.version.split()[0])' 2>/dev/null) || true
-    if [ -z "$found" ] || ! at_least "$found" 3.9; then
-        lacks "Python 3.9 or newer ($python: ${found:-does not run}; PYTHON=... chooses another)" \
+    if [ -z "$found" ] || ! at_least "$found" 3.10; then
+        lacks "Python 3.10 or newer ($python: ${found:-does not run}; PYTHON=... chooses another)" \
             "sudo apt install python3 python3-venv python3-dev" "sudo dnf install python3-devel" "brew install python"
         return
     fi

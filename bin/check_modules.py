@@ -88,7 +88,10 @@ def main() -> int:
         except CycleError as error:
             status = 1
             names = ["::".join(module) or "lib" for module in reversed(error.args[1])]
-            print(f"{source.parent.name}: modules import each other in a circle: {' -> '.join(names)}", file=sys.stderr)
+            print(
+                f"{source.parent.name}: modules import each other in a circle: {' -> '.join(names)}",
+                file=sys.stderr,
+            )
     return status
 
 

@@ -54,7 +54,9 @@ def banned_words(files: list[Path]) -> list[str]:
 
 def anchors(file: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
-    headings = HEADING.findall(re.sub(r"^```.*?^```", "", (ROOT / file).read_text(), flags=re.MULTILINE | re.DOTALL))
+    headings = HEADING.findall(
+        re.sub(r"^```.*?^```", "", (ROOT / file).read_text(), flags=re.MULTILINE | re.DOTALL)
+    )
     plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in plain}
 

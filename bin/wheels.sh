@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # bin/wheels.sh [PYTHON...]
 #
-# Builds a wheel for each CPython it finds, 3.9 or newer, into dist/, and tells what it found and what it left out.
-# It looks for python3.9 and its successors (and python3.13t, the free-threaded ones) on PATH and among the versions
+# Builds a wheel for each CPython 3.10 or newer that it finds, into dist/, and lists which interpreters it used and skipped.
+# It looks for python3.10 and later (and python3.13t, the free-threaded ones) on PATH and among the versions
 # of pyenv, if that is there; of those that need the same wheel it takes the first. What is given here is taken instead.
 #
 #   --list    only tell what would be built
@@ -27,7 +27,7 @@ main() {
         look_for_candidates
     fi
     choose
-    [ "${#chosen[@]}" -gt 0 ] || fail 1 "no CPython 3.9 or newer, with its headers"
+    [ "${#chosen[@]}" -gt 0 ] || fail 1 "no CPython 3.10 or newer, with its headers"
     [ "$list" = no ] || exit 0
     local maturin=$venv/bin/maturin python failed=()
     [ -x "$maturin" ] || fail 1 "missing: maturin; bin/build.sh installs it into .venv"
@@ -43,7 +43,7 @@ main() {
 look_for_candidates() {
     local name path versions
     candidates=()
-    for name in python3.{9..30}{,t}; do
+    for name in python3.{10..30}{,t}; do
         while IFS= read -r path; do candidates+=("$path"); done < <(type -ap "$name")
     done
     versions=${PYENV_ROOT:-$HOME/.pyenv}/versions
@@ -63,7 +63,7 @@ choose() {
         read -r abi version header <<<"$facts"
         if [[ $abi != cpython* ]]; then
             skip "$python" "it is no CPython: $abi"
-        elif ! at_least "$version" 3.9; then
+        elif ! at_least "$version" 3.10; then
             skip "$python" "Python $version is too old"
         elif [ ! -e "$header" ]; then
             skip "$python" "it has no headers ($header)"

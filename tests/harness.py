@@ -261,8 +261,8 @@ class Gate:
         self.folder = folder
         self.arrivals = folder / "arrivals"
         self.arrivals.touch()
-        os.mkfifo(folder / "door")
-        self._door = None
+        os.mkfifo(folder / "fifo")
+        self._fifo = None
 
     @property
     def path(self):
@@ -284,13 +284,13 @@ class Gate:
 
     def open(self):
         """From now on everyone passes."""
-        if self._door is None:
-            self._door = os.open(self.folder / "door", os.O_RDWR)
+        if self._fifo is None:
+            self._fifo = os.open(self.folder / "fifo", os.O_RDWR)
 
     def end(self):
-        """Lets everyone go who still waits: their opening of the door is done as soon as ours is."""
+        """Lets everyone go who still waits: their open() returns when the write end is open."""
         self.open()
-        os.close(self._door)
+        os.close(self._fifo)
 
 
 def free_port():

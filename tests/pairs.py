@@ -205,7 +205,7 @@ def both(folder, words, look, **how):
             return look(server)
 
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(MAKES, pool.map(seen, MAKES)))
+        return dict(zip(MAKES, pool.map(seen, MAKES), strict=False))
 
 
 def compare(seen, listed):

@@ -30,7 +30,7 @@ def app(environ, start_response):
     action = environ["QUERY_STRING"]
     if action == "wait":
         note("enter")
-        os.close(os.open("door", os.O_RDONLY))
+        os.close(os.open("fifo", os.O_RDONLY))
     elif action:
         exec(ACTIONS[action])
     start_response("200 OK", [("Content-Type", "text/plain")])
@@ -46,7 +46,7 @@ class Application:
     def __init__(self, folder):
         self.folder = folder
         (folder / "notes").touch()
-        os.mkfifo(folder / "door")
+        os.mkfifo(folder / "fifo")
 
     def write(self, top, **actions):
         (self.folder / "signals.py").write_text(APP.format(top=top, actions=actions))
@@ -56,8 +56,8 @@ class Application:
         lines = [line.rsplit(" ", 1) for line in (self.folder / "notes").read_text().splitlines()]
         return [int(pid) for word, pid in lines if word == what]
 
-    def open_door(self):
-        os.close(os.open(self.folder / "door", os.O_WRONLY))
+    def open_fifo(self):
+        os.close(os.open(self.folder / "fifo", os.O_WRONLY))
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_handler_runs_while_other_threads_are_inside_the_application(serve, ap
         eventually(lambda: len(application.notes("enter")) == waiting, "the requests to wait")
         os.kill(worker_of(server), signal.SIGUSR2)
         eventually(lambda: application.notes("usr2"), "the handler to run")
-        application.open_door()
+        application.open_fifo()
         for wire in wires:
             assert wire.answer().status == 200
 
@@ -236,7 +236,7 @@ def test_a_handler_of_term_that_exits_does_not_cut_a_running_request(serve, appl
         eventually(lambda: application.notes("enter"), "the request to wait")
         os.killpg(server.pid, signal.SIGTERM)
         server.log.wait_for("Shutting down: ")
-        application.open_door()
+        application.open_fifo()
         assert wire.answer().status == 200
     assert server.wait() == 0
     assert application.notes("term") == [worker]
@@ -257,7 +257,7 @@ def test_a_worker_with_a_handler_of_term_accepts_no_more_while_a_request_runs(se
         eventually(lambda: application.notes("enter"), "the request to wait")
         os.kill(server.pid, signal.SIGTERM)
         eventually(is_refused, "the listening socket to be closed")
-        application.open_door()
+        application.open_fifo()
         assert wire.answer().status == 200
     assert server.wait() == 0
 

@@ -113,7 +113,7 @@ def test_root_imports_no_module_that_somebody_else_can_change(what, project):
 
 
 @as_root
-def test_the_application_is_loaded_whoever_can_change_it(project):
+def test_the_application_is_loaded_even_if_others_can_change_it(project):
     (project / "gunicorn.conf.py").write_text("import shop.limits\n")
     os.chown(project / "shop" / "web.py", NOBODY, NOBODY)
     with Server("shop.web:app", cwd=project) as server:

@@ -13,7 +13,7 @@ from harness import MLWS, Command, eventually
 
 SOFT = 256
 HARD = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-HAS_ROOM = HARD == resource.RLIM_INFINITY or HARD >= 1024
+IS_RAISABLE = HARD == resource.RLIM_INFINITY or HARD >= 1024
 
 APP = """
 import json, resource, subprocess
@@ -56,7 +56,7 @@ def limited(start, tmp_path):
     return limited
 
 
-@pytest.mark.skipif(not HAS_ROOM, reason="the hard limit is low")
+@pytest.mark.skipif(not IS_RAISABLE, reason="the hard limit is low")
 @pytest.mark.parametrize("options", [(), ("--preload",), ("--fork",)], ids=["threads", "preload", "fork"])
 def test_the_limit_is_raised_but_not_for_programs(options, limited):
     hard = 1024
@@ -64,7 +64,7 @@ def test_the_limit_is_raised_but_not_for_programs(options, limited):
     assert limits == {"own": [hard, hard], "program": SOFT, "hard": hard, "lowered": 100}
 
 
-@pytest.mark.skipif(not HAS_ROOM, reason="the hard limit is low")
+@pytest.mark.skipif(not IS_RAISABLE, reason="the hard limit is low")
 def test_a_program_that_serves_has_its_own_limit_back_afterwards(tmp_path):
     (tmp_path / "opens.py").write_text(APP)
     program = (
@@ -82,7 +82,9 @@ def test_a_program_that_serves_has_its_own_limit_back_afterwards(tmp_path):
 
 def test_silent_clients_leave_descriptors_to_the_application(limited):
     server = limited(SOFT, SOFT)
-    server.log.wait_for(r"connections per worker: 160 instead of 60000, because the limit on open files is 256")
+    server.log.wait_for(
+        r"connections per worker: 160 instead of 60000, because the limit on open files is 256"
+    )
     with server.wire() as kept:
         assert kept.request("/open").status == 200
         silent = [server.wire() for _ in range(250)]

@@ -188,23 +188,23 @@ def test_each_of_five_requests_in_a_row_is_answered_while_close_of_the_one_befor
 ):
     """The next request comes when the thread sleeps in `close()`, or just when it goes there: either way another takes it."""
     server = shared("streaming", "--threads", "2")
-    doors = [tmp_path / f"door{number}" for number in range(5)]
+    releases = [tmp_path / f"release{number}" for number in range(5)]
     try:
         with server.wire() as wire:
-            for number, door in enumerate(doors):
-                answer = wire.request(target("/slow_close", name=number, record=record, until=door))
+            for number, release in enumerate(releases):
+                answer = wire.request(target("/slow_close", name=number, record=record, until=release))
                 assert answer.text == "early\n"
                 if wait or number:
                     eventually(lambda number=number: f"closing {number}\n" in record.read_text(), "close()")
                 if number:
                     assert f"closed {number - 1}\n" not in record.read_text()
-                    doors[number - 1].touch()
+                    releases[number - 1].touch()
                     eventually(
                         lambda number=number: f"closed {number - 1}\n" in record.read_text(), "close()"
                     )
     finally:
-        for door in doors:
-            door.touch()
+        for release in releases:
+            release.touch()
 
 
 def test_nobody_waits_for_threads_that_come_back_from_close(shared):
@@ -221,14 +221,14 @@ def test_nobody_waits_for_threads_that_come_back_from_close(shared):
 
 @pytest.mark.parametrize("mode", ["threads", "fork"])
 def test_others_are_answered_while_close_of_three_runs(serving, tmp_path, record, mode):
-    door = tmp_path / "door"
+    release = tmp_path / "release"
     try:
         for number in range(3):
-            answer = serving.get(target("/slow_close", name=number, record=record, until=door))
+            answer = serving.get(target("/slow_close", name=number, record=record, until=release))
             assert answer.text == "early\n"
         eventually(lambda: record.read_text().count("closing") == 3, "three to be in close()")
         others_are_answered(serving)
         assert "closed" not in record.read_text()
     finally:
-        door.touch()
+        release.touch()
     eventually(lambda: record.read_text().count("closed") == 3, "close() to be over")

@@ -100,7 +100,7 @@ def test_a_slow_reader_of_a_child_stops_nobody_and_is_served_in_the_end(start):
 
 
 STAGES = {
-    "at the door": (b"", 0),
+    "before the first byte": (b"", 0),
     "in the head": (b"GET /faults/stream?record=%b HTTP/1.1\r\nHost: te", 0),
     "in the body": (b"POST /faults/noted?record=%b HTTP/1.1\r\nHost: t\r\nContent-Length: 99\r\n\r\npart", 0),
     "in a chunk": (

@@ -55,7 +55,7 @@ class Load:
         before = list(self.answered)
 
         def more():
-            return self.errors or all(now > then + 10 for now, then in zip(self.answered, before))
+            return self.errors or all(now > then + 10 for now, then in zip(self.answered, before, strict=False))
 
         eventually(more, "answers under load")
         assert self.errors == []
@@ -232,7 +232,7 @@ def test_without_a_process_to_fork_the_client_is_asked_to_come_again(start, open
 
 
 def test_past_the_children_and_the_queue_clients_are_asked_to_come_again(start, gate):
-    """8,192 requests may wait; whoever comes after them hears so at once."""
+    """8,192 requests may wait; later ones get an error at once."""
     allowed, queue, over = 2, 8192, 20
     raise_descriptors(allowed + queue + over + 500)
     server = start("raw", "--fork", "--max-children", str(allowed), "--timeout", "0")

@@ -35,7 +35,7 @@ def test_without_descriptors_accepting_pauses_and_goes_on_by_itself(start, concu
             assert ticks(worker) - used <= pauses() - begun
             for _ in range(10):
                 assert kept.request("/answers/hello").text == "hello\n"
-            # Whoever was accepted has been served; where one leaves, one who waited comes in.
+            # Every accepted client has been served. When one leaves, a waiting one is accepted.
             waiting = set(clients)
             while waiting:
                 for client in readable(waiting):
@@ -59,7 +59,7 @@ def small_disk(tmp_path):
 
 
 def body_that_is_too_large(chunked):
-    """Four megabytes, of which there is room for less than one."""
+    """Four megabytes on a disk with less than one free."""
     body = b"x" * (4 << 20)
     if chunked:
         return b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
@@ -67,7 +67,7 @@ def body_that_is_too_large(chunked):
 
 
 def expect_507(server, folder, times):
-    """No room, told so, nothing left behind, and others are served."""
+    """The disk is full: the client gets an error, nothing is left behind, and others are served."""
     assert server.get("/answers/hello").status == 200
     before = settled(server)
     for number in range(times):
@@ -86,7 +86,7 @@ def expect_507(server, folder, times):
 TO_FILES = ("--bodies-in-memory", "0")
 
 
-def test_a_body_for_which_the_disk_has_no_room_is_refused(start, concurrency, small_disk, at_length):
+def test_a_body_that_does_not_fit_on_the_disk_is_rejected(start, concurrency, small_disk, at_length):
     server = start("raw", *CONCURRENCY[concurrency], *TO_FILES, env={"TMPDIR": str(small_disk)})
     expect_507(server, small_disk, at_length(4, 400))
     space = os.statvfs(small_disk)
@@ -133,7 +133,7 @@ def test_a_full_disk_under_the_logs_stops_nobody(concurrency, at_length):
 
 
 def test_a_broken_pipe_under_the_logs_stops_nobody(start, concurrency, at_length):
-    """Whoever reads the logs goes as soon as the server runs."""
+    """The reader of the logs exits as soon as the server runs."""
     shell = 'exec "$@" > >(exec true) 2> >(exec sed -u "/ Listening at: /q" >&2)'
     options = (*CONCURRENCY[concurrency], "--access-logfile", "-")
     server = start("raw", *options, command=("bash", "-c", shell, "bash", MLWS))

@@ -161,7 +161,7 @@ def test_a_process_that_the_app_leaves_behind_holds_no_connection_open(forking, 
     assert forking.get("/answers/hello").status == 200
     os.kill(
         gate.pids()[0], signal.SIGKILL
-    )  # it may not have come to its door yet, and would wait there for ever
+    )  # it may not have reached its FIFO yet, and would wait there forever
 
 
 @pytest.mark.parametrize("options", [("--fork",), ("--threads", "4"), ("--threads", "1")], ids=" ".join)

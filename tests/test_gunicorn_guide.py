@@ -192,9 +192,7 @@ def test_what_is_refused_is_refused_with_its_sentence(folder):
         )
 
     with ThreadPoolExecutor(4) as pool:
-        for flag, sentence, run in pool.map(
-            refused, [s for s in KNOWN_SETTINGS if answer(s)[0] == "Reject"]
-        ):
+        for flag, sentence, run in pool.map(refused, [s for s in KNOWN_SETTINGS if answer(s)[0] == "Reject"]):
             assert (run.returncode, run.stderr) == (2, f"error: {flag}: {sentence}\n")
 
 

@@ -23,7 +23,7 @@ FOUND = "gunicorn.conf.py"
 
 
 def change(server, name, text):
-    """A new file, so that whoever reads it sees all of the old or all of the new one."""
+    """Replaces the file, so that a reader sees all of the old or all of the new content."""
     new = server.folder / f"{name}.new"
     new.write_text(text)
     new.rename(server.folder / name)
@@ -206,7 +206,7 @@ def killed(signum):
     return look
 
 
-def worn(server):
+def recycled(server):
     server.ready()
     pids = set()
 
@@ -299,7 +299,7 @@ SCENES = {
     "a worker is told to go": ((*WORDS, "-w", "2"), killed(signal.SIGTERM), SHOP),
     "a worker is told to go at once": ((*WORDS, "-w", "2"), killed(signal.SIGQUIT), SHOP),
     "a worker is aborted": ((*WORDS, "-w", "2"), killed(signal.SIGABRT), SHOP),
-    "max-requests": ((*FACTS, "--max-requests", "3"), worn, {}),
+    "max-requests": ((*FACTS, "--max-requests", "3"), recycled, {}),
     "timeout": ((*FACTS, "-t", "1", "-k", "sync"), overdue, {}),
     "--reload": ((*WORDS, "--reload", "--reload-engine", "poll"), reloaded, SHOP),
     "a daemon": (

@@ -15,7 +15,7 @@ ROWS = re.findall(
 )
 GET = b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n"
 INLINE = ("--threads", "1")
-NO_ROOM = ("--body-in-memory", "1000", "--bodies-in-memory", "0")
+NO_MEMORY = ("--body-in-memory", "1000", "--bodies-in-memory", "0")
 BODIES = {"--body-buffer", "--body-in-memory", "--bodies-in-memory", "--tmp-dir"}
 SLOW = b"POST /inputs/echo HTTP/1.1\r\nHost: test\r\nContent-Length: 1001\r\n\r\n"
 
@@ -74,7 +74,7 @@ def test_the_other_tolerance_takes_what_gunicorn_takes(start):
 
 
 def test_a_body_over_what_memory_may_hold_goes_to_a_file_without_a_name(start, tmp_path):
-    server = start("raw", *INLINE, *NO_ROOM, "--tmp-dir", tmp_path)
+    server = start("raw", *INLINE, *NO_MEMORY, "--tmp-dir", tmp_path)
     worker = server.workers()[0]
 
     def files():
@@ -98,8 +98,8 @@ def test_a_body_over_what_memory_may_hold_goes_to_a_file_without_a_name(start, t
     eventually(lambda: files() == [], "the file to be gone")
 
 
-def test_long_bodies_share_a_room_in_memory_and_leave_it(start, tmp_path):
-    """A file cannot be made, so that 507 tells who found no room."""
+def test_long_bodies_share_a_memory_budget_and_return_it(start, tmp_path):
+    """A file cannot be created, so a 507 shows that the budget was used up."""
     options = ("--body-in-memory", "1000", "--bodies-in-memory", "3000", "--tmp-dir", tmp_path / "missing")
     server = start("raw", *INLINE, *options)
 
@@ -134,8 +134,8 @@ def test_only_a_body_over_the_buffer_is_read_while_it_is_sent(start, record):
         assert wire.answer().status == 200
 
 
-def test_a_body_without_room_for_it_is_a_507(start, tmp_path):
-    server = start("raw", *INLINE, *NO_ROOM, "--tmp-dir", tmp_path / "missing")
+def test_a_body_that_cannot_be_stored_is_a_507(start, tmp_path):
+    server = start("raw", *INLINE, *NO_MEMORY, "--tmp-dir", tmp_path / "missing")
     assert status_of(server, SLOW + b"x" * 1001) == 507
     assert status_of(server, SLOW.replace(b"1001", b"1000") + b"x" * 1000) == 200
     server.log.wait_for("storing a request body failed")

@@ -107,7 +107,7 @@ def test_each_atom_of_gunicorn_says_what_it_says_there(shop, concurrency):
     (line,) = logged(shop, *options, requests=[REQUEST])
     values = line.split("|")
     assert len(values) == len(ATOMS)
-    for (atom, expected), value in zip(ATOMS.items(), values):
+    for (atom, expected), value in zip(ATOMS.items(), values, strict=False):
         assert re.fullmatch(expected, value), atom
 
 
@@ -282,7 +282,7 @@ def test_logs_that_nobody_reads_hold_up_nobody(concurrency, make, at_length):
         server.answers(times, agent="x" * 700)
         lines = read_all(server.stdout).replace(b"\r\n", b"\n").split(b"\n")
         assert 0 < len(lines) < times
-        # A terminal takes the beginning of a line where there is room for no more. Its end follows, unless the process is gone.
+        # A terminal accepts the beginning of a line if its buffer is nearly full. The rest follows, unless the process has ended.
         assert all(DEFAULT.fullmatch(line) for line in lines[:-1]) or (make, concurrency) == (
             a_terminal,
             "fork",
@@ -304,7 +304,7 @@ def test_logs_that_nobody_reads_hold_up_nobody(concurrency, make, at_length):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run workers as somebody else")
 def test_a_pipe_of_the_masters_is_no_hindrance_for_a_worker_with_fewer_rights():
-    """Two write to it, so that to ask for room before each write would not do."""
+    """Two processes write to it, so checking for free space before each write is not enough."""
     with Unread(a_pipe, "--user", "nobody", "--workers", "2", app="whoami") as server:
         for _ in range(2):
             with server.wire() as wire:
@@ -326,7 +326,7 @@ def test_a_pipe_of_the_masters_is_no_hindrance_for_a_worker_with_fewer_rights():
             assert sorted(bool(flag & os.O_NONBLOCK) for flag in flags) == [False, True]
 
 
-def test_the_lookout_and_the_master_do_not_wait_for_readers(tmp_path):
+def test_the_monitor_thread_and_the_master_do_not_wait_for_readers(tmp_path):
     with Unread(a_pipe, "--timeout", "1", "--threads", "2") as server:
         server.answers(1500, agent="x" * 300)
         (worker,) = server.workers()

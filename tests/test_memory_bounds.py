@@ -71,7 +71,7 @@ def unread(server, record, kind, count):
         for wire in wires:
             ends.callback(wire.close)
         eventually(lambda: len(lines(record)) == count, "the app to have made every response", pause=0.05)
-        yield dict(zip(names, wires))
+        yield dict(zip(names, wires, strict=False))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def unread(server, record, kind, count):
     ],
 )
 def test_unread_responses_share_one_bound(start, tmp_path, record, mode, kind):
-    """What finds no room goes to files without a name, which are gone when the clients are."""
+    """Data beyond the budget goes to unlinked files, which are gone when the clients are."""
     server = start("streaming", *CONCURRENCY[mode], "--response-memory", "8M", "--tmp-dir", tmp_path)
     (worker,) = server.workers()
     assert server.get("/hello").status == 200

@@ -431,12 +431,12 @@ def children(pid):
 def test_process_1_reaps_orphans_and_leaves_the_children_of_the_app_to_it(contained, tmp_path):
     server = contained("raw", "--workers", "2")
     assert len(children(server.master)) == 2
-    door = tmp_path / "door"
-    os.mkfifo(door)
-    server.get(f"/processes/orphan?door={door}")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    server.get(f"/processes/orphan?fifo={fifo}")
     [orphan] = eventually(lambda: set(children(server.init)) - {server.master}, "the orphan")
     assert json.loads(server.get("/gates/run").text) == [0, 7, 0, "hi\n"]
-    os.close(os.open(door, os.O_WRONLY))
+    os.close(os.open(fifo, os.O_WRONLY))
     eventually(lambda: orphan not in [process.pid for process in processes()], "the orphan to be reaped")
     assert json.loads(server.get("/gates/run").text) == [0, 7, 0, "hi\n"]
     assert server.zombies() == []

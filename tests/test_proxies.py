@@ -467,7 +467,7 @@ def test_a_header_over_a_unix_socket_tells_the_client(start, tmp_path, header):
     assert seen(environ, "REMOTE_ADDR", "REMOTE_PORT", "wsgi.url_scheme") == ("192.0.2.1", "4711", "http")
 
 
-def test_a_rehearsal_before_the_first_fork_needs_no_header(start):
+def test_fork_warmup_needs_no_proxy_header(start):
     server = start("raw", "--fork", "--fork-warmup", "/environs/show", "--proxy-protocol")
     server.log.wait_for("Warm-up finished: /environs/show, status 200")
 

@@ -63,7 +63,7 @@ def test_no_client_notices(start, concurrency):
 @pytest.mark.parametrize(
     "options", [(), ("--max-requests", "1000", "--max-rss", "100G")], ids=["off", "high"]
 )
-def test_a_worker_that_is_not_worn_stays(start, options):
+def test_a_worker_below_its_limits_stays(start, options):
     server = start("raw", *options)
     workers = server.workers()
     with server.wire() as wire:

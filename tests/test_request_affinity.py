@@ -216,15 +216,15 @@ def at_every_speed(made, visited, response):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_request_whose_client_leaves_midway_ends_where_it_began(recorded, mode, response):
     made = recorded(mode)
-    name, visitor, door = fresh("leaver"), fresh("visitor"), made.folder / fresh("door")
+    name, visitor, release = fresh("leaver"), fresh("visitor"), made.folder / fresh("release")
     lasting = response in ("generator", "iterator", "memory file")
-    with made.ask(name, SlowWire, response=response, pieces=20_000 if lasting else COUNT, hold=door) as wire:
+    with made.ask(name, SlowWire, response=response, pieces=20_000 if lasting else COUNT, hold=release) as wire:
         if response in HELD:
             made.reached(name, "held")
         assert wire.head()[1] == 200
         with made.ask(visitor) as other:
             wire.reset()
-            door.touch()
+            release.touch()
             assert other.answer().body == piece(visitor, 0)
     # Where `write()` fails, there is nothing to close.
     made.conforms(name, closes=(0, 1) if response.startswith("write") else (1,))
@@ -247,7 +247,7 @@ def test_a_request_that_fails_midway_ends_where_it_began(recorded, visited, mode
         together(
             *(
                 lambda name=name, wire=wire: fail(name, wire)
-                for name, wire in zip(names, [Wire, SlowWire] * 2)
+                for name, wire in zip(names, [Wire, SlowWire] * 2, strict=False)
             )
         )
     for name in names:
@@ -258,17 +258,17 @@ def test_a_request_that_fails_midway_ends_where_it_began(recorded, visited, mode
 def test_a_stream_that_runs_at_term_ends_where_it_began(started, mode):
     made = started(*MODES[mode])
     responses = HELD[:1] if mode == "inline" else ["generator", "memory file", "write", "write and generator"]
-    door = made.folder / "door"
+    release = made.folder / "release"
     names = {response: fresh("lasting") for response in responses}
     wires = {
-        name: made.ask(name, response=response, pieces=COUNT, hold=door) for response, name in names.items()
+        name: made.ask(name, response=response, pieces=COUNT, hold=release) for response, name in names.items()
     }
     for name in wires:
         made.reached(name, "held")
     before = len(made.server.log.text)
     made.server.process.terminate()
     made.server.log.wait_for("Handling signal: TERM", since=before)
-    door.touch()
+    release.touch()
     for name, wire in wires.items():
         received(wire, name)
     assert made.server.wait() == 0
@@ -278,12 +278,12 @@ def test_a_stream_that_runs_at_term_ends_where_it_began(started, mode):
 
 def test_a_stream_past_its_timeout_is_closed_on_its_thread_when_it_comes_back(started):
     made = started("--threads", "4", "--timeout", "1")
-    late, other, door, end = fresh("late"), fresh("other"), made.folder / "door", made.folder / "end"
+    late, other, release, end = fresh("late"), fresh("other"), made.folder / "release", made.folder / "end"
     with made.ask(other, response="beat", hold=end) as lasting:
-        with made.ask(late, response="generator", pieces=20_000, hold=door) as wire:
+        with made.ask(late, response="generator", pieces=20_000, hold=release) as wire:
             answer = wire.answer()
             assert (answer.body, answer.complete) == (piece(late, 0), False)
-        door.touch()
+        release.touch()
         made.reached(late, "close")
         end.touch()
         assert lasting.answer().complete

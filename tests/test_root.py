@@ -1,4 +1,4 @@
-"""Started as root with --user: whoever controls a worker, or the directories of its user, gets no rights of root's."""
+"""Started as root with --user: control of a worker, or of the directories of its user, does not give root's rights."""
 
 from __future__ import annotations
 

@@ -160,7 +160,11 @@ def test_what_is_shown_can_be_used_as_a_file(folder):
         ("mlws.toml", "workers = 'many'", "mlws.toml: invalid value 'many' for '--workers <N>'"),
         ("mlws.toml", "workers = [", "mlws.toml: TOML parse error at line 1"),
         ("mlws.toml", "workers = 1979-05-27", "mlws.toml: workers must be a string, a number"),
-        ("mlws.toml", "preload = 'maybe'", "mlws.toml: invalid value 'maybe' for preload: expected true or false"),
+        (
+            "mlws.toml",
+            "preload = 'maybe'",
+            "mlws.toml: invalid value 'maybe' for preload: expected true or false",
+        ),
         (
             "pyproject.toml",
             "[tool.mylittlewebserver]\nwokers = 1",
@@ -224,7 +228,9 @@ def test_names_of_a_python_file_that_are_no_settings_are_its_own_business(folder
     assert (asked.returncode, asked.stdout) == (0, "")
     assert "number" not in asked.stderr
     write(folder, "gunicorn.conf.py", "wokers = 2\n")
-    assert "wokers is not a setting; did you mean workers?" in ask(folder, "shop:app", "--check-config").stderr
+    assert (
+        "wokers is not a setting; did you mean workers?" in ask(folder, "shop:app", "--check-config").stderr
+    )
 
 
 def test_what_gunicorn_has_and_we_have_not_is_told_once(folder):

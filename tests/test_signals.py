@@ -166,7 +166,7 @@ def test_no_client_notices_a_reload(serve, pages, at_length, options, keep_alive
 
 
 def test_hups_at_any_time_while_workers_are_killed(serve, pages, at_length):
-    """A killed worker takes down what it answers, and nothing else: whoever asks on a new connection is served."""
+    """A killed worker loses only its own requests: new connections are served."""
     server = serve("--workers", "4")
     chance = random.Random(4)
     with Load(server, keep_alive=False) as load:

@@ -108,7 +108,7 @@ def hang(server, app, record):
     return wire
 
 
-def test_inline_whoever_waits_behind_a_request_that_hangs_is_told_to_come_again(start, record):
+def test_inline_requests_behind_one_that_hangs_get_a_503(start, record):
     server = start("raw", "--threads", "1", "--timeout", "1")
     with server.wire() as waiting, server.wire() as idle:
         for wire in (waiting, idle):
@@ -143,7 +143,7 @@ def test_what_other_threads_do_is_finished_before_the_worker_goes(start, record)
     server.log.wait_for("a thread is stuck in the application")
 
 
-def test_where_every_thread_hangs_whoever_waits_is_told_to_come_again(start, record):
+def test_requests_get_a_503_while_every_thread_hangs(start, record):
     server = start("raw", "--threads", "2", "--timeout", "1")
     (worker,) = server.workers()
     with server.wire() as waiting:

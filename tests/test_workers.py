@@ -335,7 +335,7 @@ def test_a_stale_unix_socket_does_not_stand_in_the_way(start, tmp_path):
 
 
 def policies(server):
-    """The scheduling policies of the threads that run the app, the first excepted, which belongs to whoever started it."""
+    """The scheduling policies of the threads that run the app, without the main thread, which inherits its policy."""
     (worker,) = server.workers()
     names = {
         task.name: (task / "comm").read_text().strip() for task in Path(f"/proc/{worker}/task").iterdir()

@@ -1,4 +1,4 @@
-"""A thing that only one worker may do: whoever gets the lock."""
+"""A task that only one worker may run: the one that gets the lock."""
 
 import fcntl
 import threading

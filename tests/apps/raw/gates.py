@@ -11,7 +11,7 @@ from .tools import TEXT, add_line, answer_json, query
 
 
 def wait(environ, start_response):
-    """Notes that it is here and goes on when the test opens the door (see `harness.Gate`)."""
+    """Notes that it is here and goes on when the test opens the gate (see `harness.Gate`)."""
     pass_gate(query(environ)["gate"])
     start_response("200 OK", [TEXT])
     return [b"passed\n"]
@@ -39,7 +39,7 @@ def after(environ, start_response):
 
 def pass_gate(gate):
     add_line(f"{gate}/arrivals", f"enter {os.getpid()}")
-    os.close(os.open(f"{gate}/door", os.O_RDONLY))
+    os.close(os.open(f"{gate}/fifo", os.O_RDONLY))
     add_line(f"{gate}/arrivals", f"leave {os.getpid()}")
 
 
@@ -75,7 +75,7 @@ def die(environ, start_response):
 def leave_child(environ, start_response):
     """Answers, but leaves a process behind that would keep the connection open if it had inherited it."""
     gate = query(environ)["gate"]
-    command = f"echo enter $$ >> '{gate}/arrivals'; exec cat '{gate}/door'"
+    command = f"echo enter $$ >> '{gate}/arrivals'; exec cat '{gate}/fifo'"
     subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     start_response("200 OK", [TEXT, ("Content-Length", "5")])
     return [b"left\n"]

@@ -176,7 +176,7 @@ def file_closed(environ, start_response):
 
 
 def class_lies(environ, start_response):
-    """An exception that fails whoever looks at it."""
+    """An exception that raises when it is formatted."""
 
     class LiarError(Exception):
         @property

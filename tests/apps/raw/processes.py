@@ -29,5 +29,5 @@ def inheritable(environ, start_response):
 
 def orphan(environ, start_response):
     """Leaves an orphan behind, which ends when somebody opens the pipe that the query names."""
-    subprocess.run(["sh", "-c", f"cat '{query(environ)['door']}' >/dev/null 2>&1 &"], check=True)
+    subprocess.run(["sh", "-c", f"cat '{query(environ)['fifo']}' >/dev/null 2>&1 &"], check=True)
     return answer_json(start_response, "left")

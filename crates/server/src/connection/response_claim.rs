@@ -7,7 +7,7 @@
 //! any state ──abort()──▶ Aborted
 //! ```
 //!
-//! Invariant: whoever moves the state away from `NotStarted` sends the response. Both [`ResponseClaim::claim`] and
+//! Invariant: the thread that moves the state away from `NotStarted` sends the response. Both [`ResponseClaim::claim`] and
 //! [`ResponseClaim::abort`] do that in one atomic operation, so exactly one of them sees `NotStarted`. `Aborted` is final: later claims
 //! fail, and [`ResponseClaim::finish`] and [`ResponseClaim::reset`] have no effect. Acquire and release ordering makes everything that
 //! the previous owner did with the socket visible to the next one.
