@@ -55,7 +55,9 @@ class Load:
         before = list(self.answered)
 
         def more():
-            return self.errors or all(now > then + 10 for now, then in zip(self.answered, before, strict=False))
+            return self.errors or all(
+                now > then + 10 for now, then in zip(self.answered, before, strict=False)
+            )
 
         eventually(more, "answers under load")
         assert self.errors == []

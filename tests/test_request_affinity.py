@@ -218,7 +218,9 @@ def test_a_request_whose_client_leaves_midway_ends_where_it_began(recorded, mode
     made = recorded(mode)
     name, visitor, release = fresh("leaver"), fresh("visitor"), made.folder / fresh("release")
     lasting = response in ("generator", "iterator", "memory file")
-    with made.ask(name, SlowWire, response=response, pieces=20_000 if lasting else COUNT, hold=release) as wire:
+    with made.ask(
+        name, SlowWire, response=response, pieces=20_000 if lasting else COUNT, hold=release
+    ) as wire:
         if response in HELD:
             made.reached(name, "held")
         assert wire.head()[1] == 200
@@ -261,7 +263,8 @@ def test_a_stream_that_runs_at_term_ends_where_it_began(started, mode):
     release = made.folder / "release"
     names = {response: fresh("lasting") for response in responses}
     wires = {
-        name: made.ask(name, response=response, pieces=COUNT, hold=release) for response, name in names.items()
+        name: made.ask(name, response=response, pieces=COUNT, hold=release)
+        for response, name in names.items()
     }
     for name in wires:
         made.reached(name, "held")

@@ -1,6 +1,6 @@
-//! Strings of JSON, as the logs write them: ASCII alone, so that no line can be broken and no terminal be talked to.
+//! JSON strings in pure ASCII, so that no value can break a line or send control sequences to a terminal.
 
-/// Appends a string with its quotes. Bytes that are no UTF-8 are taken for latin-1, each a character.
+/// Appends a quoted string. Bytes that are not UTF-8 are read as latin-1.
 pub(crate) fn string(line: &mut Vec<u8>, text: &[u8]) {
     line.push(b'"');
     match std::str::from_utf8(text) {

@@ -1,6 +1,6 @@
 //! The severity of a log record.
 
-/// How bad it is, by the names of Python's logging.
+/// The levels of Python's `logging`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Debug = 10,

@@ -1,7 +1,7 @@
-//! A file that lines are appended to, and that can be opened anew once something has moved it away; or stdout, or stderr.
+//! A log file that can be reopened after rotation, or stdout, or stderr.
 //!
-//! The one thing to know: it has the same descriptor for ever, for Python's `faulthandler` writes to that. The master opens it, with
-//! the rights of the workers if they suffice; a new file belongs to them, so that they can open it again.
+//! Invariant: the descriptor number never changes, because Python's `faulthandler` writes to it. The master opens the
+//! file with the rights of the workers if they suffice. A new file belongs to the workers, so that they can reopen it.
 
 use std::{
     io,
@@ -37,7 +37,7 @@ enum Target {
 }
 
 impl LogFile {
-    /// Opens a file to append to it. A new one gets this mode, less the umask, and belongs to `owner` if there is one.
+    /// Opens a file for appending. A new file gets this mode, minus the umask, and belongs to `owner`, if any.
     pub fn open(path: &Path, mode: Mode, owner: Option<&Credentials>) -> io::Result<Self> {
         Self::at(Target::File { path: std::path::absolute(path)?, mode, owner: owner.cloned() })
     }
@@ -54,20 +54,20 @@ impl LogFile {
         Ok(Self { writer: RwLock::new(target.open()?), target, lost: DropCounter::new() })
     }
 
-    /// Opens the path anew, if it is one. Where that fails, lines go on to the old file, and the log tells.
+    /// Reopens the path, if there is one. If that fails, the old file stays in use and the error is logged.
     pub fn reopen(&self) {
         if let Target::File { path, .. } = &self.target
             && let Err(error) = self.reopen_target()
         {
-            log::error!("{} cannot be opened anew ({error}); the old file goes on", path.display());
+            log::error!("reopening {} failed, keeping the old file: {error}", path.display());
         }
     }
 
-    /// Follows where stdout or stderr leads now, if it is one of them. Not to be done in vain: a worker that has given up its rights
-    /// may not open a pipe that its master could.
+    /// Follows stdout or stderr to their current target. Call it only when they changed: a worker without root's rights
+    /// may not be able to open a pipe that its master could.
     pub fn reopen_if_stdio(&self) {
         if !matches!(self.target, Target::File { .. }) {
-            let _ = self.reopen_target(); // there is nowhere left to tell
+            let _ = self.reopen_target(); // there is nowhere left to report an error
         }
     }
 
@@ -80,14 +80,14 @@ impl LogFile {
         self.writer().descriptor()
     }
 
-    /// Writes in one piece, without waiting for a reader. A full disk loses the line and nothing else. How many were lost before it,
-    /// if it is time to tell.
+    /// Writes in one piece and never waits for a reader. A full disk loses only this line. Returns the number of lines
+    /// lost before it, if that is due to be logged.
     pub fn write(&self, line: &[u8]) -> Option<u64> {
         let outcome = self.writer().write(line);
         self.lost.count(outcome)
     }
 
-    /// From now on this process writes here what it means for stdout and stderr.
+    /// Redirects stdout and stderr of this process to the file.
     pub fn capture(&self) -> io::Result<()> {
         let file = self.writer().blocking_fd()?;
         dup2_stdout(&file)?;

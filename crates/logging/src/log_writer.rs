@@ -1,8 +1,8 @@
-//! Where lines go: a file, or a pipe, a terminal or a socket whose reader may have stopped reading.
+//! Writes to a file, or to a pipe, terminal or socket whose reader may have stopped reading.
 //!
-//! The one thing to know: nothing here waits for a reader. A line that finds no room is dropped and counted, and the next that finds
-//! some brings the count with it. Others may have the same pipe or terminal open and want to wait for it, so it is opened once more
-//! to be written to without waiting, and stays as it is for them.
+//! Invariant: nothing here waits for a reader. A line that does not fit is dropped and counted, and the count is logged
+//! with the next line that fits. Other processes may share the pipe or terminal and expect blocking writes. So it is
+//! opened again as non-blocking instead of changing its flags.
 
 use std::{
     io,
@@ -23,7 +23,7 @@ use rustix::{
     net::SendFlags,
 };
 
-/// So much is written to a pipe whole or not at all (`PIPE_BUF`).
+/// Writes to a pipe up to this size are atomic (`PIPE_BUF`).
 const ATOMIC: usize = 4096;
 
 pub(crate) struct LogWriter {
@@ -32,42 +32,42 @@ pub(crate) struct LogWriter {
     rest: Mutex<PartialLine>,
 }
 
-/// How it is written to.
+/// How a target is written to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WriteMode {
-    /// As it is: nobody has to read it.
+    /// A regular file: writes do not depend on a reader.
     File,
-    /// As it is: it was opened here so as not to wait.
+    /// Opened here as non-blocking.
     NonBlocking,
     Socket,
-    /// It could not be opened again, so it is asked each time whether there is room.
+    /// Could not be reopened, so it is polled before each write.
     Polled,
 }
 
-/// What is left of a line that has begun; it goes before any other.
+/// The rest of a partly written line. It is written before any other line.
 #[derive(Default)]
 struct PartialLine {
     bytes: Vec<u8>,
-    /// Whose line it is: a child must not end a line of its parent's.
+    /// The process that began the line. A forked child must not finish it.
     process: u32,
 }
 
-/// What became of a line.
+/// The result of writing a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteResult {
     Written,
-    /// There was no room.
+    /// The reader is too slow.
     Dropped,
-    /// There is no other end, or it is full of errors.
+    /// The other end is closed, or the write failed.
     Broken,
 }
 
 impl LogWriter {
-    /// Opens a file to append to it; a new one gets this mode and owner. A FIFO need not have a reader yet.
+    /// Opens a file for appending. A new file gets this mode and owner. A FIFO does not need a reader yet.
     pub(crate) fn open(path: &Path, mode: Mode, owner: Option<&Credentials>) -> io::Result<Self> {
         let open = |access| open_to_append(path, access | OFlags::NONBLOCK, mode, owner);
         let file = match open(OFlags::WRONLY) {
-            // Who may read it counts as a reader.
+            // Opening for reading, too, makes this process a reader.
             Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => open(OFlags::RDWR)?,
             opened => opened?,
         };
@@ -76,7 +76,7 @@ impl LogWriter {
         Ok(Self::new(file, write_mode))
     }
 
-    /// Stands for what this process was given, such as stdout.
+    /// Reopens an inherited descriptor, such as stdout.
     pub(crate) fn reopen_fd(given: BorrowedFd<'_>) -> io::Result<Self> {
         if FileType::from_raw_mode(fstat(given)?.st_mode) == FileType::Socket {
             return Ok(Self::new(given.try_clone_to_owned()?, WriteMode::Socket));
@@ -98,7 +98,7 @@ impl LogWriter {
         Self { descriptor, write_mode, rest: Mutex::default() }
     }
 
-    /// Becomes another, with the same descriptor as before.
+    /// Points the descriptor of `self` to the target of `other`.
     pub(crate) fn replace_with(&mut self, other: &Self) -> io::Result<()> {
         rustix::io::dup3(&other.descriptor, &mut self.descriptor, DupFlags::CLOEXEC)?;
         (self.write_mode, self.rest) = (other.write_mode, Mutex::default());
@@ -109,7 +109,7 @@ impl LogWriter {
         self.descriptor.as_raw_fd()
     }
 
-    /// What a program may write to that expects to wait for its reader.
+    /// A descriptor for a program that expects blocking writes.
     pub(crate) fn blocking_fd(&self) -> io::Result<OwnedFd> {
         match self.write_mode {
             WriteMode::NonBlocking => open_again(self.descriptor.as_fd(), OFlags::empty()),
@@ -126,10 +126,10 @@ impl LogWriter {
                 WriteResult::Dropped
             };
         }
-        self.write_where_there_is_room(line).unwrap_or(WriteResult::Broken)
+        self.try_write(line).unwrap_or(WriteResult::Broken)
     }
 
-    fn write_where_there_is_room(&self, line: &[u8]) -> io::Result<WriteResult> {
+    fn try_write(&self, line: &[u8]) -> io::Result<WriteResult> {
         let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
         if !rest.bytes.is_empty() {
             if rest.process == std::process::id() {
@@ -139,7 +139,7 @@ impl LogWriter {
                 rest.bytes.clear();
             }
         }
-        if !rest.bytes.is_empty() || !self.may_have_room(line.len()) {
+        if !rest.bytes.is_empty() || !self.has_space_for(line.len()) {
             return Ok(WriteResult::Dropped);
         }
         match self.put(line)? {
@@ -152,8 +152,8 @@ impl LogWriter {
         }
     }
 
-    /// A long line is better not begun in a pipe where there is no room for its end.
-    fn may_have_room(&self, length: usize) -> bool {
+    /// Whether a pipe has enough space for a line that it would not write atomically.
+    fn has_space_for(&self, length: usize) -> bool {
         if length <= ATOMIC || self.write_mode == WriteMode::Socket {
             return true;
         }
@@ -164,7 +164,7 @@ impl LogWriter {
         }
     }
 
-    /// Writes as much as there is room for.
+    /// Writes as much as fits.
     fn put(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut count = 0;
         while count < bytes.len() {
@@ -174,7 +174,7 @@ impl LogWriter {
                     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
                     rustix::net::send(&self.descriptor, left, flags)
                 }
-                WriteMode::Polled if !self.has_room()? => Err(Errno::AGAIN),
+                WriteMode::Polled if !self.is_writable()? => Err(Errno::AGAIN),
                 WriteMode::Polled => rustix::io::write(&self.descriptor, &left[..left.len().min(ATOMIC)]),
                 WriteMode::File | WriteMode::NonBlocking => rustix::io::write(&self.descriptor, left),
             });
@@ -187,7 +187,7 @@ impl LogWriter {
         Ok(count)
     }
 
-    fn has_room(&self) -> rustix::io::Result<bool> {
+    fn is_writable(&self) -> rustix::io::Result<bool> {
         let mut asked = [PollFd::new(&self.descriptor, PollFlags::OUT)];
         poll(&mut asked, Some(&Timespec::default())).map(|ready| ready > 0)
     }
@@ -199,27 +199,27 @@ impl AsFd for LogWriter {
     }
 }
 
-/// Whether writing may mean to wait for a reader.
+/// Whether a write may block on a reader.
 fn is_read_by_somebody(file: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(fstat(file)?.st_mode) == FileType::Fifo || rustix::termios::isatty(file))
 }
 
-/// Opens what is behind a descriptor once more, so that its flags are our own.
+/// Reopens the file of a descriptor, so that changing its flags does not affect other processes.
 fn open_again(given: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
     Ok(rustix::fs::open(format!("/proc/self/fd/{}", given.as_raw_fd()), flags, Mode::empty())?)
 }
 
-/// Lines that were dropped, counted by all processes that were forked since.
+/// Number of dropped lines, shared by all processes forked from this one.
 pub(crate) struct DropCounter(Option<SharedPage<AtomicU64>>);
 
 impl DropCounter {
     pub(crate) fn new() -> Self {
-        Self(SharedPage::new(2).ok()) // a system without a page of memory has other worries than a count
+        Self(SharedPage::new(2).ok()) // without a page of shared memory, lines are not counted
     }
 
-    /// Counts a line that was dropped. After one that was not: how many there were that nobody was told of. It is told of once a
-    /// second at most, for where readers are slow it is only worse after it.
+    /// Counts a dropped line. After a written one, returns the number of dropped lines that were not reported yet, at
+    /// most once a second, because reports make a slow reader slower.
     pub(crate) fn count(&self, outcome: WriteResult) -> Option<u64> {
         let page = self.0.as_ref()?;
         let (lost, told) = (page.get(0)?, page.get(1)?);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_cannot_be_opened_again_is_asked_for_room() {
+    fn a_pipe_that_cannot_be_reopened_is_polled() {
         let (mut reader, writer) = io::pipe().unwrap();
         let sink = LogWriter::new(writer.into(), WriteMode::Polled);
         fill(&sink, b"0123456789 abcdef\n");

@@ -1,11 +1,11 @@
-//! What the server tells its operator: lines such as `[2026-11-22 20:34:20 +0000] [1234] [INFO] text`, or JSON, on stderr or in a file.
+//! The error log: lines such as `[2026-11-22 20:34:20 +0000] [1234] [INFO] text`, or JSON, to stderr or to a file.
 //!
-//! A record is one write, however many lines it has, so that the lines of several processes do not mix; and a log that
-//! is closed, full of errors or not read never stops anything. Until the server is up, errors are shown on stderr in any case.
+//! A record is a single write, even if it has several lines, so that the records of several processes do not mix. A log
+//! that is closed, broken or not read never blocks the server. Until startup has finished, errors also go to stderr.
 //!
-//! The one thing to know: where Python's logging is to have the records (`--log-config`), it gets those of threads that are attached
-//! to the interpreter. Others must not wait for it, for whoever holds it may be what they have to tell of: theirs are written here.
-//! What the event loop logs reaches Python's handlers by way of the handler thread of the crate `mlws`.
+//! With `--log-config`, records go to Python's `logging`, but only from threads that are attached to the interpreter.
+//! Other threads must not wait for the GIL, because its holder may be the reason for the record; their records are
+//! written here. Records of the event loop reach Python's handlers through the handler thread of the crate `mlws`.
 
 use std::{
     fmt::Arguments,
@@ -23,25 +23,25 @@ use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::{json, level::Level, log_file::LogFile, statsd::Statsd, syslog::Syslog};
 
-/// Records with this target tell of an exception.
+/// Target of records that describe a Python exception.
 pub const EXCEPTION: &str = "exception";
 
-/// Gets each record first. Returns whether it has handled the record.
+/// Receives each record first. Returns whether it has handled the record.
 pub type RecordHandler = fn(Level, &str) -> bool;
 
 static RECORD_HANDLER: OnceLock<RecordHandler> = OnceLock::new();
 static TARGETS: RwLock<LogTargets> = RwLock::new(LogTargets::NONE);
-/// Whether somebody may still look at stderr to see the server come up.
+/// Whether the server is still starting, so that errors also go to stderr.
 static STARTUP: AtomicBool = AtomicBool::new(true);
 
 /// Where records go.
 pub struct LogTargets {
     stderr: Option<LogFile>,
-    /// In place of stderr.
+    /// Replaces stderr.
     pub file: Option<LogFile>,
-    /// Beside it.
+    /// In addition to the file or stderr.
     pub syslog: Option<Arc<Syslog>>,
-    /// Where they are counted.
+    /// Counts records by level.
     pub statsd: Option<Arc<Statsd>>,
     json: bool,
     colours: bool,
@@ -60,59 +60,59 @@ impl LogTargets {
     };
 }
 
-/// Shows records from this level on, on stderr. A second call in the same process begins anew.
+/// Starts logging to stderr. A second call in the same process resets the settings.
 pub fn start(level: LevelFilter, json: bool) {
     keep_standard_descriptors();
-    // It fails if there is a logger already: this one, or one that was wanted more.
+    // Fails if the process already has a logger, which then stays in use.
     let _ = log::set_logger(&Logger);
     log::set_max_level(level);
     STARTUP.store(true, Ordering::Relaxed);
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = !json && !plain && stderr().is_terminal();
     *targets_mut() = LogTargets { stderr: LogFile::stderr().ok(), json, colours, ..LogTargets::NONE };
-    // A panic may come from anywhere: it must not wait, for Python or for a reader.
+    // A panic can occur in any thread, so this must not wait for the GIL or for a reader.
     std::panic::set_hook(Box::new(|panic| write_record(Level::Error, &panic.to_string())));
 }
 
-/// Sets the function that gets each record first, once for the process.
+/// Sets the function that receives each record first, once per process.
 pub fn set_record_handler(handler: RecordHandler) {
     let _ = RECORD_HANDLER.set(handler);
 }
 
-/// Shows records from this level on, in this form.
+/// Changes the level and the format.
 pub fn reconfigure(level: LevelFilter, json: bool) {
     log::set_max_level(level);
     targets_mut().json = json;
 }
 
-/// The places where records go, to be changed by the one thread that starts.
+/// The targets, for the thread that starts or reloads the server.
 pub fn targets_mut() -> RwLockWriteGuard<'static, LogTargets> {
     TARGETS.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The server is up: errors are for the file alone, if there is one.
+/// Ends the startup phase: from now on errors go only to the file, if there is one.
 pub fn startup_finished() {
     STARTUP.store(false, Ordering::Relaxed);
 }
 
-/// What this process writes to stdout and stderr goes to the log's file from now on, if there is one. The log itself still finds the
-/// stderr that was.
+/// Redirects stdout and stderr of this process to the log file, if there is one. Without a file, the log keeps the
+/// original stderr.
 pub fn capture() {
     let captured = targets_mut().file.as_ref().map_or(Ok(()), LogFile::capture);
     match captured {
         Ok(()) => targets_mut().captures = true,
-        Err(error) => log::error!("what the application writes is not captured: {error}"),
+        Err(error) => log::error!("--capture-output failed: {error}"),
     }
 }
 
-/// stdout and stderr lead elsewhere now.
+/// Follows stdout and stderr to their new targets.
 pub fn reopen_stdio() {
     if let Some(stderr) = &targets().stderr {
         stderr.reopen_if_stdio();
     }
 }
 
-/// Opens the file anew, after something has moved it away. Where that fails, the old one goes on.
+/// Reopens the file after rotation. If that fails, the old file stays in use.
 pub fn reopen() {
     let targets = targets();
     let Some(file) = &targets.file else { return };
@@ -123,7 +123,7 @@ pub fn reopen() {
     }
 }
 
-/// Where the log goes now; it stays the same number when the file is opened anew.
+/// The descriptor of the log. It keeps its number when the file is reopened.
 pub fn descriptor() -> RawFd {
     let targets = targets();
     targets.file.as_ref().or(targets.stderr.as_ref()).map_or(2, LogFile::descriptor)
@@ -133,13 +133,13 @@ fn targets() -> RwLockReadGuard<'static, LogTargets> {
     TARGETS.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes a record that no level hides: why a process cannot do its work at all.
+/// Writes a record regardless of the level.
 pub fn critical(text: &str) {
     write(Level::Critical, format_args!("{text}"), "");
 }
 
-/// Where the process was started with stdin, stdout or stderr closed, a client's socket would get that number, and then
-/// our lines.
+/// Opens /dev/null for closed standard descriptors. Otherwise a client's socket would get such a number and then
+/// receive log lines.
 fn keep_standard_descriptors() {
     while let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         if null.as_raw_fd() > 2 {
@@ -182,12 +182,12 @@ fn write(level: Level, text: Arguments<'_>, target: &str) {
     }
 }
 
-/// Writes a record that Python's logging should have had, but cannot take.
+/// Writes a record that Python's `logging` cannot take.
 pub fn write_directly(level: Level, text: &str) {
     write_record(level, text);
 }
 
-/// Writes a record where no one can make it wait.
+/// Writes a record without waiting for anything.
 fn write_record(level: Level, text: &str) {
     let targets = targets();
     let (now, process) = (Zoned::now(), std::process::id());
@@ -210,10 +210,7 @@ fn write_record(level: Level, text: &str) {
     }
     drop(targets);
     if let Some(lost) = lost {
-        write_record(
-            Level::Warning,
-            &format!("{lost} records of this log are lost: there was no room for them"),
-        );
+        write_record(Level::Warning, &format!("{lost} log records lost: the reader of the log is too slow"));
     }
 }
 

@@ -1,7 +1,7 @@
-//! A socket to someone who collects what is told: syslog, statsd.
+//! A socket to a collector: syslog or statsd.
 //!
-//! The one thing to know: nothing here waits after the start. What cannot be sent at once is dropped, and a connection that was lost is
-//! made anew at most once a second.
+//! Invariant: nothing here waits after startup. What cannot be sent at once is dropped. A lost connection is
+//! reestablished at most once a second.
 
 use std::{
     fmt, io,
@@ -21,12 +21,12 @@ use crate::log_writer::{LogWriter, WriteResult};
 
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Where somebody listens.
+/// The address of a collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     Udp(String, u16),
     Tcp(String, u16),
-    /// A Unix socket of one of these kinds, tried in this order.
+    /// A Unix socket. The types are tried in this order.
     Unix(PathBuf, &'static [SocketType]),
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// `HOST:PORT`, `[v6]:PORT` or `HOST`.
+    /// Parses `HOST:PORT`, `[v6]:PORT` or `HOST`.
     pub fn host_and_port(text: &str, usual: Option<u16>) -> Option<(String, u16)> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => rest.split_once(']').map(|(host, port)| (host, port.strip_prefix(':')))?,
@@ -60,16 +60,16 @@ pub struct Remote {
 #[derive(Default)]
 struct Link {
     sink: Option<LogWriter>,
-    /// Not to be tried anew before.
+    /// No connection attempt before this time.
     pause: Option<Instant>,
 }
 
 impl Remote {
-    /// Looks up the name of the host, once for all. Where nobody listens yet, somebody may later.
+    /// Resolves the host name, once. The collector does not have to be running yet.
     pub fn new(address: &Address) -> io::Result<Self> {
         let resolve = |kind, host: &str, port| -> io::Result<Vec<_>> {
             let mut found: Vec<_> = (host, port).to_socket_addrs()?.collect();
-            found.sort_by_key(std::net::SocketAddr::is_ipv6); // of `localhost`, the older half is listened to more
+            found.sort_by_key(std::net::SocketAddr::is_ipv6); // `localhost` has both; IPv4 is more common among collectors
             Ok(found.into_iter().map(|address| (kind, address.into())).collect())
         };
         let addresses = match address {
@@ -82,9 +82,9 @@ impl Remote {
         };
         let remote = Self { addresses, link: Mutex::default() };
         let sink =
-            remote.connect().inspect_err(|error| log::warn!("nobody listens at {address} yet: {error}"));
+            remote.connect().inspect_err(|error| log::warn!("connecting to {address} failed: {error}"));
         if let Ok(sink) = sink {
-            // What is told in the first moment is not to be lost, only because a connection takes one.
+            // Wait for the first connection, so that the records of startup are not lost.
             let mut asked = [PollFd::new(&sink, PollFlags::OUT)];
             let _ = poll(&mut asked, Timespec::try_from(PAUSE).ok().as_ref());
             remote.link.lock().unwrap_or_else(PoisonError::into_inner).sink = Some(sink);
@@ -105,7 +105,7 @@ impl Remote {
         Err(last.into())
     }
 
-    /// Sends, or not. Whether it did.
+    /// Sends a record, or drops it. Returns whether it was sent.
     pub fn send(&self, record: &[u8]) -> bool {
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sink) = &link.sink {

@@ -1,6 +1,6 @@
-//! `--statsd-host`: counts and durations for a collector, under the names that gunicorn gives them.
+//! `--statsd-host`: request counts and durations, under gunicorn's metric names.
 //!
-//! The one thing to know: the metrics of one request share a datagram, a line each. One that is lost is nobody's problem.
+//! The metrics of a request share a datagram, a line each. Lost datagrams are not sent again.
 
 use std::{io, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
 pub struct Statsd {
     remote: Remote,
     prefix: String,
-    /// What follows each metric: its tags, if there are any.
+    /// The tags after each metric, if any.
     tags: String,
 }
 
@@ -58,11 +58,11 @@ impl Statsd {
     }
 }
 
-/// Reads `HOST:PORT` or `unix://PATH`.
+/// Parses `HOST:PORT` or `unix://PATH`.
 pub fn address(text: &str) -> Result<Address, String> {
     if let Some(path) = text.strip_prefix("unix://") {
         return Ok(Address::Unix(path.into(), &[SocketType::DGRAM]));
     }
-    let (host, port) = Address::host_and_port(text, None).ok_or("it is neither HOST:PORT nor unix://PATH")?;
+    let (host, port) = Address::host_and_port(text, None).ok_or("expected HOST:PORT or unix://PATH")?;
     Ok(Address::Udp(host, port))
 }

@@ -1,6 +1,6 @@
-//! `--log-syslog`: both logs also as records of syslog, in the form that gunicorn gives them.
+//! `--log-syslog`: both logs as syslog records in gunicorn's format.
 //!
-//! The one thing to know: what cannot be sent at once is dropped (see [`remote`](crate::remote)).
+//! What cannot be sent at once is dropped (see [`remote`](crate::remote)).
 
 use std::io;
 
@@ -36,7 +36,7 @@ pub const FACILITIES: [(&str, u8); 21] = [
     ("local7", 23),
 ];
 
-/// More than this is more than many collectors take, and more than a datagram holds.
+/// Maximum size of a record. Larger ones do not fit a datagram, and many collectors reject them.
 const LONGEST: usize = 60_000;
 
 pub struct Syslog {
@@ -46,7 +46,7 @@ pub struct Syslog {
 }
 
 impl Syslog {
-    /// Records are of the program `gunicorn.<prefix>.error` and `gunicorn.<prefix>.access`.
+    /// The program names of records are `gunicorn.<prefix>.error` and `gunicorn.<prefix>.access`.
     pub fn new(address: &Address, prefix: &str, facility: u8) -> io::Result<Self> {
         Ok(Self { remote: Remote::new(address)?, prefix: prefix.to_owned(), facility })
     }
@@ -67,32 +67,34 @@ impl Syslog {
     }
 }
 
-/// Reads `udp://HOST:PORT`, `tcp://HOST:PORT` or `unix://PATH`, the last perhaps with `#dgram` or `#stream`.
+/// Parses `udp://HOST:PORT`, `tcp://HOST:PORT` or `unix://PATH`. The last may end in `#dgram` or `#stream`.
 pub fn address(text: &str) -> Result<Address, String> {
     if let Some(path) = text.strip_prefix("unix://") {
         let (path, kinds): (_, &[_]) = match path.split_once('#') {
             None => (path, &[SocketType::DGRAM, SocketType::STREAM]),
             Some((path, "dgram")) => (path, &[SocketType::DGRAM]),
             Some((path, "stream")) => (path, &[SocketType::STREAM, SocketType::DGRAM]),
-            Some((_, other)) => return Err(format!("#{other} is neither #dgram nor #stream")),
+            Some((_, other)) => {
+                return Err(format!("invalid socket type #{other}: expected #dgram or #stream"));
+            }
         };
         return Ok(Address::Unix(path.into(), kinds));
     }
     let (make, rest): (fn(_, _) -> _, _) = match text.split_once("://") {
         Some(("udp", rest)) => (Address::Udp, rest),
         Some(("tcp", rest)) => (Address::Tcp, rest),
-        _ => return Err("it has to begin with udp://, tcp:// or unix://".into()),
+        _ => return Err("expected udp://, tcp:// or unix://".into()),
     };
-    let (host, port) = Address::host_and_port(rest, Some(514)).ok_or("the port is no number")?;
+    let (host, port) = Address::host_and_port(rest, Some(514)).ok_or("invalid port")?;
     Ok(make(host, port))
 }
 
-/// Reads the name of a facility.
+/// Parses the name of a facility.
 pub fn facility(name: &str) -> Result<u8, String> {
     let name = name.to_ascii_lowercase();
     let found = FACILITIES.iter().find(|(other, _)| *other == name);
     let names = || FACILITIES.map(|(name, _)| name).join(", ");
-    found.map(|(_, code)| *code).ok_or_else(|| format!("there are these: {}", names()))
+    found.map(|(_, code)| *code).ok_or_else(|| format!("expected one of: {}", names()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The atoms of an access log: what a format such as gunicorn's can tell of a request.
+//! The atoms of access log formats, as in gunicorn.
 //!
-//! The one thing to know: whatever a client or an application had a hand in is escaped, so that nobody can end a line, start another, or
-//! leave the quotes that a format puts around it.
+//! Invariant: everything that a client or the application can influence is escaped, so that it cannot end a line, start
+//! a line, or leave the quotes around it.
 
 use std::{cell::RefCell, io::Write, time::SystemTime};
 
@@ -31,12 +31,12 @@ pub enum Atom {
     Process,
     RequestField(String),
     ResponseField(String),
-    /// By its place among those that the format names.
+    /// The index in the list of variables that the format uses.
     Environ(usize),
 }
 
 impl Atom {
-    /// Those that are named by one letter, except `l`, which is always `-`.
+    /// The atoms with one letter, except `l`, which is always `-`.
     pub const ATOMS: [(&'static str, Self); 18] = [
         ("h", Self::Client),
         ("u", Self::User),
@@ -58,12 +58,12 @@ impl Atom {
         ("p", Self::Process),
     ];
 
-    /// Whether `%d` can show it.
+    /// Whether `%d` can format it.
     pub(crate) fn is_number(&self) -> bool {
         matches!(self, Self::Status | Self::Sent | Self::Seconds | Self::Milliseconds | Self::Microseconds)
     }
 
-    /// Appends what it is of this request.
+    /// Appends the value of this atom.
     pub fn write(&self, line: &mut Vec<u8>, record: &Record<'_>, zone: &TimeZone) {
         let request = record.request;
         let field = |name| request.field(name).unwrap_or(b"-");
@@ -107,7 +107,7 @@ impl Atom {
     }
 }
 
-/// Appends `text` with everything but harmless ASCII as `\xNN`.
+/// Appends `text` with everything but printable ASCII as `\xNN`.
 pub fn escape(line: &mut Vec<u8>, mut text: &[u8]) {
     let is_harmless = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
     while let Some(at) = text.iter().position(|byte| !is_harmless(byte)) {
@@ -131,7 +131,7 @@ pub(crate) fn path(record: &Record<'_>) -> Vec<u8> {
     if path.is_empty() { b"/".to_vec() } else { path }
 }
 
-/// Whom the client says it is, by HTTP's Basic authentication (RFC 7617). Nobody has checked it.
+/// The user name of HTTP Basic authentication (RFC 7617). Not verified.
 pub(crate) fn user(record: &Record<'_>) -> Option<Vec<u8>> {
     let (scheme, credentials) = record.request.field("Authorization")?.split_at_checked(6)?;
     let credentials = credentials.trim_ascii();
@@ -157,7 +157,7 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The fields of the head of a response, after its first line.
+/// The header fields in the head of a response.
 pub fn fields(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     head.split(|byte| *byte == b'\n').skip(1).filter_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
@@ -165,7 +165,7 @@ pub fn fields(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Appends a date such as `[22/Nov/2026:20:34:20 +0000]`. Requests of the same second share it.
+/// Appends a date such as `[22/Nov/2026:20:34:20 +0000]`. Requests in the same second share the formatted text.
 fn date(line: &mut Vec<u8>, at: SystemTime, zone: &TimeZone) {
     thread_local! {
         static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };

@@ -1,7 +1,7 @@
 use mlws_server::Record;
 
-/// The variables of the environ that a format uses, in the order of [`Format::environ`](super::Format). Stored as the log context of a
-/// request.
+/// The environ variables that a format uses, in the order of [`Format::environ`](super::Format). Stored as the log
+/// context of a request.
 pub struct EnvironValues(pub Vec<Option<String>>);
 
 impl EnvironValues {

@@ -1,6 +1,7 @@
-//! `--access-logformat`: a format in the way of Python's `%`, as gunicorn's is, read once at the start; or JSON.
+//! `--access-logformat`: a format in the style of Python's `%`, as in gunicorn, or JSON. Parsed once at startup.
 //!
-//! An atom that does not exist is `-` in each line, as with gunicorn, and told of at the start. What is no format is refused there.
+//! An unknown atom is `-` in each line, as in gunicorn, and produces a warning at startup. A syntax error is reported
+//! at startup.
 
 use jiff::tz::TimeZone;
 use mlws_server::Record;
@@ -8,15 +9,15 @@ use mlws_server::Record;
 use super::atoms::{Atom, client, path, user};
 use crate::json;
 
-/// How a line of the access log is made.
+/// The format of a line of the access log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Format {
-    /// As it was given.
+    /// As in the settings.
     pub text: String,
-    /// Nothing for JSON.
+    /// `None` for JSON.
     pieces: Option<Vec<Segment>>,
     pub unknown: Vec<String>,
-    /// The variables of the environ that it wants, as they are written there.
+    /// The names of the environ variables that the format uses.
     pub environ: Vec<String>,
     pub wants_head: bool,
 }
@@ -27,7 +28,7 @@ enum Segment {
     Atom(Atom, FormatSpec),
 }
 
-/// What stands between `%` and the conversion.
+/// The part between `%` and the conversion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct FormatSpec {
     is_left: bool,
@@ -36,11 +37,11 @@ struct FormatSpec {
     longest: Option<usize>,
 }
 
-/// Wider than any column; a larger number is a slip.
+/// Larger numbers in a format are a mistake.
 const WIDEST: usize = 10_000;
 
 impl Format {
-    /// Reads `json`, or a format.
+    /// Parses `json` or a format.
     pub fn read(text: &str) -> Result<Self, String> {
         let mut format = Self { text: text.to_owned(), ..Self::default() };
         if text.eq_ignore_ascii_case("json") {
@@ -66,21 +67,22 @@ impl Format {
         self.pieces.is_none()
     }
 
-    /// Reads what follows a `%`; returns what follows that.
+    /// Parses an atom after `%`. Returns the text after it.
     fn read_atom<'a>(&mut self, pieces: &mut Vec<Segment>, text: &'a str) -> Result<&'a str, String> {
         let here = || format!("in '%{}'", text.chars().take(20).collect::<String>());
         let (name, rest) = text
             .strip_prefix('(')
             .and_then(|text| text.split_once(')'))
-            .ok_or_else(|| format!("{}: after % has to come a name in brackets, as in %(h)s", here()))?;
+            .ok_or_else(|| format!("{}: expected a name in parentheses after %, as in %(h)s", here()))?;
         let flags = rest.trim_start_matches(['-', '0', ' ', '+', '#']);
         let of_flags = &rest[..rest.len() - flags.len()];
         let number = |text: &'a str| {
             let rest = text.trim_start_matches(|digit: char| digit.is_ascii_digit());
             let digits = &text[..text.len() - rest.len()];
             let value = if digits.is_empty() { Some(0) } else { digits.parse().ok() };
-            let value =
-                value.filter(|value| *value <= WIDEST).ok_or_else(|| format!("{}: too wide", here()))?;
+            let value = value
+                .filter(|value| *value <= WIDEST)
+                .ok_or_else(|| format!("{}: the width or precision is too large", here()))?;
             Ok::<_, String>((value, rest))
         };
         let (width, rest) = number(flags)?;
@@ -90,7 +92,7 @@ impl Format {
         };
         let rest = rest.strip_prefix(['h', 'l', 'L']).unwrap_or(rest);
         let mut after = rest.chars();
-        let conversion = after.next().ok_or_else(|| format!("{}: it ends too soon", here()))?;
+        let conversion = after.next().ok_or_else(|| format!("{}: the conversion is missing", here()))?;
         let atom = self.atom(name);
         let fits = match conversion {
             's' | 'r' | 'a' => true,
@@ -98,7 +100,10 @@ impl Format {
             _ => false,
         };
         if !fits {
-            return Err(format!("{}: %({name}) cannot be shown by '{conversion}', but by 's'", here()));
+            return Err(format!(
+                "{}: %({name}) does not support the conversion '{conversion}'; use 's'",
+                here()
+            ));
         }
         let is_left = of_flags.contains('-');
         let has_zeros = of_flags.contains('0') && !is_left && !matches!(conversion, 's' | 'r' | 'a');
@@ -111,7 +116,7 @@ impl Format {
         Ok(after.as_str())
     }
 
-    /// The atom of this name; nothing where it is always `-`.
+    /// The atom with this name, or `None` if it is always `-`.
     fn atom(&mut self, name: &str) -> Option<Atom> {
         if let Some((name, kind)) = name.strip_prefix('{').and_then(|name| name.rsplit_once('}')) {
             match &*kind.to_lowercase() {
@@ -134,7 +139,7 @@ impl Format {
         found.map(|(_, atom)| atom)
     }
 
-    /// Appends the line of a request, without its end.
+    /// Appends the line of a request, without a line break.
     pub(crate) fn write(&self, line: &mut Vec<u8>, record: &Record<'_>, zone: &TimeZone) {
         let Some(pieces) = &self.pieces else { return write_json(line, record, zone) };
         for piece in pieces {
@@ -170,7 +175,7 @@ fn push(pieces: &mut Vec<Segment>, text: &str) {
     }
 }
 
-/// The keys are told in docs/logs.md, and stay.
+/// The keys are documented in docs/logs.md and stable.
 fn write_json(line: &mut Vec<u8>, record: &Record<'_>, zone: &TimeZone) {
     let request = record.request;
     let at = jiff::Timestamp::try_from(record.at).unwrap_or_default().to_zoned(zone.clone());

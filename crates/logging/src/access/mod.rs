@@ -59,7 +59,7 @@ impl AccessLog {
         }
         line.push(b'\n');
         if let Some(lost) = self.file.as_ref().and_then(|file| file.write(&line)) {
-            log::warn!("access log: {lost} lines lost, nobody reads them");
+            log::warn!("access log: {lost} lines lost: the reader is too slow");
         }
     }
 
@@ -70,7 +70,7 @@ impl AccessLog {
         }
     }
 
-    /// stdout leads elsewhere now.
+    /// Follows stdout to its new target.
     pub fn reopen_stdio(&self) {
         if let Some(file) = &self.file {
             file.reopen_if_stdio();
