@@ -288,8 +288,11 @@ class Gate:
             self._fifo = os.open(self.folder / "fifo", os.O_RDWR)
 
     def end(self):
-        """Lets everyone go who still waits: their open() returns when the write end is open."""
+        """Releases everyone who waits, or is about to: a regular file takes the place of the FIFO, so that nobody waits in open()."""
         self.open()
+        opened = self.folder / "opened"
+        opened.touch()
+        os.replace(opened, self.folder / "fifo")
         os.close(self._fifo)
 
 

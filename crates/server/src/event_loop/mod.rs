@@ -71,8 +71,8 @@ pub(crate) struct EventLoop {
     /// Set while idle connections are handed over to other workers.
     handover: Option<Handover>,
     recycle: RecycleLimits,
-    /// The last two times that connections were accepted, most recent first.
-    accept_times: (Instant, Instant),
+    /// The times of the last two polls, after each of which connections were accepted; the latest first.
+    poll_times: (Instant, Instant),
 }
 
 impl EventLoop {
@@ -111,7 +111,7 @@ impl EventLoop {
             buffer_pool: Vec::new(),
             command: None,
             handover: None,
-            accept_times: (Instant::now(), Instant::now()),
+            poll_times: (Instant::now(), Instant::now()),
         })
     }
 
@@ -142,7 +142,7 @@ impl EventLoop {
     /// Advances every connection that can advance without the app, and accepts new ones.
     pub(crate) fn run_once(&mut self) {
         let now = self.handle_events();
-        self.accept_times = (now, self.accept_times.0);
+        self.poll_times = (now, self.poll_times.0);
         for index in 0..self.acceptor.len() {
             self.accept(index, now);
         }
@@ -219,7 +219,7 @@ impl EventLoop {
     /// a client may close its side right after its request.
     pub(crate) fn client_gave_up(&self, connection: &Connection, now: Instant) -> bool {
         // A connection accepted in this iteration may have been waiting since the one before.
-        let since = connection.since.min(self.accept_times.1);
+        let since = connection.since.min(self.poll_times.1);
         if !connection.is_complete() || now.saturating_duration_since(since) < MIN_WAIT_TO_CHECK {
             return false;
         }
@@ -232,7 +232,8 @@ impl EventLoop {
                     Slot::Out(readiness) => readiness.peer_closed,
                     Slot::Held(connection) => connection.readiness.peer_closed,
                 });
-                ended.is_some_and(|ended| ended > connection.since + HALF_CLOSE)
+                // An end without an event happened after the latest poll.
+                ended.unwrap_or(self.poll_times.0) > connection.since + HALF_CLOSE
             }
         }
     }
