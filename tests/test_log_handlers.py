@@ -25,7 +25,7 @@ class Gated(logging.FileHandler):
         self.gate = gate
 
     def emit(self, record):
-        if record.getMessage().startswith(("refused", "slow")):
+        if record.getMessage().startswith(("rejected", "slow")):
             pass_gate(self.gate)
         super().emit(record)
 
@@ -65,12 +65,12 @@ def gated(tmp_path, start, gate):
 
 def handled(folder, name="error.log"):
     """The records that came out of the handler."""
-    return [line for line in (folder / name).read_text().splitlines() if line.startswith(("refused", "slow"))]
+    return [line for line in (folder / name).read_text().splitlines() if line.startswith(("rejected", "slow"))]
 
 
 def written_natively(server):
     """The records that Python's logging did not have."""
-    return re.findall(r"^\[.+\] \[DEBUG\] (refused.*)", server.log.text, re.MULTILINE)
+    return re.findall(r"^\[.+\] \[DEBUG\] (rejected.*)", server.log.text, re.MULTILINE)
 
 
 def refuse(server, times=1):
@@ -82,8 +82,13 @@ def refuse(server, times=1):
 def refuse_until_the_handler_blocks(server, gate):
     """How often that was. What the monitor thread logs while nobody leads does not go to the handler."""
     times = 0
-    while not gate.inside():
+
+    def is_blocked():
+        nonlocal times
         times += refuse(server)
+        return gate.inside()
+
+    eventually(is_blocked, "the handler to block")
     return times
 
 

@@ -455,7 +455,7 @@ def test_a_health_check_that_says_nothing_is_no_news(start):
     assert environs(server, line() + request())
     server.out.wait_for("192.0.2.1 - - ")
     assert server.out.text.count("\n") == 1
-    assert "refused" not in server.log.text
+    assert "rejected" not in server.log.text
 
 
 def test_a_header_over_a_unix_socket_tells_the_client(start, tmp_path, header):
@@ -791,7 +791,7 @@ def test_a_proxy_that_forwards_bytes_tells_its_client_in_a_header(behind, backen
         expected = (STRANGER, client_port, "127.0.0.1", str(port), "http", "shop.example:81")
         assert seen(environ, *keys) == expected
         assert not [key for key in environ if "FORWARDED" in key]
-    assert "refused" not in server.log.text
+    assert "rejected" not in server.log.text
 
 
 @pytest.mark.parametrize(
