@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # bin/test.sh [options of pytest]
 #
-# Builds everything, then checks the formatting, the lints and the types, and runs the Rust and the Python tests.
-# It stops at the first stage that fails. What is given here goes to pytest: bin/test.sh -k flask. With --soak the Rust
-# tests, too, do at length what they else do briefly.
+# Builds everything, checks formatting, lints, types, imports, wording and links, and runs the Rust and Python tests.
+# Stops at the first stage that fails. Arguments are passed to pytest, for example: bin/test.sh -k flask. With --soak,
+# the longer variants of the Python and Rust tests run.
 
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -21,7 +21,10 @@ main() {
     stage "ruff check" "$venv/bin/ruff" check
     stage "mypy" "$venv/bin/mypy"
     stage "stubtest" "$venv/bin/stubtest" --mypy-config-file pyproject.toml mylittlewebserver
+    stage "module circles" "$venv/bin/python" bin/check_modules.py
+    stage "words and links" "$venv/bin/python" bin/check_text.py
     stage "cargo clippy" cargo clippy --workspace --all-targets -- -D warnings
+    stage "cargo doc" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
     stage "cargo test" env LD_LIBRARY_PATH="$python_library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" cargo test --workspace
     stage "model checks" cargo test --package mlws-server --features loom --lib wakeup
     stage "proxies" install_proxies
@@ -29,16 +32,16 @@ main() {
     say "==> all passed in $SECONDS s"
 }
 
-# Rust tests that embed Python are compiled for the interpreter of .venv and find its library, wherever that is.
-# The interpreter goes by its real path, which is another for another version, so that cargo sees the change.
+# Rust tests that embed Python are compiled for the interpreter of .venv, and need the path of its library. The real path
+# of the interpreter contains its version, so cargo rebuilds after a change.
 use_python_of_venv() {
     PYO3_PYTHON=$("$venv/bin/python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
     export PYO3_PYTHON
     python_library=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')
 }
 
-# nginx and HAProxy, which tests/test_proxies.py starts and ends itself, from Debian's packages. Where they cannot be
-# installed those tests are skipped, and say so.
+# Installs nginx and HAProxy from Debian packages, for tests/test_proxies.py. If that fails, those tests are skipped with a
+# message.
 install_proxies() {
     local wanted=()
     [ -x /usr/sbin/nginx ] || wanted+=(nginx-light)
@@ -55,8 +58,8 @@ install_packages() {
     apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 "$@"
 } >&2
 
-# Runs a command with Debian's own switch set by which a package that is installed does not start its service
-# (/usr/share/doc/init-system-helpers/README.policy-rc.d.gz), and sees that no later start of the machine does either.
+# Runs a command while a policy-rc.d keeps packages from starting their services, and disables the services for the next
+# boot (/usr/share/doc/init-system-helpers/README.policy-rc.d.gz).
 without_services() {
     local policy=/usr/sbin/policy-rc.d status=0 service
     if [ -e "$policy" ]; then
