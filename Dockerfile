@@ -1,6 +1,6 @@
 # The image mylittlewebserver: `bin/build.sh --docker` builds it, `bin/run.sh --docker MODE` runs it.
 
-# Stage one builds .venv by the same script as everywhere else, in the place where stage two has it.
+# The first stage builds .venv at the path that it has in the second stage.
 FROM python:3.13-slim-trixie AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
 COPY --from=rust:1-slim-trixie /usr/local/rustup /usr/local/rustup
@@ -11,7 +11,7 @@ COPY . .
 RUN bin/build.sh && .venv/bin/pip uninstall --yes maturin && rm -r .venv/wheel
 
 FROM python:3.13-slim-trixie
-# procps for `ps auxf`; tini reaps what an application leaves behind, for the server reaps only its own children.
+# procps for `ps auxf`; tini reaps orphans, because the entry point is a shell script.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends procps tini \
     && rm -rf /var/lib/apt/lists/* \

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # bin/bench.sh [SCENARIO...] [--rounds N] [--seconds S] [--servers A,B] [--list]
 #
-# Measures mlws beside its rivals and beside what no server can pass, one core for the server and one for the load.
-# It builds all it needs into bench/.venv first. A whole run takes about an hour; its tables and charts are written
-# to bench/results/DATE-MACHINE and bench/results/latest, those of chosen scenarios or servers to bench/results/partial.
+# Measures mlws and other servers side by side, with one core for the server and one for the load generator.
+# Builds what it needs into bench/.venv first. A full run takes about an hour. Its tables and charts are written
+# to bench/results/DATE-MACHINE and bench/results/latest; those of selected scenarios or servers to bench/results/partial.
 #
-#   SCENARIO       only these; --list tells which there are
-#   --rounds N     how often everything is run in turn (3); medians are shown
-#   --seconds S    how long one run is loaded (4)
-#   --servers A,B  only these servers, and the floors
+#   SCENARIO       run only these scenarios; see --list
+#   --rounds N     number of rounds (3); the results are medians
+#   --seconds S    duration of each run (4)
+#   --servers A,B  run only these servers, and the baselines
 #   --help         this text
 #
-# It wants a machine with nothing else to do, and says where it was disturbed. bench/README.md tells how to read it.
+# Needs an otherwise idle machine, and marks disturbed runs. bench/README.md explains the results.
 
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -39,8 +39,8 @@ main() {
     exec "$made/bin/python" "$bench/driver.py" "$@"
 }
 
-# What comes from Debian's packages. Only wrk is needed; bjoern is compiled with libev; nginx is left to the user,
-# as installing it starts it.
+# Debian packages. Only wrk is required. bjoern is compiled with libev. nginx is not installed here, because installing
+# it starts it.
 check_tools() {
     local wanted=()
     command -v wrk >/dev/null || wanted+=(wrk)
@@ -58,7 +58,7 @@ check_tools() {
         say "bench: no nginx beside our file scenario. Debian: sudo apt install nginx-light"
 }
 
-# The same interpreter that the server was built for, and a new environment when that is another one.
+# Uses the interpreter that the server was built for, with a new environment if it has changed.
 make_environment() {
     local made_by
     made_by=$(cat "$venv/.made-by")
@@ -75,7 +75,7 @@ install_needed() {
     pip_install -r "$file" && cp "$file" "$mark"
 }
 
-# Each by itself; one that cannot be installed is tried again the next time, and its log kept.
+# Installs each separately. A failed installation is retried in the next run, and its log is kept.
 install_rivals() {
     local line name log
     while read -r line; do
@@ -92,7 +92,7 @@ install_rivals() {
     done < <(grep -v '^#' "$bench/rivals.txt")
 }
 
-# The wheel that bin/build.sh has made, when it is another one than before.
+# Installs the wheel of bin/build.sh if it has changed.
 install_mlws() {
     local wheel=("$venv"/wheel/*.whl)
     cmp -s "${wheel[0]}" "$made/.installed-wheel" && return

@@ -2,7 +2,7 @@
 # bin/build.sh [--docker]
 #
 # Builds the server for release into .venv, and installs the example applications' frameworks beside it.
-# Where nothing has changed it does nothing.
+# Does nothing if nothing has changed.
 #
 #   --docker    build the container image mylittlewebserver instead
 #   --help      this text
@@ -45,7 +45,7 @@ build_image() {
     exec "$tool" build --tag mylittlewebserver "$root"
 }
 
-# Two builds at once would fight over .venv. Where there is no flock, only cargo's own lock is left.
+# Prevents concurrent builds, which would both change .venv. Without the command flock, only cargo's own lock applies.
 wait_for_other_builds() {
     command -v flock >/dev/null || return 0
     exec 9<"$root/bin/build.sh"
@@ -63,12 +63,12 @@ choose_python() {
     python=$("$python" -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))')
 }
 
-# Which Python this is; the same text from inside a venv and from outside.
+# Identifies a Python interpreter, with the same text inside a venv and outside.
 identity() {
     "$1" -c 'import sys; print(sys.base_prefix, sys.version.split()[0] + sys.abiflags)' 2>/dev/null
 }
 
-# All that the build is made from: the interpreter, and each file with the hash of what is in it.
+# The inputs of the build: the interpreter, and each file with a hash of its content.
 fingerprint() {
     local sum=(sha256sum) input inputs=()
     command -v sha256sum >/dev/null || sum=(shasum -a 256)
@@ -128,7 +128,7 @@ lacks() {
     say "    macOS:  $4"
 }
 
-# Cargo goes by a file's time only, and would miss one that was replaced by an older one.
+# Cargo compares only modification times, so it would miss a file that was replaced by an older one.
 touch_changed() {
     local before=$venv/.built-from
     [ -e "$before" ] || before=/dev/null

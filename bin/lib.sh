@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# What the scripts in this folder share. It is sourced, never run.
+# Functions for the scripts in this directory. Source it; do not run it.
 
 set -euo pipefail
 
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$root/.venv
 
-# A script's help is the comment it opens with.
+# Prints the comment at the top of a script as its help.
 help() {
     sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
     exit 0
@@ -27,7 +27,7 @@ at_least() {
     printf '%s\n' "$2" "$1" | sort -V -C
 }
 
-# Installs requirements/NAME.txt into .venv, unless that very file has been installed there before.
+# Installs requirements/NAME.txt into .venv, unless this version of the file is already installed.
 install_requirements() {
     local file=$root/requirements/$1.txt mark=$venv/.installed-$1.txt
     if ! cmp -s "$file" "$mark"; then
@@ -36,7 +36,7 @@ install_requirements() {
     fi
 }
 
-# Prints the first of the given container tools that answers: docker's client is often there without its daemon.
+# Prints the first of the given container tools that works. The client of docker may be installed without its daemon.
 container_tool() {
     local tool
     for tool; do

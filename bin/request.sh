@@ -2,8 +2,8 @@
 # bin/request.sh [N] [URL]
 #
 # Sends N requests (500) to URL (http://127.0.0.1:8080/, or the port in PORT) in parallel, waits for all of them
-# and tells how many succeeded, by status, and how long they took. A request has succeeded when its whole response
-# arrived within 30 seconds with a status from 200 to 399. The exit status is 1 if any has failed.
+# and prints how many succeeded, by status, and how long they took. A request succeeds if its complete response
+# arrives within 30 seconds with a status from 200 to 399. The exit status is 1 if any request fails.
 
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -41,8 +41,8 @@ check_curl() {
     fi
 }
 
-# Prints one line for each finished transfer. What went wrong is in these lines, so curl's own status says no more.
-# 300 at once is the most that curl took for years; it asks for a new connection rather than wait for one in use.
+# Prints a line per finished transfer. The lines contain the errors, so curl's exit status is ignored. Older versions of
+# curl support at most 300 parallel transfers. Each opens a new connection instead of waiting for one in use.
 send() {
     transfers | curl --disable --silent --no-progress-meter --globoff --config - \
         --parallel --parallel-immediate --parallel-max 300 \
@@ -50,7 +50,7 @@ send() {
         --write-out '%{exitcode} %{http_code} %{time_total} %{errormsg}\n' || true
 }
 
-# The transfers in the words of curl's configuration file.
+# The transfers, in the syntax of a curl config file.
 transfers() {
     local quoted=${url//\\/\\\\}
     quoted=${quoted//\"/\\\"}

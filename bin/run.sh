@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # bin/run.sh [--docker] [MODE] [options of mlws]
 #
-# Builds what has changed and serves an example on http://127.0.0.1:8080/. The modes:
+# Builds if necessary, and serves an example on http://127.0.0.1:8080/. The modes:
 #
 #   http            examples/hello.rs: the HTTP server alone, without Python
 #   wsgi_example    examples/wsgi_example.py: a WSGI application in a few lines (the default)
 #   flask           examples/flask_app.py
 #   pyramid         examples/pyramid_app.py
 #   django          examples/django_app
-#   shell           a shell with .venv active, to try mlws and look at its processes
+#   shell           a shell with .venv activated
 #
-# What follows the mode goes to the server: bin/run.sh flask --threads 4, bin/run.sh django --fork.
-# PORT=9000 bin/run.sh changes the port, --bind HOST:PORT the whole address.
+# Arguments after the mode are options of the server: bin/run.sh flask --threads 4, bin/run.sh django --fork.
+# PORT=9000 bin/run.sh changes the port, --bind HOST:PORT the address.
 #
 #   --docker    the same in a container, from the image that bin/build.sh --docker makes
 #   --help      this text

@@ -3,13 +3,13 @@
 #
 # Builds a wheel for each CPython 3.10 or newer that it finds, into dist/, and lists which interpreters it used and skipped.
 # It looks for python3.10 and later (and python3.13t, the free-threaded ones) on PATH and among the versions
-# of pyenv, if that is there; of those that need the same wheel it takes the first. What is given here is taken instead.
+# of pyenv. If several need the same wheel, it uses the first. Arguments replace this search.
 #
-#   --list    only tell what would be built
+#   --list    list the interpreters without building
 #   --help    this text
 #
-# A wheel runs where the C library is as old as here, or newer; its name says which. What maturin and the compilers need,
-# bin/build.sh brings or names.
+# A wheel requires the C library of this machine or a newer one; its name contains the version. bin/build.sh installs or
+# names the build requirements.
 
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -53,7 +53,7 @@ look_for_candidates() {
     done
 }
 
-# The first that works of those that need the same wheel.
+# Keeps the first working interpreter for each wheel.
 choose() {
     local python facts abi version header seen=' '
     chosen=()
@@ -81,7 +81,7 @@ skip() {
     say "skipped $1: $2"
 }
 
-# What decides which wheel a Python needs, its version, and where its headers are.
+# Prints the ABI tag, the version and the header directory of an interpreter.
 facts() {
     "$1" 2>/dev/null -c '
 import sys, sysconfig
