@@ -338,6 +338,6 @@ def test_a_number_without_an_entry_needs_a_group(shop, command):
     number = next(uid for uid in range(4_000_000_000, 4_000_001_000) if uid not in used)
     ended = run(shop, command, "--user", str(number))
     assert ended.returncode == 2
-    assert f"user {number} has no entry in the list of users" in ended.stderr
+    assert f"user {number} has no passwd entry" in ended.stderr
     with Server("shop:app", "--user", str(number), "--group", "1234", command=command, cwd=shop) as server:
         assert server.get("/").text == str(number)

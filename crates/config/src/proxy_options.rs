@@ -44,7 +44,7 @@ pub struct ProxyOptions {
     #[arg(long, value_name = "ACTION", value_enum, default_value = "drop", ignore_case = true)]
     pub header_map: HeaderMapOption,
 
-    /// SCRIPT_NAME: path at which the application is mounted [default: $SCRIPT_NAME]
+    /// SCRIPT_NAME: path at which the application is mounted; defaults to $SCRIPT_NAME
     ///
     /// PATH_INFO does not contain it.
     #[arg(long, value_name = "PATH")]
