@@ -1,4 +1,4 @@
-"""Where things are, for one run of the benchmark: folders, cores, the environment that every server gets."""
+"""Where things are, for one run of the benchmark: directories, cores, the environment that every server gets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = BENCH.parent
 
 @dataclass(frozen=True)
 class Place:
-    """`scratch` is a folder that is gone after the run."""
+    """`scratch` is a directory that is removed after the run."""
 
     scratch: Path
     server_core: int
@@ -47,7 +47,7 @@ class Place:
         }
 
     def public(self, words: list[str]) -> str:
-        """The command without the folders of this machine."""
+        """The command without the directories of this machine."""
         named = {str(self.scratch): "TMP", str(self.programs) + "/": "", str(ROOT) + "/": ""}
         line = shlex.join(words)
         for folder, name in named.items():

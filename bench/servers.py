@@ -184,7 +184,7 @@ def waitress(scenario: Scenario, place: Place, port: int) -> list[str]:
 
 
 def nginx(scenario: Scenario, place: Place, port: int) -> list[str]:
-    """The same file from the same folder by sendfile, beside our wsgi.file_wrapper."""
+    """The same file from the same directory by sendfile, beside our wsgi.file_wrapper."""
     program = which("nginx", path="/usr/sbin:/usr/local/sbin:" + place.environment()["PATH"])
     if scenario.name != "file-10m":
         raise LeftOut("")

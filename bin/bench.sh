@@ -27,7 +27,7 @@ main() {
             --list) exec python3 "$bench/driver.py" --list ;;
         esac
     done
-    python3 "$bench/driver.py" "$@" --list >/dev/null || exit 2 # what was asked for makes sense
+    python3 "$bench/driver.py" "$@" --list >/dev/null || exit 2 # validates the arguments
     check_tools
     "$root/bin/build.sh" >&2
     make_environment
@@ -87,7 +87,7 @@ install_rivals() {
         if pip_install "$line" >"$log" 2>&1; then
             echo "$line" >"$made/.installed-$name"
         else
-            say "    $name could not be installed; bench/.build/$name.log tells why"
+            say "    $name could not be installed; see bench/.build/$name.log"
         fi
     done < <(grep -v '^#' "$bench/rivals.txt")
 }

@@ -59,7 +59,7 @@ choose_python() {
     fi
     # A venv holds absolute paths, so one that was moved is not the same any more.
     made_by="$root $(identity "$python")" || return 0
-    # The interpreter under any venv, and wherever the working folder is.
+    # The interpreter under any venv, and whatever the working directory is.
     python=$("$python" -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))')
 }
 
@@ -146,7 +146,7 @@ make_venv() {
 build_server() {
     say "==> compiling the server"
     local hello
-    # Cargo tells where it put the program: its folder is a matter of its settings.
+    # The target directory depends on cargo's settings, so the path is read from its output.
     hello=$(cargo build --release --package mlws-server --example hello --message-format json-render-diagnostics |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
     install "$hello" "$venv/bin/hello"

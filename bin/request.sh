@@ -33,7 +33,7 @@ main() {
 }
 
 check_curl() {
-    local found wanted=7.75 # the first that tells each transfer's exit code
+    local found wanted=7.75 # the first with an exit code per transfer
     found=$(curl --version 2>/dev/null | sed -n '1s/^curl \([0-9.]*\).*/\1/p') || true
     if [ -z "$found" ] || ! at_least "$found" "$wanted"; then
         fail 1 "needs curl $wanted or newer (found: ${found:-none})." \

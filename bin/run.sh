@@ -43,7 +43,7 @@ main() {
     esac
     [ "$container" = no ] || run_in_container "$mode" "$@"
 
-    # The image holds no sources: there is nothing to build, and the address is the container's own.
+    # The image has no sources, so there is nothing to build. Inside a container, listen on all addresses.
     local host=0.0.0.0
     if [ -e "$root/Cargo.toml" ]; then
         host=127.0.0.1
@@ -69,7 +69,7 @@ run_shell() {
     # shellcheck source=/dev/null
     . "$activate"
     export activate
-    say "mlws is at hand; ps auxf shows the processes as a tree; exit leaves"
+    say "mlws is on PATH; ps auxf shows the process tree; exit leaves the shell"
     # An interactive bash reads the user's own settings, which may change PATH and the prompt: activate comes last.
     # shellcheck disable=SC2016 # the new shell expands it
     exec bash --rcfile <(echo '[ ! -e ~/.bashrc ] || . ~/.bashrc; . "$activate"') "$@"

@@ -58,11 +58,11 @@ choose() {
     local python facts abi version header seen=' '
     chosen=()
     for python in "${candidates[@]}"; do
-        # A shim of pyenv's for a version that is not active does not run; the version itself is found elsewhere.
+        # A pyenv shim of an inactive version does not run. That version is found under pyenv's versions.
         facts=$(facts "$python") || { skip "$python" "it does not run" && continue; }
         read -r abi version header <<<"$facts"
         if [[ $abi != cpython* ]]; then
-            skip "$python" "it is no CPython: $abi"
+            skip "$python" "not CPython: $abi"
         elif ! at_least "$version" 3.10; then
             skip "$python" "Python $version is too old"
         elif [ ! -e "$header" ]; then

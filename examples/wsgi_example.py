@@ -4,7 +4,7 @@
 def application(environ, start_response):
     """Answer every request with the same greeting.
 
-    `environ` is a dict that tells all about the request; `start_response` takes the status and the header
+    `environ` is a dict that describes the request; `start_response` takes the status and the header
     fields; what is returned is the body, in pieces of bytes.
     """
     body = b"Hello, World from the WSGI App!\n"

@@ -1,4 +1,4 @@
-"""gunicorn and mlws, started with the same words in folders with the same files, and asked the same things.
+"""gunicorn and mlws, started with the same arguments in directories with the same files, and sent the same requests.
 
 What differs is either a fault or listed with its reason: `compare` fails for both a difference that is not listed, and one that
 is listed and is none.
@@ -62,7 +62,7 @@ PATIENCE = 20
 
 
 class Either(Command):
-    """A server of either make in a folder of its own, with the app `facts` in it."""
+    """A server of either make in its own directory, with the app `facts` in it."""
 
     def __init__(self, make, words, folder, files=None, env=None, launcher=()):
         self.make, self.folder, self.master = make, folder, None
@@ -122,7 +122,7 @@ class Either(Command):
         return found + [grandchild for child in found for grandchild in self.below(child.pid)]
 
     def number(self, expected):
-        """How many workers there are: the expected number as soon as there are so many, else the number at the end."""
+        """How many workers there are: the expected number as soon as it is reached, else the number at the end."""
         with contextlib.suppress(AssertionError):
             eventually(lambda: len(self.workers()) == expected, deadline=PATIENCE)
             return expected

@@ -113,7 +113,7 @@ def test_app_may_be_named_in_many_ways(app, body):
     assert said("/", app, cwd=APPS / "shapes") == body
 
 
-def test_a_module_of_the_current_folder_is_found(tmp_path):
+def test_a_module_in_the_current_directory_is_found(tmp_path):
     write_app(tmp_path / "here.py", "here")
     assert said("/", "here", cwd=tmp_path) == "here"
 
@@ -128,7 +128,7 @@ def test_chdir_is_relative_to_where_the_command_was_given(tmp_path):
     assert said("/", "place", "--chdir", "there", cwd=tmp_path) == "there"
 
 
-def test_pythonpath_adds_folders(tmp_path):
+def test_pythonpath_adds_directories(tmp_path):
     write_app(tmp_path / "two" / "second.py", "from the second folder")
     assert (
         said("/", "second", "--pythonpath", f"{tmp_path}/one,{tmp_path}/two", cwd=tmp_path)
@@ -270,7 +270,7 @@ def test_help_names_every_option():
     assert set(OPTIONS) <= set(re.findall(r"--[a-z_-]+", result.stdout))
 
 
-def test_version_is_told():
+def test_version_is_printed():
     result = run("--version")
     assert result.returncode == 0
     assert re.fullmatch(r"\S+ \d+\.\d+\.\d+\n", result.stdout)

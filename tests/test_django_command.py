@@ -148,7 +148,7 @@ def answer(server, path="/"):
 
 
 @pytest.mark.parametrize(("words", "environment"), [(("--noreload",), {}), ((), {"NO_DEBUG": "1"})])
-def test_it_reloads_only_in_debug_and_unless_told_otherwise(project, words, environment):
+def test_reload_is_on_by_default_only_in_debug(project, words, environment):
     with manage(project, "127.0.0.1:0", *words, **environment) as server:
         assert "--reload is for development" not in server.log.text
 
@@ -175,7 +175,7 @@ def test_an_address_is_written_as_for_runserver(project, address, url):
         server.log.wait_for(f"Listening at: ({url})")
 
 
-def test_unless_told_it_listens_where_runserver_does(project):
+def test_it_listens_where_runserver_does_by_default(project):
     code = textwrap.dedent("""
         import os, sys
         sys.argv = ["manage.py", "runmlws"]
@@ -194,19 +194,19 @@ def test_unless_told_it_listens_where_runserver_does(project):
 
 
 @pytest.mark.parametrize("address", ["x", "1.2.3.4", "localhost:http"])
-def test_what_is_no_address_is_told(project, address):
+def test_an_invalid_address_is_reported(project, address):
     result = run(project, "runmlws", address)
     assert result.returncode == 1
     assert result.stderr == f'CommandError: "{address}" is not a valid port number or address:port pair.\n'
 
 
-def test_what_mlws_does_not_know_is_told_by_mlws(project):
+def test_unknown_options_are_reported_by_mlws(project):
     result = run(project, "runmlws", "--wrokers", "2")
     assert result.returncode == 2
     assert "unexpected argument '--wrokers'" in result.stderr
 
 
-def test_it_runs_from_any_folder_and_with_settings_of_another_name(project, tmp_path):
+def test_it_runs_from_any_directory_and_with_settings_of_another_name(project, tmp_path):
     (project / "site_of_ours" / "other.py").write_text("from .settings import *\nSTATIC_URL = 'files/'\n")
     with manage(project, "0", "--settings", "site_of_ours.other", cwd=tmp_path) as server:
         assert server.get("/files/style.css").status == 200
@@ -221,7 +221,7 @@ def test_the_checks_of_the_project_come_first(project):
     assert "serving" not in result.stderr
 
 
-def test_migrations_that_wait_are_told(project):
+def test_unapplied_migrations_are_reported(project):
     (project / "pages/models.py").write_text(MODEL)
     assert run(project, "makemigrations", "pages").returncode == 0
     with manage(project, "0") as server:

@@ -175,7 +175,7 @@ def test_a_factory_is_called_for_the_application(folder, app):
         ("factories:wants(1)", 2, "as in module:create_app"),
     ],
 )
-def test_what_is_no_factory_is_told(folder, app, status, told):
+def test_an_invalid_factory_is_reported(folder, app, status, told):
     result = run(app, "--factory", "--bind", "127.0.0.1:0", cwd=folder)
     assert result.returncode == status
     assert told in result.stderr

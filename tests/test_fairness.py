@@ -35,7 +35,7 @@ def others_are_answered(server):
 
 
 class Busy:
-    """A client that goes on until it is told to stop, on a thread of its own; what it returns is its result."""
+    """A client on its own thread that runs until it is stopped; its return value is the result."""
 
     def __init__(self, work):
         self.stop, self.started, self.failure = threading.Event(), threading.Event(), None

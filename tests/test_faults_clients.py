@@ -38,7 +38,7 @@ def is_well(server, times=20):
 
 
 def expect(client, count):
-    """Reads so many bytes."""
+    """Reads exactly that number of bytes."""
     while count > 0:
         piece = client.recv(min(count, 65536))
         assert piece, "closed instead of served on"

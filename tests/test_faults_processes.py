@@ -125,7 +125,7 @@ def test_children_that_die_under_load_take_nobody_with_them(start, gate, at_leng
 
 
 def test_many_children_that_die_at_once_are_all_reaped_and_nobody_else_is(start, gate, tmp_path, at_length):
-    """The worker is stopped while they die, so that it hears of all of them together. A process that the app itself
+    """The worker is stopped while they die, so that it is notified of all of them at once. A process that the app itself
     has started dies with them; its exit status is the app's, so it is left as it is."""
     (tmp_path / "helped.py").write_text(
         "import subprocess\nhelper = subprocess.Popen(['sleep', '1000'])\nfrom raw import application\n"

@@ -101,7 +101,7 @@ def test_a_body_longer_than_a_file_may_be_is_refused(start, concurrency, tmp_pat
     assert server.get("/inputs/size", "POST", b"x" * (4 << 20)).status == 200
 
 
-def test_a_body_without_a_folder_to_lie_in_is_refused(start, concurrency, tmp_path):
+def test_a_body_is_rejected_if_there_is_no_temporary_directory(start, concurrency, tmp_path):
     folder = tmp_path / "gone"
     folder.mkdir()
     server = start("raw", *CONCURRENCY[concurrency], *TO_FILES, env={"TMPDIR": str(folder)})

@@ -192,7 +192,7 @@ def started(workers):
 
 
 def start(*words, workers=1, app="facts", bind=SOCKET, differs=None, **how):
-    """A server that comes up, with so many workers."""
+    """A server that has started, with that number of workers."""
     return Case([word for word in (app, *bind, *words) if word], started(workers), differs, **how)
 
 

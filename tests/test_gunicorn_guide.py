@@ -171,7 +171,7 @@ def test_hooks_and_what_a_file_alone_can_say_are_known():
             assert setting.name == "tmp_upload_dir"
 
 
-def test_the_sentences_are_those_that_are_told(folder):
+def test_the_guide_quotes_the_messages_as_they_are_logged(folder):
     said = {setting.name: answer(setting) for setting in KNOWN_SETTINGS if answer(setting)[0]}
     assert {flag for setting in KNOWN_SETTINGS for flag in flags(setting) if flag[2:] in ANSWERS} == {
         f"--{flag}" for flag in ANSWERS

@@ -71,7 +71,7 @@ def wait_for(server, name, count=1):
 
 
 def settled(server, count):
-    """Waits until the master knows that so many workers have been ready; gunicorn's does not ask."""
+    """Waits until the master has registered that number of ready workers; gunicorn's does not ask."""
     if server.make == "mlws":
         eventually(
             lambda: server.told().count("Worker ready") >= count,

@@ -30,7 +30,7 @@ def change(server, name, text):
 
 
 def during_a_request(server, signum, then=lambda: None):
-    """What a client hears that had asked before the signal."""
+    """The response to a request that was sent before the signal."""
     with server.wire() as wire:
         wire.send(b"GET /long HTTP/1.1\r\nHost: shop.test\r\n\r\n")
         eventually(lambda: (server.folder / "inside").exists(), "the request to be inside the app")

@@ -37,7 +37,7 @@ def notes(record):
 
 
 def noted(record, name, count=1):
-    """The notes of this name, once there are so many."""
+    """The notes of this name, once there are that many."""
 
     def found():
         notes_of = [note[1:] for note in notes(record) if note[0] == name]
@@ -63,7 +63,7 @@ def on_exit(server): note("on_exit", os.getpid())
 
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preload"])
 @pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY.keys())
-def test_a_life_is_told_in_order(configured, record, options, preload):
+def test_hooks_run_in_the_order_of_a_server_life(configured, record, options, preload):
     with configured(ALL, "--workers", "2", *options, *preload) as server:
         master = str(server.pid)
         assert server.get("/").status == 200
@@ -94,7 +94,7 @@ def test_a_life_is_told_in_order(configured, record, options, preload):
         assert own == ["post_fork", "post_worker_init", "worker_exit", "child_exit"]
 
 
-def test_a_reload_is_told_with_new_functions_and_settings(configured, record, tmp_path):
+def test_hooks_of_a_reload_have_new_functions_and_settings(configured, record, tmp_path):
     with configured(ALL, "--workers", "1") as server:
         path = tmp_path / "hooks.conf.py"
         path.write_text(path.read_text().replace('note("on_reload"', 'note("on_reload", "anew"'))
@@ -104,7 +104,7 @@ def test_a_reload_is_told_with_new_functions_and_settings(configured, record, tm
         assert [note[2] for note in noted(record, "post_fork", 2)] == ["1", "2"]
 
 
-def test_the_number_of_workers_is_told(configured, record):
+def test_a_hook_receives_the_number_of_workers(configured, record):
     with configured(ALL, "--workers", "1") as server:
         server.process.send_signal(signal.SIGTTIN)
         assert noted(record, "nworkers_changed", 2)[1] == ("2", "1")
@@ -128,7 +128,7 @@ def test_a_worker_that_is_interrupted_is_told_and_one_that_is_killed_is_mourned(
         noted(record, "child_exit", 2)
 
 
-def test_a_worker_that_hangs_is_told(configured, record):
+def test_a_hook_runs_for_a_worker_that_hangs(configured, record):
     abort = 'def worker_abort(worker): note("worker_abort", worker.pid, worker.aborted)\n'
     options = ("--timeout", "0.3", "--threads", "2", "--workers", "1")
     with configured(abort, *options, app="raw") as server:
@@ -158,7 +158,7 @@ def app(environ, start_response):
 
 
 @pytest.mark.parametrize("options", WITHOUT_FORK.values(), ids=WITHOUT_FORK)
-def test_a_worker_told_to_stop_at_once_exits_while_a_request_holds_the_gil(
+def test_a_worker_exits_immediately_on_request_while_a_request_holds_the_gil(
     configured, record, tmp_path, options
 ):
     (tmp_path / "holds.py").write_text(HOLDS_THE_GIL.format(record=str(record)))
@@ -212,7 +212,7 @@ def post_request(worker, req, environ, resp):
 
 
 @pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY.keys())
-def test_requests_are_told_before_and_after(configured, record, options):
+def test_hooks_run_before_and_after_each_request(configured, record, options):
     with configured(REQUESTS, *options, app="hooked:application") as server:
         answer = server.get("/a%20b?c=d", headers={"X-One": "1"})
         assert answer.status == 200
@@ -223,7 +223,7 @@ def test_requests_are_told_before_and_after(configured, record, options):
         assert after[:4] == ("/a%20b?c=d", "/a", "b", "200")
 
 
-def test_a_failing_application_is_told_after_its_request_too(configured, record):
+def test_the_hook_after_a_request_runs_if_the_application_fails(configured, record):
     with configured(REQUESTS, app="raw") as server:
         assert server.get("/failures/raises", headers={"X-One": "1"}).status == 500
         assert noted(record, "post_request")[0][2] == "500"

@@ -23,7 +23,7 @@ def test_a_connection_serves_many_requests(server):
             assert wire.request(f"/inputs/echo?{number}", "POST", b"%d" % number).body == b"%d" % number
 
 
-def test_connection_close_is_told_and_kept(server):
+def test_connection_close_is_announced_and_honored(server):
     with server.wire() as wire:
         wire.send(LAST + HELLO)
         answer = wire.answer()

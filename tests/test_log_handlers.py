@@ -65,7 +65,9 @@ def gated(tmp_path, start, gate):
 
 def handled(folder, name="error.log"):
     """The records that came out of the handler."""
-    return [line for line in (folder / name).read_text().splitlines() if line.startswith(("rejected", "slow"))]
+    return [
+        line for line in (folder / name).read_text().splitlines() if line.startswith(("rejected", "slow"))
+    ]
 
 
 def written_natively(server):

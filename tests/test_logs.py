@@ -37,7 +37,7 @@ def app(environ, start_response):
 
 @pytest.fixture
 def shop(tmp_path):
-    """A folder with an application in it."""
+    """A directory with an application in it."""
     (tmp_path / "shop.py").write_text(APP)
     return tmp_path
 
@@ -111,7 +111,7 @@ def test_each_atom_of_gunicorn_says_what_it_says_there(shop, concurrency):
         assert re.fullmatch(expected, value), atom
 
 
-def test_an_atom_that_does_not_exist_is_told_of_at_the_start(start):
+def test_an_unknown_atom_is_reported_at_startup(start):
     server = start("raw", "--access-logfile", "-", "--access-logformat", "%(h)s %(X)s")
     server.log.wait_for(r"WARNING\] --access-logformat: unknown atom %\(X\)s")
 
@@ -402,7 +402,7 @@ def test_what_the_application_writes_goes_to_the_log_if_captured(talker, options
     assert before.count("[INFO] Listening at: ") == 1
 
 
-def test_a_start_that_fails_is_still_told_on_stderr_where_output_is_captured(tmp_path):
+def test_a_failed_start_is_reported_on_stderr_even_if_output_is_captured(tmp_path):
     options = ("--error-logfile", tmp_path / "log", "--capture-output")
     ended = run("no_such_module", "--bind", "127.0.0.1:0", *options)
     assert ended.returncode == 3

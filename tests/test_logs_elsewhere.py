@@ -168,7 +168,7 @@ def test_a_reload_configures_the_new_workers_anew(folder):
         assert get(server).status == 200
 
 
-def test_a_hanging_request_is_told_of_where_python_cannot_be_asked(folder):
+def test_a_hanging_request_is_logged_where_python_cannot_run(folder):
     """The thread that holds the interpreter never gives it back."""
     options = ("--log-config", folder / "log.ini", "--timeout", "1", "--threads", "2", "--pythonpath", folder)
     with serving(*options, app="raw") as server:
@@ -357,7 +357,7 @@ def test_a_syslog_over_tcp_that_is_not_read_holds_up_nobody(start):
     assert server.get("/answers/hello").status == 200
 
 
-def test_a_syslog_that_is_not_there_is_told_of_and_no_more(start, tmp_path):
+def test_a_missing_syslog_is_only_reported(start, tmp_path):
     server = start("raw", "--log-syslog", "--log-syslog-to", f"unix://{tmp_path}/none")
     server.log.wait_for("WARNING.*connecting to .* failed")
     assert server.get("/answers/hello").status == 200
@@ -383,7 +383,7 @@ def test_an_address_that_is_none_is_an_error_of_the_start(option, value):
 
 
 @pytest.mark.parametrize("concurrency", CONCURRENCY)
-def test_statsd_hears_of_requests_records_and_workers(start, syslog, concurrency):
+def test_statsd_receives_requests_records_and_workers(start, syslog, concurrency):
     host, port = syslog.getsockname()
     tags = ("--statsd-prefix", "shop.", "--dogstatsd-tags", "a:1,b:2")
     server = start("raw", "--statsd-host", f"{host}:{port}", *tags, *CONCURRENCY[concurrency])

@@ -64,7 +64,7 @@ def lines(path):
 
 @contextlib.contextmanager
 def unread(server, record, kind, count):
-    """So many clients that asked for a megabyte and read nothing of it, although the app has made it all."""
+    """Clients that requested a megabyte and read none of it, although the app has produced all of it."""
     with contextlib.ExitStack() as ends:
         names = [fresh("unread") for _ in range(count)]
         wires = [ask(server, large(name, MB, kind, record=record), wire=SlowWire) for name in names]
@@ -99,7 +99,7 @@ def test_unread_responses_share_one_bound(start, tmp_path, record, mode, kind):
     assert server.get("/hello").status == 200
 
 
-def test_unread_responses_share_64_mib_unless_told_otherwise(start, record, at_length):
+def test_unread_responses_share_64_mib_by_default(start, record, at_length):
     server = start("streaming", "--threads", "4")
     (worker,) = server.workers()
     assert server.get("/hello").status == 200
@@ -139,7 +139,7 @@ def test_past_the_bound_of_a_response_the_app_waits_for_its_client(start, tmp_pa
 
 @pytest.fixture
 def full_disk(tmp_path):
-    """A folder on a file system of its own that takes no more than 1 MB."""
+    """A directory on its own file system, limited to 1 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1M", "none", folder]
@@ -172,7 +172,7 @@ def test_a_response_arrives_whole_although_the_disk_is_full(start, tmp_path, ful
 
 @contextlib.contextmanager
 def unfinished(server, count, head, sent, rest, expected):
-    """So many clients that have sent the first part of their bodies; they send the rest when the block ends."""
+    """Clients that have sent the first part of their bodies; they send the rest when the block ends."""
     with contextlib.ExitStack() as ends:
         wires = [ends.enter_context(server.wire()) for _ in range(count)]
         for wire in wires:

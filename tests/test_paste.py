@@ -119,7 +119,7 @@ def test_pserve_serves_with_the_settings_of_the_section(write):
     assert '"GET / HTTP/1.1" 200' in (folder / "access.log").read_text()
 
 
-def test_pserve_serves_the_app_it_is_told_with_its_variables(write):
+def test_pserve_serves_the_named_app_with_its_variables(write):
     folder = write("port = 0\nhost = 127.0.0.1", use="egg:mylittlewebserver#main")
     with pserve(folder, "colour=red", "--app-name", "admin") as server:
         assert server.host == "127.0.0.1"

@@ -112,7 +112,7 @@ def test_the_log_goes_to_a_file(start, tmp_path):
         assert server.log.wait_for_end() == ""
 
 
-def test_what_prevents_the_start_is_told_in_the_log_file_and_on_stderr(tmp_path):
+def test_a_startup_error_is_reported_in_the_log_file_and_on_stderr(tmp_path):
     log = tmp_path / "log"
     ended = run("no_such_module", "--bind", "127.0.0.1:0", "--log-file", log)
     assert ended.returncode == 3
@@ -135,7 +135,7 @@ def daemon(tmp_path):
     """Runs a command that leaves a daemon behind; its pidfile is in `tmp_path`. The daemon ends with the test."""
 
     def start(*arguments, env=os.environ, **settings):
-        # Names of processes replace their command line, and leave their environment alone if they are told to.
+        # Names of processes replace their command line, and leave their environment alone if so configured.
         environment = {**env, "MLWS_TEST": str(tmp_path), "SPT_NOENV": "1"}
         return run(*arguments, "--daemon", "--pid", tmp_path / "pid", env=environment, **settings)
 
@@ -319,7 +319,7 @@ def test_without_a_umask_that_of_the_workers_is_as_found(start):
 # Service managers
 
 
-def test_a_service_manager_hears_of_the_start_and_of_the_end(start, manager):
+def test_a_service_manager_is_notified_of_start_and_end(start, manager):
     env = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
     server = start("raw", "--workers", "2", env=env)
     words = manager.recv(1000).decode().splitlines()
@@ -332,7 +332,7 @@ def test_a_service_manager_hears_of_the_start_and_of_the_end(start, manager):
     assert "STOPPING=1" in manager.recv(1000).decode().splitlines()
 
 
-def test_an_abstract_notify_socket_is_heard_of_too(start):
+def test_an_abstract_notify_socket_is_notified_too(start):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0mlws-test-{os.getpid()}")
         manager.settimeout(DEADLINE)

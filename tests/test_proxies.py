@@ -1,4 +1,4 @@
-"""Behind a proxy: what a trusted one says is believed, nothing that a client can forge is (docs/proxies.md)."""
+"""Behind a proxy: headers of a trusted one are used, and nothing that a client can forge is (docs/proxies.md)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def served_by_another(server, worker):
     eventually(lambda: server.workers() not in ([], [worker]), "another worker")
 
 
-def test_a_worker_is_replaced_after_so_many_requests(start, concurrency):
+def test_a_worker_is_replaced_after_max_requests(start, concurrency):
     server = start("raw", *CONCURRENCY[concurrency], "--max-requests", "10")
     (worker,) = server.workers()
     for _ in range(10):

@@ -68,7 +68,7 @@ def serves(server, text, *request):
 
 
 def inotify(pid):
-    """The descriptors by which a process is told of changes."""
+    """The descriptors that notify a process of changes."""
     found = subprocess.run(
         ["find", f"/proc/{pid}/fd", "-lname", "*inotify"], capture_output=True, check=False
     )

@@ -90,7 +90,7 @@ def test_the_shell_has_the_environment_active(tmp_path):
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in BIN.glob("*.sh") if os.access(path, os.X_OK)))
-def test_each_script_tells_how_it_is_used_from_any_folder(script, tmp_path):
+def test_each_script_prints_its_help_from_any_directory(script, tmp_path):
     result = run(script, "--help", cwd=tmp_path)
     assert result.returncode == 0
     assert f"bin/{script}" in result.stdout

@@ -186,7 +186,7 @@ def test_what_is_shown_can_be_used_as_a_file(folder):
         ("gunicorn.conf.py", "certfile = 'x.pem'", "--certfile: TLS is not supported yet"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_told_with_its_name(folder, name, text, complaint):
+def test_an_error_in_a_file_is_reported_with_its_name(folder, name, text, complaint):
     write(folder, name, text)
     asked = ask(folder, "shop:app")
     assert (asked.returncode, asked.stdout) == (2, "")
@@ -202,7 +202,7 @@ def test_what_is_wrong_in_a_file_is_told_with_its_name(folder, name, text, compl
         ("--help", "GUNICORN_CMD_ARGS: --help and --version are allowed only on"),
     ],
 )
-def test_what_is_wrong_in_the_environment_is_told_as_such(folder, words, complaint):
+def test_an_error_in_the_environment_is_reported_as_such(folder, words, complaint):
     asked = ask(folder, "shop:app", GUNICORN_CMD_ARGS=words)
     assert asked.returncode == 2
     assert complaint in asked.stderr
@@ -233,7 +233,7 @@ def test_names_of_a_python_file_that_are_no_settings_are_its_own_business(folder
     )
 
 
-def test_what_gunicorn_has_and_we_have_not_is_told_once(folder):
+def test_unsupported_gunicorn_settings_are_reported_once(folder):
     write(folder, "gunicorn.conf.py", "worker_tmp_dir = '/dev/shm'\nworker_class = 'gthread'\n")
     asked = ask(folder, "shop:app", "--check-config", "--no-control-socket")
     assert asked.returncode == 0

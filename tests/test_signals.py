@@ -93,7 +93,7 @@ class Load:
         return len(self.answers)
 
     def goes_on(self, answers=20):
-        """Waits until so many more are answered."""
+        """Waits until that many more requests have been answered."""
         before = self.answered()
         eventually(lambda: self.failures or self.answered() >= before + answers, "more answers")
 
@@ -319,7 +319,7 @@ def test_no_client_notices_the_change_of_masters(serve):
     eventually(lambda: not server.family(), "the group to be empty")
 
 
-def test_a_client_that_goes_on_asking_hears_that_its_connection_ends(serve):
+def test_a_client_that_keeps_sending_requests_receives_connection_close(serve):
     server = serve()
     with server.wire() as wire:
 
@@ -343,7 +343,7 @@ def test_a_term_at_any_moment_of_the_start_leaves_nothing_behind(pages, at_lengt
             server.stop(statuses=(0, -signal.SIGTERM))
 
 
-# What those hear of it who manage the server.
+# Notifications to service managers.
 
 
 def hears(manager, words):
@@ -353,7 +353,7 @@ def hears(manager, words):
     return said
 
 
-def test_a_service_manager_hears_of_a_reload_and_how_it_ends(serve, pages, manager):
+def test_a_service_manager_is_notified_of_a_reload_and_its_result(serve, pages, manager):
     server = serve(env={"NOTIFY_SOCKET": manager.getsockname()})
     hears(manager, "READY=1")
     os.kill(server.pid, signal.SIGHUP)
@@ -365,7 +365,7 @@ def test_a_service_manager_hears_of_a_reload_and_how_it_ends(serve, pages, manag
     assert "reload failed" in hears(manager, "READY=1")
 
 
-def test_a_service_manager_with_a_watchdog_hears_that_the_master_lives(serve, manager):
+def test_a_service_manager_with_a_watchdog_receives_keepalives(serve, manager):
     serve("--preload", env={"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "100000"})
     for _ in range(5):
         hears(manager, "WATCHDOG=1")

@@ -79,7 +79,7 @@ class Exports:
 
 @pytest.fixture(scope="module", params=CONCURRENCY)
 def serving(request, tmp_path_factory):
-    """One server for all frameworks, and its folder."""
+    """One server for all frameworks, and its directory."""
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "ends").touch()
     with sqlite3.connect(folder / "rows.db") as connection:

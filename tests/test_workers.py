@@ -36,7 +36,7 @@ def refused(server):
 
 
 def worker_pids(server, count=3):
-    """The pids of all workers, once there are so many."""
+    """The pids of all workers, once there are that many."""
     return eventually(lambda: len(pids := server.workers()) == count and sorted(pids), f"{count} workers")
 
 
@@ -97,7 +97,7 @@ def test_a_running_request_is_finished_before_the_end(start, gate, options):
     gate.wait_for(1)
     os.kill(server.pid, signal.SIGTERM)
     server.log.wait_for("Shutting down: draining")
-    # A worker whose only thread is inside the application hears of it when that thread is back.
+    # A worker whose only thread is inside the application handles it when that thread returns.
     if options != INLINE:
         eventually(lambda: refused(server), "the listening socket to be closed")
     assert server.running()
@@ -139,7 +139,7 @@ def test_who_waits_to_be_accepted_is_served_before_the_end(start, gate, options)
         os.kill(worker, signal.SIGCONT)
         answers = [wire.answer() for wire in crowd]
     assert {answer.text for answer in answers} == {"hello\n"}
-    if options != FORK:  # the first were perhaps answered before the order was heard
+    if options != FORK:  # the first were perhaps answered before the signal was handled
         assert answers[-1].header("connection") == "close"
     assert server.wait() == 0
 

@@ -1,4 +1,4 @@
-"""PEP 3333: what the app is told about the request."""
+"""PEP 3333: the environ of a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Apps that misbehave in every way that PEP 3333 lets one imagine: the client is told the truth, the log has one record, and
+"""Apps that misbehave in every way that PEP 3333 lets one imagine: the client gets a correct status or a cut, the log has one record, and
 the next request is served."""
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def application(environ, start_response):
 
 
 def create_app(greeting="hi", *, loud=False):
-    """A factory: what it was called with is told at `/`."""
+    """A factory: `/` returns the arguments that it was called with."""
 
     def app(environ, start_response):
         start_response("200 OK", [("X-Greeting", greeting.upper() if loud else greeting)])

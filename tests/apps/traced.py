@@ -24,7 +24,7 @@ threading.settrace(trace)
 
 
 def view(parties):
-    """Returns when so many requests are here, each on a thread of its own."""
+    """Returns once that number of requests has arrived, each on its own thread."""
     with lock:
         barrier = barriers.setdefault(parties, threading.Barrier(parties))
     barrier.wait(30)

@@ -1,4 +1,4 @@
-"""Metrics that several processes write to files: the folder is emptied at the start, and a dead worker's files are marked."""
+"""Metrics that several processes write to files: the directory is emptied at the start, and a dead worker's files are marked."""
 
 import os
 import shutil

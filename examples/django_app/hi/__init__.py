@@ -1,1 +1,1 @@
-"""A small Django project. Serve it with `mlws hi.wsgi` from the folder above."""
+"""A small Django project. Serve it with `mlws hi.wsgi` from the parent directory."""
