@@ -255,7 +255,7 @@ def test_the_links_of_the_guide_lead_somewhere():
 def test_what_hooks_are_given_has_the_attributes_that_the_guide_names():
     from mylittlewebserver import _hooks
 
-    paragraph = GUIDE.partition("What they are given carries")[2].partition("\n\n")[0]
+    paragraph = GUIDE.partition("The arguments have these attributes")[2].partition("\n\n")[0]
     settings = _hooks.Settings({"workers": 1, "timeout": 30})
     server = _hooks.Server(settings, _hooks.App(lambda: print, "shop.wsgi"))
     worker = _hooks.Worker(server, 1)

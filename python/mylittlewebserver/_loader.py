@@ -11,8 +11,9 @@ import sys
 
 TYPE_CHECKING = False  # as in `typing`, which would cost each worker a megabyte
 if TYPE_CHECKING:
-    from typing import Any, NamedTuple
+    from typing import Any, NamedTuple, type_check_only
 
+    @type_check_only
     class Spec(NamedTuple):
         text: str
         module: str
@@ -36,7 +37,9 @@ class LoadError(Exception):
 def parse(text: str, is_factory: bool) -> tuple[str, str, tuple[str, ...], Any, dict[str, Any]]:
     """Split APP into its text, its module, the names of an attribute, and the arguments of a call (None for no call)."""
     module, colon, expression = text.partition(":")
-    names, arguments, keywords = (), None, {}
+    names: tuple[str, ...] = ()
+    arguments: tuple[Any, ...] | None = None
+    keywords: dict[str, Any] = {}
     if colon:
         names, arguments, keywords = _parse_expression(text, expression)
     if not module:
