@@ -102,7 +102,7 @@ def test_wheels_tells_what_it_found_and_what_it_left_out(tmp_path):
     told = [line.partition(": ")[2] or line for line in result.stderr.splitlines()]
     assert told[:4] == [
         "Python 3.8.18 is too old",
-        "it is no CPython: pypy311",
+        "not CPython: pypy311",
         "it has no headers (/none)",
         "it does not run",
     ]
