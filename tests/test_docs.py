@@ -52,5 +52,5 @@ def test_an_example_does_what_it_says(section, command, tmp_path):
     with Server(
         "sh", "-c", f"exec env {command}", command=(), bind=None, cwd=tmp_path, env=environment
     ) as server:
-        expected = {"Django": "The install worked successfully!", "Any other": "Hello from Python!"}
+        expected = {"Django": "The install worked successfully!", "Others": "Hello from Python!"}
         assert expected.get(section, f"Hello from {section}!") in server.get("/").text

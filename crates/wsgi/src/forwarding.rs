@@ -26,7 +26,7 @@ pub struct ForwardingPolicy {
 }
 
 /// What happens to fields with an underscore in their name.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HeaderMap {
     #[default]
     Drop,
@@ -98,6 +98,17 @@ impl ForwardingPolicy {
         }
         let is_forwarder = self.forwarder_fields.iter().any(|other| is(other) || other == "*");
         let scheme = self.scheme_fields.iter().position(|(other, _)| is(other));
+        // X-Y and X_Y are the same key in the environ. A proxy that sets X_Y passes on X-Y from any client.
+        let is_twin = |other: &String| {
+            other.contains('_')
+                && other.replace('_', "-").eq_ignore_ascii_case(&String::from_utf8_lossy(name))
+        };
+        if scheme.is_none()
+            && self.header_map != HeaderMap::Dangerous
+            && self.forwarder_fields.iter().any(is_twin)
+        {
+            return rule(Acceptance::Never, Effect::Nothing);
+        }
         let effect = match scheme {
             Some(index) => Effect::Scheme(index),
             None if is_forwarder && is("script_name") => Effect::ScriptName,
@@ -273,6 +284,21 @@ mod tests {
         assert!(apply(&refuse, &fields[..1], true).is_ok() && apply(&refuse, &fields[..1], false).is_err());
         let all = ForwardingPolicy { forwarder_fields: vec!["*".into()], ..usual() };
         assert_eq!(apply(&all, &fields, true).unwrap().0.len(), 3);
+    }
+
+    #[test]
+    fn a_forwarder_field_with_dashes_never_reaches_its_key() {
+        for header_map in [HeaderMap::Drop, HeaderMap::Refuse] {
+            let policy = ForwardingPolicy { header_map, ..usual() };
+            let fields = [("Remote-User", "admin"), ("remote-user", "admin"), ("Remote-Users", "")];
+            for peer_is_trusted in [true, false] {
+                assert_eq!(apply(&policy, &fields, peer_is_trusted), Ok((vec!["Remote-Users".into()], None)));
+            }
+            assert_eq!(
+                apply(&policy, &[("REMOTE_USER", "bob")], true),
+                Ok((vec!["REMOTE_USER".into()], None))
+            );
+        }
     }
 
     #[test]
