@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Fails if modules of a crate import each other in a circle.
 
-A module is a file. What it imports is read from `crate::` and `super::` paths, in `use` declarations and in code. A name that
-a parent re-exports counts as an import of the module that defines it. Tests may import what they like.
+A module is a file. Its imports are the `crate::` and `super::` paths in its `use` declarations and code. A re-exported name counts
+as an import of both the module that re-exports it and the module that defines it. Tests are ignored.
 """
 
 from __future__ import annotations
@@ -60,14 +60,12 @@ class Crate:
             path = path[1:]
         return here + path
 
-    def _owner(self, path):
-        """The module that defines what is at this path."""
-        for length in range(len(path), -1, -1):
-            module = path[:length]
-            if module in self.modules:
-                target = self.exports[module].get(path[length]) if length < len(path) else None
-                return self._owner(target) if target and target != path else module
-        return ()
+    def _providers(self, path):
+        """The module in which this path ends and, if that only re-exports the name, the module that defines it."""
+        module = next(path[:length] for length in range(len(path), -1, -1) if path[:length] in self.modules)
+        rest = path[len(module) :]
+        target = self.exports[module].get(rest[0]) if rest else None
+        return {module} | (self._providers(target) if target and target != path else set())
 
     def imports(self, module):
         text = self.modules[module]
@@ -75,7 +73,8 @@ class Crate:
         paths += [tuple(found.split("::")) for found in PATH.findall(USE.sub("", text))]
         inner = [path for path in paths if path[0] in ("crate", "super", "self")]
         inner += [("self", *path) for path in paths if (*module, path[0]) in self.modules]
-        return {self._owner(self._absolute(module, path)) for path in inner} - {module}
+        provided = (self._providers(self._absolute(module, path)) for path in inner)
+        return set().union(*provided) - {module, ()}  # the root only re-exports
 
 
 def main() -> int:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = (
-    "house", "houses", "room", "rooms", "door", "doors", "knock", "knocks", "baton", "crew", "heir", "heirs", "worn", "bury", "buried",
-    "forsaken", "clothe", "clothes", "newborn", "rehearsal", "rehearse", "rehearsed", "lookout", "glance", "whoever", "by and by",
+    "house", "houses", "room", "rooms", "door", "doors", "knock", "knocks", "knocked", "baton", "crew", "heir", "heirs", "worn", "bury", "buried",
+    "forsaken", "clothe", "clothes", "newborn", "rehearsal", "rehearse", "rehearses", "rehearsed", "lookout", "lookouts", "glance", "glances", "whoever", "by and by",
 )  # fmt: skip
 BANNED = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(WORDS)})(?![a-z])", re.IGNORECASE)
 EXCEPTIONS = {

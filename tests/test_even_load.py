@@ -16,7 +16,7 @@ PID = b"GET /gates/pid HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
 def spread(server, count):
-    """How many of so many connections, opened at once and each asked twice, every worker has."""
+    """The number of connections of every worker, after `count` of them were opened at once and used twice."""
     raise_descriptors(2 * count + 500)
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
         clients = [stack.enter_context(socket.socket()) for _ in range(count)]

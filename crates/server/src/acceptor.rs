@@ -14,7 +14,7 @@ use std::{
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
-use crate::{HandoverQueue, Listener, Settings, handover::Arrival, worker_loads::WorkerLoad};
+use crate::{HandoverQueue, Listener, Settings, handover::queue::Arrival, worker_loads::WorkerLoad};
 
 /// How long accepting pauses after an error or when the worker is full.
 const RETRY_ACCEPT: Duration = Duration::from_millis(100);

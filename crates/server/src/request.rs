@@ -153,7 +153,7 @@ impl Request {
         self.head.keep_alive = false;
     }
 
-    /// A handle that tells whether the client is still connected. It may outlive the request.
+    /// A handle that returns whether the client is still connected. It may outlive the request.
     pub fn client(&self) -> Client {
         Client(Arc::downgrade(&self.socket))
     }

@@ -13,7 +13,7 @@ use std::{
     fmt,
     io::{self, ErrorKind},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -21,7 +21,7 @@ use std::{
 
 use mlws_sys::ReadBuffer;
 
-use crate::connection::socket::ClientSocket;
+use crate::{connection::socket::ClientSocket, lock::try_lock};
 
 /// The largest unread part of a body that is read and discarded to keep the connection, in bytes.
 pub(crate) const DRAIN_LIMIT: u64 = 256 * 1024;
@@ -93,7 +93,7 @@ impl Upload {
     pub(crate) fn begin_response(&self) -> bool {
         self.response_begun.store(true, Ordering::SeqCst);
         // If another thread is reading now, the state of the connection is unknown.
-        self.try_lock().is_some_and(|state| state.can_be_drained())
+        try_lock(&self.state).is_some_and(|state| state.can_be_drained())
     }
 
     /// Why reading has failed.
@@ -101,7 +101,7 @@ impl Upload {
         if !self.failed.load(Ordering::Relaxed) {
             return None;
         }
-        match &self.try_lock()?.progress {
+        match &try_lock(&self.state)?.progress {
             Progress::Failed(failure) => Some(failure.clone()),
             _ => None,
         }
@@ -110,7 +110,7 @@ impl Upload {
     /// The response is sent: the application's reads fail from now on. Returns the number of missing bytes, or `None`
     /// if the connection cannot be used for another request.
     pub(crate) fn end(&self) -> Option<u64> {
-        let Some(mut state) = self.try_lock() else {
+        let Some(mut state) = try_lock(&self.state) else {
             // A thread of the application is reading now. This ends its wait.
             if let Some(socket) = self.socket.upgrade() {
                 socket.shutdown();
@@ -120,14 +120,6 @@ impl Upload {
         let missing = state.can_be_drained().then_some(state.missing);
         state.progress = Progress::Over;
         missing
-    }
-
-    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
-        match self.state.try_lock() {
-            Ok(state) => Some(state),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
     }
 }
 

@@ -41,7 +41,7 @@ class Row(models.Model):
 
 
 def me(request):
-    """The user's language is asked for with the user; whether an earlier request's transaction is still open is told, too."""
+    """Returns the user's language, and whether the transaction of an earlier request is still open."""
     there = Row.objects.count()
     state = "open" if connection.in_atomic_block else "none"
     return HttpResponse(

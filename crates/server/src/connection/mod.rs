@@ -40,8 +40,8 @@ use crate::{
     connection::response_writer::ResponseWriter,
     connection::socket::ClientSocket,
     context::ServerContext,
-    fork::Relay,
-    handover::{Awaits, HandedOver},
+    fork::relay::Relay,
+    handover::queue::{Awaits, HandedOver},
 };
 
 /// How long the client may take to close its side, or keep sending, before the server closes the connection.

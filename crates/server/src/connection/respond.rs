@@ -16,7 +16,7 @@ use crate::{
     connection::response_writer::{Progress, Spool},
     connection::writer::{MAX_BYTES_PER_TURN, Pushed},
     connection::{Connection, Next, Phase},
-    fork::{ChildOutcome, Relay},
+    fork::{outcome::ChildOutcome, relay::Relay},
     response::Start,
 };
 

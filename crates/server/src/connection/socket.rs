@@ -28,7 +28,7 @@ use crate::{
         response_claim::{ResponseClaim, ResponseState},
     },
     context::ServerContext,
-    fork::{ParentLink, RelaySender, ResponseProgress},
+    fork::{parent_link::ParentLink, progress::ResponseProgress, relay_channel::RelaySender},
     peer::Peer,
 };
 

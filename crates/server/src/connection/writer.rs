@@ -11,7 +11,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -24,6 +24,7 @@ use crate::{
     active_writers::ActiveWriter,
     connection::response_writer::{Progress, ResponseWriter, Spool},
     connection::socket::ClientSocket,
+    lock::try_lock,
     wakeup::PendingWork,
 };
 
@@ -261,7 +262,7 @@ impl ActiveWriter for SharedWriter {
         if !self.is_deferred.swap(false, Ordering::SeqCst) {
             return;
         }
-        if let Some(mut state) = self.try_lock() {
+        if let Some(mut state) = try_lock(&self.state) {
             state.send(&self.socket, usize::MAX);
         }
         self.send_if_writable(usize::MAX);
@@ -273,20 +274,12 @@ impl SharedWriter {
     /// if the limit ended it.
     fn send_if_writable(&self, limit: usize) -> bool {
         let mut is_paused = false;
-        self.pending.run(|| self.try_lock(), |mut state| is_paused = state.send(&self.socket, limit));
+        self.pending.run(|| try_lock(&self.state), |mut state| is_paused = state.send(&self.socket, limit));
         is_paused
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
-        match self.state.try_lock() {
-            Ok(state) => Some(state),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use mio::Interest;
 use super::{CONNECTIONS, EventLoop, Slot, register};
 use crate::{
     connection::{Connection, socket::ClientSocket},
-    handover::Arrival,
+    handover::queue::Arrival,
     idle::longest_idle,
 };
 

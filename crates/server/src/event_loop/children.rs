@@ -12,7 +12,7 @@ use super::{EventLoop, RELAYS, Slot};
 use crate::{
     App,
     connection::{Connection, Next},
-    fork::{ChildOutcome, Relay, Report},
+    fork::{Report, outcome::ChildOutcome, relay::Relay},
 };
 
 impl EventLoop {

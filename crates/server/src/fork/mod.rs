@@ -17,17 +17,17 @@
 //! | [`warmup`] | the request before the first fork |
 //!
 //! The parent learns a child's end from a pidfd in its poll set. It reaps that pid and no other, because the
-//! application has children of its own. Shared memory tells how far the response was: a child that died before it sent
+//! application has children of its own. Shared memory shows how far the response was: a child that died before it sent
 //! anything becomes a 500 or 504, one that died in the middle a reset connection.
 
 mod child;
 mod control;
-mod outcome;
-mod parent_link;
+pub(crate) mod outcome;
+pub(crate) mod parent_link;
 mod process;
-mod progress;
-mod relay;
-mod relay_channel;
+pub(crate) mod progress;
+pub(crate) mod relay;
+pub(crate) mod relay_channel;
 mod warmup;
 
 use std::{
@@ -43,14 +43,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
 use slab::Slab;
 
 pub use self::warmup::run_in_discarded_process;
+pub(crate) use self::warmup::run_warmup_request;
 use self::{
     control::{ChildEvent, ControlChannel},
+    outcome::ChildOutcome,
+    parent_link::ParentLink,
     process::fork_for_request,
-    progress::{CallState, ProgressTable},
-};
-pub(crate) use self::{
-    outcome::ChildOutcome, parent_link::ParentLink, progress::ResponseProgress, relay::Relay,
-    relay_channel::RelaySender, warmup::run_warmup_request,
+    progress::{CallState, ProgressTable, ResponseProgress},
 };
 use crate::{App, clock, connection::Connection, event_loop_thread, watchdog};
 
@@ -80,7 +79,7 @@ struct Child {
     /// `None` if no pidfd was available. The child is polled by its pid then.
     pidfd: Option<OwnedFd>,
     phase: ChildPhase,
-    /// Its request is logged, and it has been asked for its stacks.
+    /// Its request is logged, and SIGURG was sent for its stacks.
     timed_out: bool,
 }
 
@@ -157,7 +156,7 @@ impl Children {
     }
 
     /// Checks the child that answers this connection. If its current call exceeds the timeout, the request is logged,
-    /// and the child is asked for its stacks by SIGURG, which is ignored unless handled. The next check kills it.
+    /// and the child gets SIGURG, whose handler logs its stacks. The next check kills it.
     /// Returns when to check again. Its end is handled like any other.
     pub(crate) fn check_timeout(&mut self, connection: &Connection, now: Instant) -> Option<Instant> {
         let timeout = self.timeout?;
@@ -244,7 +243,7 @@ impl Children {
         let status = match rustix::process::waitpid(Some(child.pid), WaitOptions::NOHANG) {
             Ok(None) | Err(rustix::io::Errno::INTR) => return None,
             Ok(Some((_, status))) => Some(status),
-            // Reaped by the application, which waited for any child. Shared memory still tells how far the response
+            // Reaped by the application, which waited for any child. Shared memory still shows how far the response
             // was.
             Err(_) => None,
         };

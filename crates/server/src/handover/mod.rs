@@ -9,7 +9,7 @@
 //! Invariant: a worker sends only after [`Command::HandOver`](crate::Command::HandOver), which promises that others receive. If
 //! [`Command::Drain`](crate::Command::Drain) follows, it receives what is still in the queue.
 
-mod queue;
+pub(crate) mod queue;
 
 use std::{
     io,
@@ -17,8 +17,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-pub use self::queue::HandoverQueue;
-pub(crate) use self::queue::{Arrival, Awaits, HandedOver};
+use self::queue::{Arrival, Awaits, HandedOver, HandoverQueue};
 use crate::connection::{Connection, Phase};
 
 /// The sending side, in a worker that stops.

@@ -1,6 +1,6 @@
 //! The queue through which workers hand over idle connections.
 //!
-//! A message is one connection: its descriptor (`SCM_RIGHTS`) and what a worker knows about it, as text.
+//! A message is one connection: its descriptor (`SCM_RIGHTS`) and its state, as text.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},

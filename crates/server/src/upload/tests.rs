@@ -9,7 +9,7 @@ use super::*;
 use crate::{Settings, context::ServerContext, peer::Peer};
 use mlws_sys::append_to;
 
-/// An upload of so many bytes, of which nothing is received, and the socket of its client.
+/// An upload of this length, none of it received yet, and the socket of its client.
 fn upload(
     length: u64,
     expects_continue: bool,

@@ -245,7 +245,7 @@ fn serve(mut worker: Worker) -> i32 {
     0
 }
 
-/// One of the first workers asks to be recycled as soon as it is told to reopen its logs.
+/// One of the first workers requests recycling as soon as it receives the message to reopen its logs.
 fn request_recycle(mut worker: Worker) -> i32 {
     worker.ready();
     while wait_for_command(&mut worker) == WorkerCommand::ReopenLogs {

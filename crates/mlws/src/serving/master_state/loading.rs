@@ -85,7 +85,7 @@ impl MasterState<'_> {
         }
     }
 
-    /// Calls the hooks of a starting worker, loads the application, and serves until the worker is told to stop. Returns its exit status.
+    /// Calls the hooks of a starting worker, loads the application, and serves until the worker stops. Returns its exit status.
     pub(super) fn run_serving_worker(&mut self, py: Python<'_>, worker: Worker) -> Result<i32, StartupError> {
         let hook_failed = |error| StartupError::from_exception(py, "hook failed", &error);
         if let Some(hooks) = &self.hooks {
