@@ -1,0 +1,43 @@
+//! What the operator configures.
+
+use std::path::PathBuf;
+
+/// A certificate and its key. Both may be in the same file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub certificate: PathBuf,
+    pub key: Option<PathBuf>,
+}
+
+/// Whether clients present certificates: the values of Python's `ssl.CERT_NONE`, `CERT_OPTIONAL`, `CERT_REQUIRED`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    #[default]
+    None,
+    /// A client without a certificate is served. One with an invalid certificate is not.
+    Optional,
+    Required,
+}
+
+/// The lowest accepted protocol version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MinVersion {
+    #[default]
+    Tls12,
+    Tls13,
+}
+
+/// Everything about TLS that can be configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// The certificates. The first one is the default; the others are chosen by their DNS names.
+    pub certificates: Vec<CertificateFiles>,
+    /// The CAs that client certificates must be issued by.
+    pub ca_certs: Option<PathBuf>,
+    pub client_certificates: ClientCertificates,
+    /// Lists of revoked client certificates.
+    pub crl: Option<PathBuf>,
+    /// OpenSSL's cipher string.
+    pub ciphers: Option<String>,
+    pub min_version: MinVersion,
+}
