@@ -164,7 +164,7 @@ class Server(Command):
         super().__init__(*command, app, *words, *options, **settings)
         try:
             told = self.log.wait_for(r"Listening at: (.+) \(").group(1)
-            self.urls = re.findall(r"(?:http://|unix:)[^\s,]+", told)
+            self.urls = re.findall(r"(?:https?://|unix:)[^\s,]+", told)
             self.host, self.port = urlsplit(self.urls[0]).hostname, urlsplit(self.urls[0]).port
         except BaseException:
             self.end()

@@ -14,6 +14,7 @@ use crate::{
     proxy_options::ProxyOptions,
     socket_options::SocketOptions,
     timeout_options::TimeoutOptions,
+    tls_options::TlsOptions,
     worker_options::WorkerOptions,
 };
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub configuration: ConfigOptions,
     #[command(flatten)]
     pub sockets: SocketOptions,
+    #[command(flatten)]
+    pub tls: TlsOptions,
     #[command(flatten)]
     pub running: WorkerOptions,
     #[command(flatten)]
@@ -242,6 +245,6 @@ mod tests {
     fn unsupported_settings_of_gunicorn_are_reported() {
         let warnings = Config::parse_words("app --worker-tmp-dir /dev/shm --ssl-version 2").unwrap().warnings;
         assert_eq!(warnings.len(), 2);
-        assert!(Config::parse_words("app --certfile cert.pem").err().unwrap().contains("TLS"));
+        assert!(Config::parse_words("app --http-protocols h2").err().unwrap().contains("HTTP/2"));
     }
 }

@@ -14,7 +14,7 @@ enum Unsupported {
 }
 use Unsupported::{Ignore, Reject};
 
-const TLS: &str = "TLS is not supported yet; terminate it in nginx or HAProxy (docs/proxies.md)";
+const HANDSHAKE: &str = "handshakes never block other connections";
 const HTTP2: &str = "HTTP/2 is not supported yet; terminate it in nginx or HAProxy (docs/proxies.md)";
 const DIRTY: &str = "dirty workers are not supported; use a task queue or a separate process";
 const STRICT: &str = "such requests are always rejected, because they are ambiguous";
@@ -26,11 +26,7 @@ const UNSUPPORTED: &[(&str, bool, Unsupported)] = &[
     ("asgi-disconnect-grace-period", true, Ignore(ASGI)),
     ("asgi-lifespan", true, Ignore(ASGI)),
     ("asgi-loop", true, Ignore(ASGI)),
-    ("ca-certs", true, Ignore(TLS)),
     ("casefold-http-method", false, Ignore(METHODS)),
-    ("cert-reqs", true, Ignore(TLS)),
-    ("certfile", true, Reject("", TLS)),
-    ("ciphers", true, Ignore(TLS)),
     ("control-socket", true, Ignore("there is no control socket; use signals (docs/signals.md)")),
     ("control-socket-mode", true, Ignore("there is no control socket")),
     ("dirty-app", true, Reject("", DIRTY)),
@@ -38,7 +34,7 @@ const UNSUPPORTED: &[(&str, bool, Unsupported)] = &[
     ("dirty-threads", true, Ignore(DIRTY)),
     ("dirty-timeout", true, Ignore(DIRTY)),
     ("dirty-workers", true, Reject("0", DIRTY)),
-    ("do-handshake-on-connect", false, Ignore(TLS)),
+    ("do-handshake-on-connect", false, Ignore(HANDSHAKE)),
     ("enable-backlog-metric", false, Ignore("this metric is not supported")),
     ("http-parser", true, Ignore("there is only one parser")),
     ("http-protocols", true, Reject("h1", HTTP2)),
@@ -47,7 +43,6 @@ const UNSUPPORTED: &[(&str, bool, Unsupported)] = &[
     ("http2-max-concurrent-streams", true, Ignore(HTTP2)),
     ("http2-max-frame-size", true, Ignore(HTTP2)),
     ("http2-max-header-list-size", true, Ignore(HTTP2)),
-    ("keyfile", true, Reject("", TLS)),
     (
         "logger-class",
         true,
@@ -59,9 +54,9 @@ const UNSUPPORTED: &[(&str, bool, Unsupported)] = &[
     ("permit-unconventional-http-version", false, Ignore(STRICT)),
     ("protocol", true, Reject("http", "only HTTP is supported")),
     ("spew", false, Ignore("use `python -m trace` to trace each line")),
-    ("ssl-version", true, Ignore(TLS)),
+    ("ssl-version", true, Ignore("the client and the server choose TLS 1.2 or 1.3; use --tls-min")),
     ("strip-header-spaces", false, Ignore(STRICT)),
-    ("suppress-ragged-eofs", false, Ignore(TLS)),
+    ("suppress-ragged-eofs", false, Ignore("an unannounced end of a TLS connection is never an error")),
     ("uwsgi-allow-from", true, Ignore("only HTTP is supported")),
     ("websocket-max-message-size", true, Ignore(ASGI)),
     ("worker-tmp-dir", true, Ignore("workers do not use heartbeat files")),

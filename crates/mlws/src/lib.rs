@@ -19,6 +19,7 @@
 //! | `python_logging` | opens the logs, also those in Python's `logging` |
 //! | `signal_handlers` | signal handlers of the application |
 //! | `stack_dumps` | stacks of crashes and of requests that hang |
+//! | `tls` | certificates for HTTPS |
 //! | `error` | why the server does not start |
 
 mod app_spec;
@@ -38,6 +39,7 @@ mod reload;
 mod serving;
 mod signal_handlers;
 mod stack_dumps;
+mod tls;
 
 /// The extension module.
 #[pyo3::pymodule(gil_used = false)]

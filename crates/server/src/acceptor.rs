@@ -29,6 +29,8 @@ pub(crate) struct Acceptor {
     listeners: Vec<ListenerState>,
     /// The URL of each listener.
     urls: Arc<[String]>,
+    /// Whether each listener requires TLS, if TLS is enabled.
+    are_secure: Vec<bool>,
     /// The maximum number of connections.
     max_connections: usize,
     /// The load of this worker, while it takes part in balancing.
@@ -60,6 +62,7 @@ impl Acceptor {
         settings: &Settings,
     ) -> io::Result<Self> {
         let urls = listeners.iter().map(Listener::url).collect();
+        let are_secure = listeners.iter().map(|listener| !listener.is_insecure()).collect();
         let handover = settings.handover.clone().map(Source::Handover);
         let sources = listeners.into_iter().map(Source::Listener).chain(handover);
         let listener = |source| ListenerState { source, is_readable: true, paused: None, accept_credit: 0 };
@@ -70,6 +73,7 @@ impl Acceptor {
         Ok(Self {
             listeners,
             urls,
+            are_secure,
             max_connections: settings.connections,
             load: settings.loads.as_ref().map(|(loads, slot)| WorkerLoad::take(Arc::clone(loads), *slot)),
             last_warning: None,
@@ -107,6 +111,11 @@ impl Acceptor {
     /// The URL of each listener. Remains available after they are closed.
     pub(crate) fn urls(&self) -> Arc<[String]> {
         Arc::clone(&self.urls)
+    }
+
+    /// Whether connections of this listener use TLS, if it is enabled.
+    pub(crate) fn is_secure(&self, index: usize) -> bool {
+        self.are_secure.get(index).is_none_or(|is_secure| *is_secure)
     }
 
     /// Whether a client waits at this listener, the worker is full, and no other worker should accept the client.

@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Settings, active_writers::ActiveWriters, memory::MemoryBudget, settings::Limits};
+use crate::{
+    Settings, active_writers::ActiveWriters, memory::MemoryBudget, rate_limit::RateLimit, settings::Limits,
+};
 
 /// The minimum time that an idle connection stays open while the server drains.
 const DRAIN_KEEP_ALIVE: Duration = Duration::from_secs(2);
@@ -25,6 +27,8 @@ pub(crate) struct ServerContext {
     /// From [`Settings::response_memory`].
     pub(crate) response_memory: Arc<MemoryBudget>,
     pub(crate) writers: ActiveWriters,
+    /// Limits the warnings about clients that expect TLS.
+    pub(crate) tls_warning: RateLimit,
 }
 
 impl ServerContext {
@@ -42,6 +46,7 @@ impl ServerContext {
             body_memory,
             response_memory,
             writers: ActiveWriters::default(),
+            tls_warning: RateLimit::new(Duration::from_secs(60)),
         }
     }
 

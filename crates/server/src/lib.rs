@@ -14,7 +14,7 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | `clock`, `deadlines`, `wakeup` | the Date field, timeouts, wake-ups without a race |
+//! | `clock`, `deadlines`, `rate_limit`, `wakeup` | the Date field, timeouts, warnings, wake-ups without a race |
 //! | `peer`, `trusted_networks` | addresses of clients, trusted proxies |
 //! | `address`, `listener`, `socket_file` | listening sockets and their addresses |
 //! | `memory`, `active_writers`, `worker_loads` | memory budgets, responses in progress, connections per worker |
@@ -47,6 +47,7 @@ mod listener;
 mod lock;
 mod memory;
 mod peer;
+mod rate_limit;
 mod recycle;
 mod request;
 mod request_body;
@@ -71,6 +72,7 @@ pub use fork::run_in_discarded_process;
 pub use handover::queue::HandoverQueue;
 pub use listener::Listener;
 pub use mlws_sys::{ReadBuffer, exit_now, is_request_process};
+pub use mlws_tls::{SessionFacts, TlsConfig};
 pub use request::{Client, Failures, Request};
 pub use request_body::RequestBody;
 pub use response::{Record, Response};

@@ -24,6 +24,16 @@ use crate::{Address, SocketFile, peer::Peer};
 pub struct Listener {
     socket: OwnedFd,
     local: Local,
+    /// The scheme of its URL.
+    scheme: Scheme,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+    /// Plain HTTP although TLS is enabled.
+    Insecure,
 }
 
 #[derive(Debug, Clone)]
@@ -72,7 +82,25 @@ impl Listener {
             }
             Err(_) => Local::Unix(unix_path(rustix::net::getsockname(&socket)?)),
         };
-        Ok(Self { socket, local })
+        Ok(Self { socket, local, scheme: Scheme::Http })
+    }
+
+    /// Serves plain HTTP even if [`Settings::tls`](crate::Settings::tls) is set.
+    #[must_use]
+    pub fn insecure(self) -> Self {
+        Self { scheme: Scheme::Insecure, ..self }
+    }
+
+    /// Sets whether TLS is enabled, for the [URL](Self::url).
+    pub fn set_tls(&mut self, is_enabled: bool) {
+        if self.scheme != Scheme::Insecure {
+            self.scheme = if is_enabled { Scheme::Https } else { Scheme::Http };
+        }
+    }
+
+    /// Whether it serves plain HTTP in any case.
+    pub fn is_insecure(&self) -> bool {
+        self.scheme == Scheme::Insecure
     }
 
     /// Sets the path at which clients find the socket.
@@ -91,12 +119,13 @@ impl Listener {
 
     /// Duplicates the handle.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { socket: self.socket.try_clone()?, local: self.local.clone() })
+        Ok(Self { socket: self.socket.try_clone()?, local: self.local.clone(), scheme: self.scheme })
     }
 
     /// The URL with the actual port: `http://127.0.0.1:8080` or `unix:/run/app.sock`.
     pub fn url(&self) -> String {
         match &self.local {
+            Local::Tcp(address) if self.scheme == Scheme::Https => format!("https://{address}"),
             Local::Tcp(address) => format!("http://{address}"),
             Local::Unix(path) => format!("unix:{}", path.display()),
         }

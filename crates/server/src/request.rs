@@ -9,11 +9,16 @@ use std::{
     time::Instant,
 };
 
+use mlws_tls::SessionFacts;
+
 use mlws_http1::{Head, Length, RequestInfo, ResponseHead, Version};
 
 use crate::{
     RequestBody, Writer,
-    connection::socket::{ClientSocket, PeerState},
+    connection::{
+        socket::{ClientSocket, PeerState},
+        tls_transport::TlsTransport,
+    },
     peer::Peer,
     upload::{Failure, Upload},
 };
@@ -143,6 +148,11 @@ impl Request {
         self.socket.peer.destination
     }
 
+    /// What the TLS handshake has negotiated. `None` without TLS.
+    pub fn tls(&self) -> Option<&SessionFacts> {
+        self.socket.tls().and_then(TlsTransport::facts)
+    }
+
     /// Sets the client of this request, for the app and the access log.
     pub fn set_remote_addr(&mut self, address: Option<IpAddr>, port: u16) {
         self.client_override = Some(Box::new(Peer::new(address, port)));
@@ -218,6 +228,8 @@ impl Request {
             keep_alive: can_be_kept
                 && self.head.keep_alive
                 && !context.draining.load(Ordering::Relaxed)
+                // A TLS connection cannot be handed over to another worker.
+                && !(self.socket.tls().is_some() && context.drain_began.get().is_some())
                 && !self.socket.closes
                 && !context.settings.keep_alive.is_zero(),
         }

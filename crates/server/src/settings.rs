@@ -6,6 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 pub use mlws_http1::Limits;
 use mlws_http1::ProxyVersions;
+use mlws_tls::TlsConfig;
 
 use crate::{HandoverQueue, TrustedNetworks, WorkerLoads};
 
@@ -69,6 +70,8 @@ pub struct Settings {
     pub response_spool: u64,
     /// The directory for temporary files.
     pub temporary: PathBuf,
+    /// TLS for all listeners that are not [insecure](crate::Listener::insecure). `None` serves plain HTTP.
+    pub tls: Option<TlsConfig>,
     /// The value of the `Server` field.
     pub server_name: String,
 }
@@ -99,6 +102,7 @@ impl Default for Settings {
             response_memory: 64 * 1024 * 1024,
             response_spool: 1024 * 1024 * 1024,
             temporary: std::env::temp_dir(),
+            tls: None,
             server_name: "mylittlewebserver".into(),
         }
     }

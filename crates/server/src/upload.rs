@@ -149,7 +149,7 @@ impl State {
         };
         let limit = usize::try_from(self.missing).unwrap_or(usize::MAX);
         loop {
-            match into.read_from(&*socket, limit) {
+            match socket.read_body(into, limit) {
                 Ok(0) => {
                     let why = "the client closed the connection before the request's body was complete";
                     return Err(self.fail(400, ErrorKind::ConnectionAborted, why));

@@ -15,37 +15,36 @@ const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// A verified client certificate.
 #[derive(Debug, Clone)]
-pub struct ClientCertificate(Certificate);
+pub struct ClientCertificate {
+    /// The variables of the environ, such as `SSL_CLIENT_S_DN`, with their values.
+    pub variables: Vec<(Cow<'static, str>, String)>,
+}
 
 impl ClientCertificate {
     pub(crate) fn parse(der: &CertificateDer<'_>) -> Option<Self> {
-        parse(der).map(Self)
-    }
-
-    /// The variables of the environ, such as `SSL_CLIENT_S_DN`, with their values.
-    pub fn variables(&self) -> Vec<(Cow<'static, str>, String)> {
-        let certificate = &self.0.tbs_certificate;
+        let parsed = parse(der)?;
+        let certificate = &parsed.tbs_certificate;
         let mut serial = String::new();
         for byte in certificate.serial_number.as_bytes() {
             let _ = write!(serial, "{byte:02X}"); // a String accepts everything
         }
         let mut variables: Vec<(Cow<'static, str>, String)> = vec![
-            ("SSL_CLIENT_CERT".into(), self.0.to_pem(LineEnding::LF).unwrap_or_default()),
+            ("SSL_CLIENT_CERT".into(), parsed.to_pem(LineEnding::LF).unwrap_or_default()),
             ("SSL_CLIENT_S_DN".into(), certificate.subject.to_string()),
             ("SSL_CLIENT_I_DN".into(), certificate.issuer.to_string()),
             ("SSL_CLIENT_M_SERIAL".into(), serial),
             ("SSL_CLIENT_V_START".into(), certificate.validity.not_before.to_string()),
             ("SSL_CLIENT_V_END".into(), certificate.validity.not_after.to_string()),
         ];
-        variables.extend(self.common_name().map(|name| ("SSL_CLIENT_S_DN_CN".into(), name)));
-        let names = dns_names(&self.0).into_iter().enumerate();
+        variables.extend(common_name(&parsed).map(|name| ("SSL_CLIENT_S_DN_CN".into(), name)));
+        let names = dns_names(&parsed).into_iter().enumerate();
         variables.extend(names.map(|(index, name)| (format!("SSL_CLIENT_SAN_DNS_{index}").into(), name)));
-        variables
+        Some(Self { variables })
     }
+}
 
-    fn common_name(&self) -> Option<String> {
-        let names = self.0.tbs_certificate.subject.0.iter().flat_map(|name| name.0.iter());
-        let name = names.filter(|attribute| attribute.oid == COMMON_NAME).last()?;
-        std::str::from_utf8(name.value.value()).ok().map(str::to_owned)
-    }
+fn common_name(certificate: &Certificate) -> Option<String> {
+    let names = certificate.tbs_certificate.subject.0.iter().flat_map(|name| name.0.iter());
+    let name = names.filter(|attribute| attribute.oid == COMMON_NAME).last()?;
+    std::str::from_utf8(name.value.value()).ok().map(str::to_owned)
 }

@@ -28,6 +28,7 @@ pub struct Session {
 pub struct SessionError(Error);
 
 impl Session {
+    /// Creates the session of a new connection.
     pub fn new(config: &TlsConfig) -> Result<Self, TlsError> {
         let mut connection =
             ServerConnection::new(Arc::clone(&config.server)).map_err(|error| TlsError(error.to_string()))?;
@@ -68,6 +69,7 @@ impl Session {
         self.has_plaintext = reader.into_first_chunk().is_ok_and(|rest| !rest.is_empty());
     }
 
+    /// Whether the handshake is incomplete.
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }

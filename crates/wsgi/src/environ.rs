@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use mlws_http1::{Forwarded, Node, Version};
-use mlws_server::Request;
+use mlws_server::{Request, SessionFacts};
 use pyo3::{
     exceptions::PyValueError,
     intern,
@@ -89,6 +89,7 @@ impl Environ {
         if request.version() == Version::Http10 {
             environ.set_item(intern!(py, "SERVER_PROTOCOL"), intern!(py, "HTTP/1.0"))?;
         }
+        let is_https = request.tls().map(|tls| set_tls(&environ, tls)).transpose()?.is_some();
         let mut info = self.set_fields(&environ, request)?;
         let forwarded = info.forwarded(&self.policy)?;
         if let Some(https) = info.https {
@@ -99,7 +100,7 @@ impl Environ {
         self.set_target(&environ, request, &info, prefix)?;
         let client = forwarded.as_ref().and_then(|forwarded| forwarded.client);
         if let Some(forwarded) = forwarded {
-            set_host(&environ, request, &forwarded, info.https == Some(true))?;
+            set_host(&environ, request, &forwarded, info.https.unwrap_or(is_https))?;
         }
         set_client(&environ, request, client)?;
         environ.set_item(intern!(py, CLIENT_GONE), Bound::new(py, ClientGone::new(request.client()))?)?;
@@ -207,6 +208,26 @@ fn path_info_of<'py>(
     } else {
         ffi::latin1(py, path)
     }
+}
+
+/// Sets what the TLS handshake has negotiated, under the names of Apache's `mod_ssl`.
+fn set_tls(environ: &Bound<'_, PyDict>, tls: &SessionFacts) -> PyResult<()> {
+    let py = environ.py();
+    environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
+    environ.set_item(intern!(py, "HTTPS"), intern!(py, "on"))?;
+    environ.set_item(intern!(py, "SSL_PROTOCOL"), tls.protocol)?;
+    environ.set_item(intern!(py, "SSL_CIPHER"), &tls.cipher)?;
+    environ.set_item(intern!(py, "SSL_TLS_SNI"), tls.server_name.as_deref().unwrap_or_default())?;
+    let resumed = if tls.is_resumed { intern!(py, "Resumed") } else { intern!(py, "Initial") };
+    environ.set_item(intern!(py, "SSL_SESSION_RESUMED"), resumed)?;
+    let Some(certificate) = &tls.client_certificate else {
+        return environ.set_item(intern!(py, "SSL_CLIENT_VERIFY"), intern!(py, "NONE"));
+    };
+    environ.set_item(intern!(py, "SSL_CLIENT_VERIFY"), intern!(py, "SUCCESS"))?;
+    for (name, value) in &certificate.variables {
+        environ.set_item(name.as_ref(), value)?;
+    }
+    Ok(())
 }
 
 /// The host that the client used, according to a proxy. A forwarded port replaces the port of the host.

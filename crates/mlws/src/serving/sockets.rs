@@ -69,7 +69,8 @@ impl Sockets {
         credentials: Option<&Credentials>,
     ) -> Result<Self, StartupError> {
         let (inherited, backlog) = (systemd.addresses(), config.sockets.backlog);
-        let addresses = inherited.as_ref().unwrap_or(&config.sockets.bind);
+        let configured = wanted(config);
+        let addresses = inherited.as_ref().unwrap_or(&configured);
         let take = |name| take_variable(py, name).map_err(|error| StartupError::System(error.to_string()));
         if let (Some(descriptors), old_master) = (take(SOCKETS)?, take(OLD_MASTER)?) {
             let mut sockets =
@@ -81,8 +82,9 @@ impl Sockets {
                     StartupError::System(format!("invalid {SOCKETS}={descriptors}: {error}"))
                 })?;
                 sockets.add(match addresses.get(index) {
-                    Some(Address::Unix(path)) => listener.at_path(path),
-                    _ => listener,
+                    Some(address @ Address::Unix(path)) => marked(listener.at_path(path), address, config),
+                    Some(address) => marked(listener, address, config),
+                    None => listener,
                 });
             }
             sockets.old_master = old_master.and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
@@ -106,8 +108,10 @@ impl Sockets {
             Self { listeners: Vec::new(), old_master: None, bound: Vec::new(), files: Vec::new() };
         for address in addresses {
             match bind(address, config, credentials) {
-                Ok(listener) if matches!(address, Address::Descriptor(_)) => sockets.listeners.push(listener),
-                Ok(listener) => sockets.add(listener),
+                Ok(listener) if matches!(address, Address::Descriptor(_)) => {
+                    sockets.listeners.push(marked(listener, address, config));
+                }
+                Ok(listener) => sockets.add(marked(listener, address, config)),
                 Err(error) => {
                     sockets.remove_files();
                     return Err(StartupError::System(format!("cannot listen on {address}: {error}")));
@@ -135,13 +139,13 @@ impl Sockets {
         systemd: &Systemd,
         credentials: Option<&Credentials>,
     ) -> Result<Option<PreparedSockets>, StartupError> {
-        let wanted = &config.sockets.bind;
-        if systemd.addresses().is_some() || self.old_master.is_some() || *wanted == self.bound {
+        let wanted = wanted(config);
+        if systemd.addresses().is_some() || self.old_master.is_some() || wanted == self.bound {
             return Ok(None);
         }
         let new: Vec<_> = wanted.iter().filter(|address| !self.bound.contains(address)).cloned().collect();
         let added = Self::bind_all(&new, config, credentials)?;
-        Ok(Some(PreparedSockets { added: Some(added), wanted: wanted.clone() }))
+        Ok(Some(PreparedSockets { added: Some(added), wanted }))
     }
 
     /// Adds the new sockets and closes those that are not wanted any more. Running workers have their own handles.
@@ -177,6 +181,13 @@ impl Sockets {
         addresses.collect()
     }
 
+    /// Sets whether HTTPS is enabled, for the URLs.
+    pub(crate) fn set_tls(&mut self, is_enabled: bool) {
+        for listener in &mut self.listeners {
+            listener.set_tls(is_enabled);
+        }
+    }
+
     /// The URLs of all listeners.
     pub(crate) fn urls(&self) -> String {
         self.listeners.iter().map(Listener::url).collect::<Vec<_>>().join(", ")
@@ -202,6 +213,16 @@ impl Sockets {
             }
         }
     }
+}
+
+/// The addresses of the settings.
+fn wanted(config: &Config) -> Vec<Address> {
+    config.sockets.bind.iter().chain(&config.tls.insecure_bind).cloned().collect()
+}
+
+/// Marks the listener of an address that serves plain HTTP in any case.
+fn marked(listener: Listener, address: &Address, config: &Config) -> Listener {
+    if config.tls.insecure_bind.contains(address) { listener.insecure() } else { listener }
 }
 
 /// Whether this process was started by an old master (USR2).

@@ -6,7 +6,8 @@
 //!
 //! | phase | leaves by |
 //! |---|---|
-//! | [`ProxyHeader`](Phase::ProxyHeader) | a valid header → `Head`; an invalid one → `Sending` 400 or 403 |
+//! | [`ProxyHeader`](Phase::ProxyHeader) | a valid header → `Handshake` or `Head`; an invalid one → `Sending` 400 or 403 |
+//! | [`Handshake`](Phase::Handshake) | the end of the handshake, or a client that does not use TLS → `Head`; an error or the deadline → closed |
 //! | [`Idle`](Phase::Idle) | the first byte → `Head`; the keep-alive deadline or the end of the input → closed |
 //! | [`Head`](Phase::Head) | a complete head → `Body`; an error or the deadline → `Sending` 4xx |
 //! | [`Body`](Phase::Body) | a complete body, or one that the app reads itself → `Complete`; an error or the deadline → `Sending` 4xx |
@@ -25,6 +26,7 @@ pub(crate) mod respond;
 mod response_claim;
 pub(crate) mod response_writer;
 pub(crate) mod socket;
+pub(crate) mod tls_transport;
 pub(crate) mod writer;
 
 use std::{
@@ -39,6 +41,7 @@ use crate::{
     Request,
     connection::response_writer::ResponseWriter,
     connection::socket::ClientSocket,
+    connection::tls_transport::TlsTransport,
     context::ServerContext,
     fork::relay::Relay,
     handover::queue::{Awaits, HandedOver},
@@ -72,6 +75,8 @@ pub(crate) struct Connection {
 pub(crate) enum Phase {
     /// A new connection must begin with a PROXY header.
     ProxyHeader,
+    /// The TLS handshake.
+    Handshake,
     /// Between requests.
     Idle,
     /// Receiving a head. A new connection starts here.
@@ -120,17 +125,27 @@ pub(crate) enum Next {
     Close,
 }
 
+impl Phase {
+    /// The phase of a new connection, after the PROXY header if there is one.
+    fn first(socket: &ClientSocket) -> Self {
+        if socket.tls().is_some() { Self::Handshake } else { Self::Head }
+    }
+}
+
 impl Connection {
     pub(crate) fn new(token: usize, socket: ClientSocket, now: Instant) -> Self {
         let limits = Arc::clone(&socket.context.limits);
-        let awaits_proxy = socket.context.settings.proxy_protocol.is_some();
+        let phase = match &socket.context.settings.proxy_protocol {
+            Some(_) => Phase::ProxyHeader,
+            None => Phase::first(&socket),
+        };
         let request = Request::new(Arc::new(socket), now);
         Self {
             token,
             request,
             parser: Parser::new(limits),
             output: ResponseWriter::default(),
-            phase: if awaits_proxy { Phase::ProxyHeader } else { Phase::Head },
+            phase,
             since: now,
             parsed: 0,
             readiness: Readiness { readable: true, ..Readiness::default() },
@@ -143,7 +158,7 @@ impl Connection {
     pub(crate) fn restore(&mut self, state: HandedOver) {
         self.phase = match state.awaits {
             Awaits::ProxyHeader => Phase::ProxyHeader,
-            Awaits::FirstRequest => Phase::Head,
+            Awaits::FirstRequest => Phase::first(self.socket()),
             Awaits::NextRequest => Phase::Idle,
         };
         if let Some(socket) = Arc::get_mut(&mut self.request.socket) {
@@ -154,8 +169,13 @@ impl Connection {
 
     /// Advances as far as the socket allows now.
     pub(crate) fn advance(&mut self, now: Instant) -> Next {
+        if self.readiness.writable && self.socket().flush_records().is_err() {
+            return Next::Close;
+        }
         match self.phase {
-            Phase::ProxyHeader | Phase::Idle | Phase::Head | Phase::Body { .. } => self.receive(now),
+            Phase::ProxyHeader | Phase::Handshake | Phase::Idle | Phase::Head | Phase::Body { .. } => {
+                self.receive(now)
+            }
             Phase::Sending if self.readiness.writable => self.send(now),
             Phase::Draining { left } if self.readiness.readable => self.drain(left, now),
             Phase::Relaying(_) => self.continue_relay(now),
@@ -169,6 +189,7 @@ impl Connection {
         let Readiness { readable, writable, .. } = self.readiness;
         match &self.phase {
             Phase::ProxyHeader
+            | Phase::Handshake
             | Phase::Idle
             | Phase::Head
             | Phase::Body { .. }
@@ -189,12 +210,12 @@ impl Connection {
             Phase::Draining { .. } if is_draining() => LINGER_TIMEOUT.min(settings.keep_alive),
             Phase::Draining { .. } => settings.keep_alive,
             // A request that has not started must not delay the end of the server for long.
-            Phase::ProxyHeader | Phase::Head if is_draining() => {
+            Phase::ProxyHeader | Phase::Handshake | Phase::Head if is_draining() => {
                 return Some(
                     self.context().idle_until(self.since + LINGER_TIMEOUT.min(settings.head_timeout)),
                 );
             }
-            Phase::ProxyHeader | Phase::Head => settings.head_timeout,
+            Phase::ProxyHeader | Phase::Handshake | Phase::Head => settings.head_timeout,
             Phase::Body { received } => {
                 let earned = received.checked_div(settings.body_rate).unwrap_or(0);
                 settings.body_timeout + Duration::from_secs(earned)
@@ -228,8 +249,11 @@ impl Connection {
 
     /// Whether no bytes of a request have been received.
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::ProxyHeader | Phase::Idle | Phase::Head)
-            && self.request.body.bytes.is_empty()
+        match self.phase {
+            Phase::ProxyHeader | Phase::Idle | Phase::Head => self.request.body.bytes.is_empty(),
+            Phase::Handshake => self.socket().tls().is_some_and(TlsTransport::is_untouched),
+            _ => false,
+        }
     }
 
     /// Whether a request is complete and not answered.

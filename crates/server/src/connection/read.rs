@@ -6,7 +6,7 @@ use mlws_http1::{Event, Length, ProxyError, ProxyHeader};
 
 use crate::{
     Concurrency, Response,
-    connection::{Connection, Next, Phase},
+    connection::{Connection, Next, Phase, Readiness, socket::ClientSocket, tls_transport::Handshake},
     peer::Peer,
     upload::Upload,
 };
@@ -22,6 +22,11 @@ const CHUNKED_READ: usize = 32 * 1024;
 /// The buffer grows when it has less space than this.
 const MIN_READ: usize = 1024;
 
+/// The beginning of a TLS connection: a handshake record, whose major version is 3 (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
+/// A fatal alert `protocol_version` (RFC 8446, section 6.2), in a record of TLS 1.0, which every client understands.
+const PROTOCOL_VERSION_ALERT: [u8; 7] = [0x15, 3, 1, 0, 2, 2, 70];
+
 /// Why a request is rejected.
 struct HttpError {
     status: u16,
@@ -33,10 +38,16 @@ impl Connection {
     pub(crate) fn receive(&mut self, now: Instant) -> Next {
         let mut left = MAX_BYTES_PER_ITERATION;
         loop {
+            if matches!(self.phase, Phase::Handshake)
+                && let Some(next) = self.shake_hands(now)
+            {
+                return next;
+            }
             match self.parse(now) {
                 Ok(true) => return Next::Run,
                 Ok(false) if !self.readiness.readable || left == 0 => return Next::Wait,
                 Ok(false) => {}
+                Err(_) if self.is_unexpected_tls() => return self.answer_tls(now),
                 Err(error) => return self.reject(error.status, &error.message, now),
             }
             match self.read(self.read_size()) {
@@ -54,6 +65,48 @@ impl Connection {
                 Err(_) => return Next::Close,
             }
         }
+    }
+
+    /// Advances the TLS handshake. Returns what to wait for, or `None` if it is over.
+    fn shake_hands(&mut self, now: Instant) -> Option<Next> {
+        match self.socket().handshake() {
+            Ok(Handshake::Complete) => self.phase = Phase::Head,
+            Ok(Handshake::InProgress) => {
+                self.readiness = Readiness { readable: false, writable: false, ..self.readiness };
+                return Some(Next::Wait);
+            }
+            Ok(Handshake::Ended) => return Some(Next::Close),
+            Ok(Handshake::NotTls(bytes)) => {
+                let Some(socket) = Arc::get_mut(&mut self.request.socket) else { return Some(Next::Close) };
+                socket.abandon_tls();
+                self.request.body.bytes = bytes;
+                self.enter_head(now);
+            }
+            Err(error) => {
+                self.socket().log_tls_error(&error);
+                return Some(Next::Close);
+            }
+        }
+        self.readiness.readable = true; // more may have been received than the handshake
+        None
+    }
+
+    /// Whether a client without TLS on this socket has sent a TLS handshake.
+    fn is_unexpected_tls(&self) -> bool {
+        matches!(self.phase, Phase::Head)
+            && self.socket().tls().is_none()
+            && self.request.body.bytes[self.parsed..].starts_with(&TLS_HANDSHAKE)
+    }
+
+    /// Ends a connection whose client expects TLS, with an alert that it understands.
+    fn answer_tls(&mut self, now: Instant) -> Next {
+        let socket = self.socket();
+        if socket.context.tls_warning.is_due(now) {
+            let peer = socket.peer.name();
+            log::warn!("{peer} sent a TLS handshake to a port without TLS; is certfile missing?");
+        }
+        let _ = socket.send_interim(&PROTOCOL_VERSION_ALERT, false); // the client is disconnected in any case
+        self.start_lingering(now)
     }
 
     /// Sends a response of the server and ends the connection. What the client still sends is not parsed. A HEAD
@@ -79,7 +132,7 @@ impl Connection {
     /// Reads and discards until the client closes its side.
     pub(crate) fn linger(&mut self, left: u64) -> Next {
         let turn = left.min(MAX_BYTES_PER_ITERATION as u64);
-        let Ok(unread) = self.discard(turn) else { return Next::Close };
+        let Ok(unread) = self.discard(turn, ClientSocket::discard_raw) else { return Next::Close };
         let left = left - turn + unread;
         if left == 0 {
             return Next::Close;
@@ -91,12 +144,16 @@ impl Connection {
     /// Reads and discards up to `limit` bytes. Returns how many are missing when the socket is empty. The end of the
     /// input is an error.
     #[inline(never)] // the buffer on the stack of each caller would cost a forked child four pages
-    fn discard(&mut self, limit: u64) -> io::Result<u64> {
+    fn discard(
+        &mut self,
+        limit: u64,
+        read: fn(&ClientSocket, &mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<u64> {
         let mut scratch = [0; 16 * 1024];
         let mut left = limit;
         while left > 0 && self.readiness.readable {
             let size = usize::try_from(left).unwrap_or(usize::MAX).min(scratch.len());
-            match self.socket().discard(&mut scratch[..size]) {
+            match read(self.socket(), &mut scratch[..size]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => left -= count as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readiness.readable = false,
@@ -152,7 +209,7 @@ impl Connection {
 
     /// Reads and discards the part of a body that the app has not read.
     pub(crate) fn drain(&mut self, left: u64, now: Instant) -> Next {
-        match self.discard(left) {
+        match self.discard(left, ClientSocket::discard) {
             Ok(0) => {
                 self.parser.skip_body();
                 self.expect_next_request(now);
@@ -168,7 +225,9 @@ impl Connection {
 
     /// Parses the buffer. Returns true if the app can be called, false if more bytes are needed.
     fn parse(&mut self, now: Instant) -> Result<bool, HttpError> {
-        if matches!(self.phase, Phase::ProxyHeader) && !self.parse_proxy_header()? {
+        if matches!(self.phase, Phase::ProxyHeader) && !self.parse_proxy_header()?
+            || matches!(self.phase, Phase::Handshake)
+        {
             return Ok(false);
         }
         loop {
@@ -184,7 +243,11 @@ impl Connection {
                     self.request.is_head = self.request.method() == "HEAD";
                     let received = (self.request.body.bytes.len() - self.parsed) as u64;
                     self.enter(Phase::Body { received }, now);
-                    if self.expects_continue() && self.request.is_chunked() {
+                    if self.socket().is_plain_on_tls_port {
+                        return Err(self.plain_http_error());
+                    }
+                    let is_received_first = self.request.is_chunked() || !self.may_upload();
+                    if self.expects_continue() && is_received_first {
                         self.send_continue();
                     }
                 }
@@ -213,7 +276,7 @@ impl Connection {
         match self.socket().send_interim(mlws_http1::CONTINUE, false) {
             Ok(sent) if sent == mlws_http1::CONTINUE.len() => {}
             // The client has not read earlier responses. It may send the body unasked (RFC 9110, section 10.1.1).
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.socket().tls().is_none() => {}
             // Only a part was sent, or the client is gone. The next read shows it.
             Ok(_) | Err(_) => self.socket().shutdown(),
         }
@@ -228,7 +291,7 @@ impl Connection {
         let settings = &request.socket.context.settings;
         let Length::Known(length) = request.head.body else { return Ok(false) };
         let Phase::Body { received } = self.phase else { return Ok(false) };
-        if !expects_continue && length <= settings.body_buffer {
+        if (!expects_continue && length <= settings.body_buffer) || !may_upload(&request.socket) {
             return Ok(false);
         }
         if matches!(settings.concurrency, Concurrency::Fork { .. }) {
@@ -260,8 +323,11 @@ impl Connection {
             Err(error) if is_proxy => return Err(self.proxy_error(400, &error.to_string())),
             _ => return Err(self.proxy_error(403, "this peer may not send a PROXY header")),
         };
-        self.phase = Phase::Head;
+        self.phase = Phase::first(socket);
         self.request.body.bytes.drain(..length);
+        if let Some(tls) = socket.tls() {
+            tls.unread(std::mem::take(&mut self.request.body.bytes));
+        }
         let trusted = &socket.context.settings.trusted;
         let peer = match header {
             ProxyHeader::Local => return Ok(true),
@@ -277,6 +343,17 @@ impl Connection {
             .map(|socket| socket.peer = peer)
             .ok_or_else(|| HttpError { status: 500, message: "the connection is in use".into() })?;
         Ok(true)
+    }
+
+    /// The error for a client that sends plain HTTP to a port with TLS, with the URL that it should use.
+    fn plain_http_error(&self) -> HttpError {
+        let host = self.request.host().map(String::from_utf8_lossy).unwrap_or_default();
+        let path = String::from_utf8_lossy(self.request.path());
+        HttpError { status: 400, message: format!("this port requires HTTPS: use https://{host}{path}") }
+    }
+
+    fn may_upload(&self) -> bool {
+        may_upload(self.socket())
     }
 
     /// Logs a warning: either the proxy is configured differently than this server, or a client pretends to be one.
@@ -323,10 +400,11 @@ impl Connection {
             buffer.reserve(size);
         }
         let offered = buffer.capacity() - buffer.len();
-        let count = self.request.socket.read(buffer)?;
+        let is_proxy_header = matches!(self.phase, Phase::ProxyHeader);
+        let (count, has_more) = self.request.socket.read(buffer, is_proxy_header)?;
         // A short read means that the socket is empty, unless the end of the input follows, for which there may be no
         // further event.
-        self.readiness.readable = count == offered || self.readiness.peer_closed.is_some();
+        self.readiness.readable = has_more || count == offered || self.readiness.peer_closed.is_some();
         Ok(count)
     }
 
@@ -353,6 +431,11 @@ impl Connection {
         }
         self.reject(400, "the connection was closed before the request was complete", now)
     }
+}
+
+/// Whether the app may read a body from the socket itself. A child process has no TLS session.
+fn may_upload(socket: &ClientSocket) -> bool {
+    socket.tls().is_none() || !matches!(socket.context.settings.concurrency, Concurrency::Fork { .. })
 }
 
 impl From<mlws_http1::Error> for HttpError {

@@ -16,6 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mlws_sys::ReadBuffer;
+use mlws_tls::TlsConfig;
 use rustix::{
     buffer::spare_capacity,
     event::{PollFd, PollFlags, Timespec},
@@ -26,6 +28,7 @@ use crate::{
     connection::{
         call_timer::CallTimer,
         response_claim::{ResponseClaim, ResponseState},
+        tls_transport::{Handshake, TlsTransport, concerns_client_certificate},
     },
     context::ServerContext,
     fork::{parent_link::ParentLink, progress::ResponseProgress, relay_channel::RelaySender},
@@ -57,10 +60,16 @@ pub(crate) struct ClientSocket {
     /// A reload has removed the listener: the next response closes the connection.
     pub(crate) closes: bool,
     pub(crate) context: Arc<ServerContext>,
+    /// The TLS session. `None` if bytes are sent as they are.
+    tls: Option<Box<TlsTransport>>,
+    /// The client uses plain HTTP although the port requires TLS.
+    pub(crate) is_plain_on_tls_port: bool,
     /// In a forked child: the link to its parent.
     parent: OnceLock<Arc<ParentLink>>,
     /// In a forked child: the response that goes through the parent is incomplete.
     is_truncated_in_relay: AtomicBool,
+    /// The client must not take the end of the connection for a proper one.
+    was_reset: AtomicBool,
     claim: ResponseClaim,
     pub(crate) timer: CallTimer,
     /// When the request was complete, by the clock of `timer`.
@@ -79,8 +88,11 @@ impl ClientSocket {
             token: 0,
             closes: false,
             context,
+            tls: None,
+            is_plain_on_tls_port: false,
             parent: OnceLock::new(),
             is_truncated_in_relay: AtomicBool::new(false),
+            was_reset: AtomicBool::new(false),
             claim: ResponseClaim::new(),
             timer: CallTimer::new(),
             request_complete: AtomicU64::new(0),
@@ -88,14 +100,85 @@ impl ClientSocket {
         }
     }
 
-    /// Appends available bytes to `into`, up to its spare capacity. 0 means the end of the input.
-    pub(crate) fn read(&self, into: &mut Vec<u8>) -> io::Result<usize> {
-        Ok(rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, spare_capacity(into)))?)
+    /// Bytes are encrypted from now on, by a session that begins with its handshake.
+    pub(crate) fn start_tls(&mut self, config: &TlsConfig) -> io::Result<()> {
+        self.tls = Some(Box::new(TlsTransport::new(config)?));
+        Ok(())
+    }
+
+    /// The client does not use TLS although it should.
+    pub(crate) fn abandon_tls(&mut self) {
+        (self.tls, self.is_plain_on_tls_port) = (None, true);
+    }
+
+    pub(crate) fn tls(&self) -> Option<&TlsTransport> {
+        self.tls.as_deref()
+    }
+
+    /// Advances the TLS handshake as far as the socket allows.
+    pub(crate) fn handshake(&self) -> io::Result<Handshake> {
+        self.tls.as_ref().map_or(Ok(Handshake::Complete), |tls| tls.handshake(&self.socket))
+    }
+
+    /// Logs why a TLS session has ended.
+    pub(crate) fn log_tls_error(&self, error: &io::Error) {
+        let level = if concerns_client_certificate(error) { log::Level::Info } else { log::Level::Debug };
+        log::log!(level, "TLS connection from {} failed: {error}", self.peer.name());
+    }
+
+    /// Sends TLS records that the socket did not accept before.
+    pub(crate) fn flush_records(&self) -> io::Result<()> {
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.flush(&self.socket))
+    }
+
+    /// Appends available bytes to `into`, up to its spare capacity. 0 means the end of the input. `is_raw` reads bytes that precede
+    /// the TLS session. Also returns whether there may be more without an event of the socket.
+    pub(crate) fn read(&self, into: &mut Vec<u8>, is_raw: bool) -> io::Result<(usize, bool)> {
+        match &self.tls {
+            Some(tls) if !is_raw => {
+                let limit = into.capacity() - into.len();
+                let read = tls.read(&self.socket, limit, |bytes| {
+                    into.extend_from_slice(bytes);
+                    bytes.len()
+                });
+                read.inspect_err(|error| self.log_read_error(error))
+            }
+            _ => Ok((
+                rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, spare_capacity(into)))?,
+                false,
+            )),
+        }
+    }
+
+    /// The same for a part of a request body that the app reads, at most `limit` bytes.
+    pub(crate) fn read_body(&self, into: &mut ReadBuffer<'_>, limit: usize) -> io::Result<usize> {
+        match &self.tls {
+            Some(tls) => {
+                let limit = limit.min(into.remaining());
+                let read = tls.read(&self.socket, limit, |bytes| into.append(bytes));
+                Ok(read.inspect_err(|error| self.log_read_error(error))?.0)
+            }
+            None => into.read_from(&self.socket, limit),
+        }
     }
 
     /// Reads available bytes, up to the length of `scratch`, and discards them.
     pub(crate) fn discard(&self, scratch: &mut [u8]) -> io::Result<usize> {
+        match &self.tls {
+            Some(tls) => Ok(tls.read(&self.socket, scratch.len(), <[u8]>::len)?.0),
+            None => self.discard_raw(scratch),
+        }
+    }
+
+    /// The same for bytes of a connection that has ended, without decrypting them.
+    pub(crate) fn discard_raw(&self, scratch: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::net::recv(&self.socket, scratch, RecvFlags::empty())?.0)
+    }
+
+    fn log_read_error(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::InvalidData {
+            self.log_tls_error(error);
+        }
     }
 
     /// Sends a part of the response. `BrokenPipe` if the watchdog has aborted it.
@@ -106,6 +189,9 @@ impl ClientSocket {
 
     /// Sends bytes that are not part of the final response: `100 Continue`.
     pub(crate) fn send_interim(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
+        if let Some(tls) = &self.tls {
+            return tls.send(&self.socket, &[IoSlice::new(bytes)]);
+        }
         let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         Ok(rustix::io::retry_on_intr(|| rustix::net::send(&self.socket, bytes, flags))?)
     }
@@ -115,9 +201,13 @@ impl ClientSocket {
         self.claim_response()?;
         let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         let none = &mut SendAncillaryBuffer::default();
-        let mut send =
-            || rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, slices, none, flags));
-        self.send_or_relay(|| Ok(send()?), |relay| relay.send(slices))
+        let send = || match &self.tls {
+            Some(tls) => tls.send(&self.socket, slices),
+            None => {
+                Ok(rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, slices, none, flags))?)
+            }
+        };
+        self.send_or_relay(send, |relay| relay.send(slices))
     }
 
     /// Sends a part of a file as part of the response, by sendfile(2), and advances `offset`.
@@ -125,14 +215,19 @@ impl ClientSocket {
         self.claim_response()?;
         let limit = usize::try_from(count).unwrap_or(usize::MAX).min(1 << 30);
         let mut at = *offset;
-        let mut to_socket =
-            || rustix::io::retry_on_intr(|| rustix::fs::sendfile(&self.socket, file, Some(&mut at), limit));
-        let sent = self.send_or_relay(|| Ok(to_socket()?), |relay| relay.send_file(file, *offset, count))?;
+        let to_socket = || match &self.tls {
+            Some(tls) => tls.send_file(&self.socket, file, at, limit),
+            None => Ok(rustix::io::retry_on_intr(|| {
+                rustix::fs::sendfile(&self.socket, file, Some(&mut at), limit)
+            })?),
+        };
+        let sent = self.send_or_relay(to_socket, |relay| relay.send_file(file, *offset, count))?;
         *offset += sent as u64;
         Ok(sent)
     }
 
-    /// Sends to the socket. A child whose client reads slowly sends through its parent from then on.
+    /// Sends to the socket. A child whose client reads slowly sends through its parent from then on. With TLS a child always sends
+    /// through its parent, which has the session.
     fn send_or_relay(
         &self,
         to_socket: impl FnOnce() -> io::Result<usize>,
@@ -141,6 +236,9 @@ impl ClientSocket {
         let Some(parent) = self.parent.get() else { return to_socket() };
         if let Some(relay) = parent.relay() {
             return to_relay(relay);
+        }
+        if self.tls.is_some() {
+            return to_relay(parent.start_relay()?);
         }
         match to_socket() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => match parent.start_relay() {
@@ -325,7 +423,17 @@ impl ClientSocket {
     /// Tells the peer that no more bytes follow.
     pub(crate) fn shutdown_write(&self) {
         if self.relay().is_none() {
+            self.close_tls();
             let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        }
+    }
+
+    /// Tells the peer that the connection ends properly, before it is closed. Not for a connection that is reset.
+    pub(crate) fn close_tls(&self) {
+        if let Some(tls) =
+            self.tls.as_ref().filter(|_| !self.is_in_child() && !self.was_reset.load(Ordering::Relaxed))
+        {
+            tls.close(&self.socket);
         }
     }
 
@@ -342,6 +450,7 @@ impl ClientSocket {
             // The parent still has to send what was produced before.
             return self.is_truncated_in_relay.store(true, Ordering::Relaxed);
         }
+        self.was_reset.store(true, Ordering::Relaxed);
         // Connecting to AF_UNSPEC resets a TCP connection (connect(2)). Unix sockets have no reset.
         let _ = rustix::net::connect_unspec(&self.socket);
     }

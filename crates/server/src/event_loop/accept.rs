@@ -12,7 +12,7 @@ use mio::Interest;
 use super::{CONNECTIONS, EventLoop, Slot, register};
 use crate::{
     connection::{Connection, socket::ClientSocket},
-    handover::queue::Arrival,
+    handover::queue::{Arrival, Awaits},
     idle::longest_idle,
 };
 
@@ -52,6 +52,14 @@ impl EventLoop {
     pub(super) fn register_connection(&mut self, arrival: Arrival, now: Instant) -> io::Result<()> {
         let Arrival { socket, peer, listener, handed_over } = arrival;
         let mut socket = ClientSocket::new(socket, peer, listener, Arc::clone(&self.context));
+        let has_requests = handed_over.is_some_and(|state| state.awaits == Awaits::NextRequest);
+        let is_secure = match &handed_over {
+            Some(state) if state.is_listener_gone => state.is_secure,
+            _ => self.acceptor.is_secure(listener),
+        };
+        if let Some(tls) = self.context.settings.tls.as_ref().filter(|_| is_secure && !has_requests) {
+            socket.start_tls(tls)?;
+        }
         let entry = self.slots.vacant_entry();
         let token = entry.key();
         socket.token = token;

@@ -363,6 +363,7 @@ impl EventLoop {
     }
 
     fn close(&mut self, connection: &Connection) {
+        connection.socket().close_tls();
         if self.children.is_some() {
             // A child may hold a copy of the socket, which would keep it in the poll set and open for the client.
             let _ = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_fd().as_raw_fd()));

@@ -18,7 +18,7 @@ use std::{
 };
 
 use self::queue::{Arrival, Awaits, HandedOver, HandoverQueue};
-use crate::connection::{Connection, Phase};
+use crate::connection::{Connection, Phase, tls_transport::TlsTransport};
 
 /// The sending side, in a worker that stops.
 pub(crate) struct Handover {
@@ -62,6 +62,7 @@ impl Handover {
             },
             is_distrusted: !socket.peer.is_trusted && context.settings.trusted.contains(socket.peer.ip),
             is_listener_gone: false,
+            is_secure: socket.tls().is_some(),
         };
         match self.queue.send(socket.as_fd(), &socket.peer, listener, state) {
             Ok(()) => self.count += 1,
@@ -110,5 +111,6 @@ fn is_transferable(connection: &Connection) -> bool {
         && !connection.readiness.readable
         && connection.readiness.peer_closed.is_none()
         && !connection.socket().closes
+        && connection.socket().tls().is_none_or(TlsTransport::is_untouched)
         && !connection.socket().was_aborted()
 }

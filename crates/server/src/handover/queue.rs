@@ -69,6 +69,8 @@ pub(crate) struct HandedOver {
     pub(crate) is_distrusted: bool,
     /// A reload has removed its listener.
     pub(crate) is_listener_gone: bool,
+    /// Its listener required TLS.
+    pub(crate) is_secure: bool,
 }
 
 impl HandoverQueue {
@@ -183,7 +185,8 @@ fn decode(message: &str, listeners: &[String]) -> Option<(Peer, usize, HandedOve
     let destination = optional::<SocketAddr>(words.next()?)?;
     let url = words.next()?;
     let found = listeners.iter().position(|listener| listener == url);
-    let state = HandedOver { awaits, is_distrusted, is_listener_gone: found.is_none() };
+    let is_secure = url.starts_with("https:");
+    let state = HandedOver { awaits, is_distrusted, is_listener_gone: found.is_none(), is_secure };
     Some((Peer { destination, ..Peer::new(ip, port) }, found.unwrap_or(0), state))
 }
 
@@ -208,8 +211,12 @@ mod tests {
         assert_eq!((peer.address.as_str(), peer.port), ("2001:db8::1", 4711));
         assert_eq!(peer.destination, Some("[::1]:443".parse().unwrap()));
         assert_eq!(listener, 1);
-        let expected =
-            HandedOver { awaits: Awaits::NextRequest, is_distrusted: true, is_listener_gone: false };
+        let expected = HandedOver {
+            awaits: Awaits::NextRequest,
+            is_distrusted: true,
+            is_listener_gone: false,
+            is_secure: false,
+        };
         assert_eq!(state, expected);
         assert_eq!(encode(&peer, &listeners()[1], state), message);
     }

@@ -29,7 +29,7 @@ impl MasterState<'_> {
     pub(super) fn server_settings(&self) -> mlws_server::Settings {
         let settings = self.config.server();
         let connections = descriptors::connections(settings.connections, settings.concurrency.requests());
-        mlws_server::Settings { connections, ..settings }
+        mlws_server::Settings { connections, tls: self.tls.clone(), ..settings }
     }
 
     /// Logs if the limit on open files allows fewer connections than the settings.

@@ -14,6 +14,7 @@ use mlws_logging::{logger, statsd::Statsd};
 use mlws_server::{Concurrency, HandoverQueue, WorkerLoads};
 use mlws_supervisor::{Pid, Role, Settings, Worker, supervise_nested};
 use mlws_sys::Credentials;
+use mlws_tls::{TicketKeys, TlsConfig};
 use mlws_wsgi::{Wsgi, python::exit_process};
 use pyo3::prelude::*;
 use rustix::{fs::Mode, process::umask};
@@ -32,7 +33,7 @@ use crate::{
     process::{self, Pidfile, ProcessContext, worker_credentials},
     python_logging::{self, AccessLog, PreparedLogs, loggers},
     reload::Watch,
-    signal_handlers,
+    signal_handlers, tls,
 };
 
 /// The minimum number of workers whose loads can be balanced, so that a reload may add workers.
@@ -52,6 +53,8 @@ pub(super) struct MasterState<'a> {
     directories: Vec<PathBuf>,
     urls: String,
     sockets: Sockets,
+    ticket_keys: TicketKeys,
+    tls: Option<TlsConfig>,
     access: Option<Arc<AccessLog>>,
     statsd: Option<Arc<Statsd>>,
     /// New workers configure Python's `logging` themselves. After a reload the master keeps its configuration, because the new one may
@@ -98,7 +101,10 @@ impl<'a> MasterState<'a> {
             hooks.notify(py, "nworkers_changed", (config.running.workers, None::<u16>));
             hooks.notify(py, "server_hook", ("on_starting",));
         }
-        let sockets = Sockets::open(py, &config, &context.systemd, credentials.as_ref())?;
+        let ticket_keys = tls::ticket_keys()?;
+        let tls = tls::load(&config, &ticket_keys)?;
+        let mut sockets = Sockets::open(py, &config, &context.systemd, credentials.as_ref())?;
+        sockets.set_tls(tls.is_some());
         let pidfile = config.process.pid.as_ref().map(|path| match sockets.old_master {
             None => Pidfile::create(path),
             Some(_) => {
@@ -124,6 +130,8 @@ impl<'a> MasterState<'a> {
             directories,
             urls: sockets.urls(),
             sockets,
+            ticket_keys,
+            tls,
             access: access.map(Arc::new),
             statsd: logger::targets_mut().statsd.clone(),
             workers_configure_logging,
