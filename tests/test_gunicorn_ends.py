@@ -51,7 +51,6 @@ STATUSES = (
     "no such config module",
     "no such folder",
     "no such user",
-    "a certificate that is not there",
     "--check-config of a module that fails",
 )
 FILES = {**BROKEN, "parent.pid": f"{os.getpid()}\n"}

@@ -12,6 +12,7 @@ import test_gunicorn
 import test_gunicorn_ends
 import test_gunicorn_hooks
 import test_gunicorn_signals
+from certificates import Authority
 from gunicorn.config import KNOWN_SETTINGS
 from harness import MLWS, ROOT
 from pairs import REASONS
@@ -67,6 +68,10 @@ VALUES = {
     "pythonpath": ".",
     "reload_extra_files": "*.txt",
     "worker_tmp_dir": ".",
+    "certfile": "server.pem",
+    "keyfile": "server.key",
+    "ca_certs": "Test CA.pem",
+    "ciphers": "HIGH",
     "cert_reqs": "0",
     "ssl_version": "2",
     "uwsgi_allow_ips": "127.0.0.1",
@@ -100,6 +105,7 @@ def value(setting):
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "shop").mkdir()
+    Authority(tmp_path).issue("localhost")
     (tmp_path / "shop" / "wsgi.py").write_text("def application(environ, start_response): ...\n")
     return tmp_path
 

@@ -183,7 +183,7 @@ def test_what_is_shown_can_be_used_as_a_file(folder):
             "worker_class = 'uvicorn.workers.UvicornWorker'",
             "only WSGI applications are supported",
         ),
-        ("gunicorn.conf.py", "certfile = 'x.pem'", "--certfile: TLS is not supported yet"),
+        ("gunicorn.conf.py", "http_protocols = 'h2'", "--http-protocols: HTTP/2 is not supported yet"),
     ],
 )
 def test_an_error_in_a_file_is_reported_with_its_name(folder, name, text, complaint):

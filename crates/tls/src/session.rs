@@ -36,7 +36,7 @@ impl Session {
         Ok(Self { connection, has_plaintext: false, peer_has_closed: false })
     }
 
-    /// Processes records until there is plaintext or `bytes` is empty, and removes what it has processed. After close_notify the rest
+    /// Processes records until there is plaintext or `bytes` is empty, and removes what it has processed. After `close_notify` the rest
     /// is discarded.
     pub fn feed(&mut self, bytes: &mut &[u8]) -> Result<(), SessionError> {
         while !bytes.is_empty() && !self.has_plaintext && !self.peer_has_closed {
@@ -74,7 +74,7 @@ impl Session {
         self.connection.is_handshaking()
     }
 
-    /// Whether the peer has sent close_notify: it sends no more.
+    /// Whether the peer has sent `close_notify`: it sends no more.
     pub fn peer_has_closed(&self) -> bool {
         self.peer_has_closed
     }
@@ -90,7 +90,7 @@ impl Session {
         self.connection.writer().write_vectored(slices).unwrap_or(0)
     }
 
-    /// Announces the end of the data (close_notify).
+    /// Announces the end of the data (`close_notify`).
     pub fn close(&mut self) {
         self.connection.send_close_notify();
     }

@@ -205,7 +205,7 @@ impl TlsTransport {
         self.lock().flush_or_wait(socket)
     }
 
-    /// Announces the end of the data (close_notify, RFC 8446, section 6.1), if the socket accepts it.
+    /// Announces the end of the data (`close_notify`, RFC 8446, section 6.1), if the socket accepts it.
     pub(crate) fn close(&self, socket: &OwnedFd) {
         let mut state = self.lock();
         if state.has_begun {
