@@ -56,10 +56,37 @@ def run_file(path: str, source: bytes) -> _Definitions:
     return _definitions(vars(module))
 
 
+_first_imported_here: set[str] = set()
+
+
 def import_module(name: str) -> _Definitions:
-    """Import the MODULE of ``python:MODULE``."""
-    module = run_foreign(f"{name} failed", lambda: importlib.import_module(name))
+    """Import the MODULE of ``python:MODULE``. At a reload, import it and its submodules again.
+
+    A module that the program has imported before it called ``serve()`` stays as it is.
+    """
+    if name not in sys.modules:
+        _first_imported_here.add(name)
+    previous = _forget(name) if name in _first_imported_here else {}
+    importlib.invalidate_caches()
+    writes_no_bytecode = sys.dont_write_bytecode
+    sys.dont_write_bytecode = (
+        True  # Python would use it for a file of the same size that is changed in the same second
+    )
+    try:
+        module = run_foreign(f"{name} failed", lambda: importlib.import_module(name))
+    except BaseException:
+        _forget(name)
+        sys.modules.update(previous)
+        raise
+    finally:
+        sys.dont_write_bytecode = writes_no_bytecode
     return _definitions(vars(module))
+
+
+def _forget(name: str) -> dict[str, Any]:
+    """Remove the module and its submodules from ``sys.modules``, and return them."""
+    found = [known for known in sys.modules if known == name or known.startswith(f"{name}.")]
+    return {known: sys.modules.pop(known) for known in found}
 
 
 def _definitions(names: dict[str, Any]) -> _Definitions:
