@@ -43,6 +43,7 @@ REASONS = {
     "fast end": "INT and QUIT abort running requests; gunicorn interrupts them, which results in 500 unless the app catches the exception.",
     "socket files": "A reload with other addresses removes the file of a Unix socket that is no longer used.",
     "safe reload": "If a reload fails (the app, the config file or a setting is invalid), the current workers keep serving; gunicorn exits.",
+    "config module": "A reload reads the module of `-c python:MODULE` and its submodules again; gunicorn keeps them as they were.",
     "preload reload": "A reload loads a preloaded app again.",
     "winch": "WINCH drains the workers unless it comes from a terminal; in gunicorn, only in daemon mode.",
     "timeouts": "A call that exceeds the timeout results in 504, and the log shows its stacks; gunicorn interrupts it, which results in 500 unless the app catches the exception.",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 
 import pytest
 from harness import MLWS, Server
@@ -86,6 +88,46 @@ def test_a_config_module_can_import_the_modules_of_its_project_late(project):
     (project / "conf.py").write_text("import shop.limits\ndef when_ready(server):\n    import shop.tasks\n")
     with Server("shop.web:app", "-c", "python:conf", cwd=project) as server:
         server.out.wait_for("imported late")
+
+
+def test_a_config_module_that_fails_at_a_reload_leaves_the_modules_as_they_are(project):
+    (project / "conf").mkdir()
+    main, part = project / "conf" / "__init__.py", project / "conf" / "part.py"
+    good = (
+        "from conf.part import THREADS as threads\n"
+        "def when_ready(server):\n    print(f'ready with {threads}', flush=True)\n"
+        "def nworkers_changed(server, new, old):\n"
+        "    import conf.part\n    print(f'{new} workers with {conf.part.THREADS}', flush=True)\n"
+    )
+    main.write_text(good)
+    part.write_text("THREADS = 2\n")
+    with Server("shop.web:app", "-c", "python:conf", cwd=project) as server:
+        server.out.wait_for("ready with 2")
+        part.write_text("THREADS = 1 / 0\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.log.wait_for("ZeroDivisionError")
+        server.log.wait_for("Reload failed, keeping the previous configuration")
+        server.process.send_signal(signal.SIGTTIN)
+        server.out.wait_for("2 workers with 2")
+        part.write_text("THREADS = 3\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.out.wait_for("1 workers with 3")
+        server.log.wait_for("Reload complete")
+
+
+def test_a_reload_does_not_import_a_module_of_the_program_again(project):
+    conf, main = project / "conf.py", project / "main.py"
+    conf.write_text("print('imported', flush=True)\nthreads = 2\n")
+    main.write_text(
+        "import conf\nfrom mylittlewebserver import serve\n"
+        "serve('shop.web:app', config='python:conf', bind='127.0.0.1:0')\n"
+    )
+    with Server("main.py", command=(sys.executable,), cwd=project) as server:
+        conf.write_text("print('imported', flush=True)\nthreads = 33\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.log.wait_for("Reload complete")
+        assert server.out.text.count("imported") == 1
+        assert "33 threads" not in server.log.text
 
 
 # As root

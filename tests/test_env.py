@@ -76,21 +76,22 @@ def test_env_that_is_no_pair_is_one_clear_sentence(folder, wrong):
     assert "expected KEY=VALUE" in result.stderr
 
 
-def test_an_env_file_is_read_with_quotes_comments_and_exports(folder):
+def test_an_env_file_is_read_with_quotes_comments_exports_and_variables(folder):
     text = """\
     # the shop
     PLAIN=1
-    export EXPORTED = two words  # not this
+    export EXPORTED = "two words"  # not this
     SINGLE='as $it # is\\n'
     DOUBLE="one\\ntwo"
     HASH=a#b
     EMPTY=
+    EXPANDED="${PLAIN} ${FOUND_ALREADY}"
     """
     (folder / ".env").write_text(textwrap.dedent(text))
-    environment = seen(folder, "--env-file", ".env")
-    names = ("PLAIN", "EXPORTED", "SINGLE", "DOUBLE", "HASH", "EMPTY")
+    environment = seen(folder, "--env-file", ".env", env={"FOUND_ALREADY": "2"})
+    names = ("PLAIN", "EXPORTED", "SINGLE", "DOUBLE", "HASH", "EMPTY", "EXPANDED")
     assert [environment[name] for name in names] == [
-        "1", "two words", "as $it # is\\n", "one\ntwo", "a#b", "",
+        "1", "two words", "as $it # is\\n", "one\ntwo", "a#b", "", "1 2",
     ]  # fmt: skip
 
 

@@ -76,6 +76,20 @@ def hup_with_other_settings(server):
     return seen
 
 
+def hup_with_a_config_module(server):
+    """Both the module and one that it imports from itself are changed."""
+    server.ready()
+    seen = {"before": server.number(1)}
+    change(server, "conf/__init__.py", "from conf.sizes import SIZE\nworkers = SIZE + 1\n")
+    change(server, "conf/sizes.py", "SIZE = 2\n")
+    change(server, "shop.py", APP % "new")
+    server.kill(signal.SIGHUP)
+    seen["new"] = server.eventually_answers("/", "new")
+    seen["workers"] = server.number(3)
+    seen["status"] = server.ends()
+    return seen
+
+
 def hup_with_another_address(server):
     server.ready()
     change(server, FOUND, "bind = ['unix:b.sock', 'unix:c.sock']")
@@ -282,6 +296,15 @@ SCENES = {
     "INT": (("facts", "-b", "unix:app.sock", "-p", "app.pid"), quit_(signal.SIGINT), {}),
     "QUIT": (("facts", "-b", "unix:app.sock", "-p", "app.pid"), quit_(signal.SIGQUIT), {}),
     "HUP with other settings": (WORDS, hup_with_other_settings, {**SHOP, FOUND: "pidfile = 'app.pid'"}),
+    "HUP with a config module": (
+        (*WORDS, "-c", "python:conf"),
+        hup_with_a_config_module,
+        {
+            **SHOP,
+            "conf/__init__.py": "from conf.sizes import SIZE\nworkers = SIZE\n",
+            "conf/sizes.py": "SIZE = 1\n",
+        },
+    ),
     "HUP with another address": (
         ("shop",),
         hup_with_another_address,
@@ -314,6 +337,7 @@ LISTED = {
     "INT": {"heard": "fast end"},
     "QUIT": {"heard": "fast end"},
     "HUP with another address": {"the old socket's file": "socket files", "files": "socket files"},
+    "HUP with a config module": {"workers": "config module"},
     "HUP with an app that fails": ENDED,
     "HUP with a config file that fails": ENDED,
     "HUP with a setting that is wrong": ENDED,

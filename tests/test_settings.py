@@ -194,6 +194,18 @@ def test_an_error_in_a_file_is_reported_with_its_name(folder, name, text, compla
     assert "panicked" not in asked.stderr
 
 
+@pytest.mark.parametrize("words", [(), ("-c", "python:broken")])
+def test_the_traceback_of_a_config_file_begins_in_the_file(folder, words):
+    for name in ("gunicorn.conf.py", "broken.py"):
+        write(folder, name, "def limit():\n    raise SystemExit(5)\n\nworkers = limit()\n")
+    asked = ask(folder, "shop:app", *words)
+    assert asked.returncode == 2
+    file = folder / ("broken.py" if words else "gunicorn.conf.py")
+    frames = re.findall(r'File "(.+)", line (\d+)', asked.stderr)
+    assert frames == [(str(file), "4"), (str(file), "2")]
+    assert "cannot be read: it raised the SystemExit above" in asked.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

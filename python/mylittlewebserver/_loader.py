@@ -31,7 +31,7 @@ class MissingError(Exception):
 
 
 class LoadError(Exception):
-    """Code of the application has raised the exception that is the cause of this one."""
+    """Code of the application or a config file has raised the exception that is the cause of this one."""
 
 
 def parse(text: str, is_factory: bool) -> tuple[str, str, tuple[str, ...], Any, dict[str, Any]]:
@@ -63,7 +63,7 @@ def load(spec: Spec, directories: list[str]) -> Any:
         found = _attribute(text, found, name, where)
         where += separator + name
     if arguments is not None:
-        found = _run(f"{text} makes no application", lambda: found(*arguments, **keywords))
+        found = run_foreign(f"{text} makes no application", lambda: found(*arguments, **keywords))
     _check(text, found, is_call=arguments is not None)
     return found
 
@@ -154,7 +154,7 @@ def _default_name(text: str, module: Any) -> str:
 
 
 def _has(text: str, owner: Any, name: str) -> bool:
-    return bool(_run(f"{text} cannot be looked up", lambda: hasattr(owner, name)))
+    return bool(run_foreign(f"{text} cannot be looked up", lambda: hasattr(owner, name)))
 
 
 def _attribute(text: str, owner: Any, name: str, where: str) -> Any:
@@ -164,7 +164,7 @@ def _attribute(text: str, owner: Any, name: str, where: str) -> Any:
         near = difflib.get_close_matches(name, dir(owner))
         hint = "; did you mean '" + "' or '".join(near) + "'?" if near else ""
         raise UsageError(f"{where} has no attribute '{name}'{hint}")
-    return _run(f"{text} cannot be looked up", lambda: getattr(owner, name))
+    return run_foreign(f"{text} cannot be looked up", lambda: getattr(owner, name))
 
 
 def _check(text: str, found: Any, is_call: bool) -> None:
@@ -202,7 +202,8 @@ def _takes_no_arguments(found: Any) -> bool:
     )
 
 
-def _run(what: str, call: Any) -> Any:
+def run_foreign(what: str, call: Any) -> Any:
+    """Call code of the application or a config file. Whatever it raises is the cause of a LoadError with the message `what`."""
     try:
         return call()
     except BaseException as error:
@@ -210,12 +211,14 @@ def _run(what: str, call: Any) -> Any:
 
 
 def _without_frames(error: BaseException) -> BaseException:
-    """Remove the frames of this module, so that the traceback begins in the application."""
+    """Remove the frames of this package, so that the traceback begins in the application."""
     frames = error.__traceback__
     while frames and frames.tb_frame.f_globals.get("__name__") in (
         __name__,
+        "mylittlewebserver._config",
         "importlib",
         "importlib._bootstrap",
+        "importlib._bootstrap_external",
     ):
         frames = frames.tb_next
     return error.with_traceback(frames)

@@ -32,7 +32,8 @@ pub struct AppOptions {
 
     /// Set environment variables from a file such as .env
     ///
-    /// Each line is KEY=VALUE. Quotes, comments and `export` work as in a shell; variables are not expanded.
+    /// Each line is KEY=VALUE. Quotes, comments and `export` work as in a shell. ${NAME} is replaced by the value of a
+    /// variable. A value that contains spaces needs quotes, and one that contains another $ needs single quotes.
     /// Variables that are already set keep their values.
     #[arg(long, value_name = "FILE")]
     pub env_file: Option<PathBuf>,

@@ -19,7 +19,7 @@ The config file is the argument of `--config`, or else the first of these that e
 `pyproject.toml` with a table `[tool.mylittlewebserver]`. In config files, names have underscores. gunicorn's names also work. In
 Python files, if the two names differ, only gunicorn's works (`pidfile`, not `pid`). `mlws --print-config` prints all settings
 and their sources as an `mlws.toml`. [gunicorn.md](gunicorn.md) lists the settings of gunicorn that are ignored or rejected.
-A reload (HUP) reads the config file again.
+A reload (HUP) reads the config file again. With `-c python:MODULE`, it imports the module and its submodules again.
 
 ";
 

@@ -3,7 +3,13 @@
 //! They are set through `os.environ`, so Python and the process see the same. A new master (USR2) is started without them, so that it reads
 //! the file again.
 
-use std::{ffi::OsString, fs, process::Command};
+use std::{
+    cell::Cell,
+    ffi::OsString,
+    fs,
+    io::{self, Read},
+    process::Command,
+};
 
 use mlws_config::Config;
 use pyo3::prelude::*;
@@ -41,7 +47,11 @@ impl Environment {
             let failed =
                 |error: String| StartupError::Usage(format!("--env-file {}: {error}", path.display()));
             let text = fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
-            let listed = parse(&text).map_err(|(line, error)| failed(format!("line {line}: {error}")))?;
+            let listed = parse(&text).map_err(|line| {
+                failed(format!(
+                    "line {line}: expected KEY=VALUE, with quotes around a value that contains spaces"
+                ))
+            })?;
             variables.extend(listed.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()));
         }
         variables.extend(config.source.env.iter().cloned());
@@ -115,84 +125,43 @@ fn set_in_python(py: Python<'_>, name: &str, value: Option<OsString>) -> PyResul
     }
 }
 
-/// Parses the file. Returns the variables in their order, or a line number and an error. Values may be secrets, so errors do not contain
-/// them.
-fn parse(text: &str) -> Result<Vec<(String, String)>, (usize, &'static str)> {
+/// Parses the file with `dotenvy`. Returns the variables in their order, or the line number of an error. The errors of `dotenvy` contain
+/// the line, which may be a secret, so they are not used.
+fn parse(text: &str) -> Result<Vec<(String, String)>, usize> {
+    // Without a line break after it, `dotenvy` rejects white space at the end.
+    let text = format!("{}\n", text.strip_prefix('\u{feff}').unwrap_or(text));
+    let (at, mut start) = (Cell::new(0), 0);
     let mut found = Vec::new();
-    let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
-    while !rest.is_empty() {
-        let number = text[..text.len() - rest.len()].matches('\n').count() + 1;
-        let line = rest.lines().next().unwrap_or_default().trim();
-        if line.is_empty() || line.starts_with('#') {
-            rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
-            continue;
+    for variable in dotenvy::from_read_iter(LineReader { text: text.as_bytes(), at: &at }) {
+        let lines = text[start..at.get()].lines().map(str::trim_start);
+        let skipped = lines.clone().take_while(|line| line.is_empty() || line.starts_with('#')).count();
+        let first = text[..start].lines().count() + skipped + 1;
+        let (name, value) = variable.map_err(|_| first)?;
+        // `dotenvy` takes some quotes in comments for the start of a value, and drops the lines up to the next quote.
+        if value.matches('\n').count() + 1 < lines.count() - skipped {
+            return Err(first);
         }
-        let (key, value) = rest
-            .split_once('=')
-            .filter(|(key, _)| !key.contains('\n'))
-            .ok_or((number, "expected KEY=VALUE"))?;
-        let key = key.trim();
-        let key = key.strip_prefix("export").filter(|key| key.starts_with([' ', '\t'])).unwrap_or(key).trim();
-        let is_word =
-            |mut key: std::str::Chars<'_>| key.all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-        if key.is_empty() || key.starts_with(|c: char| c.is_ascii_digit()) || !is_word(key.chars()) {
-            return Err((number, "invalid variable name"));
-        }
-        let (value, after) =
-            parse_value(value.trim_start_matches([' ', '\t'])).map_err(|error| (number, error))?;
-        if value.contains('\0') {
-            return Err((number, "a variable cannot contain NUL"));
-        }
-        found.push((key.to_owned(), value));
-        rest = after;
+        found.push((name, value));
+        start = at.get();
     }
     Ok(found)
 }
 
-/// Parses a value. Returns it with the text after its line.
-fn parse_value(text: &str) -> Result<(String, &str), &'static str> {
-    let (value, after) = match text.chars().next() {
-        Some('\'') => {
-            let (value, after) = text[1..].split_once('\'').ok_or("the quote is not closed")?;
-            (value.to_owned(), after)
-        }
-        Some('"') => double_quoted(&text[1..])?,
-        _ => {
-            let line = text.lines().next().unwrap_or_default();
-            let comment =
-                line.match_indices('#').map(|(at, _)| at).find(|at| line[..*at].ends_with([' ', '\t']));
-            let comment = comment.or_else(|| line.starts_with('#').then_some(0));
-            let value = &line[..comment.unwrap_or(line.len())];
-            (value.trim().to_owned(), &text[value.len()..])
-        }
-    };
-    let (line, after) = after.split_once('\n').unwrap_or((after, ""));
-    match line.trim() {
-        "" => Ok((value, after)),
-        comment if comment.starts_with('#') => Ok((value, after)),
-        _ => Err("unexpected text after the closing quote"),
-    }
+/// Reads at most one line at a time, so that the position `at` tells which lines have been parsed.
+struct LineReader<'a> {
+    text: &'a [u8],
+    at: &'a Cell<usize>,
 }
 
-/// The value before the closing quote, and the text after it. Supports the common backslash escapes.
-fn double_quoted(text: &str) -> Result<(String, &str), &'static str> {
-    let mut value = String::new();
-    let mut characters = text.char_indices();
-    while let Some((at, character)) = characters.next() {
-        match character {
-            '"' => return Ok((value, &text[at + 1..])),
-            '\\' => match characters.next().ok_or("the quote is not closed")?.1 {
-                'n' => value.push('\n'),
-                'r' => value.push('\r'),
-                't' => value.push('\t'),
-                '\n' => {}
-                same @ ('"' | '\\' | '$' | '`') => value.push(same),
-                other => value.extend(['\\', other]),
-            },
-            other => value.push(other),
-        }
+impl Read for LineReader<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let rest = &self.text[self.at.get()..];
+        let line = rest.split_inclusive(|&byte| byte == b'\n').next().unwrap_or_default();
+        let length = line.len().min(to.len());
+        to[..length].copy_from_slice(&line[..length]);
+        self.at.set(self.at.get() + length);
+        Ok(length)
     }
-    Err("the quote is not closed")
 }
 
 #[cfg(test)]
@@ -205,34 +174,41 @@ mod tests {
 
     #[test]
     fn a_line_is_a_name_and_a_value() {
-        let text = "\u{feff}A=1\r\n\r\n  # B=2\n export C = three words \nD=\nexported=x\nE_1.x-y=a=b#c # no\nF=last";
-        assert_eq!(values(text), ["A:1", "C:three words", "D:", "exported:x", "E_1.x-y:a=b#c", "F:last"]);
-        assert_eq!(values("A= # nothing\nB=#nothing\n"), ["A:", "B:"]);
-        assert_eq!(values("A=caf\u{e9} ${HOME} `x`\n"), ["A:caf\u{e9} ${HOME} `x`"]);
+        let text =
+            "\u{feff}A=1\r\n\r\n  # B=2\n export C = three\nD=\nexported=x\nE_1.x=a=b#c # don't\nF=last ";
+        assert_eq!(values(text), ["A:1", "C:three", "D:", "exported:x", "E_1.x:a=b#c", "F:last"]);
+        assert_eq!(values("A= # nothing\nB=caf\u{e9}\n"), ["A:", "B:caf\u{e9}"]);
+        let long = format!("A={}\nB=2", "x".repeat(100_000));
+        assert_eq!(parse(&long).unwrap()[1].1, "2");
     }
 
     #[test]
     fn quotes_keep_what_is_in_them_over_many_lines() {
-        assert_eq!(values("A=' # a\\n\"\nb ' # c\nB=2"), ["A: # a\\n\"\nb ", "B:2"]);
-        assert_eq!(values("A=\"a\\n\\\"\\$\\\\\\d'\nb\\\nc\"\nB=\"\""), ["A:a\n\"$\\\\d'\nbc", "B:"]);
+        assert_eq!(values("A=' # a\\n\"\n\nb ' # c\nB=2"), ["A: # a\\n\"\n\nb ", "B:2"]);
+        assert_eq!(values("A='\n\n'\nB=2"), ["A:\n\n", "B:2"]);
+        assert_eq!(values("A=\"a\\n\\\"\\$\\\\d'\nb\"\nB=\"\""), ["A:a\n\"$\\d'\nb", "B:"]);
     }
 
     #[test]
-    fn errors_have_the_line_number_and_not_the_value() {
+    fn variables_are_expanded_except_in_single_quotes() {
+        let text = "A_B=1\nC=2\nD=${C}-${A_B} # 3\nE=\"${C}\"\nF='${C} $'\nG=\\$C\nH=${MLWS_NOT_SET}";
+        assert_eq!(values(text), ["A_B:1", "C:2", "D:2-1", "E:2", "F:${C} $", "G:$C", "H:"]);
+    }
+
+    #[test]
+    fn errors_have_the_line_number() {
         for (text, line) in [
             ("A=1\nsecret\nB=2", 2),
             ("=secret", 1),
             ("1A=secret", 1),
             ("\n\nA B=secret", 3),
-            ("A='a\nb'\nB='secret\n", 3),
+            ("# a\nA='a\nb'\n\n # b\nB='secret\n\n", 6),
             ("A=\"secret\\", 1),
             ("A='a' secret", 1),
-            ("A=\"a\"secret\nB=1", 1),
-            ("A='\0'", 1),
+            ("A=two words", 1),
+            ("A=1\nB=2  # don't\nC=3\n# it's\nD=4\n", 2),
         ] {
-            let (number, error) = parse(text).unwrap_err();
-            assert_eq!(number, line, "{text:?}");
-            assert!(!error.contains("secret"));
+            assert_eq!(parse(text), Err(line), "{text:?}");
         }
     }
 }

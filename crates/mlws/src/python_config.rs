@@ -1,7 +1,8 @@
 //! Config files: Python as gunicorn's, TOML, or `python:MODULE`.
 //!
-//! A Python config file is a program. A name that is a setting sets it, a name that is a hook defines the hook, and everything else is
-//! ignored. If gunicorn's name of a setting differs from the option, only gunicorn's name counts there.
+//! A Python config file is a program, which `python/mylittlewebserver/_config.py` runs. A name that is a setting sets it, a name that is a
+//! hook defines the hook, and everything else is ignored. If gunicorn's name of a setting differs from the option, only gunicorn's name
+//! counts there.
 
 use std::path::{Path, PathBuf};
 
@@ -21,29 +22,10 @@ use crate::{error::StartupError, imports::extend_path_of_master};
 /// The files to search for without --config, in this order. Only the first one that exists is read.
 const DEFAULT_FILES: [&str; 3] = ["mlws.toml", "gunicorn.conf.py", PYPROJECT];
 
-/// The hooks that a config file may define, with gunicorn's names.
-pub(crate) const HOOKS: [&str; 15] = [
-    "on_starting",
-    "on_reload",
-    "when_ready",
-    "pre_fork",
-    "post_fork",
-    "post_worker_init",
-    "worker_int",
-    "worker_abort",
-    "pre_exec",
-    "pre_request",
-    "post_request",
-    "child_exit",
-    "worker_exit",
-    "nworkers_changed",
-    "on_exit",
-];
-
 /// What only a Python file can express, and warnings.
 #[derive(Default)]
 pub(crate) struct Extras {
-    /// The hooks, by the names in [`HOOKS`].
+    /// The hooks, by their names.
     pub(crate) hooks: Option<Py<PyDict>>,
     /// A configuration of Python's `logging`.
     pub(crate) logconfig_dict: Option<Py<PyDict>>,
@@ -55,15 +37,14 @@ type Loaded = Result<(ConfigLayer, Extras), StartupError>;
 /// Reads the file of --config. A Python file can import from the directories in `imports`.
 pub(crate) fn load_named(py: Python<'_>, directory: &Path, name: &str, imports: &[PathBuf]) -> Loaded {
     if let Some(module) = name.strip_prefix("python:") {
-        let import = || py.import(module);
-        return of_module(py, name, &run_with_imports(py, name, imports, import)?);
+        return python(py, name, imports, |config| config.call_method1("import_module", (module,)));
     }
     let path = directory.join(name.strip_prefix("file:").unwrap_or(name));
     if !path.is_file() {
         return Err(StartupError::Usage(format!("--config: no such file: {name}")));
     }
     let is_toml = path.extension().is_some_and(|extension| extension == "toml");
-    if is_toml { toml(&path, name) } else { python(py, &path, name, imports) }
+    if is_toml { toml(&path, name) } else { python_file(py, &path, name, imports) }
 }
 
 /// Reads the default file in the directory, if there is one.
@@ -72,7 +53,7 @@ pub(crate) fn load_default(py: Python<'_>, directory: &Path, imports: &[PathBuf]
         let path = directory.join(name);
         match name {
             _ if !path.is_file() => {}
-            "gunicorn.conf.py" => return python(py, &path, name, imports),
+            "gunicorn.conf.py" => return python_file(py, &path, name, imports),
             PYPROJECT if !has_table(&path) => {}
             _ => return toml(&path, name),
         }
@@ -84,26 +65,37 @@ fn toml(path: &Path, name: &str) -> Loaded {
     Ok((read_toml(path, name)?, Extras::default()))
 }
 
-fn python(py: Python<'_>, path: &Path, name: &str, imports: &[PathBuf]) -> Loaded {
+fn python_file(py: Python<'_>, path: &Path, name: &str, imports: &[PathBuf]) -> Loaded {
     let source = read_settings(path).map_err(|error| StartupError::Usage(format!("{name}: {error}")))?;
-    let module = run_with_imports(py, name, imports, || run(py, path, &source))?;
-    of_module(py, name, &module)
+    let arguments = (path.as_os_str(), PyBytes::new(py, &source));
+    python(py, name, imports, |config| config.call_method1("run_file", arguments))
 }
 
-/// Runs a config file that can import from these directories, now and when its hooks are called.
-fn run_with_imports<'py>(
+/// Runs a config file with `_config.py`. It can import from these directories, now and when its hooks are called.
+fn python<'py>(
     py: Python<'py>,
     name: &str,
     imports: &[PathBuf],
-    run: impl FnOnce() -> PyResult<Bound<'py, PyModule>>,
-) -> Result<Bound<'py, PyModule>, StartupError> {
+    run: impl FnOnce(Bound<'py, PyModule>) -> PyResult<Bound<'py, PyAny>>,
+) -> Loaded {
     let rejected = extend_path_of_master(py, imports).map_err(|error| invalid_file(py, name, &error))?;
-    run().map_err(|error| match invalid_file(py, name, &error) {
-        StartupError::Usage(text) if error.is_instance_of::<PyImportError>(py) && !rejected.is_empty() => {
-            StartupError::Usage(format!("{text}; {}", rejected.join("; ")))
+    let found = py.import("mylittlewebserver._config").and_then(run).map_err(|error| {
+        let error = error.cause(py).unwrap_or(error);
+        let mut reasons = vec![invalid_file(py, name, &error).to_string()];
+        if error.is_instance_of::<PyImportError>(py) {
+            reasons.extend(rejected);
         }
-        error => error,
-    })
+        StartupError::Usage(reasons.join("; "))
+    })?;
+    let read = || {
+        let (hooks, logconfig_dict, others): (Bound<'_, PyDict>, Option<Py<PyDict>>, Bound<'_, PyDict>) =
+            found.extract()?;
+        let hooks = (!hooks.is_empty()).then(|| hooks.unbind());
+        let mut extras = Extras { hooks, logconfig_dict, warnings: Vec::new() };
+        PyResult::Ok((settings(name, &others, &mut extras.warnings)?, extras))
+    };
+    let (values, extras) = read().map_err(|error| invalid_file(py, name, &error))?;
+    Ok((ConfigLayer::from_values(name, values)?, extras))
 }
 
 /// An exception of a config file is a usage error.
@@ -113,60 +105,34 @@ fn invalid_file(py: Python<'_>, name: &str, error: &PyErr) -> StartupError {
     )
 }
 
-/// Runs the file as the module `__config__`, like gunicorn. Neither reads the file again nor uses compiled bytecode, because another user
-/// may have written either.
-fn run<'py>(py: Python<'py>, path: &Path, source: &[u8]) -> PyResult<Bound<'py, PyModule>> {
-    let (util, machinery) = (py.import("importlib.util")?, py.import("importlib.machinery")?);
-    let loader = machinery.call_method1("SourceFileLoader", ("__config__", path.as_os_str()))?;
-    let spec = util.call_method1("spec_from_loader", ("__config__", &loader))?;
-    let module = util.call_method1("module_from_spec", (spec,))?;
-    py.import("sys")?.getattr("modules")?.set_item("__config__", &module)?;
-    let code = loader.call_method1("source_to_code", (PyBytes::new(py, source), path.as_os_str()))?;
-    py.import("builtins")?.call_method1("exec", (code, module.getattr("__dict__")?))?;
-    Ok(module.cast_into()?)
-}
-
-fn of_module(py: Python<'_>, name: &str, module: &Bound<'_, PyModule>) -> Loaded {
-    let read = || {
-        let (hooks, mut extras, mut values) = (PyDict::new(py), Extras::default(), Vec::new());
-        let definition = Config::command_definition();
-        for (key, value) in module.getattr("__dict__")?.cast::<PyDict>()?.iter() {
-            let key: String = key.extract()?;
-            if HOOKS.contains(&key.as_str()) {
-                hooks.set_item(key, value)?;
-            } else if key == "logconfig_dict" {
-                extras.logconfig_dict = value
-                    .cast::<PyDict>()
-                    .ok()
-                    .filter(|dict| !dict.is_empty())
-                    .map(|dict| dict.clone().unbind());
-            } else if key == "sendfile" {
-                values.push((
-                    "no_sendfile".into(),
-                    Value::Switch(value.extract::<bool>().is_ok_and(|wanted| !wanted)),
-                ));
-            } else if key == "ssl_context" {
-                extras.warnings.push(format!("{name}: ssl_context is ignored: TLS is not enabled"));
-            } else if let Some(argument) = layers::argument(&definition, &key) {
-                // A file for gunicorn may use `app`, `env`, `name` or `fork` for variables of its own.
-                match layers::gunicorns_name(argument) {
-                    _ if value.is_callable() && !key.ends_with("_class") => {}
-                    Some(name_there) if name_there != key => extras.warnings.push(format!(
-                        "{name}: {key} is not a setting in Python files; did you mean {name_there}?"
-                    )),
-                    _ => values.push((key, value_of(&value)?)),
-                }
-            } else if is_plain(&value)
-                && let Some(known) = layers::suggest(&definition, &key)
-            {
-                extras.warnings.push(format!("{name}: {key} is not a setting; did you mean {known}?"));
+/// The settings among the names that a file defines.
+fn settings(
+    name: &str,
+    names: &Bound<'_, PyDict>,
+    warnings: &mut Vec<String>,
+) -> PyResult<Vec<(String, Value)>> {
+    let (definition, mut values) = (Config::command_definition(), Vec::new());
+    for (key, value) in names.iter() {
+        let key: String = key.extract()?;
+        if key == "sendfile" {
+            let is_off = value.extract::<bool>().is_ok_and(|wanted| !wanted);
+            values.push(("no_sendfile".into(), Value::Switch(is_off)));
+        } else if key == "ssl_context" {
+            warnings.push(format!("{name}: ssl_context is ignored: TLS is not enabled"));
+        } else if let Some(argument) = layers::argument(&definition, &key) {
+            match layers::gunicorns_name(argument) {
+                Some(name_there) if name_there != key => warnings.push(format!(
+                    "{name}: {key} is not a setting in Python files; did you mean {name_there}?"
+                )),
+                _ => values.push((key, value_of(&value)?)),
             }
+        } else if is_plain(&value)
+            && let Some(known) = layers::suggest(&definition, &key)
+        {
+            warnings.push(format!("{name}: {key} is not a setting; did you mean {known}?"));
         }
-        extras.hooks = (!hooks.is_empty()).then(|| hooks.unbind());
-        PyResult::Ok((values, extras))
-    };
-    let (values, extras) = read().map_err(|error| invalid_file(py, name, &error))?;
-    Ok((ConfigLayer::from_values(name, values)?, extras))
+    }
+    Ok(values)
 }
 
 /// Whether it could be the value of a setting, unlike a module, function or class.

@@ -2,7 +2,8 @@
 //! `sd_watchdog_enabled(3)`.
 //!
 //! The variables are removed from the environment immediately, so that neither the application nor programs that it starts use them.
-//! Notifications never block.
+//! Notifications never block. The crate `sd-notify` blocks, needs `NOTIFY_SOCKET` in the environment and lacks abstract names, so it is
+//! not used.
 
 use std::{
     env,
