@@ -474,6 +474,28 @@ def test_a_reload_serves_the_new_certificate_or_keeps_the_old_one(start, authori
     eventually(lambda: certificate_of(server, context) != old, "the new certificate")
 
 
+@pytest.mark.parametrize("mode", [(), ("--fork",), ("--preload",)], ids=" ".join)
+def test_a_renewed_certificate_is_served_without_a_reload(start, authority, tmp_path, mode):
+    files = tmp_path / "server.pem", tmp_path / "server.key"
+    install(authority.issue("localhost", file="current"), files)
+    server = start("raw", "--workers", "2", "--certfile", files[0], "--keyfile", files[1], *mode)
+    context = trusting(authority)
+    old, family = certificate_of(server, context), server.family_pids()
+    with connect(server, context) as wire:
+        assert wire.request(HELLO).status == 200
+        install(authority.issue("localhost", file="renewed"), files)
+        server.log.wait_for("Certificates renewed")
+        eventually(lambda: old not in [certificate_of(server, context) for _ in range(8)], "both workers")
+        assert wire.request(HELLO).status == 200
+    assert server.family_pids() == family
+    # One that has expired, or that does not match its key, is not served.
+    new = certificate_of(server, context)
+    since = len(server.log.text)
+    install(authority.issue("localhost", file="late", starts=-3 * DAY, ends=-DAY), files)
+    server.log.wait_for("Certificates not renewed, .*expired", since)
+    assert certificate_of(server, context) == new
+
+
 def test_requests_during_reloads_succeed(start, options, context, many):
     server = start("raw", "--workers", "2", "--threads", "2", *options)
     finished = []

@@ -5,7 +5,7 @@
 use std::{
     any::Any,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{Arc, Weak},
     time::Instant,
 };
 
@@ -227,10 +227,7 @@ impl Request {
             version: self.head.version,
             keep_alive: can_be_kept
                 && self.head.keep_alive
-                && !context.draining.load(Ordering::Relaxed)
-                // A TLS connection cannot be handed over to another worker.
-                && !(self.socket.tls().is_some() && context.drain_began.get().is_some())
-                && !self.socket.closes
+                && !self.socket.must_close()
                 && !context.settings.keep_alive.is_zero(),
         }
     }

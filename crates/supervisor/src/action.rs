@@ -19,6 +19,8 @@ pub(crate) enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     ReopenLogs,
+    /// Read again what the master has published.
+    Refresh,
     IncreaseWorkers,
     DecreaseWorkers,
     Reload,
@@ -56,6 +58,7 @@ impl From<WorkerCommand> for Action {
     fn from(command: WorkerCommand) -> Action {
         match command {
             WorkerCommand::ReopenLogs => Action::ReopenLogs,
+            WorkerCommand::Refresh => Action::Refresh,
             WorkerCommand::IncreaseWorkers => Action::IncreaseWorkers,
             WorkerCommand::DecreaseWorkers => Action::DecreaseWorkers,
             WorkerCommand::HandOver => Action::ShutDown(Drain::HandOver),

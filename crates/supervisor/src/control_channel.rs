@@ -59,7 +59,7 @@ message! {
 
 message! {
     /// What a master orders its workers to do. It orders an immediate stop by closing the channel.
-    ToWorker { Drain = b'.', HandOver = b'>', ReopenLogs = b'l', IncreaseWorkers = b'+', DecreaseWorkers = b'-', }
+    ToWorker { Drain = b'.', HandOver = b'>', ReopenLogs = b'l', Refresh = b'r', IncreaseWorkers = b'+', DecreaseWorkers = b'-', }
 }
 
 const FORWARDED: [(Signal, ToMaster); 7] = [

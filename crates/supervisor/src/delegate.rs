@@ -20,6 +20,12 @@ pub trait Delegate: ForkHooks {
     /// Reads the settings again, on HUP. With an error, the previous settings stay in effect.
     fn reload(&mut self) -> Result<Settings, String>;
 
+    /// Looks for changes that concern running workers, once per [`Settings::refresh_interval`]. Returns true if they must get
+    /// [`WorkerCommand::Refresh`](crate::WorkerCommand::Refresh).
+    fn refresh(&mut self) -> bool {
+        false
+    }
+
     /// Runs `wait`, which blocks until the master has something to do. An embedder can release locks meanwhile.
     fn while_idle(&mut self, wait: &mut (dyn FnMut() + Send)) {
         wait();
@@ -57,6 +63,8 @@ pub enum MasterEvent {
     },
     /// Log files must be reopened.
     ReopenLogs,
+    /// In a nested master: its master has sent [`WorkerCommand::Refresh`](crate::WorkerCommand::Refresh).
+    Refreshed,
     /// A worker is about to be forked.
     WorkerForking {
         /// The [`Worker::age`] that it will have.

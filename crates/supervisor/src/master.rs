@@ -53,6 +53,7 @@ pub(crate) struct Master<'a> {
     upgrade: Upgrade,
     /// When each signal was received last.
     received: Vec<(Signal, Instant)>,
+    next_refresh: Option<Instant>,
     next_heartbeat: Option<Instant>,
 }
 
@@ -78,6 +79,7 @@ impl<'a> Master<'a> {
         Ok(Master {
             workers: WorkerSet::new(settings.workers),
             upgrade: Upgrade::new(settings.old_master),
+            next_refresh: settings.refresh_interval.map(|interval| Instant::now() + interval),
             next_heartbeat: settings.heartbeat_interval.map(|interval| Instant::now() + interval),
             settings,
             delegate,
@@ -158,6 +160,10 @@ impl<'a> Master<'a> {
             Action::ReopenLogs => {
                 self.delegate.on_event(MasterEvent::ReopenLogs);
                 self.workers.send(ToWorker::ReopenLogs);
+            }
+            Action::Refresh => {
+                self.delegate.on_event(MasterEvent::Refreshed);
+                self.workers.send(ToWorker::Refresh);
             }
             Action::IncreaseWorkers if manages_masters => self.workers.send(ToWorker::IncreaseWorkers),
             Action::IncreaseWorkers if self.is_stopping() => {} // from the parent of a nested master
@@ -271,7 +277,7 @@ impl<'a> Master<'a> {
         }
     }
 
-    /// Enforces the timeouts of workers and sends the heartbeat.
+    /// Enforces the timeouts of workers, sends the heartbeat, and lets the delegate look for changes.
     fn fire_timers(&mut self) {
         let now = Instant::now();
         self.workers.enforce_timeouts(now);
@@ -279,11 +285,17 @@ impl<'a> Master<'a> {
             self.next_heartbeat = self.settings.heartbeat_interval.map(|interval| now + interval);
             self.delegate.on_event(MasterEvent::Heartbeat);
         }
+        if self.next_refresh.is_some_and(|at| at <= now) {
+            self.next_refresh = self.settings.refresh_interval.map(|interval| now + interval);
+            if self.delegate.refresh() {
+                self.workers.send(ToWorker::Refresh);
+            }
+        }
     }
 
     /// When `fire_timers` or `spawn_missing_workers` has something to do.
     fn next_deadline(&self) -> Option<Instant> {
-        self.workers.next_deadline().into_iter().chain(self.next_heartbeat).min()
+        self.workers.next_deadline().into_iter().chain(self.next_heartbeat).chain(self.next_refresh).min()
     }
 
     fn reload(&mut self) {
@@ -298,6 +310,7 @@ impl<'a> Master<'a> {
             Ok(settings) => {
                 messages::reloading();
                 self.settings = settings;
+                self.next_refresh = self.settings.refresh_interval.map(|interval| Instant::now() + interval);
                 self.workers.next = Some(Slot::generation(self.settings.workers));
                 self.delegate.on_event(MasterEvent::Reloading);
             }

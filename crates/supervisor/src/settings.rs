@@ -15,6 +15,8 @@ pub struct Settings {
     pub boot_timeout: Option<Duration>,
     /// The interval of [`MasterEvent::Heartbeat`](crate::MasterEvent::Heartbeat).
     pub heartbeat_interval: Option<Duration>,
+    /// The interval of [`Delegate::refresh`](crate::Delegate::refresh).
+    pub refresh_interval: Option<Duration>,
     /// The workers are nested masters, so the signals that change the number of workers are forwarded to them.
     pub manages_masters: bool,
     /// Whether signals that the nested masters receive count as sent to this master. False if they run as another user, which
@@ -35,6 +37,7 @@ impl Default for Settings {
             graceful_timeout: Duration::from_secs(30),
             boot_timeout: None,
             heartbeat_interval: None,
+            refresh_interval: None,
             manages_masters: false,
             accepts_forwarded_signals: false,
             old_master: None,

@@ -17,6 +17,8 @@ use crate::signal_queue::SignalQueue;
 pub enum WorkerCommand {
     /// Reopen log files. Sent on USR1 to the worker or its master.
     ReopenLogs,
+    /// Read again what the master has published. Sent if [`Delegate::refresh`](crate::Delegate::refresh) returns true.
+    Refresh,
     /// For a nested master ([`crate::supervise_nested`]): run one more worker.
     IncreaseWorkers,
     /// For a nested master: run one worker fewer.
@@ -56,6 +58,7 @@ impl From<Received<ToWorker>> for WorkerCommand {
     fn from(received: Received<ToWorker>) -> WorkerCommand {
         match received {
             Received::Message(ToWorker::ReopenLogs) => WorkerCommand::ReopenLogs,
+            Received::Message(ToWorker::Refresh) => WorkerCommand::Refresh,
             Received::Message(ToWorker::IncreaseWorkers) => WorkerCommand::IncreaseWorkers,
             Received::Message(ToWorker::DecreaseWorkers) => WorkerCommand::DecreaseWorkers,
             Received::Message(ToWorker::HandOver) => WorkerCommand::HandOver,

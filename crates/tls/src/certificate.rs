@@ -15,7 +15,7 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-use crate::{error::TlsError, options::CertificateFiles, pem_file::PemFile};
+use crate::{error::TlsError, files::TlsFiles, options::CertificateFiles, pem_file::PemFile};
 
 /// A certificate that expires sooner than this is reported.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -40,18 +40,22 @@ pub(crate) struct CertificateValidity {
 }
 
 impl ServerCertificate {
-    pub(crate) fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Self, TlsError> {
-        let file = PemFile::read("certfile", &files.certificate)?;
+    pub(crate) fn load(
+        named: &CertificateFiles,
+        files: &TlsFiles,
+        provider: &CryptoProvider,
+    ) -> Result<Self, TlsError> {
+        let file = PemFile::new("certfile", &named.certificate, files);
         let chain = file.certificates()?;
         let leaf = X509::from_der(&chain[0])
             .map_err(|error| file.error(&format!("the first certificate is invalid: {error}"), "x509"))?;
-        let key_file = files.key.as_ref().map(|path| PemFile::read("keyfile", path)).transpose()?;
+        let key_file = named.key.as_ref().map(|path| PemFile::new("keyfile", path, files));
         let key_file = key_file.as_ref().unwrap_or(&file);
         let key =
             CertifiedKey::from_der(chain, key_file.private_key()?, provider).map_err(
                 |error| match error {
                     Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                        let certificate = files.certificate.display();
+                        let certificate = named.certificate.display();
                         key_file.error(
                             &format!(
                                 "the private key does not match the first certificate in '{certificate}'"

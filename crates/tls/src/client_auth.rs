@@ -10,6 +10,7 @@ use rustls::{
 
 use crate::{
     error::TlsError,
+    files::TlsFiles,
     options::{ClientCertificates, TlsOptions},
     pem_file::PemFile,
 };
@@ -21,6 +22,7 @@ use crate::{
 /// If certificates are requested without a CA, or a file cannot be used.
 pub(crate) fn verifier(
     options: &TlsOptions,
+    files: &TlsFiles,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     if options.client_certificates == ClientCertificates::None {
@@ -29,10 +31,10 @@ pub(crate) fn verifier(
     let Some(path) = &options.ca_certs else {
         return Err(TlsError("cert_reqs requires ca_certs: the CAs that issue client certificates".into()));
     };
-    let roots = Arc::new(roots(path)?);
+    let roots = Arc::new(roots(path, files)?);
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
     if let Some(path) = &options.crl {
-        builder = builder.with_crls(PemFile::read("crl", path)?.revocation_lists()?);
+        builder = builder.with_crls(PemFile::new("crl", path, files).revocation_lists()?);
     }
     if options.client_certificates == ClientCertificates::Optional {
         builder = builder.allow_unauthenticated();
@@ -40,8 +42,8 @@ pub(crate) fn verifier(
     builder.build().map_err(|error| TlsError(format!("client certificates cannot be verified: {error}")))
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let file = PemFile::read("ca_certs", path)?;
+fn roots(path: &Path, files: &TlsFiles) -> Result<RootCertStore, TlsError> {
+    let file = PemFile::new("ca_certs", path, files);
     let mut roots = RootCertStore::empty();
     for certificate in file.certificates()? {
         roots

@@ -44,7 +44,7 @@ impl ClientCertificate {
 }
 
 fn common_name(certificate: &Certificate) -> Option<String> {
-    let names = certificate.tbs_certificate.subject.0.iter().flat_map(|name| name.0.iter());
-    let name = names.filter(|attribute| attribute.oid == COMMON_NAME).next_back()?;
+    let mut names = certificate.tbs_certificate.subject.0.iter().flat_map(|name| name.0.iter());
+    let name = names.rfind(|attribute| attribute.oid == COMMON_NAME)?;
     std::str::from_utf8(name.value.value()).ok().map(str::to_owned)
 }

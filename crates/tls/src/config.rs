@@ -1,6 +1,10 @@
 //! [`TlsConfig`]: the options, loaded and validated.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::SystemTime,
+};
 
 use rustls::{
     ServerConfig,
@@ -13,6 +17,7 @@ use crate::{
     certificate::{CertificateValidity, ServerCertificate},
     cipher_suites, client_auth,
     error::TlsError,
+    files::TlsFiles,
     options::{ClientCertificates, MinVersion, TlsOptions},
     pem_file::PemFile,
     resolver::CertificateResolver,
@@ -25,19 +30,20 @@ const TICKETS: usize = 2;
 /// A configuration that is ready to serve. It contains everything that was in the files.
 #[derive(Clone)]
 pub struct TlsConfig {
-    pub(crate) server: Arc<ServerConfig>,
+    /// Replaced when a certificate is renewed. All clones share it.
+    server: Arc<RwLock<Arc<ServerConfig>>>,
     /// What the operator should know, one sentence each.
     pub warnings: Vec<String>,
     validity: Vec<CertificateValidity>,
 }
 
 impl TlsConfig {
-    /// Reads and validates all files.
+    /// Validates the contents of all files.
     ///
     /// # Errors
     ///
-    /// If a file is missing or has no usable certificate or key, the two do not match, or the options contradict each other.
-    pub fn load(options: &TlsOptions, tickets: &TicketKeys) -> Result<Self, TlsError> {
+    /// If a file has no usable certificate or key, the two do not match, or the options contradict each other.
+    pub fn load(options: &TlsOptions, files: &TlsFiles, tickets: &TicketKeys) -> Result<Self, TlsError> {
         let mut warnings = Vec::new();
         let mut provider = aws_lc_rs::default_provider();
         if let Some(ciphers) = &options.ciphers {
@@ -46,18 +52,19 @@ impl TlsConfig {
             warnings.extend(unknown.into_iter().map(|warning| format!("ciphers: {warning}")));
         }
         let provider = Arc::new(provider);
-        let loaded = options.certificates.iter().map(|files| ServerCertificate::load(files, &provider));
+        let loaded =
+            options.certificates.iter().map(|named| ServerCertificate::load(named, files, &provider));
         let certificates = loaded.collect::<Result<Vec<_>, _>>()?;
-        for (files, certificate) in options.certificates.iter().zip(&certificates) {
+        for (named, certificate) in options.certificates.iter().zip(&certificates) {
             let warning = certificate.validity.warning(SystemTime::now());
             warnings.extend(
-                warning.map(|warning| format!("certificate '{}' {warning}", files.certificate.display())),
+                warning.map(|warning| format!("certificate '{}' {warning}", named.certificate.display())),
             );
         }
         let Some(resolver) = CertificateResolver::new(&certificates) else {
             return Err(TlsError("TLS requires a certificate: set certfile".into()));
         };
-        let mut server = builder(options, provider)?.with_cert_resolver(Arc::new(resolver));
+        let mut server = builder(options, files, provider)?.with_cert_resolver(Arc::new(resolver));
         server.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         if options.client_certificates == ClientCertificates::None {
@@ -70,7 +77,17 @@ impl TlsConfig {
             server.send_tls13_tickets = 0;
         }
         let validity = certificates.into_iter().map(|certificate| certificate.validity).collect();
-        Ok(Self { server: Arc::new(server), warnings, validity })
+        Ok(Self { server: Arc::new(RwLock::new(Arc::new(server))), warnings, validity })
+    }
+
+    /// Puts another configuration into effect for new connections, in all clones.
+    pub fn replace(&mut self, other: Self) {
+        *self.server.write().unwrap_or_else(PoisonError::into_inner) = other.current();
+        (self.warnings, self.validity) = (other.warnings, other.validity);
+    }
+
+    pub(crate) fn current(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether one of the certificates has expired.
@@ -87,11 +104,15 @@ impl fmt::Debug for TlsConfig {
 
 type Builder = rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert>;
 
-fn builder(options: &TlsOptions, provider: Arc<CryptoProvider>) -> Result<Builder, TlsError> {
+fn builder(
+    options: &TlsOptions,
+    files: &TlsFiles,
+    provider: Arc<CryptoProvider>,
+) -> Result<Builder, TlsError> {
     if let (Some(path), ClientCertificates::None) = (&options.ca_certs, options.client_certificates) {
-        PemFile::read("ca_certs", path)?.certificates()?; // unused, but not silently wrong
+        PemFile::new("ca_certs", path, files).certificates()?; // unused, but not silently wrong
     }
-    let verifier = client_auth::verifier(options, &provider)?;
+    let verifier = client_auth::verifier(options, files, &provider)?;
     let versions: &[_] = match options.min_version {
         MinVersion::Tls12 => &[&TLS13, &TLS12],
         MinVersion::Tls13 => &[&TLS13],

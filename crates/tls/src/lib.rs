@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`options`] | what the operator configures |
 //! | [`error`] | what is wrong with it |
+//! | [`files`] | the contents of the configured files |
 //! | [`pem_file`] | files in PEM format |
 //! | [`certificate`] | a certificate with its key, and its validity |
 //! | [`cipher_suites`] | OpenSSL's cipher strings |
@@ -15,7 +16,8 @@
 //! | [`session`] | one connection |
 //! | [`facts`] | what was negotiated |
 //!
-//! A [`TlsConfig`] is built in the master, before workers drop their privileges, so workers never read a key file.
+//! The master reads the files, before workers drop their privileges, so workers never need access to a key. A renewed certificate reaches them as
+//! [`TlsFiles`], and [`TlsConfig::replace`] puts it into effect for new connections.
 
 mod certificate;
 mod cipher_suites;
@@ -24,6 +26,7 @@ mod client_certificate;
 mod config;
 mod error;
 mod facts;
+mod files;
 mod options;
 mod pem_file;
 mod resolver;
@@ -34,6 +37,7 @@ pub use client_certificate::ClientCertificate;
 pub use config::TlsConfig;
 pub use error::TlsError;
 pub use facts::SessionFacts;
+pub use files::TlsFiles;
 pub use options::{CertificateFiles, ClientCertificates, MinVersion, TlsOptions};
 pub use session::{Session, SessionError};
 pub use tickets::TicketKeys;

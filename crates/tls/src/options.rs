@@ -1,6 +1,6 @@
 //! What the operator configures.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A certificate and its key. Both may be in the same file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,4 +48,18 @@ pub struct TlsOptions {
     pub ciphers: Option<String>,
     /// The lowest accepted protocol version.
     pub min_version: MinVersion,
+}
+
+impl TlsOptions {
+    /// Every file, with the setting that names it.
+    pub fn paths(&self) -> Vec<(&'static str, &Path)> {
+        let mut paths = Vec::new();
+        for files in &self.certificates {
+            paths.push(("certfile", files.certificate.as_path()));
+            paths.extend(files.key.as_deref().map(|key| ("keyfile", key)));
+        }
+        paths.extend(self.ca_certs.as_deref().map(|path| ("ca_certs", path)));
+        paths.extend(self.crl.as_deref().map(|path| ("crl", path)));
+        paths
+    }
 }

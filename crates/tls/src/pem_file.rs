@@ -1,31 +1,27 @@
 //! Files in PEM format (RFC 7468).
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject};
-use zeroize::Zeroizing;
 
-use crate::error::TlsError;
+use crate::{error::TlsError, files::TlsFiles};
 
-/// A file that has been read. It may contain a private key, so its bytes are erased when it is dropped.
+/// A file that has been read.
 pub(crate) struct PemFile<'a> {
     /// The setting that names the file.
     setting: &'a str,
     path: &'a Path,
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: &'a [u8],
 }
 
 impl<'a> PemFile<'a> {
-    pub(crate) fn read(setting: &'a str, path: &'a Path) -> Result<Self, TlsError> {
-        match fs::read(path) {
-            Ok(bytes) => Ok(Self { setting, path, bytes: Zeroizing::new(bytes) }),
-            Err(error) => Err(TlsError(format!("{setting} '{}': {error}", path.display()))),
-        }
+    pub(crate) fn new(setting: &'a str, path: &'a Path, files: &'a TlsFiles) -> Self {
+        Self { setting, path, bytes: files.content(path) }
     }
 
     /// All certificates, in the order of the file: at least one.
     pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.bytes).collect();
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(self.bytes).collect();
         match found {
             Ok(found) if !found.is_empty() => Ok(found),
             Ok(_) => Err(self.missing("certificate", "x509")),
@@ -35,10 +31,10 @@ impl<'a> PemFile<'a> {
 
     /// The first private key: PKCS#8, PKCS#1 or SEC1.
     pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
-        if let Ok(key) = PrivateKeyDer::from_pem_slice(&self.bytes) {
+        if let Ok(key) = PrivateKeyDer::from_pem_slice(self.bytes) {
             return Ok(key);
         }
-        let text = String::from_utf8_lossy(&self.bytes);
+        let text = String::from_utf8_lossy(self.bytes);
         if text.contains("ENCRYPTED") {
             let path = self.path.display();
             return Err(TlsError(format!(
@@ -51,7 +47,7 @@ impl<'a> PemFile<'a> {
 
     /// All revocation lists: at least one.
     pub(crate) fn revocation_lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-        let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&self.bytes).collect();
+        let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(self.bytes).collect();
         match found {
             Ok(found) if !found.is_empty() => Ok(found),
             Ok(_) => Err(self.missing("revocation list", "crl")),
@@ -79,7 +75,7 @@ impl<'a> PemFile<'a> {
 
     /// The labels of the blocks, such as `PRIVATE KEY`.
     fn labels(&self) -> Vec<String> {
-        let text = String::from_utf8_lossy(&self.bytes);
+        let text = String::from_utf8_lossy(self.bytes);
         let labels =
             text.lines().filter_map(|line| line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----"));
         labels.map(str::to_owned).collect()

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     io::{self, BufRead as _, IoSlice, Write},
-    sync::Arc,
 };
 
 use rustls::{CertificateError, Error, ServerConnection};
@@ -31,7 +30,7 @@ impl Session {
     /// Creates the session of a new connection.
     pub fn new(config: &TlsConfig) -> Result<Self, TlsError> {
         let mut connection =
-            ServerConnection::new(Arc::clone(&config.server)).map_err(|error| TlsError(error.to_string()))?;
+            ServerConnection::new(config.current()).map_err(|error| TlsError(error.to_string()))?;
         connection.set_buffer_limit(Some(MAX_PENDING));
         Ok(Self { connection, has_plaintext: false, peer_has_closed: false })
     }

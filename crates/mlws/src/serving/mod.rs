@@ -50,7 +50,7 @@ use crate::{
     loaded_config::LoadedConfig,
     process::{self, descriptors, worker_credentials},
     python_logging::loggers,
-    tls,
+    tls::{self, Certificates},
 };
 
 /// Serves `given`, or the application of the settings, until the server is stopped. Returns the exit status, in the master.
@@ -104,7 +104,7 @@ pub(crate) fn check(py: Python<'_>, config: &LoadedConfig) -> Result<i32, Startu
     let credentials = worker_credentials(&config.process)?;
     let _environment = Environment::set(py, config)?;
     let directories = chdir_and_search_path(config, None)?;
-    tls::load(config, &tls::ticket_keys()?)?;
+    Certificates::load(config, &tls::ticket_keys()?)?;
     if let Some(credentials) = credentials {
         // The application never runs with other credentials than those of the workers.
         credentials.drop_privileges().map_err(|error| StartupError::System(error.to_string()))?;

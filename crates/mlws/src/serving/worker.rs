@@ -22,6 +22,7 @@ use crate::{
     python_logging::{self, AccessLog, handler_thread},
     reload::{ReloadRequest, Watch, Watcher},
     signal_handlers,
+    tls::Certificates,
 };
 
 /// How long the worker's exit waits for `worker_int`, `worker_abort` and log handlers.
@@ -34,6 +35,7 @@ pub(super) struct WorkerSetup {
     pub(super) wsgi: Arc<Wsgi>,
     pub(super) hooks: Option<Arc<Hooks>>,
     pub(super) access: Option<Arc<AccessLog>>,
+    pub(super) certificates: Option<Certificates>,
     /// The files to watch, in the worker that does so.
     pub(super) watch: Option<Watch>,
     /// Requests run in child processes.
@@ -42,7 +44,7 @@ pub(super) struct WorkerSetup {
 
 /// Serves until the master stops the worker. Returns the exit status.
 pub(super) fn run(py: Python<'_>, worker: Worker, setup: WorkerSetup) -> Result<i32, StartupError> {
-    let WorkerSetup { listeners, settings, wsgi, hooks, access, watch, forks } = setup;
+    let WorkerSetup { listeners, settings, wsgi, hooks, access, certificates, watch, forks } = setup;
     let failed = |error| StartupError::System(format!("this worker cannot serve: {error}"));
     let notifier = worker.notifier().map_err(failed)?;
     let watcher = watch.map(|watch| start_watcher(py, watch, &worker, forks)).transpose()?;
@@ -51,7 +53,8 @@ pub(super) fn run(py: Python<'_>, worker: Worker, setup: WorkerSetup) -> Result<
     }
     let (abort_hooks, worker_int) = (hooks.clone(), WorkerInt::default());
     let exit_hook = worker_int.clone();
-    let control = WorkerControl { worker, watcher, access, hooks, worker_int: worker_int.clone() };
+    let control =
+        WorkerControl { worker, watcher, access, certificates, hooks, worker_int: worker_int.clone() };
     let control = Arc::new(Mutex::new(control));
     let ready = Arc::clone(&control);
     let server = Server::new(listeners, settings, wsgi).on_event(Box::new(move |event| match event {
@@ -150,6 +153,7 @@ struct WorkerControl {
     worker: Worker,
     watcher: Option<Watcher>,
     access: Option<Arc<AccessLog>>,
+    certificates: Option<Certificates>,
     hooks: Option<Arc<Hooks>>,
     worker_int: WorkerInt,
 }
@@ -162,6 +166,12 @@ impl WorkerControl {
             let command = match self.worker.next_command()? {
                 WorkerCommand::ReopenLogs => {
                     python_logging::reopen(self.access.as_deref());
+                    continue;
+                }
+                WorkerCommand::Refresh => {
+                    if let Some(certificates) = &mut self.certificates {
+                        certificates.refresh();
+                    }
                     continue;
                 }
                 WorkerCommand::IncreaseWorkers | WorkerCommand::DecreaseWorkers => continue, // for a nested master

@@ -400,8 +400,11 @@ impl Connection {
             buffer.reserve(size);
         }
         let offered = buffer.capacity() - buffer.len();
-        let is_proxy_header = matches!(self.phase, Phase::ProxyHeader);
-        let (count, has_more) = self.request.socket.read(buffer, is_proxy_header)?;
+        let socket = &self.request.socket;
+        let (count, has_more) = match self.phase {
+            Phase::ProxyHeader => (socket.read_raw(buffer)?, false),
+            _ => socket.read(buffer)?,
+        };
         // A short read means that the socket is empty, unless the end of the input follows, for which there may be no
         // further event.
         self.readiness.readable = has_more || count == offered || self.readiness.peer_closed.is_some();

@@ -115,6 +115,14 @@ impl ClientSocket {
         self.tls.as_deref()
     }
 
+    /// Whether the next response closes the connection, whatever the client wants.
+    pub(crate) fn must_close(&self) -> bool {
+        let context = &self.context;
+        // A TLS connection cannot be handed over to another worker.
+        let is_stuck_here = self.tls.is_some() && context.drain_began.get().is_some();
+        self.closes || is_stuck_here || context.draining.load(Ordering::Relaxed)
+    }
+
     /// Advances the TLS handshake as far as the socket allows.
     pub(crate) fn handshake(&self) -> io::Result<Handshake> {
         self.tls.as_ref().map_or(Ok(Handshake::Complete), |tls| tls.handshake(&self.socket))
@@ -131,26 +139,24 @@ impl ClientSocket {
         self.tls.as_ref().map_or(Ok(()), |tls| tls.flush(&self.socket))
     }
 
-    /// Appends available bytes to `into`, up to its spare capacity. 0 means the end of the input. `is_raw` reads bytes that precede
-    /// the TLS session. Also returns whether there may be more without an event of the socket.
-    pub(crate) fn read(&self, into: &mut Vec<u8>, is_raw: bool) -> io::Result<(usize, bool)> {
-        match &self.tls {
-            Some(tls) if !is_raw => {
-                let limit = into.capacity() - into.len();
-                let read = tls.read(&self.socket, limit, |bytes| {
-                    into.extend_from_slice(bytes);
-                    bytes.len()
-                });
-                read.inspect_err(|error| self.log_read_error(error))
-            }
-            _ => Ok((
-                rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, spare_capacity(into)))?,
-                false,
-            )),
-        }
+    /// Appends available bytes to `into`, up to its spare capacity. 0 means the end of the input. Also returns whether there may be
+    /// more without an event of the socket.
+    pub(crate) fn read(&self, into: &mut Vec<u8>) -> io::Result<(usize, bool)> {
+        let Some(tls) = &self.tls else { return Ok((self.read_raw(into)?, false)) };
+        let limit = into.capacity() - into.len();
+        let read = tls.read(&self.socket, limit, |bytes| {
+            into.extend_from_slice(bytes);
+            bytes.len()
+        });
+        read.inspect_err(|error| self.log_read_error(error))
     }
 
-    /// The same for a part of a request body that the app reads, at most `limit` bytes.
+    /// The same for bytes before the TLS session.
+    pub(crate) fn read_raw(&self, into: &mut Vec<u8>) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, spare_capacity(into)))?)
+    }
+
+    /// Reads a part of a request body for the app, at most `limit` bytes.
     pub(crate) fn read_body(&self, into: &mut ReadBuffer<'_>, limit: usize) -> io::Result<usize> {
         match &self.tls {
             Some(tls) => {

@@ -13,6 +13,7 @@ use crate::{
     process, python_logging,
     serving::{python_fork::PythonFork, shared_sockets::KnownSockets},
     signal_handlers, stack_dumps,
+    tls::Certificates,
 };
 
 impl Delegate for MasterState<'_> {
@@ -73,6 +74,11 @@ impl Delegate for MasterState<'_> {
             MasterEvent::ReopenLogs => {
                 python_logging::reopen(self.access.as_deref());
             }
+            MasterEvent::Refreshed => {
+                if let Some(certificates) = &mut self.certificates {
+                    certificates.refresh();
+                }
+            }
             MasterEvent::WorkerCountChanged { from, to } => {
                 Python::attach(|py| self.notify(py, "nworkers_changed", (to, from)));
             }
@@ -128,6 +134,10 @@ impl Delegate for MasterState<'_> {
     fn reload(&mut self) -> Result<Settings, String> {
         Python::attach(|py| self.apply_reload(py))?;
         Ok(self.settings())
+    }
+
+    fn refresh(&mut self) -> bool {
+        self.certificates.as_mut().is_some_and(Certificates::renew)
     }
 
     /// A config file may have started threads, which run while the master waits, and installed signal handlers.

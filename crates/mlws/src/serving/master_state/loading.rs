@@ -29,7 +29,8 @@ impl MasterState<'_> {
     pub(super) fn server_settings(&self) -> mlws_server::Settings {
         let settings = self.config.server();
         let connections = descriptors::connections(settings.connections, settings.concurrency.requests());
-        mlws_server::Settings { connections, tls: self.tls.clone(), ..settings }
+        let tls = self.certificates.as_ref().map(|certificates| certificates.config.clone());
+        mlws_server::Settings { connections, tls, ..settings }
     }
 
     /// Logs if the limit on open files allows fewer connections than the settings.
@@ -108,6 +109,7 @@ impl MasterState<'_> {
             wsgi,
             hooks: self.hooks.clone(),
             access: self.access.clone(),
+            certificates: self.certificates.take(),
             watch: self.watch.take().filter(|_| worker.number == 0),
             forks: self.config.running.fork,
         };

@@ -14,7 +14,7 @@ use mlws_logging::{logger, statsd::Statsd};
 use mlws_server::{Concurrency, HandoverQueue, WorkerLoads};
 use mlws_supervisor::{Pid, Role, Settings, Worker, supervise_nested};
 use mlws_sys::Credentials;
-use mlws_tls::{TicketKeys, TlsConfig};
+use mlws_tls::TicketKeys;
 use mlws_wsgi::{Wsgi, python::exit_process};
 use pyo3::prelude::*;
 use rustix::{fs::Mode, process::umask};
@@ -33,7 +33,8 @@ use crate::{
     process::{self, Pidfile, ProcessContext, worker_credentials},
     python_logging::{self, AccessLog, PreparedLogs, loggers},
     reload::Watch,
-    signal_handlers, tls,
+    signal_handlers,
+    tls::{self, Certificates},
 };
 
 /// The minimum number of workers whose loads can be balanced, so that a reload may add workers.
@@ -54,7 +55,7 @@ pub(super) struct MasterState<'a> {
     urls: String,
     sockets: Sockets,
     ticket_keys: TicketKeys,
-    tls: Option<TlsConfig>,
+    certificates: Option<Certificates>,
     access: Option<Arc<AccessLog>>,
     statsd: Option<Arc<Statsd>>,
     /// New workers configure Python's `logging` themselves. After a reload the master keeps its configuration, because the new one may
@@ -102,9 +103,9 @@ impl<'a> MasterState<'a> {
             hooks.notify(py, "server_hook", ("on_starting",));
         }
         let ticket_keys = tls::ticket_keys()?;
-        let tls = tls::load(&config, &ticket_keys)?;
+        let certificates = Certificates::load(&config, &ticket_keys)?;
         let mut sockets = Sockets::open(py, &config, &context.systemd, credentials.as_ref())?;
-        sockets.set_tls(tls.is_some());
+        sockets.set_tls(certificates.is_some());
         let pidfile = config.process.pid.as_ref().map(|path| match sockets.old_master {
             None => Pidfile::create(path),
             Some(_) => {
@@ -131,7 +132,7 @@ impl<'a> MasterState<'a> {
             urls: sockets.urls(),
             sockets,
             ticket_keys,
-            tls,
+            certificates,
             access: access.map(Arc::new),
             statsd: logger::targets_mut().statsd.clone(),
             workers_configure_logging,
@@ -218,6 +219,11 @@ impl<'a> MasterState<'a> {
             } else {
                 None
             },
+            refresh_interval: self
+                .certificates
+                .as_ref()
+                .filter(|_| self.preloaded.is_none())
+                .map(|_| tls::CHECK_INTERVAL),
             manages_masters: preloads,
             accepts_forwarded_signals: !self.credentials.as_ref().is_some_and(Credentials::gives_up_root),
             old_master: self.sockets.old_master,

@@ -6,7 +6,6 @@ use mlws_config::ErrorFormat;
 use mlws_logging::logger;
 use mlws_server::WorkerLoads;
 use mlws_sys::Credentials;
-use mlws_tls::TlsConfig;
 use pyo3::prelude::*;
 use rustix::{fs::Mode, process::umask};
 
@@ -22,7 +21,7 @@ use crate::{
         application::Application, config_hooks::config_hooks, search_path::chdir_and_search_path,
         sockets::PreparedSockets,
     },
-    tls,
+    tls::Certificates,
 };
 
 /// What a reload does to the PID file.
@@ -44,7 +43,7 @@ pub(super) struct Prepared {
     logs: PreparedLogs,
     access: Option<AccessLog>,
     sockets: Option<PreparedSockets>,
-    tls: Option<TlsConfig>,
+    certificates: Option<Certificates>,
     environment: EnvironmentChange,
 }
 
@@ -67,7 +66,7 @@ impl Prepared {
         let loads = if has_slots { Arc::clone(&state.loads) } else { new_loads(&config)? };
         let logs = PreparedLogs::open(&config, credentials.as_ref())?;
         let access = logs.open_access(&config, credentials.as_ref())?;
-        let tls = tls::load(&config, &state.ticket_keys)?;
+        let certificates = Certificates::load(&config, &state.ticket_keys)?;
         let sockets = state.sockets.prepare(&config, &state.context.systemd, credentials.as_ref())?;
         Ok(Self {
             config,
@@ -80,7 +79,7 @@ impl Prepared {
             logs,
             access,
             sockets,
-            tls,
+            certificates,
             environment,
         })
     }
@@ -91,8 +90,8 @@ impl Prepared {
         if let Some(sockets) = self.sockets {
             state.sockets.commit(sockets);
         }
-        state.tls = self.tls;
-        state.sockets.set_tls(state.tls.is_some());
+        state.certificates = self.certificates;
+        state.sockets.set_tls(state.certificates.is_some());
         if let PidfileChange::Replace(pidfile) = self.pidfile {
             state.pidfile = pidfile; // drops the old one, which removes its file
         }
