@@ -478,7 +478,9 @@ def test_a_reload_serves_the_new_certificate_or_keeps_the_old_one(start, authori
 def test_a_renewed_certificate_is_served_without_a_reload(start, authority, tmp_path, mode):
     files = tmp_path / "server.pem", tmp_path / "server.key"
     install(authority.issue("localhost", file="current"), files)
-    server = start("raw", "--workers", "2", "--certfile", files[0], "--keyfile", files[1], *mode)
+    server = start(
+        "raw", "--workers", "2", "--keep-alive", "60", "--certfile", files[0], "--keyfile", files[1], *mode
+    )
     context = trusting(authority)
     old, family = certificate_of(server, context), server.family_pids()
     with connect(server, context) as wire:
