@@ -620,3 +620,23 @@ def test_keys_may_be_updated_within_a_body(secure, authority):
         client.stdin.close()
         client.stdout.close()
     assert answered.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("server", ["gunicorn", "mlws"])
+def test_a_config_file_of_gunicorn_means_the_same_here(start, authority, issued, tmp_path, server):
+    good = authority.issue("alice", file="alice-config", client=True)
+    (tmp_path / "gunicorn.conf.py").write_text(
+        f"import ssl\ncertfile = {str(issued.certificate)!r}\nkeyfile = {str(issued.key)!r}\n"
+        f"ca_certs = {str(authority.certificate)!r}\ncert_reqs = ssl.CERT_REQUIRED\nciphers = 'ECDHE+AESGCM'\n"
+        f"do_handshake_on_connect = False\nsuppress_ragged_eofs = True\n"
+    )
+    command = MLWS if server == "mlws" else MLWS.removesuffix("mlws") + "gunicorn"
+    started = start("raw", "--config", tmp_path / "gunicorn.conf.py", command=(command,))
+    assert started.urls[0].startswith("https://")
+    context = trusting(authority, good, version=ssl.TLSVersion.TLSv1_2)
+    with connect(started, context) as wire:
+        assert "AES" in wire.socket.cipher()[0] and "GCM" in wire.socket.cipher()[0]
+        found = shown(wire.request("/environs/show"))
+    assert found["wsgi.url_scheme"] == "https"
+    with pytest.raises((ssl.SSLError, ConnectionResetError)):
+        ask(started, trusting(authority))

@@ -32,6 +32,11 @@ impl TlsFiles {
         Ok(Self(files))
     }
 
+    #[cfg(test)]
+    pub(crate) fn of<const N: usize>(files: [(&str, Vec<u8>); N]) -> Self {
+        Self(files.into_iter().map(|(path, content)| (path.into(), Zeroizing::new(content))).collect())
+    }
+
     pub(crate) fn content(&self, path: &Path) -> &[u8] {
         self.0.get(path).map_or(&[], |content| content)
     }
@@ -74,8 +79,7 @@ mod tests {
 
     #[test]
     fn another_process_gets_all_files() {
-        let file = |path: &str, content: &[u8]| (path.into(), Zeroizing::new(content.to_vec()));
-        let files = TlsFiles([file("/a b", b"one"), file("c", b"")].into());
+        let files = TlsFiles::of([("/a b", b"one".to_vec()), ("c", Vec::new())]);
         let bytes = files.encode();
         assert!(TlsFiles::decode(&bytes) == Some(files));
         for length in 1..bytes.len() {
