@@ -204,6 +204,14 @@ STARTS = {
     "workers and threads": start(
         "-w", "3", "--threads", "2", workers=3, differs={"process: main thread": "main thread"}
     ),
+    "prefixes of options": start(
+        "--worker-cl=sync",
+        "--prel",
+        "--pi",
+        "app.pid",
+        env={"GUNICORN_CMD_ARGS": "--max-requests-j 5 --access-logfi access.log"},
+        differs={"files*": "access mode"},
+    ),
     "an option twice": start("-w", "1", "--preload", "-w", "2", "--preload", workers=2),
     "gthread": start(
         "-k",
@@ -229,6 +237,7 @@ STARTS = {
         "--worker-tmp-dir=/tmp",
     ),
     "WEB_CONCURRENCY": start(env={"WEB_CONCURRENCY": "2"}, workers=2),
+    "WEB_CONCURRENCY with white space": start(env={"WEB_CONCURRENCY": " 2"}, workers=2),
     "WEB_CONCURRENCY and --workers": start("--workers=1", env={"WEB_CONCURRENCY": "2"}),
     "PORT": start(bind=(), env={"PORT": "PORT!"}),
     "PORT and --bind": start(bind=("-b", "127.0.0.1:PORT!"), env={"PORT": "1"}),

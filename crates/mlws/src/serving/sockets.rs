@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     path::PathBuf,
     process::Command,
 };
@@ -175,6 +175,11 @@ impl Sockets {
             _ => PyAddress::Tcp(listener.server_name_and_port()),
         });
         addresses.collect()
+    }
+
+    /// The URL and the descriptor of each listener.
+    pub(crate) fn py_listeners(&self) -> Vec<(String, RawFd)> {
+        self.listeners.iter().map(|listener| (listener.url(), listener.as_fd().as_raw_fd())).collect()
     }
 
     /// The URLs of all listeners.

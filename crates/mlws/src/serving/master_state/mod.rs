@@ -136,7 +136,7 @@ impl<'a> MasterState<'a> {
             reexec,
         };
         state.log_connection_limit();
-        state.notify(py, "set_addresses", (state.sockets.py_addresses(),));
+        state.notify(py, "set_listeners", (state.sockets.py_addresses(), state.sockets.py_listeners()));
         state.notify(py, "server_hook", ("when_ready",));
         Ok(state)
     }
