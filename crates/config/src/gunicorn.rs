@@ -14,8 +14,8 @@ enum Unsupported {
 }
 use Unsupported::{Ignore, Reject};
 
-const TLS: &str = "TLS is not supported yet; terminate it in nginx or HAProxy (docs/proxies.md)";
-const HTTP2: &str = "HTTP/2 is not supported yet; terminate it in nginx or HAProxy (docs/proxies.md)";
+const TLS: &str = "TLS is not supported yet; terminate it in a proxy such as nginx or HAProxy";
+const HTTP2: &str = "HTTP/2 is not supported yet; terminate it in a proxy such as nginx or HAProxy";
 const DIRTY: &str = "dirty workers are not supported; use a task queue or a separate process";
 const STRICT: &str = "such requests are always rejected, because they are ambiguous";
 const METHODS: &str = "any token is accepted as a method, unchanged";
@@ -31,7 +31,11 @@ const UNSUPPORTED: &[(&str, bool, Unsupported)] = &[
     ("cert-reqs", true, Ignore(TLS)),
     ("certfile", true, Reject("", TLS)),
     ("ciphers", true, Ignore(TLS)),
-    ("control-socket", true, Ignore("there is no control socket; use signals (docs/signals.md)")),
+    (
+        "control-socket",
+        true,
+        Ignore("there is no control socket; use signals, such as `kill -HUP` to reload"),
+    ),
     ("control-socket-mode", true, Ignore("there is no control socket")),
     ("dirty-app", true, Reject("", DIRTY)),
     ("dirty-graceful-timeout", true, Ignore(DIRTY)),
