@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Settings, active_writers::ActiveWriters, memory::MemoryBudget, settings::Limits};
+use crate::{
+    Settings, active_writers::ActiveWriters, memory::MemoryBudget, rejections::Rejections, settings::Limits,
+};
 
 /// The minimum time that an idle connection stays open while the server drains.
 const DRAIN_KEEP_ALIVE: Duration = Duration::from_secs(2);
@@ -16,6 +18,7 @@ pub(crate) struct ServerContext {
     pub(crate) limits: Arc<Limits>,
     pub(crate) wants_log: bool,
     pub(crate) wants_head: bool,
+    pub(crate) rejections: Rejections,
     /// Set while the server drains and idle connections cannot be handed over: every response closes its connection.
     pub(crate) draining: AtomicBool,
     /// When draining began.
@@ -37,6 +40,7 @@ impl ServerContext {
             limits,
             wants_log,
             wants_head,
+            rejections: Rejections::new(),
             draining: AtomicBool::new(false),
             drain_began: OnceLock::new(),
             body_memory,
