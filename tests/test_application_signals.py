@@ -178,7 +178,7 @@ def test_what_else_a_handler_raises_is_logged_and_the_worker_serves_on(serve, ap
     server = serve(*mode)
     worker = worker_of(server)
     os.kill(worker, signal.SIGUSR2)
-    server.log.wait_for(r"Signal handler failed\n(.*\n)+LookupError: no such thing")
+    server.log.wait_for(r"Signal handler failed\n(.*\n)+ +LookupError: no such thing")
     assert server.get("/").status == 200
     assert worker_of(server) == worker
 

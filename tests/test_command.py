@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import textwrap
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 from conftest import CONCURRENCY
@@ -270,10 +272,43 @@ def test_help_names_every_option():
     assert set(OPTIONS) <= set(re.findall(r"--[a-z_-]+", result.stdout))
 
 
-def test_version_is_printed():
-    result = run("--version")
+@pytest.mark.parametrize("option", ["--version", "-v", "-V"])
+def test_version_is_printed(option):
+    result = run(option)
     assert result.returncode == 0
     assert re.fullmatch(r"\S+ \d+\.\d+\.\d+\n", result.stdout)
+
+
+@pytest.mark.parametrize("option", ["-v", "--vers"])
+def test_version_has_the_short_form_of_gunicorn(option):
+    for command in (Path(MLWS).with_name("gunicorn"), MLWS):
+        result = run(option, command=(command,))
+        assert (result.returncode, result.stderr) == (0, "")
+        assert re.search(r"\d+\.\d+\.\d+", result.stdout)
+
+
+def test_an_ambiguous_prefix_of_an_option_is_an_error():
+    result = run("raw", "--wor", "2")
+    assert result.returncode == 2
+    assert "unexpected argument '--wor' found" in result.stderr
+
+
+def test_the_first_lines_of_the_log_have_versions_address_and_concurrency():
+    with Server("raw", "--workers", "2", "--threads", "3") as server:
+        text = server.log.text
+    python = ".".join(map(str, sys.version_info[:3]))
+    version = metadata.version("mylittlewebserver")
+    first, second, *_ = re.findall(r"\[INFO\] (.*)", text)
+    assert first == f"Starting mlws {version} with Python {python}"
+    assert second == "Access log is off: add --access-logfile - to log requests to stdout"
+    assert re.search(r"Listening at: http://127\.0\.0\.1:\d+ \(raw, 2 workers, 3 threads each\)", text)
+
+
+@pytest.mark.parametrize("option", ["--access-logfile=-", "--log-syslog"])
+def test_the_log_does_not_explain_how_to_log_requests_if_they_are_logged(option):
+    with Server("raw", option) as server:
+        assert "Starting mlws" in server.log.text
+        assert "Access log is off" not in server.log.text
 
 
 def test_every_log_line_has_date_pid_and_level():

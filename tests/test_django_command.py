@@ -39,7 +39,7 @@ from django.urls import path
 
 from pages import views
 
-urlpatterns = [path("", views.hello)]
+urlpatterns = [path("", views.hello), path("broken", views.broken)]
 """
 WSGI = """
 from django.core.wsgi import get_wsgi_application
@@ -55,6 +55,9 @@ from django.http import HttpResponse
 
 def hello(request):
     return HttpResponse(f"first, {request.META['site.wsgi']}")
+
+def broken(request):
+    raise ValueError("a broken view")
 """
 MODEL = """
 from django.db import models
@@ -138,6 +141,34 @@ def test_a_change_is_served_a_moment_later(project):
         settings = project / "site_of_ours/settings.py"
         settings.write_text(SETTINGS.replace('"static/"', '"other/"'))
         eventually(lambda: answer(server, "/other/style.css").startswith("body"), "new settings to be used")
+
+
+def test_requests_and_tracebacks_of_views_are_printed_while_debug_is_on(project):
+    with manage(project, "127.0.0.1:0") as server:
+        server.get("/")
+        assert server.get("/broken?x=1").status == 500
+        time = r"\[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]"
+        server.out.wait_for(rf'{time} "GET / HTTP/1\.1" 200 25\n')
+        server.out.wait_for(rf'{time} "GET /broken\?x=1 HTTP/1\.1" 500 \d+\n')
+        server.log.wait_for(r"Internal Server Error: /broken\nTraceback")
+        server.log.wait_for(r"views\.py\", line \d+, in broken\n.*\n(?:.*\n)?ValueError: a broken view")
+        assert "Access log is off" not in server.log.text
+
+
+def test_the_options_of_the_user_apply_to_the_log_of_requests(project):
+    log = project / "access.log"
+    with manage(project, "127.0.0.1:0", "--access-logfile", log, "--access-logformat", "%(U)s") as server:
+        server.get("/")
+        eventually(lambda: log.exists() and log.read_text() == "/\n", "the line of the request")
+        assert '"GET ' not in server.out.text
+
+
+def test_requests_are_not_printed_by_default_without_debug(project):
+    with manage(project, "127.0.0.1:0", NO_DEBUG="1") as server:
+        server.get("/")
+        assert "Access log is off" in server.log.text
+        server.stop()
+        assert server.out.wait_for_end() == ""
 
 
 def answer(server, path="/"):

@@ -33,6 +33,9 @@ REQUESTS = {
     "pieces for HTTP/1.0": "GET /pieces HTTP/1.0\r\n\r\n",
     "write()": "GET /writes HTTP/1.1\r\nHost: shop.test\r\n\r\n",
     "cookies": "GET /cookies HTTP/1.1\r\nHost: shop.test\r\n\r\n",
+    "a padded length": "GET /padded HTTP/1.1\r\nHost: shop.test\r\n\r\n",
+    "status 600": "GET /status?600 HTTP/1.1\r\nHost: shop.test\r\n\r\n",
+    "status 999": "GET /status?999 HTTP/1.1\r\nHost: shop.test\r\n\r\n",
     "204": "GET /nothing HTTP/1.1\r\nHost: shop.test\r\n\r\n",
     "304": "GET /unchanged HTTP/1.1\r\nHost: shop.test\r\n\r\n",
     "a file": "GET /file HTTP/1.1\r\nHost: shop.test\r\n\r\n",
@@ -201,6 +204,14 @@ STARTS = {
     "workers and threads": start(
         "-w", "3", "--threads", "2", workers=3, differs={"process: main thread": "main thread"}
     ),
+    "prefixes of options": start(
+        "--worker-cl=sync",
+        "--prel",
+        "--pi",
+        "app.pid",
+        env={"GUNICORN_CMD_ARGS": "--max-requests-j 5 --access-logfi access.log"},
+        differs={"files*": "access mode"},
+    ),
     "an option twice": start("-w", "1", "--preload", "-w", "2", "--preload", workers=2),
     "gthread": start(
         "-k",
@@ -226,6 +237,7 @@ STARTS = {
         "--worker-tmp-dir=/tmp",
     ),
     "WEB_CONCURRENCY": start(env={"WEB_CONCURRENCY": "2"}, workers=2),
+    "WEB_CONCURRENCY with white space": start(env={"WEB_CONCURRENCY": " 2"}, workers=2),
     "WEB_CONCURRENCY and --workers": start("--workers=1", env={"WEB_CONCURRENCY": "2"}),
     "PORT": start(bind=(), env={"PORT": "PORT!"}),
     "PORT and --bind": start(bind=("-b", "127.0.0.1:PORT!"), env={"PORT": "1"}),

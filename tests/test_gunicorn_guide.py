@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +16,7 @@ import test_gunicorn_hooks
 import test_gunicorn_signals
 from certificates import Authority
 from gunicorn.config import KNOWN_SETTINGS
+from gunicorn.util import parse_address
 from harness import MLWS, ROOT
 from pairs import REASONS
 
@@ -92,6 +95,14 @@ REFUSED = {
 }
 
 
+# The shortest prefixes where only mlws has another option with a shorter one.
+LONGER_PREFIXES = {
+    "--error-logfile": "--error-logfi",
+    "--forwarded-allow-ips": "--forwarded-a",
+    "--header-map": "--header",
+}
+
+
 def answer(setting):
     return next((ANSWERS[flag[2:]] for flag in flags(setting) if flag[2:] in ANSWERS), (None, None, None))
 
@@ -140,6 +151,22 @@ def test_each_setting_is_taken_on_the_command_line(folder):
     run = mlws(folder, "shop.wsgi", *words, "--check-config")
     assert run.returncode == 0, run.stderr
     assert [warning for warning in warnings if warning not in run.stderr] == []
+
+
+def test_each_unambiguous_prefix_of_an_option_is_taken(folder):
+    known = {flag for setting in KNOWN_SETTINGS for flag in flags(setting)} | {"--help", "--version"}
+    assert all(f"`{prefix}`" in GUIDE for prefix in LONGER_PREFIXES.values())
+    words = []
+    for setting in taken():
+        flag = flags(setting)[0]
+        prefixes = [flag[:length] for length in range(3, len(flag) + 1)]
+        unique = [text for text in prefixes if [one for one in known if one.startswith(text)] == [flag]]
+        prefix = LONGER_PREFIXES.get(flag, next(iter(unique), flag))
+        words += (
+            [prefix] if setting.action in ("store_true", "store_const") else [f"{prefix}={value(setting)}"]
+        )
+    run = mlws(folder, "shop.wsgi", *words)
+    assert run.returncode == 0, run.stderr
 
 
 def test_each_setting_is_taken_in_a_config_file(folder):
@@ -262,7 +289,16 @@ def test_what_hooks_are_given_has_the_attributes_that_the_guide_names():
     from mylittlewebserver import _hooks
 
     paragraph = GUIDE.partition("The arguments have these attributes")[2].partition("\n\n")[0]
-    settings = _hooks.Settings({"workers": 1, "timeout": 30})
+    settings = _hooks.Settings(
+        {
+            "workers": 1,
+            "timeout": 30,
+            "bind": ["unix:a"],
+            "raw_env": ["A=b=c"],
+            "user": "root",
+            "group": "root",
+        }
+    )
     server = _hooks.Server(settings, _hooks.App(lambda: print, "shop.wsgi"))
     worker = _hooks.Worker(server, 1)
     environ = dict.fromkeys(
@@ -279,3 +315,45 @@ def test_what_hooks_are_given_has_the_attributes_that_the_guide_names():
         name = re.search("`([a-z]+)\\.", group).group(1)
         for attribute in re.findall(r"`[a-z]*\.([A-Za-z_]+)`", group):
             assert hasattr(objects[name], attribute), f"{name}.{attribute}"
+    for attribute in re.findall(
+        r"`(?:cfg)?\.([a-z_]+)`", GUIDE.partition("It also has `cfg.")[2].partition("\n")[0]
+    ):
+        assert hasattr(settings, attribute), f"cfg.{attribute}"
+    assert (settings.env, settings.uid, settings.gid) == ({"A": "b=c"}, 0, 0)
+    assert (settings.settings["timeout"].get(), settings.address) == (30, ["a"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "127.0.0.1:80",
+        ":80",
+        "LocalHost:0",
+        "localhost",
+        "[::1]:80",
+        "[::1]",
+        "tcp://a:1",
+        "unix:a",
+        "unix:///a:1",
+        "fd://3",
+    ],
+)
+def test_addresses_in_hooks_are_those_of_gunicorn(text):
+    from mylittlewebserver import _hooks
+
+    assert _hooks.Settings({"bind": [text]}).address == [parse_address(text)]
+
+
+def test_a_listener_of_a_hook_does_not_own_its_socket():
+    from mylittlewebserver import _hooks
+
+    with socket.create_server(("127.0.0.1", 0)) as server, open(os.devnull) as other:
+        listener = _hooks.Listener("http://x", ("127.0.0.1", 0), server.fileno())
+        listener.close()
+        listener.sock.close()
+        assert listener.getsockname() == server.getsockname()
+        assert (str(listener), listener.fileno()) == ("http://x", server.fileno())
+        os.dup2(other.fileno(), server.fileno())  # the server has closed it, and another file gets the number
+        assert listener.fileno() == -1
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            listener.getsockname()

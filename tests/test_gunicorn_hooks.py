@@ -33,14 +33,24 @@ def worker(it):
     return (it.pid if it.pid == "[booting]" else it.pid == os.getpid() or os.getpid() == MASTER, it.age, it.alive, it.booted, it.aborted,
         it.ppid == MASTER, it.cfg.workers, it.nr, hasattr(it.log, "warning"), str(it).rstrip("0123456789>"), it.app.callable is not None)
 
+def settings(it):
+    plain = "bind", "workers", "threads", "timeout", "pidfile", "preload_app", "loglevel", "raw_env"
+    values = [(name, it.settings[name].name, it.settings[name].get(), it.settings[name].value) for name in plain]
+    return (it.address, bool(it.is_ssl), it.env, it.uid, it.gid, "no_such_name" in it.settings, values)
+
+def listeners(it):
+    places = [(str(one).rstrip("0123456789"), one.getsockname()[0], one.FAMILY.name, one.family.name, one.fileno() > 2) for one in it.LISTENERS]
+    accepts = [one.getsockopt(__import__("socket").SOL_SOCKET, __import__("socket").SO_ACCEPTCONN) for one in it.LISTENERS]
+    return (places, accepts, [one.sock.getsockname() == one.getsockname() for one in it.LISTENERS])
+
 def request(it):
     return (it.method, it.path, it.uri, it.query, it.version, it.scheme, it.remote_addr[0], it.fragment, sorted(it.headers))
 
-def on_starting(s): note("on_starting", server(s))
+def on_starting(s): note("on_starting", server(s), settings(s.cfg), listeners(s))
 def on_reload(s): note("on_reload", server(s))
-def when_ready(s): note("when_ready", server(s))
+def when_ready(s): note("when_ready", server(s), listeners(s))
 def pre_fork(s, w): note("pre_fork", server(s), worker(w))
-def post_fork(s, w): note("post_fork", server(s), worker(w))
+def post_fork(s, w): note("post_fork", server(s), worker(w), settings(w.cfg), listeners(s))
 def post_worker_init(w): note("post_worker_init", worker(w), callable(w.wsgi))
 def worker_int(w): note("worker_int", worker(w))
 def worker_abort(w): note("worker_abort", worker(w))
@@ -48,7 +58,7 @@ def pre_exec(s): note("pre_exec", s.cfg.workers)
 def child_exit(s, w): note("child_exit", server(s), worker(w))
 def worker_exit(s, w): note("worker_exit", server(s)[0], w.pid == os.getpid(), w.age)
 def nworkers_changed(s, new, old): note("nworkers_changed", new, old)
-def on_exit(s): note("on_exit", s.pid == os.getpid())
+def on_exit(s): note("on_exit", s.pid == os.getpid(), s.LISTENERS)
 def pre_request(w, r): note("pre_request", worker(w), request(r)); r.noted = "yes"; r.headers.append(("X-NOTED", "yes"))
 def post_request(w, r, environ, response):
     note("post_request", worker(w), request(r), r.noted, environ["PATH_INFO"], environ["HTTP_X_NOTED"], response.status, response.status_code,
@@ -233,10 +243,15 @@ def config(workers):
     return look
 
 
+# The same functions in a module, which the config file names.
+NAMED = 'pidfile = "app.pid"\nkeepalive = 2\n' + "".join(
+    f'{name} = "hooks.{name}"\n' for name in re.findall(r"^def ([a-z_]+)\([sw]\b", RECORDER, re.M)
+)
 HOOKS = {
     name: Case(words, look, LISTED.get(name), files={FOUND: RECORDER})
     for name, (words, look) in SCENES.items()
 }
+HOOKS["a life, by names"] = Case(WORDS, a_life, LISTED["a life"], files={FOUND: NAMED, "hooks.py": RECORDER})
 FILES = {
     path.stem: Case(
         ("facts", "-c", path.name),

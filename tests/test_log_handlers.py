@@ -72,7 +72,7 @@ def handled(folder, name="error.log"):
 
 def written_natively(server):
     """The records that Python's logging did not have."""
-    return re.findall(r"^\[.+\] \[DEBUG\] (rejected.*)", server.log.text, re.MULTILINE)
+    return re.findall(r"^\[.+\] \[(?:INFO|DEBUG)\] (rejected.*)", server.log.text, re.MULTILINE)
 
 
 def refuse(server, times=1):

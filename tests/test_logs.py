@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -13,8 +14,10 @@ import socket
 import subprocess
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from clients import SlowWire, ask
 from conftest import CONCURRENCY
 from harness import APPS, MLWS, Command, Lines, Server, Wire, eventually, free_port, processes
 
@@ -434,3 +437,176 @@ def test_what_the_application_of_a_daemon_writes_is_kept_if_asked(talker, kept):
         eventually(
             lambda: not [process for process in processes() if process.pid == pid], "the daemon to end"
         )
+
+
+# What a client sends never looks like a record of the log
+
+HOSTILE = """
+import logging
+from urllib.parse import unquote
+
+def app(environ, start_response):
+    text = unquote(environ["QUERY_STRING"], errors="surrogateescape")
+    logging.getLogger("gunicorn.error").warning("bad login for %s", text)
+    if environ["PATH_INFO"] == "/raises":
+        raise ValueError(text)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"""
+FORGED = "x\n[2030-01-01 00:00:00 +0000] [1] [CRITICAL] forged"
+RAW = [
+    FORGED,
+    "x\r[2030]",
+    "x\x1b[2J",
+    "x\x9b2J",
+    "x\x85y",
+    "x\u2028forged",
+    "x\u2029forged",
+    "x\u202eforged",
+    "x\u2066y",
+]
+RECORD = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] \[\d+\] \[[A-Z]+\] ")
+
+
+@pytest.mark.parametrize("concurrency", CONCURRENCY)
+def test_no_client_can_forge_a_line_of_the_log_through_a_logger(start, tmp_path, concurrency):
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    server = start("hostile:app", *CONCURRENCY[concurrency], cwd=tmp_path)
+    for text in RAW:
+        assert server.get(f"/?{quote(text)}").status == 200
+        assert server.get(f"/raises?{quote(text)}").status == 500
+    assert server.get("/?%80last").status == 200
+    server.log.wait_for("bad login for .+last\n")
+    log = server.log.text
+    assert not [text for text in RAW if text in log]
+    assert all(RECORD.match(line) or line.startswith("  ") or not line for line in log.split("\n"))
+    assert log.count("bad login for") == 2 * len(RAW) + 1
+    assert "\n  [2030-01-01 00:00:00 +0000] [1] [CRITICAL] forged\n" in log
+    assert "bad login for x\\x1b[2J\n" in log
+    assert "bad login for x\\u202eforged\n" in log
+    assert re.search(r"\n  Traceback .*\n    File .*\n(  .*\n)*  ValueError: x\n", log), (
+        "a traceback is readable"
+    )
+
+
+def test_records_of_a_logger_are_whole_lines_of_json(start, tmp_path):
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    server = start("hostile:app", "--error-logformat", "json", cwd=tmp_path)
+    for text in RAW:
+        server.get(f"/?{quote(text)}")
+    server.stop()
+    messages = [json.loads(line)["message"] for line in server.log.wait_for_end().splitlines()]
+    assert [message for message in messages if "bad login" in message] == [
+        f"bad login for {text}" for text in RAW
+    ]
+
+
+# Requests that the server rejects
+
+LIMITED = ("--limit-request-body", "10", "--head-timeout", "0.5", "--access-logfile", "-")
+REJECTED = {
+    "400": (b"BAD\r\n\r\n", '"BAD  HTTP/1.1" 400'),
+    "408": (b"GET /slow HT", '"GET /slow HTTP/1.1" 408'),
+    "413": (b"POST /large HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n", '"POST /large HTTP/1.1" 413'),
+    "414": (b"GET /" + b"x" * 9999 + b" HTTP/1.1\r\nHost: a\r\n\r\n", f'"GET /{"x" * 1019} HTTP/1.1" 414'),
+    "431": (b"GET /many HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * 200 + b"\r\n", '"GET /many HTTP/1.1" 431'),
+    "501": (
+        b"POST /gzip HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+        '"POST /gzip HTTP/1.1" 501',
+    ),
+}
+
+
+@pytest.mark.parametrize("concurrency", CONCURRENCY)
+def test_a_rejected_request_is_in_both_logs(start, concurrency):
+    server = start("raw", *LIMITED, *CONCURRENCY[concurrency])
+    for status, (request, line) in REJECTED.items():
+        assert server.talk(request).startswith(f"HTTP/1.1 {status} ".encode())
+        server.log.wait_for(rf"\[INFO\] rejected a request from 127\.0\.0\.1: {status} \w.*\n")
+        server.out.wait_for(rf"127\.0\.0\.1 - - \[.+\] {re.escape(line)} \d+ ")
+    assert server.out.text.count("\n") == len(REJECTED)
+
+
+def test_a_rejected_request_does_not_have_the_line_of_the_request_before_it(start):
+    server = start("raw", "--access-logfile", "-")
+    good = b"GET /answers/hello HTTP/1.1\r\nHost: a\r\nReferer: before\r\n\r\n"
+    assert b" 400 " in server.talk(good + b"\0\0\0\0\r\n\r\n")
+    server.out.wait_for(r'"\\x00\\x00\\x00\\x00  HTTP/1\.1" 400 \d+ "-" "-"\n')
+
+
+def test_rejections_beyond_a_limit_are_counted(start):
+    server = start("raw", "--access-logfile", "-")
+    for _ in range(100):
+        assert b" 400 " in server.talk(b"BAD\r\n\r\n")
+
+    def counted():
+        logged = server.log.text.count("rejected a request")
+        suppressed = sum(map(int, re.findall(r"\[INFO\] (\d+) more requests were rejected", server.log.text)))
+        return logged + suppressed == 100 and logged
+
+    logged = eventually(counted, "the count")
+    seconds = {line[:27] for line in server.log.text.splitlines() if "rejected a request" in line}
+    assert logged <= 10 * (len(seconds) + 1), "of each second, the first ten"
+    server.stop()
+    assert server.out.wait_for_end().count('"BAD  HTTP/1.1" 400') == 100
+
+
+def test_at_debug_level_every_rejection_is_logged(start):
+    server = start("raw", "--log-level", "debug")
+    for _ in range(50):
+        assert b" 400 " in server.talk(b"BAD\r\n\r\n")
+    eventually(lambda: server.log.text.count("rejected a request") == 50)
+
+
+def test_a_full_queue_is_a_warning(start, gate):
+    server = start("raw", "--threads", "1", "--max-queue", "1", "--access-logfile", "-")
+    with contextlib.ExitStack() as wires:
+        held = [wires.enter_context(server.wire()) for _ in range(8)]
+        for wire in held:
+            wire.send(f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        server.log.wait_for(r"\[WARNING\] rejected a request from 127\.0\.0\.1: 503 the server has too many")
+        # A thread that is in the application does not delay these lines.
+        server.out.wait_for(rf'"GET {re.escape(gate.path)} HTTP/1\.1" 503 ')
+        gate.open()
+
+
+# The access log says what was sent, when it was sent
+
+TOTAL = 8 * 200_000
+
+
+@pytest.mark.parametrize("concurrency", ["inline", "threads"])
+def test_a_response_that_waits_for_its_client_is_logged_when_it_is_sent(start, record, concurrency):
+    server = start("raw", "--access-logfile", "-", *CONCURRENCY[concurrency])
+    path = f"/large/closed?lines=200000&record={record}"
+    with ask(server, path, wire=SlowWire) as wire:
+        eventually(lambda: "close" in record.read_text(), "the application to be done")
+        server.get("/answers/hello")
+        server.out.wait_for("/answers/hello")
+        assert "/large/closed" not in server.out.text
+        wire.hurry()
+        assert len(wire.answer().body) == TOTAL
+        server.out.wait_for(rf'"GET /large/closed\S* HTTP/1\.1" 200 {TOTAL} ')
+
+
+@pytest.mark.parametrize("kind", ["closed", "whole"])
+@pytest.mark.parametrize("concurrency", ["inline", "threads"])
+def test_a_client_that_leaves_midway_is_logged_with_what_it_was_sent(start, record, concurrency, kind):
+    server = start("raw", "--access-logfile", "-", *CONCURRENCY[concurrency])
+    with ask(server, f"/large/{kind}?lines=200000&record={record}", wire=SlowWire) as wire:
+        assert wire.head()[1] == 200
+        server.get("/answers/hello")  # the other response does not occupy the thread
+        wire.reset()
+    sent = server.out.wait_for(rf'"GET /large/{kind}\S* HTTP/1\.1" 200 (\d+) ').group(1)
+    assert int(sent) < TOTAL
+
+
+def test_what_is_not_sent_when_the_server_ends_is_logged_too(start, record):
+    server = start("raw", "--access-logfile", "-", "--graceful-timeout", "1")
+    with ask(server, f"/large/closed?lines=200000&record={record}", wire=SlowWire):
+        eventually(lambda: "close" in record.read_text(), "the application to be done")
+        os.kill(server.pid, signal.SIGQUIT)
+        server.wait()
+    assert (
+        int(re.search(r"/large/closed\S* HTTP/1\.1\" 200 (\d+) ", server.out.wait_for_end()).group(1)) < TOTAL
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import threading
 
 import pytest
 from conftest import CONCURRENCY
@@ -141,6 +143,30 @@ def test_a_log_config_has_both_logs(folder, concurrency):
         server.log.wait_for(r"\|INFO\|gunicorn\.error\|Listening at: ")  # by propagation
     assert (folder / "unused").read_text() == ""
     assert not (folder / "unused.too").exists()
+
+
+@pytest.mark.parametrize("concurrency", CONCURRENCY)
+def test_a_log_config_has_the_requests_that_the_server_rejects(folder, concurrency):
+    with serving("--log-config", "log.ini", *CONCURRENCY[concurrency], folder=folder) as server:
+        with Wire(server.address) as wire:
+            wire.send(b"GET /none\r\n\r\n")
+            assert wire.answer().status == 400
+        access = folder / "access.log"
+        eventually(access.read_text, "its line")
+        record = json.loads(access.read_text())
+        assert '"GET /none HTTP/1.1" 400 ' in record["message"]
+        assert (record["s"], record["{path_info}e"]) == ("400", "-")
+        assert record["B"] == int(record["b"]) > 0
+        eventually(lambda: "|rejected a request from 127.0.0.1: 400 " in (folder / "error.log").read_text())
+
+
+def test_a_log_config_has_no_forged_lines_in_the_records_of_the_server(folder):
+    (folder / "forms.py").write_text(
+        FORMS.replace('"on purpose"', 'environ["QUERY_STRING"].replace("+", "\\n")')
+    )
+    with serving("--log-config", "log.ini", folder=folder) as server:
+        assert get(server, "/fails?a+forged").status == 500
+        eventually(lambda: "\n  forged\n" in (folder / "error.log").read_text())
 
 
 def test_usr1_opens_the_files_of_a_log_config_anew(folder):
@@ -285,13 +311,11 @@ def test_both_logs_go_to_syslog_in_gunicorns_form(start, syslog):
     server = start(
         "raw", "--log-syslog", "--log-syslog-to", address(syslog), "--log-syslog-facility", "local3"
     )
+    start_line = datagrams(syslog, "Listening at: ")[-1]
+    assert re.fullmatch(rf"<158>gunicorn\.raw\.error: \[{server.pid}\] Listening at: .*\0", start_line)
     server.get("/answers/hello")
-    (*records, last) = datagrams(syslog, "GET /answers/hello")
-    assert re.fullmatch(r'<158>gunicorn\.raw\.access: \[\d+\] 127\.0\.0\.1 - - .*" 200 6 .*\0', last)
-    assert any(
-        re.fullmatch(rf"<158>gunicorn\.raw\.error: \[{server.pid}\] Listening at: .*\0", text)
-        for text in records
-    )
+    access_line = datagrams(syslog, "GET /answers/hello")[-1]
+    assert re.fullmatch(r'<158>gunicorn\.raw\.access: \[\d+\] 127\.0\.0\.1 - - .*" 200 6 .*\0', access_line)
     server.get("/failures/raises")
     assert any(text.startswith("<155>gunicorn.raw.error: ") for text in datagrams(syslog, "(?s)on fire"))
 
@@ -342,6 +366,64 @@ def test_syslog_by_a_unix_socket_comes_back(start, tmp_path, kind):
                 return False
 
         eventually(comes_back, "syslog to be found again")
+
+
+class Streams:
+    """A collector of streams, which it keeps apart."""
+
+    def __init__(self, listener):
+        self.listener, self.received = listener, []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                stream, _ = self.listener.accept()
+                self.received.append(b"")
+                threading.Thread(target=self.read, args=(stream, len(self.received) - 1), daemon=True).start()
+
+    def read(self, stream, index):
+        with stream, contextlib.suppress(OSError):
+            while data := stream.recv(1 << 16):
+                self.received[index] += data
+
+    def records(self):
+        """The complete records of each stream."""
+        return [data.decode().split("\0")[:-1] for data in list(self.received)]
+
+
+@pytest.mark.parametrize("concurrency", CONCURRENCY)
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_no_two_processes_share_a_stream_to_syslog(start, tmp_path, kind, concurrency):
+    if kind == "tcp":
+        listener = socket.create_server(("127.0.0.1", 0))
+        target = "tcp://{}:{}".format(*listener.getsockname())
+    else:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "log"))
+        listener.listen(128)
+        target = f"unix://{tmp_path}/log#stream"
+    with listener:
+        streams = Streams(listener)
+        options = ("--log-syslog", "--log-syslog-to", target, "--workers", "2")
+        server = start("raw", *options, *CONCURRENCY[concurrency])
+        for number in range(20):
+            assert server.get(f"/answers/hello?{number}").status == 200
+
+        def complete():
+            text = "".join(record for records in streams.records() for record in records)
+            return all(f"GET /answers/hello?{number} " in text for number in range(20))
+
+        eventually(complete, "a record of each request")
+        server.stop()
+        eventually(lambda: any("Shutting down" in record for each in streams.records() for record in each))
+        writers = [
+            {re.search(r": \[(\d+)\] ", record).group(1) for record in each} for each in streams.records()
+        ]
+    writers = [each for each in writers if each]
+    assert all(len(each) == 1 for each in writers), "two processes in one stream"
+    assert len(writers) >= 3
+    assert str(server.pid) in set().union(*writers)
 
 
 def test_a_syslog_over_tcp_that_is_not_read_holds_up_nobody(start):

@@ -16,6 +16,8 @@ from harness import DEADLINE, MLWS, ROOT, Command, Wire, eventually, free_port
 
 DOC = (ROOT / "docs/proxies.md").read_text()
 INLINE = ("--threads", "1")
+LOGS_ALL = ("--log-level", "debug")
+"""At the default level, only the first rejections of each second are logged."""
 STRANGER = "127.0.0.2"
 """Another address of this machine, which nobody trusts."""
 ALL = "x-forwarded-for,x-forwarded-proto,x-forwarded-host,x-forwarded-port,x-forwarded-prefix,forwarded"
@@ -293,7 +295,7 @@ def header(request):
 
 @pytest.fixture
 def proxied(shared, concurrency):
-    return shared("raw", *CONCURRENCY[concurrency], "--proxy-protocol")
+    return shared("raw", *CONCURRENCY[concurrency], *LOGS_ALL, "--proxy-protocol")
 
 
 def environs(server, data, count=1, step=None, **settings):
@@ -350,7 +352,7 @@ def test_addresses_of_both_families_are_told_and_extensions_skipped(shared, data
     ],
 )
 def test_a_header_without_an_address_leaves_the_peer_and_only_the_proxys_own_is_trusted(shared, data, scheme):
-    server = shared("raw", *INLINE, "--proxy-protocol")
+    server = shared("raw", *INLINE, *LOGS_ALL, "--proxy-protocol")
     [environ] = environs(server, data + request("X-Forwarded-Proto: https"))
     assert seen(environ, "REMOTE_ADDR", "PROXY_PROTOCOL", "wsgi.url_scheme") == ("127.0.0.1", None, scheme)
     assert environ["REMOTE_PORT"].isdigit()
@@ -404,14 +406,14 @@ MALFORMED = [
 
 @pytest.mark.parametrize("data", MALFORMED, ids=[repr(data[:40]) for data in MALFORMED])
 def test_a_malformed_header_closes_the_connection_and_is_logged(shared, data):
-    server = shared("raw", *INLINE, "--proxy-protocol")
+    server = shared("raw", *INLINE, *LOGS_ALL, "--proxy-protocol")
     refused(server, data + request(), 400)
     refused(server, data + request(), 400, step=1)
 
 
 def test_only_the_version_that_is_asked_for_is_taken(shared):
     for mode, good, bad in (("v1", line(), block()), ("v2", block(), line())):
-        server = shared("raw", *INLINE, "--proxy-protocol", mode)
+        server = shared("raw", *INLINE, *LOGS_ALL, "--proxy-protocol", mode)
         assert environs(server, good + request())[0]["REMOTE_ADDR"] == "192.0.2.1"
         refused(server, bad + request(), 400)
 
@@ -425,7 +427,9 @@ def test_who_may_not_send_a_header_is_refused_with_it_and_served_without(proxied
 
 
 def test_who_may_send_a_header_is_a_list_of_networks(shared, header):
-    server = shared("raw", *INLINE, "--proxy-protocol", "--proxy-allow-from", "10.0.0.0/8,127.0.0.2/31")
+    server = shared(
+        "raw", *INLINE, *LOGS_ALL, "--proxy-protocol", "--proxy-allow-from", "10.0.0.0/8,127.0.0.2/31"
+    )
     assert environs(server, header() + request(), source=STRANGER)[0]["REMOTE_ADDR"] == "192.0.2.1"
     refused(server, header() + request(), 403)
     server = shared("raw", *INLINE, "--proxy-protocol", "--proxy-allow-from", "*")

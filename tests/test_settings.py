@@ -114,12 +114,51 @@ def test_the_command_line_counts_more_than_the_environment_and_that_more_than_th
 def test_the_file_counts_more_than_the_variables_that_only_change_a_default(folder):
     environment = {"WEB_CONCURRENCY": "6", "PORT": "1234"}
     settings = shown(folder, **environment)
-    assert settings["workers"] == ("6", "the environment")
-    assert settings["bind"][0] == '["0.0.0.0:1234"]'
+    assert settings["workers"] == ("6", "WEB_CONCURRENCY")
+    assert settings["bind"] == ('["0.0.0.0:1234"]', "PORT")
     write(folder, "gunicorn.conf.py", "workers = 3\nbind = 'localhost'\n")
     settings = shown(folder, **environment)
     assert settings["workers"][0] == "3"
     assert settings["bind"][0] == '["localhost"]'
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "complaint"),
+    [
+        ("WEB_CONCURRENCY", "abc", "--workers, set by WEB_CONCURRENCY: expected a number from 1 to 65535"),
+        ("WEB_CONCURRENCY", "0", "--workers, set by WEB_CONCURRENCY: expected a number from 1 to 65535"),
+        ("PORT", "http", "--bind, set by PORT: expected a port number from 0 to 65535"),
+        ("PORT", "65536", "--bind, set by PORT: expected a port number from 0 to 65535"),
+        (
+            "FORWARDED_ALLOW_IPS",
+            "nginx",
+            "--forwarded-allow-ips, set by FORWARDED_ALLOW_IPS: invalid network",
+        ),
+    ],
+)
+def test_an_invalid_variable_is_reported_with_its_name(folder, variable, text, complaint):
+    asked = ask(folder, "shop:app", "--check-config", **{variable: text})
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert asked.stderr.startswith(f"error: invalid value '{text}' for {complaint}")
+
+
+def test_an_invalid_variable_does_not_matter_if_its_setting_is_set_elsewhere(folder):
+    write(folder, "gunicorn.conf.py", "workers = 3\n")
+    settings = shown(folder, "-b", "127.0.0.1:0", WEB_CONCURRENCY="abc", PORT="http")
+    assert settings["workers"] == ("3", "gunicorn.conf.py")
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_variable_counts_as_unset(folder, text):
+    settings = shown(folder, WEB_CONCURRENCY=text, PORT=text)
+    assert settings["workers"] == ("1", "default")
+    assert settings["bind"] == ('["127.0.0.1:8000"]', "default")
+
+
+def test_white_space_around_a_variable_is_ignored(folder):
+    settings = shown(folder, WEB_CONCURRENCY=" 2", PORT="80 ")
+    assert settings["workers"][0] == "2"
+    assert settings["bind"][0] == '["0.0.0.0:80"]'
 
 
 def test_a_switch_can_be_turned_off_above_the_file_that_turned_it_on(folder):
@@ -184,6 +223,26 @@ def test_what_is_shown_can_be_used_as_a_file(folder):
             "only WSGI applications are supported",
         ),
         ("gunicorn.conf.py", "http_protocols = 'h2'", "--http-protocols: HTTP/2 is not supported yet"),
+        (
+            "gunicorn.conf.py",
+            "post_fork = 'after_fork'",
+            "gunicorn.conf.py: invalid value 'after_fork' for post_fork: expected a function, or its name as module.function",
+        ),
+        (
+            "gunicorn.conf.py",
+            "post_fork = 'shop.missing'",
+            "gunicorn.conf.py: invalid value 'shop.missing' for post_fork: module shop has no function 'missing'",
+        ),
+        (
+            "gunicorn.conf.py",
+            "post_fork = 'no.such'",
+            "gunicorn.conf.py: invalid value 'no.such' for post_fork: No module named 'no'",
+        ),
+        (
+            "gunicorn.conf.py",
+            "post_fork = 5",
+            "gunicorn.conf.py: invalid value 5 for post_fork: expected a function",
+        ),
     ],
 )
 def test_an_error_in_a_file_is_reported_with_its_name(folder, name, text, complaint):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import venv
@@ -53,6 +54,14 @@ def test_the_library_has_no_symbol_table(wheel):
     archive = zipfile.ZipFile(wheel)
     (library,) = [name for name in archive.namelist() if name.endswith(".so")]
     assert b"\0.symtab\0" not in archive.read(library)
+
+
+def test_no_text_in_it_refers_to_a_file_of_the_repository(wheel):
+    """Messages and --help must stand alone: the pages below docs/ are not installed."""
+    archive = zipfile.ZipFile(wheel)
+    names = [name for name in archive.namelist() if name.startswith("mylittlewebserver/")]
+    found = {name: re.findall(rb"[\w/-]*docs/[a-z]+|[\w/-]+\.md\b", archive.read(name)) for name in names}
+    assert {name: texts for name, texts in found.items() if texts} == {}
 
 
 def test_it_brings_its_license_and_no_dependency(wheel):

@@ -72,7 +72,8 @@ def test_no_piece_waits_for_the_next_one_to_be_made(server, gate, quick):
 
 
 @pytest.mark.parametrize(
-    "status", ["200 OK", "201 Made", "299 My Own  Words", "404 Not Found", "500 Oh: no!", "599 x"]
+    "status",
+    ["200 OK", "201 Made", "299 My Own  Words", "404 Not Found", "500 Oh: no!", "599 x", "600 y", "999 z"],
 )
 def test_the_status_is_sent_as_the_app_says_it(server, status):
     answer = answer_to(server, f"/answers/status?status={status.replace(' ', '%20')}")

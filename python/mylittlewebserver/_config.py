@@ -11,7 +11,7 @@ import importlib.util
 import sys
 from importlib.machinery import SourceFileLoader
 
-from mylittlewebserver._loader import run_foreign
+from mylittlewebserver._loader import LoadError, run_foreign
 
 TYPE_CHECKING = False  # as in `typing`, which would cost each worker a megabyte
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ HOOKS = {
     "nworkers_changed",
     "on_exit",
 }
+
+
+class HookError(Exception):
+    """A hook is neither a function nor the name of one."""
 
 
 def run_file(path: str, source: bytes) -> _Definitions:
@@ -90,7 +94,9 @@ def _forget(name: str) -> dict[str, Any]:
 
 
 def _definitions(names: dict[str, Any]) -> _Definitions:
-    hooks = {name: value for name, value in names.items() if name in HOOKS}
+    hooks = {
+        name: _function(name, value) for name, value in names.items() if name in HOOKS and value is not None
+    }
     logging = names.get("logconfig_dict")
     others = {
         name: value
@@ -98,6 +104,27 @@ def _definitions(names: dict[str, Any]) -> _Definitions:
         if name not in HOOKS and name != "logconfig_dict" and _may_be_setting(name, value)
     }
     return hooks, logging if logging and isinstance(logging, dict) else None, others
+
+
+def _function(hook: str, value: Any) -> Any:
+    """Return the function of a hook, which may be given by its name: ``module.function``."""
+    invalid = f"invalid value {value!r} for {hook}"
+    if isinstance(value, str):
+        module_name, _, name = value.rpartition(".")
+        if not module_name:
+            raise HookError(f"{invalid}: expected a function, or its name as module.function")
+        try:
+            module = run_foreign(f"{invalid}: import failed", lambda: importlib.import_module(module_name))
+        except LoadError as error:
+            if isinstance(error.__cause__, ImportError):
+                raise HookError(f"{invalid}: {error.__cause__}") from error.__cause__
+            raise
+        value = getattr(module, name, None)
+        if value is None:
+            raise HookError(f"{invalid}: module {module_name} has no function {name!r}")
+    if not callable(value):
+        raise HookError(f"{invalid}: expected a function")
+    return value
 
 
 def _may_be_setting(name: str, value: Any) -> bool:

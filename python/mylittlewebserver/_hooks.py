@@ -10,9 +10,15 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mylittlewebserver._native import __version__, log
+
+if TYPE_CHECKING:
+    from socket import AddressFamily, socket
+
+Address = str | int | tuple[str, int]
+"""A path, a descriptor, or a host and a port."""
 
 
 class Settings:
@@ -23,6 +29,111 @@ class Settings:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"there is no setting {name!r}")
+
+    def set(self, name: str, value: object) -> None:
+        """Change what later hooks see."""
+        self.__dict__[name] = value
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """The settings as objects, by their names."""
+        return {name: Setting(name, value) for name, value in vars(self).items()}
+
+    @property
+    def is_ssl(self) -> bool:
+        """Whether HTTPS is enabled."""
+        return bool(self.certfile or self.keyfile)
+
+    @property
+    def address(self) -> list[Address]:
+        """The addresses of ``bind`` in Python's format."""
+        return [_py_address(str(text)) for text in self.bind]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The pairs of ``raw_env``."""
+        return dict(text.split("=", 1) for text in self.raw_env)
+
+    @property
+    def uid(self) -> int:
+        """The user ID of the workers."""
+        if isinstance(self.user, str):
+            import pwd
+
+            return pwd.getpwnam(self.user).pw_uid
+        return os.geteuid() if self.user is None else int(self.user)
+
+    @property
+    def gid(self) -> int:
+        """The group ID of the workers."""
+        if isinstance(self.group, str):
+            import grp
+
+            return grp.getgrnam(self.group).gr_gid
+        return os.getegid() if self.group is None else int(self.group)
+
+
+class Setting:
+    """A setting in ``cfg.settings``."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        self.name = name
+        self.value = value
+
+    def get(self) -> Any:
+        return self.value
+
+
+class Listener:
+    """A listening socket, with the methods of a socket.
+
+    The server owns the socket. The methods work on a duplicate, so ``close()`` does not close the socket of the server.
+    After the server has closed it, ``fileno()`` returns -1, and the other methods raise `OSError`.
+    """
+
+    def __init__(self, url: str, cfg_addr: Address, descriptor: int) -> None:
+        self.cfg_addr = cfg_addr
+        self._url = url
+        self._descriptor = descriptor
+        self._inode = os.fstat(descriptor).st_ino
+
+    def __str__(self) -> str:
+        return self._url
+
+    def fileno(self) -> int:
+        """Return the descriptor, unless it is closed or by now belongs to another file."""
+        try:
+            is_open = os.fstat(self._descriptor).st_ino == self._inode
+        except OSError:
+            is_open = False
+        return self._descriptor if is_open else -1
+
+    @property
+    def sock(self) -> socket:
+        """A duplicate of the socket, to be closed by the caller."""
+        from socket import socket
+
+        return socket(fileno=os.dup(self.fileno()))
+
+    @property
+    def FAMILY(self) -> AddressFamily:  # noqa: N802 - gunicorn's name
+        with self.sock as sock:
+            return sock.family
+
+    def close(self) -> None:
+        """Do nothing: the server closes the socket."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def call(*args: Any) -> Any:
+            with self.sock as sock:
+                return getattr(sock, name)(*args)
+
+        with self.sock as sock:
+            value = getattr(sock, name)
+        return call if callable(value) else value
 
 
 class Log:
@@ -85,7 +196,9 @@ class Server:
         self.app = app
         self.log = Log()
         self.pid = os.getpid()
-        self.address = [_py_address(text) for text in getattr(cfg, "bind", [])]
+        self.address: list[Address] = cfg.address if hasattr(cfg, "bind") else []
+        self.LISTENERS: list[Listener] = []
+        """The sockets, once the server listens. Empty in ``on_exit``."""
         self.num_workers: int = getattr(cfg, "workers", 1)
         self.timeout = getattr(cfg, "timeout", 30)
         self.proc_name = getattr(cfg, "proc_name", None) or app.app_uri or "mlws"
@@ -181,10 +294,17 @@ class Hooks:
 
     def server_hook(self, name: str) -> None:
         """Call on_starting, when_ready, on_reload, pre_exec or on_exit."""
+        if name == "on_exit":
+            self.server.LISTENERS = []
         self._call(name, self.server)
 
-    def set_addresses(self, addresses: list[str | tuple[str, int]]) -> None:
+    def set_listeners(self, addresses: list[Address], listeners: list[tuple[str, int]]) -> None:
+        """Run when the server listens, and after each reload. Each listener is a URL and a descriptor."""
         self.server.address = addresses
+        self.server.LISTENERS = [
+            Listener(url, address, descriptor)
+            for address, (url, descriptor) in zip(addresses, listeners, strict=False)
+        ]
 
     def nworkers_changed(self, now: int, before: int | None) -> None:
         self.server.num_workers = now
@@ -262,10 +382,17 @@ class Hooks:
         function(*arguments[: _count_parameters(function)])
 
 
-def _py_address(text: str) -> str | tuple[str, int]:
-    """Return an address in Python's format. Ports are those of the settings until the server listens."""
+def _py_address(text: str) -> Address:
+    """Return an address of the settings in Python's format: a path, a descriptor, or a host and a port."""
+    if text.startswith("unix:"):
+        return text.removeprefix("unix:").removeprefix("//")
+    if text.startswith("fd://"):
+        return int(text.removeprefix("fd://"))
+    text = text.removeprefix("tcp://")
     host, _, port = text.rpartition(":")
-    return (host.strip("[]"), int(port)) if port.isdigit() else text.removeprefix("unix:")
+    if not port.isdigit():
+        host, port = text, "8000"
+    return host.strip("[]").lower(), int(port)
 
 
 def _count_parameters(function: Callable[..., Any]) -> int:

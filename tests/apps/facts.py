@@ -84,6 +84,17 @@ def two_cookies(_, start_response):
     return [b"made"]
 
 
+def padded_length(_, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", " 6\t")])
+    return [b"padded"]
+
+
+def unusual_status(environ, start_response):
+    """The status is the query."""
+    start_response(f"{environ['QUERY_STRING']} Unusual", [("Content-Length", "4")])
+    return [b"body"]
+
+
 def nothing(_, start_response):
     start_response("204 No Content", [])
     return []
@@ -137,6 +148,8 @@ PAGES = {
     "/pieces": pieces,
     "/writes": writes,
     "/cookies": two_cookies,
+    "/padded": padded_length,
+    "/status": unusual_status,
     "/nothing": nothing,
     "/unchanged": unchanged,
     "/file": this_file,

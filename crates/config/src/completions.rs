@@ -1,11 +1,10 @@
 //! `--completions`.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::config::Config;
 
 /// Prints the completion script for `shell`.
 pub fn show_completions(shell: Shell) {
-    clap_complete::generate(shell, &mut Config::command(), "mlws", &mut std::io::stdout());
+    clap_complete::generate(shell, &mut Config::command_line(), "mlws", &mut std::io::stdout());
 }

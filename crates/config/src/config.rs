@@ -1,6 +1,6 @@
 //! [`Config`]: the definition of every setting, for the command line, its help, config files and the keywords of `serve()`.
 
-use clap::{ArgAction, Command, CommandFactory, Parser};
+use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 use mlws_server::{Concurrency, Settings};
 
 use crate::{
@@ -73,6 +73,15 @@ impl Config {
     /// another source. The last of repeated options applies, as in argparse: scripts put their own options before `"$@"`.
     pub fn command_definition() -> Command {
         Self::command().args_override_self(true).args(gunicorn::arguments())
+    }
+
+    /// The definition of the command line. As in gunicorn, an unambiguous prefix of an option stands for it, and `-v` is `--version`.
+    pub(crate) fn command_line() -> Command {
+        let version = Arg::new("version").short('v').visible_short_alias('V').long("version");
+        Self::command_definition()
+            .infer_long_args(true)
+            .disable_version_flag(true)
+            .arg(version.action(ArgAction::Version).help("Print the version"))
     }
 
     /// The definition of the merged sources, with the constraints between options.
@@ -158,6 +167,7 @@ mod tests {
     #[test]
     fn the_definition_is_valid() {
         Config::command_definition().debug_assert();
+        Config::command_line().debug_assert();
         Config::command_with_constraints().debug_assert();
     }
 
@@ -198,6 +208,15 @@ mod tests {
             .server()
             .limits;
         assert_eq!((limits.request_line, limits.head), (1000, 1000));
+    }
+
+    #[test]
+    fn an_unambiguous_prefix_stands_for_an_option() {
+        let config = Config::parse_words("app --thr 2 --max-requests-j=3 --prel").unwrap();
+        assert_eq!((config.running.threads, config.running.max_requests_jitter), (2, 3));
+        assert!(config.running.preload && config.running.max_requests == 0);
+        assert_eq!(Config::parse_words("app --max-requests 5").unwrap().running.max_requests, 5);
+        assert!(Config::parse_words("app --wor 2").err().unwrap().contains("unexpected argument '--wor'"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ enum Unsupported {
 use Unsupported::{Ignore, Reject};
 
 const HANDSHAKE: &str = "handshakes never block other connections";
-const HTTP2: &str = "HTTP/2 is not supported yet; terminate it in nginx or HAProxy (docs/proxies.md)";
+const HTTP2: &str = "HTTP/2 is not supported yet; terminate it in a proxy such as nginx or HAProxy";
 const DIRTY: &str = "dirty workers are not supported; use a task queue or a separate process";
 const STRICT: &str = "such requests are always rejected, because they are ambiguous";
 const METHODS: &str = "any token is accepted as a method, unchanged";
@@ -27,7 +27,11 @@ const UNSUPPORTED: &[(&str, bool, Unsupported)] = &[
     ("asgi-lifespan", true, Ignore(ASGI)),
     ("asgi-loop", true, Ignore(ASGI)),
     ("casefold-http-method", false, Ignore(METHODS)),
-    ("control-socket", true, Ignore("there is no control socket; use signals (docs/signals.md)")),
+    (
+        "control-socket",
+        true,
+        Ignore("there is no control socket; use signals, such as `kill -HUP` to reload"),
+    ),
     ("control-socket-mode", true, Ignore("there is no control socket")),
     ("dirty-app", true, Reject("", DIRTY)),
     ("dirty-graceful-timeout", true, Ignore(DIRTY)),

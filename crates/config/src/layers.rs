@@ -45,7 +45,8 @@ impl ConfigLayer {
     /// Parses the arguments of a command line, without the command name.
     pub fn from_args(origin: &str, words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let definition = Config::command_definition();
-        let matches = definition.clone().try_get_matches_from(std::iter::once("mlws".into()).chain(words))?;
+        let matches =
+            Config::command_line().try_get_matches_from(std::iter::once("mlws".into()).chain(words))?;
         let named = definition
             .get_arguments()
             .map(Arg::get_id)
@@ -94,6 +95,11 @@ impl ConfigLayer {
         // Parsed here as well, so that an error names this source.
         Self::from_args(origin, layer.words(&definition)).map_err(|error| config_error(origin, &error))?;
         Ok(layer)
+    }
+
+    /// Whether this layer has a value for a setting, or turns it off.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.settings.contains_key(id)
     }
 
     /// The first value of a setting, if this layer has it.

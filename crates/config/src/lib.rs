@@ -7,7 +7,7 @@
 //! | `config` | the definition of all settings, and the conversion to the settings of the server |
 //! | [`layers`] | the settings of each source, and how they are merged |
 //! | `resolve` | from the merged settings to a [`Config`] |
-//! | [`sources`] | the environment |
+//! | [`sources`] | the environment: arguments, and variables that change a default |
 //! | `completions` | `--completions` |
 //! | [`toml_file`] | `mlws.toml` and `pyproject.toml` |
 //! | `gunicorn` | settings of gunicorn that this server does not support |

@@ -73,7 +73,8 @@ pub struct LimitOptions {
     /// How strictly requests are parsed
     ///
     /// `strict` rejects every request that another server or proxy could read differently. `gunicorn` accepts some of
-    /// the requests that gunicorn accepts; docs/limits.md lists them.
+    /// the requests that gunicorn accepts: without Host, with a path in Host, with other codings before chunked, with
+    /// userinfo in the target, and CONNECT.
     #[arg(long, value_name = "MODE", value_enum, default_value = "strict")]
     pub http_compat: Compat,
 }

@@ -43,7 +43,12 @@ pub struct LogOptions {
     #[arg(long, alias = "accesslog", value_name = "FILE")]
     pub access_logfile: Option<PathBuf>,
 
-    /// Format of the access log: gunicorn's atoms (see docs/logs.md), or json
+    /// Format of the access log: gunicorn's atoms, or json
+    ///
+    /// %(h)s is the client's address, u its user, t the time, r the request line, m the method, U the path, q the query,
+    /// H the protocol, s the status, b and B the bytes of the body, f the referer, a the user agent, T, M, D and L the
+    /// duration, and p the process. %({NAME}i)s is a request header, %({NAME}o)s a response header, and %({NAME}e)s a
+    /// variable of the environ.
     #[arg(long, alias = "access_log_format", value_name = "FORMAT", value_parser = Format::read, default_value = FORMAT)]
     pub access_logformat: Format,
 

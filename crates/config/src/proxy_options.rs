@@ -14,14 +14,9 @@ use mlws_server::{ProxyProtocol, TrustedNetworks};
 pub struct ProxyOptions {
     /// Trusted proxies: addresses and networks, separated by commas, or * for all
     ///
-    /// Peers on a Unix socket are always trusted.
-    #[arg(
-        long,
-        value_name = "NETWORKS",
-        default_value = "127.0.0.1,::1",
-        env = "FORWARDED_ALLOW_IPS",
-        hide_env_values = true
-    )]
+    /// Peers on a Unix socket are always trusted. If the environment variable FORWARDED_ALLOW_IPS is set, the default is
+    /// its value.
+    #[arg(long, value_name = "NETWORKS", default_value = "127.0.0.1,::1")]
     pub forwarded_allow_ips: TrustedNetworks,
 
     /// Header field by which a trusted proxy marks requests that came by https; may be repeated

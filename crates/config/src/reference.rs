@@ -62,12 +62,10 @@ fn sentences(help: &str) -> String {
 
 fn default(argument: &Arg) -> String {
     let defaults: Vec<_> = argument.get_default_values().iter().map(|text| text.to_string_lossy()).collect();
-    let variable =
-        argument.get_env().map(|name| format!(" or `${}`", name.to_string_lossy())).unwrap_or_default();
     match defaults.join(",").as_str() {
         _ if !argument.get_action().takes_values() => "off".into(),
-        "" => variable.trim_start_matches(" or ").to_owned(),
-        text => format!("`{text}`{variable}"),
+        "" => String::new(),
+        text => format!("`{text}`"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `--print-config`: the settings as lines of an `mlws.toml`, each with its source.
 
-use clap::{Arg, parser::ValueSource};
+use clap::Arg;
 
 use crate::{Config, config_options::CLI_ONLY, layers::MergedConfig};
 
@@ -16,7 +16,6 @@ pub(crate) fn toml(merged: &MergedConfig) -> String {
         let name = argument.get_long().map_or_else(|| "app".to_owned(), |flag| flag.replace('-', "_"));
         let from = match merged.origins.get(id) {
             Some(origin) => origin,
-            None if merged.matches.value_source(id) == Some(ValueSource::EnvVariable) => "the environment",
             None => "default",
         };
         Some(match value(merged, argument) {

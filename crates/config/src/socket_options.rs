@@ -2,7 +2,7 @@
 
 #![expect(clippy::doc_markdown, reason = "doc comments are the text of --help, shown as it stands")]
 
-use clap::{Args, builder::OsStr};
+use clap::Args;
 use mlws_server::Address;
 
 use crate::values::MAX_COUNT;
@@ -14,7 +14,7 @@ pub struct SocketOptions {
     ///
     /// HOST:PORT, [IPV6]:PORT, unix:PATH, or fd://N for an inherited socket. Port 0 takes a free port. If the
     /// environment variable PORT is set, the default is 0.0.0.0:$PORT.
-    #[arg(short, long, value_name = "ADDRESS", value_delimiter = ',', default_value = default_address())]
+    #[arg(short, long, value_name = "ADDRESS", value_delimiter = ',', default_value = "127.0.0.1:8000")]
     pub bind: Vec<Address>,
 
     /// Maximum number of connections that wait to be accepted
@@ -33,11 +33,4 @@ pub struct SocketOptions {
     /// for a new client. If no connection is idle, new clients wait in the backlog.
     #[arg(long, value_name = "N", default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1..=MAX_COUNT))]
     pub worker_connections: u32,
-}
-
-fn default_address() -> OsStr {
-    match std::env::var("PORT") {
-        Ok(port) if !port.is_empty() => format!("0.0.0.0:{port}").into(),
-        _ => "127.0.0.1:8000".into(),
-    }
 }

@@ -1,5 +1,7 @@
 //! Processes, threads, and what bounds them.
 
+#![expect(clippy::doc_markdown, reason = "doc comments are the text of --help, shown as it stands")]
+
 use std::{
     hash::{BuildHasher, RandomState},
     time::Duration,
@@ -16,8 +18,9 @@ use crate::{
 #[command(next_help_heading = "Workers", group(ArgGroup::new("forking").args(["fork", "preload"]).multiple(true)))]
 pub struct WorkerOptions {
     /// Number of worker processes
-    #[arg(short, long, value_name = "N", default_value_t = 1, env = "WEB_CONCURRENCY", hide_env_values = true,
-          value_parser = clap::value_parser!(u16).range(1..))]
+    ///
+    /// If the environment variable WEB_CONCURRENCY is set, the default is its value.
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub workers: u16,
 
     /// Number of application threads per worker

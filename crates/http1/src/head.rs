@@ -68,6 +68,9 @@ impl Default for Length {
     }
 }
 
+/// The most bytes in which [`Head::of_incomplete`] looks for a request line.
+const LONGEST_INCOMPLETE: usize = 1024;
+
 /// A request head. All spans are relative to the start of the input of the call that returned [`Event::Head`].
 ///
 /// [`Event::Head`]: crate::Event::Head
@@ -108,6 +111,26 @@ impl Head {
         self.fields.iter().find(has_name).map(|field| field.value.of(bytes))
     }
 
+    /// As much of the request line as can be recognized in the beginning of a head that is not valid or not complete. For logs.
+    /// All else has its default.
+    pub fn of_incomplete(bytes: &[u8]) -> Self {
+        let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+        let bytes = &bytes[..bytes.len().min(start + LONGEST_INCOMPLETE)];
+        let end = |start: usize, stop: &dyn Fn(u8) -> bool| {
+            bytes[start..].iter().position(|byte| stop(*byte)).map_or(bytes.len(), |length| start + length)
+        };
+        let line = end(start, &|byte| matches!(byte, b'\r' | b'\n'));
+        let is_space = |byte: u8| matches!(byte, b' ' | b'\r' | b'\n');
+        let method = Span::new(start, end(start, &is_space));
+        let begin = line.min(method.end as usize + 1);
+        let target = Span::new(begin, end(begin, &is_space));
+        let path = Span::new(begin, end(begin, &|byte| byte == b'?' || is_space(byte)));
+        let query = Span::new((path.end as usize + 1).min(target.end as usize), target.end as usize);
+        let version = bytes.get(target.end as usize..line).unwrap_or_default();
+        let version = if version == b" HTTP/1.0" { Version::Http10 } else { Version::Http11 };
+        Self { method, target, path, query, version, ..Self::default() }
+    }
+
     /// The method as text; ASCII by construction.
     pub fn method<'a>(&self, bytes: &'a [u8]) -> &'a str {
         ascii(self.method.of(bytes))
@@ -134,6 +157,36 @@ mod tests {
         assert_eq!(Span { start: 3, end: 9 }.of(b"abcd"), b"");
         assert_eq!(Span { start: 3, end: 1 }.of(b"abcd"), b"");
         assert_eq!(Head { method: Span { start: 0, end: 1 }, ..Head::default() }.method(b"\xff"), "");
+    }
+
+    #[test]
+    fn the_request_line_of_an_incomplete_head_is_recognized_as_far_as_it_goes() {
+        let long = [b"GET /".as_slice(), &[b'x'; 2000]].concat();
+        for (bytes, method, target, path, query, version) in [
+            (&b""[..], "", "", "", "", Version::Http11),
+            (b"\r\n", "", "", "", "", Version::Http11),
+            (b"NONSENSE\r\n\r\n", "NONSENSE", "", "", "", Version::Http11),
+            (b"GET", "GET", "", "", "", Version::Http11),
+            (b"GET \r\nX: /a b\r\n", "GET", "", "", "", Version::Http11),
+            (b"GET / HT", "GET", "/", "/", "", Version::Http11),
+            (b"GET /a?b?c HTTP/1.0\r\nX: y\r\n", "GET", "/a?b?c", "/a", "b?c", Version::Http10),
+            (b"\r\nGET /a?", "GET", "/a?", "/a", "", Version::Http11),
+            (b"G\xff /\xff", "", "", "/\u{fffd}", "", Version::Http11),
+            (
+                &long,
+                "GET",
+                str::from_utf8(&long[4..1024]).unwrap(),
+                str::from_utf8(&long[4..1024]).unwrap(),
+                "",
+                Version::Http11,
+            ),
+        ] {
+            let head = Head::of_incomplete(bytes);
+            assert_eq!((head.method(bytes), head.target(bytes)), (method, target));
+            assert_eq!(String::from_utf8_lossy(head.path.of(bytes)), path);
+            assert_eq!(String::from_utf8_lossy(head.query.of(bytes)), query);
+            assert_eq!(head.version, version);
+        }
     }
 
     #[test]

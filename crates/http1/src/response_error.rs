@@ -5,7 +5,7 @@ use std::fmt;
 /// Why a status or field of the application is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResponseError {
-    /// The status is not a final one: 200 to 599.
+    /// The status is not a final one: 200 to 999.
     Status(u16),
     /// The reason phrase contains a control character.
     Reason,
@@ -22,7 +22,7 @@ pub enum ResponseError {
 impl fmt::Display for ResponseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ResponseError::Status(status) => write!(f, "invalid status {status}: expected 200 to 599"),
+            ResponseError::Status(status) => write!(f, "invalid status {status}: expected 200 to 999"),
             ResponseError::Reason => write!(f, "invalid reason phrase: control character"),
             ResponseError::FieldName(name) => write!(f, "invalid header name '{name}': expected a token"),
             ResponseError::FieldValue(name) => {

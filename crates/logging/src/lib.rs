@@ -13,6 +13,7 @@
 //! | [`statsd`] | counts and durations for a collector |
 //! | [`remote`] | the socket of these two |
 //! | [`level`] | severities |
+//! | [`text`] | the escaping of messages in text logs |
 #![allow(missing_docs, reason = "a crate of this workspace only; what is not obvious is documented")]
 
 pub mod access;
@@ -24,6 +25,7 @@ pub mod logger;
 pub mod remote;
 pub mod statsd;
 pub mod syslog;
+pub mod text;
 
 pub use access::{AccessLog, EnvironValues, Format};
 pub use level::Level;

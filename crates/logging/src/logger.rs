@@ -1,5 +1,7 @@
 //! The error log: lines such as `[2026-11-22 20:34:20 +0000] [1234] [INFO] text`, or JSON, to stderr or to a file.
 //!
+//! A message cannot forge a record: in text logs its further lines are indented and its control characters escaped.
+//!
 //! A record is a single write, even if it has several lines, so that the records of several processes do not mix. A log
 //! that is closed, broken or not read never blocks the server. Until startup has finished, errors also go to stderr.
 //!
@@ -21,7 +23,7 @@ use std::{
 use jiff::Zoned;
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::{json, level::Level, log_file::LogFile, statsd::Statsd, syslog::Syslog};
+use crate::{json, level::Level, log_file::LogFile, statsd::Statsd, syslog::Syslog, text::escape};
 
 /// Target of records that describe a Python exception.
 pub const EXCEPTION: &str = "exception";
@@ -191,11 +193,12 @@ pub fn write_directly(level: Level, text: &str) {
 fn write_record(level: Level, text: &str) {
     let targets = targets();
     let (now, process) = (Zoned::now(), std::process::id());
+    let escaped = escape(text);
     let compose = |name: &str| {
         if targets.json {
             return as_json(&now, process, name, text);
         }
-        format!("[{}] [{process}] [{name}] {text}\n", now.strftime("%Y-%m-%d %H:%M:%S %z")).into_bytes()
+        format!("[{}] [{process}] [{name}] {escaped}\n", now.strftime("%Y-%m-%d %H:%M:%S %z")).into_bytes()
     };
     let line = compose(level.name());
     let mut lost = targets.file.as_ref().and_then(|file| file.write(&line));
@@ -206,7 +209,7 @@ fn write_record(level: Level, text: &str) {
         lost = lost.or(stderr.write(coloured.as_ref().unwrap_or(&line)));
     }
     if let Some(syslog) = &targets.syslog {
-        syslog.send(level, "error", text.as_bytes());
+        syslog.send(level, "error", escaped.as_bytes());
     }
     drop(targets);
     if let Some(lost) = lost {

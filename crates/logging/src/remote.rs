@@ -1,7 +1,10 @@
 //! A socket to a collector: syslog or statsd.
 //!
-//! Invariant: nothing here waits after startup. What cannot be sent at once is dropped. A lost connection is
-//! reestablished at most once a second.
+//! Invariant: nothing here waits after startup, except a forked process once for its own connection, and briefly. What
+//! cannot be sent at once is dropped. A lost connection is reestablished at most once a second.
+//!
+//! Invariant: processes do not share a stream, because a record that was sent in two parts would mix with those of the
+//! other process. They may share a socket for datagrams.
 
 use std::{
     fmt, io,
@@ -20,6 +23,9 @@ use rustix::{
 use crate::log_writer::{LogWriter, WriteResult};
 
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a forked process waits for its own connection. Its first record would otherwise be lost, and a child that
+/// answers one request may write no other.
+const WAIT_AFTER_FORK: Duration = Duration::from_millis(100);
 
 /// The address of a collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,9 +65,29 @@ pub struct Remote {
 
 #[derive(Default)]
 struct Link {
-    sink: Option<LogWriter>,
+    connection: Option<Connection>,
     /// No connection attempt before this time.
     pause: Option<Instant>,
+}
+
+struct Connection {
+    sink: LogWriter,
+    kind: SocketType,
+    /// The process that opened it.
+    process: u32,
+}
+
+impl Connection {
+    /// Waits until the connection is established.
+    fn wait(&self, at_most: Duration) {
+        let mut asked = [PollFd::new(&self.sink, PollFlags::OUT)];
+        let _ = poll(&mut asked, Timespec::try_from(at_most).ok().as_ref());
+    }
+
+    /// Whether it is a stream that another process, from which this one was forked, writes to.
+    fn is_inherited_stream(&self) -> bool {
+        self.kind == SocketType::STREAM && self.process != std::process::id()
+    }
 }
 
 impl Remote {
@@ -81,24 +107,26 @@ impl Remote {
             }
         };
         let remote = Self { addresses, link: Mutex::default() };
-        let sink =
+        let connected =
             remote.connect().inspect_err(|error| log::warn!("connecting to {address} failed: {error}"));
-        if let Ok(sink) = sink {
+        if let Ok(connection) = connected {
             // Wait for the first connection, so that the records of startup are not lost.
-            let mut asked = [PollFd::new(&sink, PollFlags::OUT)];
-            let _ = poll(&mut asked, Timespec::try_from(PAUSE).ok().as_ref());
-            remote.link.lock().unwrap_or_else(PoisonError::into_inner).sink = Some(sink);
+            connection.wait(PAUSE);
+            remote.link.lock().unwrap_or_else(PoisonError::into_inner).connection = Some(connection);
         }
         Ok(remote)
     }
 
-    fn connect(&self) -> io::Result<LogWriter> {
+    fn connect(&self) -> io::Result<Connection> {
         let mut last = Errno::NOENT;
         for (kind, address) in &self.addresses {
             let family: AddressFamily = address.address_family();
             let socket = socket_with(family, *kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
             match connect(&socket, address) {
-                Ok(()) | Err(Errno::INPROGRESS) => return Ok(LogWriter::of_socket(socket)),
+                Ok(()) | Err(Errno::INPROGRESS) => {
+                    let sink = LogWriter::of_socket(socket);
+                    return Ok(Connection { sink, kind: *kind, process: std::process::id() });
+                }
                 Err(error) => last = error,
             }
         }
@@ -108,9 +136,16 @@ impl Remote {
     /// Sends a record, or drops it. Returns whether it was sent.
     pub fn send(&self, record: &[u8]) -> bool {
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sink) = &link.sink {
-            match sink.write(record) {
-                WriteResult::Broken => link.sink = None,
+        if link.connection.as_ref().is_some_and(Connection::is_inherited_stream) {
+            link.connection = self.connect().ok(); // this closes only the copy of this process
+            link.pause = Some(Instant::now() + PAUSE);
+            if let Some(connection) = &link.connection {
+                connection.wait(WAIT_AFTER_FORK);
+            }
+        }
+        if let Some(connection) = &link.connection {
+            match connection.sink.write(record) {
+                WriteResult::Broken => link.connection = None,
                 outcome => return outcome == WriteResult::Written,
             }
         }
@@ -118,7 +153,9 @@ impl Remote {
         if link.pause.is_some_and(|pause| now < pause) {
             return false;
         }
-        (link.pause, link.sink) = (Some(now + PAUSE), self.connect().ok());
-        link.sink.as_ref().is_some_and(|sink| sink.write(record) == WriteResult::Written)
+        (link.pause, link.connection) = (Some(now + PAUSE), self.connect().ok());
+        link.connection
+            .as_ref()
+            .is_some_and(|connection| connection.sink.write(record) == WriteResult::Written)
     }
 }

@@ -9,7 +9,7 @@ use mlws_supervisor::Pid;
 use pyo3::{
     exceptions::{PySystemExit, PyTypeError, PyValueError},
     prelude::*,
-    types::PyDict,
+    types::{PyDict, PyString},
 };
 
 use mlws_config::{Value, keywords as keywords_of_serve, show_completions};
@@ -50,10 +50,11 @@ pub(crate) fn main(py: Python<'_>, args: Vec<OsString>) -> PyResult<i32> {
     Ok(status.unwrap_or_else(|error| error.report()))
 }
 
-/// Writes a record to the server's log; the level is a number as in Python's `logging`.
+/// Writes a record to the server's log; the level is a number as in Python's `logging`. Surrogates are replaced.
 #[pyfunction]
 #[pyo3(name = "log", signature = (level, text, /))]
-pub(crate) fn write_log(level: u32, text: &str) {
+pub(crate) fn write_log(level: u32, text: &Bound<'_, PyString>) {
+    let text = &*text.to_string_lossy();
     match level {
         50.. => logger::critical(text),
         40.. => log::error!("{text}"),

@@ -5,7 +5,7 @@ use std::{ffi::OsString, fmt, path::PathBuf};
 use mlws_config::{
     Config, ConfigError, ConfigLayer, MergedConfig, Value,
     layers::clap_message,
-    sources::{current_directory, environment},
+    sources::{current_directory, default_variables, environment},
 };
 use pyo3::prelude::*;
 
@@ -70,6 +70,7 @@ impl ConfigSources {
                 layers.iter().rev().find_map(|layer| layer.pairs("paste_global")).unwrap_or_default();
             layers.insert(0, paste::settings(py, &text.to_string_lossy(), &variables)?);
         }
+        layers.splice(..0, default_variables(&layers)?);
         let merged = MergedConfig::of(layers)?;
         let hook_settings = extras.hooks.is_some().then(|| hook_settings::of(py, &merged)).transpose();
         let hook_settings = hook_settings.map_err(|error| {

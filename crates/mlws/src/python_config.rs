@@ -79,10 +79,16 @@ fn python<'py>(
     run: impl FnOnce(Bound<'py, PyModule>) -> PyResult<Bound<'py, PyAny>>,
 ) -> Loaded {
     let rejected = extend_path_of_master(py, imports).map_err(|error| invalid_file(py, name, &error))?;
-    let found = py.import("mylittlewebserver._config").and_then(run).map_err(|error| {
-        let error = error.cause(py).unwrap_or(error);
-        let mut reasons = vec![invalid_file(py, name, &error).to_string()];
-        if error.is_instance_of::<PyImportError>(py) {
+    let config = py.import("mylittlewebserver._config").map_err(|error| invalid_file(py, name, &error))?;
+    let hook_error = config.getattr("HookError").map_err(|error| invalid_file(py, name, &error))?;
+    let found = run(config).map_err(|error| {
+        let cause = error.cause(py).unwrap_or_else(|| error.clone_ref(py));
+        let mut reasons = vec![if error.is_instance(py, &hook_error) {
+            format!("{name}: {}", error.value(py))
+        } else {
+            invalid_file(py, name, &cause).to_string()
+        }];
+        if cause.is_instance_of::<PyImportError>(py) {
             reasons.extend(rejected);
         }
         StartupError::Usage(reasons.join("; "))

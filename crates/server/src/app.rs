@@ -61,8 +61,19 @@ pub trait App: Send + Sync {
     /// [`Server::run`](crate::Server::run) calls this at least twice per second while it is outside the app.
     fn check_signals(&self) {}
 
-    /// Logs a finished request, in the thread or process that finished it.
+    /// Logs a finished request, in the thread or process that ran it, within [`in_request`](App::in_request). If
+    /// [`can_log_later`](App::can_log_later), it is not called for responses that the server still has to send.
     fn log(&self, _record: &Record<'_>) {}
+
+    /// Whether requests that this app answered may be logged by [`log_later`](App::log_later), when all of the response
+    /// is sent.
+    fn can_log_later(&self) -> bool {
+        false
+    }
+
+    /// Logs a request that the server rejected without the app, or if [`can_log_later`](App::can_log_later) one whose
+    /// response is sent later. Called by any thread. Must not block and must not wait for a lock of the app.
+    fn log_later(&self, _record: &Record<'_>) {}
 
     /// Runs before a fork, in the parent (Python: `PyOS_BeforeFork`).
     fn before_fork(&self) {}

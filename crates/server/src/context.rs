@@ -6,7 +6,8 @@ use std::{
 };
 
 use crate::{
-    Settings, active_writers::ActiveWriters, memory::MemoryBudget, rate_limit::RateLimit, settings::Limits,
+    Settings, active_writers::ActiveWriters, memory::MemoryBudget, rate_limit::RateLimit,
+    rejections::Rejections, settings::Limits,
 };
 
 /// The minimum time that an idle connection stays open while the server drains.
@@ -18,6 +19,7 @@ pub(crate) struct ServerContext {
     pub(crate) limits: Arc<Limits>,
     pub(crate) wants_log: bool,
     pub(crate) wants_head: bool,
+    pub(crate) rejections: Rejections,
     /// Set while the server drains and idle connections cannot be handed over: every response closes its connection.
     pub(crate) draining: AtomicBool,
     /// When draining began.
@@ -41,6 +43,7 @@ impl ServerContext {
             limits,
             wants_log,
             wants_head,
+            rejections: Rejections::new(),
             draining: AtomicBool::new(false),
             drain_began: OnceLock::new(),
             body_memory,

@@ -18,6 +18,7 @@
 //! | `peer`, `trusted_networks` | addresses of clients, trusted proxies |
 //! | `address`, `listener`, `socket_file` | listening sockets and their addresses |
 //! | `memory`, `active_writers`, `worker_loads` | memory budgets, responses in progress, connections per worker |
+//! | `rejections` | the log of rejected requests, with a limit |
 //! | `settings`, `context` | settings, and what all connections of a process share |
 //! | `request`, `request_body`, `upload` | what an app receives |
 //! | `body`, `response`, `app` | what an app returns, and its interface |
@@ -49,6 +50,7 @@ mod memory;
 mod peer;
 mod rate_limit;
 mod recycle;
+mod rejections;
 mod request;
 mod request_body;
 mod response;

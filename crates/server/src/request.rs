@@ -158,6 +158,11 @@ impl Request {
         self.client_override = Some(Box::new(Peer::new(address, port)));
     }
 
+    /// Logs that the request is rejected with this status. Of many rejections within a second, only the first are logged.
+    pub fn log_rejection(&self, status: u16, reason: &str) {
+        self.socket.log_rejection(self.peer().name(), status, reason);
+    }
+
     /// Closes the connection after the response.
     pub fn disable_keep_alive(&mut self) {
         self.head.keep_alive = false;
@@ -264,5 +269,12 @@ impl Failures {
     /// See [`Request::upload_failure`].
     pub fn get(&self) -> Option<Failure> {
         self.0.failure()
+    }
+
+    /// Like [`Request::log_rejection`], for a request that is rejected because of this failure.
+    pub fn log_rejection(&self, failure: &Failure) {
+        if let Some(socket) = self.0.socket() {
+            socket.log_rejection(socket.peer.name(), failure.status, &failure.to_string());
+        }
     }
 }

@@ -37,7 +37,7 @@ impl Response {
         Self::plain(200, body)
     }
 
-    /// A status with its standard reason phrase, and a text body. A status outside 200..=599 becomes 500.
+    /// A status with its standard reason phrase, and a text body. A status outside 200..=999 becomes 500.
     pub fn plain(status: u16, body: impl Into<Bytes>) -> Self {
         let head = ResponseHead::new(status, mlws_http1::reason(status).as_bytes()).and_then(|mut head| {
             head.field(b"Content-Type", b"text/plain; charset=utf-8")?;

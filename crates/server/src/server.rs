@@ -54,7 +54,7 @@ impl Server {
         let (name, port) = self.listeners.first().map(Listener::server_name_and_port).unwrap_or_default();
         let settings = Settings { proxy_protocol: None, ..self.settings.clone() };
         let context = ServerContext::new(settings, false, false);
-        run_warmup_request(&*self.app, Arc::new(context), target, &format!("{name}:{port}"))
+        run_warmup_request(&self.app, Arc::new(context), target, &format!("{name}:{port}"))
     }
 
     /// Serves until a command stops the server.
@@ -65,7 +65,8 @@ impl Server {
     pub fn run(self) -> io::Result<Outcome> {
         let context =
             Arc::new(ServerContext::new(self.settings, self.app.wants_log(), self.app.wants_head()));
-        let event_loop = EventLoop::new(self.listeners, self.command_sources, Arc::clone(&context))?;
+        let event_loop =
+            EventLoop::new(self.listeners, self.command_sources, Arc::clone(&context), &self.app)?;
         Arc::new(ThreadPool::new(event_loop, self.app, self.on_event, context)?).run()
     }
 }

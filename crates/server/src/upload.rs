@@ -97,6 +97,10 @@ impl Upload {
     }
 
     /// Why reading has failed.
+    pub(crate) fn socket(&self) -> Option<Arc<ClientSocket>> {
+        self.socket.upgrade()
+    }
+
     pub(crate) fn failure(&self) -> Option<Failure> {
         if !self.failed.load(Ordering::Relaxed) {
             return None;

@@ -26,6 +26,12 @@ impl RequestLabel {
         error.is_instance_of::<PyOSError>(py).then_some(failure)
     }
 
+    fn log_rejection(&self, failure: &Failure) {
+        if let Some(failures) = &self.upload {
+            failures.log_rejection(failure);
+        }
+    }
+
     /// Whether the client caused the exception. Then it is logged at debug level, not as a failure of the application.
     pub(crate) fn blames_client(&self, py: Python<'_>, error: &PyErr) -> bool {
         let failure = self.upload_failure(py, error);
@@ -56,26 +62,7 @@ const CLIENT_DISCONNECTED: &str = "client disconnected";
 /// Logs an exception. `what` is one of the messages above.
 pub(crate) fn report(py: Python<'_>, label: &dyn fmt::Display, what: &str, error: &PyErr) {
     let traceback = crate::python::traceback(py, error);
-    log::error!(target: EXCEPTION_TARGET, "{label}: {what}\n{}", quoted(&traceback));
-}
-
-/// Indents the text and escapes control characters, because a client may have provided part of it and could forge log records.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + text.len() / 8);
-    for line in text.trim_end().split('\n') {
-        if !quoted.is_empty() {
-            quoted.push('\n');
-        }
-        quoted.push_str("  ");
-        for character in line.chars() {
-            match character {
-                '\t' => quoted.push('\t'),
-                control if control.is_control() => quoted.extend(control.escape_default()),
-                other => quoted.push(other),
-            }
-        }
-    }
-    quoted
+    log::error!(target: EXCEPTION_TARGET, "{label}: {what}\n{}", traceback.trim_end());
 }
 
 /// The application failed before the headers were sent: 500. If the exception reports that receiving the request body failed, the status
@@ -83,7 +70,7 @@ fn quoted(text: &str) -> String {
 pub(crate) fn failed_before_headers(py: Python<'_>, label: &RequestLabel, error: &PyErr) -> Response {
     if let Some(failure) = label.upload_failure(py, error) {
         let status = failure.status;
-        log::debug!("{label}: rejected with {status}: {failure}");
+        label.log_rejection(&failure);
         return Response::plain(status, format!("{status} {}: {failure}\n", mlws_http1::reason(status)));
     }
     report(py, label, FAILED, error);
@@ -95,9 +82,12 @@ pub(crate) fn reject(
     request: &mut Request,
     ForwardingError { status, message }: ForwardingError,
 ) -> Response {
-    // An error of the client is expected; 500 is an error of the configuration.
-    let level = if status < 500 { log::Level::Debug } else { log::Level::Error };
-    log::log!(level, "{}: rejected with {status}: {message}", RequestLabel::of(request));
+    if status < 500 {
+        request.log_rejection(status, message);
+    } else {
+        // An error of the configuration.
+        log::error!("{}: rejected with {status}: {message}", RequestLabel::of(request));
+    }
     request.disable_keep_alive();
     Response::plain(status, format!("{status} {}: {message}\n", mlws_http1::reason(status)))
 }

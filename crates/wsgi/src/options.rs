@@ -38,8 +38,14 @@ pub trait AccessLogger: Send + Sync {
     /// Stores the values of the environ that the format uses with the request.
     fn keep(&self, environ: &Bound<'_, PyDict>, request: &mut Request);
 
-    /// Logs a finished request.
+    /// Logs a finished request, in the thread that ran it.
     fn write(&self, record: &Record<'_>);
+
+    /// Whether every request may be logged by [`write_later`](Self::write_later).
+    fn can_write_later(&self) -> bool;
+
+    /// Logs a request in any thread, without waiting for anything, not even for the interpreter.
+    fn write_later(&self, record: &Record<'_>);
 }
 
 /// Hooks for each request: gunicorn's `pre_request` and `post_request`.

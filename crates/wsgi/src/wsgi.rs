@@ -234,6 +234,16 @@ impl App for Wsgi {
         }
     }
 
+    fn can_log_later(&self) -> bool {
+        self.access.as_ref().is_some_and(|access| access.can_write_later())
+    }
+
+    fn log_later(&self, record: &Record<'_>) {
+        if let Some(access) = &self.access {
+            access.write_later(record);
+        }
+    }
+
     fn before_fork(&self) {
         if !self.has_forked.swap(true, Ordering::Relaxed) {
             Python::attach(warn_of_threads);

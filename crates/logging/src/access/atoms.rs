@@ -70,6 +70,7 @@ impl Atom {
         let written = match self {
             Self::Client => write!(line, "{}", client(record).unwrap_or("-")),
             Self::Date => return date(line, record.at, zone),
+            Self::RequestLine if request.method().is_empty() => write!(line, "-"),
             Self::RequestLine => {
                 escape(line, request.method().as_bytes());
                 line.push(b' ');

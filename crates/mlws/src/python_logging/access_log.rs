@@ -17,7 +17,10 @@ use pyo3::{
     types::{PyDict, PyString},
 };
 
-use super::loggers;
+use super::{
+    handler_queue::{AccessAtoms, AtomValue},
+    loggers,
+};
 
 pub(crate) struct AccessLog {
     native: mlws_logging::AccessLog,
@@ -65,42 +68,37 @@ impl AccessLog {
         self.native.reopen_stdio();
     }
 
-    fn write_to_python(&self, record: &Record<'_>) {
+    /// The `msg` of a record of Python's `logging`.
+    fn message(&self, record: &Record<'_>) -> String {
         let format = &self.native.format;
         if !format.is_json() {
-            return loggers::log_access(&format.text, |py| Ok(self.atoms(py, record)?.into_any()));
+            return format.text.clone();
         }
         let mut line = Vec::new();
         self.native.format_line(&mut line, record);
-        let line = String::from_utf8_lossy(&line).replace('%', "%%");
-        loggers::log_access(&line, |py| Ok(self.atoms(py, record)?.into_any()));
+        String::from_utf8_lossy(&line).replace('%', "%%")
     }
 
-    /// All atoms of a request, as gunicorn's logger has them.
-    fn atoms<'py>(&self, py: Python<'py>, record: &Record<'_>) -> PyResult<Bound<'py, PyDict>> {
-        let atoms = loggers::new_atoms(py)?;
-        let text = |value: &[u8]| {
-            let mut escaped = Vec::new();
-            atoms::escape(&mut escaped, value);
-            String::from_utf8_lossy(&escaped).into_owned()
-        };
-        let name = |name: &[u8], kind| format!("{{{}}}{kind}", String::from_utf8_lossy(name).to_lowercase());
-        atoms.set_item("l", "-")?;
+    /// All atoms of a request, as gunicorn's logger has them, but those of the environ.
+    fn atoms(&self, record: &Record<'_>) -> AccessAtoms {
+        let mut atoms = vec![("l".to_owned(), AtomValue::Text("-".to_owned()))];
         for (letter, atom) in Atom::ATOMS {
             let mut value = Vec::new();
             atom.write(&mut value, record, &self.native.zone);
             let value = String::from_utf8_lossy(&value).into_owned();
-            match value.parse::<u64>() {
-                Ok(number) if matches!(letter, "B" | "T" | "M" | "D") => atoms.set_item(letter, number)?,
-                _ => atoms.set_item(letter, value)?,
-            }
+            let number = value.parse().ok().filter(|_| matches!(letter, "B" | "T" | "M" | "D"));
+            atoms.push((letter.to_owned(), number.map_or(AtomValue::Text(value), AtomValue::Number)));
         }
-        for field in record.request.fields() {
-            atoms.set_item(name(field.0, 'i'), text(field.1))?;
-        }
-        for field in atoms::fields(record.head) {
-            atoms.set_item(name(field.0, 'o'), text(field.1))?;
-        }
+        let fields = record.request.fields().map(|field| (name(field.0, 'i'), text(field.1)));
+        atoms.extend(fields.map(|(name, value)| (name, AtomValue::Text(value))));
+        let fields = atoms::fields(record.head).map(|field| (name(field.0, 'o'), text(field.1)));
+        atoms.extend(fields.map(|(name, value)| (name, AtomValue::Text(value))));
+        atoms
+    }
+
+    /// All atoms of a request.
+    fn python_atoms<'py>(&self, py: Python<'py>, record: &Record<'_>) -> PyResult<Bound<'py, PyDict>> {
+        let atoms = loggers::new_atoms(py, self.atoms(record))?;
         let kept = record.request.log_context().and_then(|context| context.downcast_ref::<KeptEnviron>());
         if let Some(KeptEnviron(environ)) = kept {
             for (key, value) in environ.bind(py) {
@@ -111,6 +109,17 @@ impl AccessLog {
         }
         Ok(atoms)
     }
+}
+
+/// The name of an atom in braces.
+fn name(name: &[u8], kind: char) -> String {
+    format!("{{{}}}{kind}", String::from_utf8_lossy(name).to_lowercase())
+}
+
+fn text(value: &[u8]) -> String {
+    let mut escaped = Vec::new();
+    atoms::escape(&mut escaped, value);
+    String::from_utf8_lossy(&escaped).into_owned()
 }
 
 impl AccessLogger for AccessLog {
@@ -134,7 +143,20 @@ impl AccessLogger for AccessLog {
     fn write(&self, record: &Record<'_>) {
         if self.is_python {
             self.native.count(record);
-            self.write_to_python(record);
+            loggers::log_access(&self.message(record), |py| self.python_atoms(py, record));
+        } else {
+            self.native.write(record);
+        }
+    }
+
+    fn can_write_later(&self) -> bool {
+        !self.is_python
+    }
+
+    fn write_later(&self, record: &Record<'_>) {
+        if self.is_python {
+            self.native.count(record);
+            loggers::log_access_later(self.message(record), self.atoms(record));
         } else {
             self.native.write(record);
         }

@@ -21,8 +21,20 @@ pub(super) enum Task {
         level: Level,
         text: String,
     },
+    LogAccess {
+        format: String,
+        atoms: AccessAtoms,
+    },
     /// Reopen the files of all handlers.
     Reopen,
+}
+
+/// The atoms of a request, by name.
+pub(super) type AccessAtoms = Vec<(String, AtomValue)>;
+
+pub(super) enum AtomValue {
+    Text(String),
+    Number(u64),
 }
 
 pub(super) struct HandlerQueue {
@@ -139,7 +151,7 @@ mod tests {
     fn texts(tasks: impl IntoIterator<Item = Task>) -> Vec<String> {
         let text = |task| match task {
             Task::Log { text, .. } => Some(text),
-            Task::Reopen => None,
+            Task::LogAccess { .. } | Task::Reopen => None,
         };
         tasks.into_iter().filter_map(text).collect()
     }

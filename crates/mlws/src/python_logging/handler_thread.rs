@@ -52,6 +52,9 @@ fn run() {
                         logger::write_directly(level, &text);
                     }
                     Task::Log { .. } => {}
+                    Task::LogAccess { format, atoms } => {
+                        loggers::call_access_handlers(py, &format, |py| loggers::new_atoms(py, atoms));
+                    }
                     Task::Reopen => loggers::reopen_handlers(py),
                 }
             }

@@ -6,11 +6,11 @@
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use log::LevelFilter;
-use mlws_logging::Level;
+use mlws_logging::{Level, text};
 use mlws_wsgi::ffi;
 use pyo3::{prelude::*, types::PyDict};
 
-use super::handler_queue::QUEUE;
+use super::handler_queue::{AccessAtoms, AtomValue, QUEUE, Task};
 use crate::loaded_config::LoadedConfig;
 
 const MODULE: &str = "mylittlewebserver._logging";
@@ -89,10 +89,11 @@ pub(crate) fn log(level: Level, text: &str) -> bool {
     Python::try_attach(|py| call_handlers(py, level, text)).unwrap_or(false)
 }
 
-/// Passes a record to the configured logger. Returns false if there is none, or it fails.
+/// Passes a record to the configured logger. Returns false if there is none, or it fails. The text is escaped, because formatters do not do
+/// that.
 pub(super) fn call_handlers(py: Python<'_>, level: Level, text: &str) -> bool {
     logger(py, |loggers| &loggers.error)
-        .is_some_and(|logger| logger.call_method1("log", (level as u8, text)).is_ok())
+        .is_some_and(|logger| logger.call_method1("log", (level as u8, &*text::escape(text))).is_ok())
 }
 
 /// Whether Python's `logging` gets any of the logs.
@@ -108,26 +109,49 @@ pub(crate) fn handles_access_log() -> bool {
 /// Passes a record of the access log to Python: a format and its atoms, which are only created if a handler gets the record.
 pub(crate) fn log_access(
     format: &str,
-    atoms: impl for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyAny>>,
+    atoms: impl for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyDict>>,
 ) {
-    if !ffi::is_attached() {
-        return;
+    if ffi::is_attached() {
+        Python::try_attach(|py| call_access_handlers(py, format, atoms));
     }
-    let logged = Python::try_attach(|py| {
+}
+
+/// Queues a record of the access log of a request that no thread of Python has run. It is dropped if the queue is full.
+pub(super) fn log_access_later(format: String, atoms: AccessAtoms) {
+    if QUEUE.is_used() {
+        QUEUE.push(Task::LogAccess { format, atoms });
+    } else {
+        log_access(&format, |py| new_atoms(py, atoms));
+    }
+}
+
+pub(super) fn call_access_handlers<'py>(
+    py: Python<'py>,
+    format: &str,
+    atoms: impl FnOnce(Python<'py>) -> PyResult<Bound<'py, PyDict>>,
+) {
+    let log = || {
         let Some(logger) = logger(py, |loggers| &loggers.access) else { return Ok(()) };
         if logger.call_method1("isEnabledFor", (Level::Info as u8,))?.is_truthy()? {
             logger.call_method1("info", (format, atoms(py)?))?;
         }
         PyResult::Ok(())
-    });
-    if let Some(Err(error)) = logged {
+    };
+    if let Err(error) = log() {
         log::error!("the access log failed: {error}");
     }
 }
 
-/// An empty dict of atoms (`_logging.Atoms`).
-pub(crate) fn new_atoms(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
-    Ok(py.import(MODULE)?.getattr("Atoms")?.call0()?.cast_into::<PyDict>()?)
+/// A dict of atoms (`_logging.Atoms`).
+pub(super) fn new_atoms(py: Python<'_>, atoms: AccessAtoms) -> PyResult<Bound<'_, PyDict>> {
+    let dict = py.import(MODULE)?.getattr("Atoms")?.call0()?.cast_into::<PyDict>()?;
+    for (name, value) in atoms {
+        match value {
+            AtomValue::Text(text) => dict.set_item(name, text)?,
+            AtomValue::Number(number) => dict.set_item(name, number)?,
+        }
+    }
+    Ok(dict)
 }
 
 /// Reopens the files of all handlers. In a worker with threads, the handler thread does it later.

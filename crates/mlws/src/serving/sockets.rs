@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     path::PathBuf,
     process::Command,
 };
@@ -186,6 +186,11 @@ impl Sockets {
         for listener in &mut self.listeners {
             listener.set_tls(is_enabled);
         }
+    }
+
+    /// The URL and the descriptor of each listener.
+    pub(crate) fn py_listeners(&self) -> Vec<(String, RawFd)> {
+        self.listeners.iter().map(|listener| (listener.url(), listener.as_fd().as_raw_fd())).collect()
     }
 
     /// The URLs of all listeners.

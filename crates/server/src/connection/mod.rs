@@ -15,7 +15,6 @@
 //! | [`InChild`](Phase::InChild) | the child's end → as after `Sending`; a full socket → `Relaying`; no response → `Sending` 500 or 504 |
 //! | [`Relaying`](Phase::Relaying) | everything sent → as after `Sending`; an error → `InChild` until the child ends |
 //! | [`Sending`](Phase::Sending) | everything sent → `Idle`, `Head`, `Draining` or `Lingering`; an error or the deadline → closed |
-//! | [`Logging`](Phase::Logging) | the log is written → as after `Sending` |
 //! | [`Draining`](Phase::Draining) | the rest of the body is read → `Idle` or `Head`; the deadline → closed |
 //! | [`Lingering`](Phase::Lingering) | the end of the input, the deadline or the limit → closed |
 
@@ -38,7 +37,7 @@ use mlws_http1::Parser;
 
 pub(crate) use self::readiness::Readiness;
 use crate::{
-    Request,
+    App, Request,
     connection::response_writer::ResponseWriter,
     connection::socket::ClientSocket,
     connection::tls_transport::TlsTransport,
@@ -70,6 +69,8 @@ pub(crate) struct Connection {
     pub(crate) server_generated: bool,
     /// The response has not been logged.
     pub(crate) log_pending: bool,
+    /// For the access log.
+    app: Arc<dyn App>,
 }
 
 pub(crate) enum Phase {
@@ -94,12 +95,6 @@ pub(crate) enum Phase {
     Relaying(Box<Relay>),
     /// Sending the response.
     Sending,
-    /// The response is finished but not logged. The app writes the log. Only for responses that the server generates in place of a
-    /// child.
-    Logging {
-        /// The client has not received all of the response.
-        is_lost: bool,
-    },
     /// The response is sent. The rest of the request's body, which the app has not read, is read and discarded.
     Draining {
         /// Bytes of the body that are missing.
@@ -133,7 +128,7 @@ impl Phase {
 }
 
 impl Connection {
-    pub(crate) fn new(token: usize, socket: ClientSocket, now: Instant) -> Self {
+    pub(crate) fn new(token: usize, socket: ClientSocket, app: &Arc<dyn App>, now: Instant) -> Self {
         let limits = Arc::clone(&socket.context.limits);
         let phase = match &socket.context.settings.proxy_protocol {
             Some(_) => Phase::ProxyHeader,
@@ -151,6 +146,7 @@ impl Connection {
             readiness: Readiness { readable: true, ..Readiness::default() },
             server_generated: false,
             log_pending: false,
+            app: Arc::clone(app),
         }
     }
 
@@ -197,7 +193,7 @@ impl Connection {
             | Phase::Lingering { .. } => readable,
             Phase::Sending => writable,
             Phase::Relaying(relay) => (writable && !self.output.is_empty()) || relay.can_receive(),
-            Phase::Complete | Phase::InChild | Phase::Logging { .. } => false,
+            Phase::Complete | Phase::InChild => false,
         }
     }
 
@@ -229,7 +225,7 @@ impl Connection {
                 let write = (!self.output.is_empty()).then(|| self.since + settings.write_timeout);
                 return relay.next_check.into_iter().chain(write).min();
             }
-            Phase::Complete | Phase::Logging { .. } => return None,
+            Phase::Complete => return None,
         };
         Some(self.since + wait)
     }
@@ -254,11 +250,6 @@ impl Connection {
             Phase::Handshake => self.socket().tls().is_some_and(TlsTransport::is_untouched),
             _ => false,
         }
-    }
-
-    /// Whether a request is complete and not answered.
-    pub(crate) fn is_complete(&self) -> bool {
-        matches!(self.phase, Phase::Complete)
     }
 
     /// Whether the last response is sent and another request may follow.

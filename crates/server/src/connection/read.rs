@@ -2,7 +2,8 @@
 
 use std::{io, sync::Arc, time::Instant};
 
-use mlws_http1::{Event, Length, ProxyError, ProxyHeader};
+use log::Level;
+use mlws_http1::{Event, Head, Length, ProxyError, ProxyHeader};
 
 use crate::{
     Concurrency, Response,
@@ -112,9 +113,23 @@ impl Connection {
     /// Sends a response of the server and ends the connection. What the client still sends is not parsed. A HEAD
     /// request gets no body, even if its head is incomplete.
     pub(crate) fn reject(&mut self, status: u16, message: &str, now: Instant) -> Next {
-        log::debug!("rejected a request from {}: {status} {message}", self.socket().peer.name());
+        let is_proxy_header = matches!(self.phase, Phase::ProxyHeader);
+        let level = match status {
+            // Either the proxy is configured differently than this server, or a client pretends to be one.
+            400 | 403 if is_proxy_header => Level::Warn,
+            500 | 503 | 507 => Level::Warn,
+            _ => Level::Info,
+        };
+        let what = if is_proxy_header { "connection" } else { "request" };
+        self.context().rejections.log(
+            level,
+            format_args!("rejected a {what} from {}: {status} {message}", self.socket().peer.name()),
+            now,
+        );
         if matches!(self.phase, Phase::ProxyHeader | Phase::Idle | Phase::Head) {
-            self.request.is_head = self.request.body.bytes[self.parsed..].starts_with(b"HEAD ");
+            let bytes = &self.request.body.bytes[self.parsed..];
+            self.request.is_head = bytes.starts_with(b"HEAD ");
+            self.request.head = if is_proxy_header { Head::default() } else { Head::of_incomplete(bytes) };
         }
         self.parser.stop();
         self.server_generated = true;
@@ -320,8 +335,11 @@ impl Connection {
             Ok(None) => return Ok(false),
             Ok(Some(parsed)) if is_proxy => parsed,
             Err(ProxyError::Missing) if !is_proxy => (ProxyHeader::Local, 0),
-            Err(error) if is_proxy => return Err(self.proxy_error(400, &error.to_string())),
-            _ => return Err(self.proxy_error(403, "this peer may not send a PROXY header")),
+            Err(error) if is_proxy => return Err(HttpError { status: 400, message: error.to_string() }),
+            _ => {
+                let message = "this peer may not send a PROXY header".into();
+                return Err(HttpError { status: 403, message });
+            }
         };
         self.phase = Phase::first(socket);
         self.request.body.bytes.drain(..length);
@@ -354,13 +372,6 @@ impl Connection {
 
     fn may_upload(&self) -> bool {
         may_upload(self.socket())
-    }
-
-    /// Logs a warning: either the proxy is configured differently than this server, or a client pretends to be one.
-    fn proxy_error(&self, status: u16, message: &str) -> HttpError {
-        let peer = &self.socket().peer;
-        log::warn!("rejected a connection from {}: {message}", peer.name());
-        HttpError { status, message: message.to_owned() }
     }
 
     fn enter(&mut self, phase: Phase, now: Instant) {

@@ -36,6 +36,27 @@ pub(crate) trait Others {
     fn wait_for_lock(&self) -> bool;
 }
 
+/// How much of a response was sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    All,
+    /// The rest must wait for the client.
+    Partly,
+    /// The same, but there is no memory for the rest.
+    OverLimit,
+    /// The client will not receive the rest.
+    Lost,
+}
+
+/// Who writes the access log.
+#[derive(Clone, Copy)]
+enum Logs<'a> {
+    /// The thread of the request.
+    Here(&'a dyn App),
+    /// Any other thread.
+    Later,
+}
+
 /// How often a thread that produces a stream lets another thread have the GIL: Python's switch interval. Python
 /// enforces that interval only if no thread releases the GIL in between, however briefly.
 const YIELD_INTERVAL: Duration = Duration::from_millis(5);
@@ -46,31 +67,31 @@ impl Connection {
     /// Runs the app for a complete request, from the call to the last byte of the body. What the client has not read by
     /// then remains to be sent. With `others`, output may be deferred briefly (see [`Writer::push`]).
     pub(crate) fn run(&mut self, app: &dyn App, others: Option<&dyn Others>) -> Produced {
-        if let Phase::Logging { is_lost } = self.phase {
-            let now = Instant::now();
-            self.write_access_log(app, now);
-            return Produced { next: self.close_or_keep_alive(now, is_lost), on_complete: None };
-        }
         self.socket().record_request_complete(self.since);
         let response = call(app, &mut self.request);
         let (on_complete, lost) = self.produce(app, response, others);
         self.warn_length_mismatch();
         self.phase = Phase::Sending;
-        self.log_pending = self.context().wants_log && !self.server_generated;
+        self.log_pending = self.context().wants_log;
+        let can_log_later = !self.log_pending || app.can_log_later();
         let now = Instant::now();
-        self.write_access_log(app, now);
-        let next = if lost {
-            self.close_or_keep_alive(now, true)
-        } else if others.is_some() && self.output.can_batch() {
-            Next::Flush
-        } else {
-            let limit = if self.socket().is_in_child() { usize::MAX } else { MAX_BYTES_PER_TURN };
-            self.try_send(limit, now).unwrap_or_else(|| {
-                let mut next = Next::Close;
-                app.detached(&mut || next = self.spill_or_wait());
-                next
-            })
-        };
+        if lost {
+            return Produced { next: self.end(now, true, Logs::Here(app)), on_complete };
+        }
+        if can_log_later && others.is_some() && self.output.can_batch() {
+            return Produced { next: Next::Flush, on_complete };
+        }
+        let is_in_child = self.socket().is_in_child();
+        let limit = if is_in_child { usize::MAX } else { MAX_BYTES_PER_TURN };
+        let mut sent = self.try_send(limit, now);
+        if sent == Sent::OverLimit {
+            app.detached(&mut || sent = self.spill_or_wait());
+        }
+        let next = self.after_send(sent, Logs::Here(app));
+        if !can_log_later && !is_in_child {
+            // What the server still has to send counts as sent, because the record belongs to this thread.
+            self.write_access_log(self.output.body_framed(), Instant::now(), Logs::Here(app));
+        }
         Produced { next, on_complete }
     }
 
@@ -180,8 +201,11 @@ impl Connection {
         let Produced { mut next, on_complete } = self.run(app, None);
         while next == Next::Wait && matches!(self.phase, Phase::Sending) {
             next = match self.socket().wait_writable() {
-                Ok(()) => self.try_send(usize::MAX, Instant::now()).unwrap_or(Next::Wait),
-                Err(_) => self.on_disconnect(Instant::now()),
+                Ok(()) => {
+                    let sent = self.try_send(usize::MAX, Instant::now());
+                    self.after_send(sent, Logs::Here(app))
+                }
+                Err(_) => self.end(Instant::now(), true, Logs::Here(app)),
             };
         }
         self.socket().restart_call_timer(Instant::now());
@@ -200,52 +224,59 @@ impl Connection {
             );
         }
         self.output.push_body(response.body);
-        self.log_pending = self.context().wants_log && !self.server_generated;
+        self.log_pending = self.context().wants_log;
         self.phase = Phase::Sending;
     }
 
     /// Sends queued bytes until the socket is full or other connections need their turn. Called by the event loop.
     pub(crate) fn send(&mut self, now: Instant) -> Next {
-        self.try_send(MAX_BYTES_PER_TURN, now).unwrap_or_else(|| {
+        let mut sent = self.try_send(MAX_BYTES_PER_TURN, now);
+        if sent == Sent::OverLimit {
             // Only small responses are sent from here for the first time, so little is written.
-            match self.spill() {
-                Ok(()) => self.try_send(MAX_BYTES_PER_TURN, now).unwrap_or(Next::Wait),
+            sent = match self.spill() {
+                Ok(()) => self.try_send(MAX_BYTES_PER_TURN, now),
                 Err(error) => {
                     log::warn!("spooling a response failed, so its connection is closed: {error}");
-                    self.end(now, true)
+                    Sent::Lost
                 }
-            }
-        })
+            };
+        }
+        self.after_send(sent, Logs::Later)
     }
 
-    /// `None` if the socket is full and no memory is left for the rest.
-    fn try_send(&mut self, limit: usize, now: Instant) -> Option<Next> {
+    fn try_send(&mut self, limit: usize, now: Instant) -> Sent {
         self.readiness.writable = false;
         let progress = self.output.write(&self.request.socket, limit);
         self.output.release_memory();
         match progress {
-            Ok(Progress::Sent) => Some(self.end(now, false)),
-            Ok(Progress::Blocked) => {
-                self.since = now;
-                self.output.reserve_memory(&self.request.socket.context.response_memory).then_some(Next::Wait)
-            }
-            Ok(Progress::Paused) => {
-                (self.readiness.writable, self.since) = (true, now);
-                self.output.reserve_memory(&self.request.socket.context.response_memory).then_some(Next::Wait)
-            }
-            Err(_) => Some(self.end(now, true)),
+            Ok(Progress::Sent) => return Sent::All,
+            Ok(Progress::Blocked) => {}
+            Ok(Progress::Paused) => self.readiness.writable = true,
+            Err(_) => return Sent::Lost,
+        }
+        self.since = now;
+        let has_memory = self.output.reserve_memory(&self.request.socket.context.response_memory);
+        if has_memory { Sent::Partly } else { Sent::OverLimit }
+    }
+
+    fn after_send(&mut self, sent: Sent, logs: Logs<'_>) -> Next {
+        match sent {
+            Sent::All => self.end(Instant::now(), false, logs),
+            Sent::Lost => self.end(Instant::now(), true, logs),
+            Sent::Partly | Sent::OverLimit => Next::Wait,
         }
     }
 
     /// Moves the unsent part to a temporary file. If that is not possible, waits for the client. Blocks.
-    fn spill_or_wait(&mut self) -> Next {
+    fn spill_or_wait(&mut self) -> Sent {
         let socket = Arc::clone(&self.request.socket);
         // The parent of a child buffers for it.
         let mut may_spill =
             self.output.held() as u64 <= socket.context.settings.response_spool && !socket.is_in_child();
         loop {
-            if let Some(next) = self.try_send(usize::MAX, Instant::now()) {
-                return next;
+            match self.try_send(usize::MAX, Instant::now()) {
+                Sent::OverLimit => {}
+                sent => return sent,
             }
             if may_spill {
                 if let Err(error) = self.spill() {
@@ -253,7 +284,7 @@ impl Connection {
                     may_spill = false;
                 }
             } else if socket.wait_writable().is_err() {
-                return self.end(Instant::now(), true);
+                return Sent::Lost;
             }
         }
     }
@@ -264,7 +295,7 @@ impl Connection {
 
     /// The client is gone, or the server closes the connection without finishing the response.
     pub(crate) fn on_disconnect(&mut self, now: Instant) -> Next {
-        self.end(now, true)
+        self.end(now, true, Logs::Later)
     }
 
     /// A child has answered, or has exited without an answer.
@@ -328,12 +359,9 @@ impl Connection {
         if is_child_done { Next::Close } else { next }
     }
 
-    /// The response is sent, or the client is gone. The event loop must not write the access log, because the app does.
-    fn end(&mut self, now: Instant, lost: bool) -> Next {
-        if self.log_pending {
-            self.phase = Phase::Logging { is_lost: lost };
-            return Next::Run;
-        }
+    /// The response is sent, or the client is gone.
+    fn end(&mut self, now: Instant, lost: bool, logs: Logs<'_>) -> Next {
+        self.write_access_log(self.output.body_sent(), now, logs);
         self.close_or_keep_alive(now, lost)
     }
 
@@ -353,18 +381,24 @@ impl Connection {
         }
     }
 
-    fn write_access_log(&mut self, app: &dyn App, now: Instant) {
-        if std::mem::take(&mut self.log_pending) {
-            app.log(&Record {
-                request: &self.request,
-                status: if self.socket().was_aborted() { 504 } else { self.output.status },
-                head: &self.output.head,
-                sent: self.output.sent,
-                took: now.saturating_duration_since(self.request.began),
-                at: SystemTime::now(),
-            });
-            self.request.log_context = None; // dropped here because its destructor belongs to the app
+    /// Logs the response, once. `sent` is the number of body bytes.
+    fn write_access_log(&mut self, sent: u64, now: Instant, logs: Logs<'_>) {
+        if !std::mem::take(&mut self.log_pending) {
+            return;
         }
+        let record = Record {
+            request: &self.request,
+            status: if self.socket().was_aborted() { 504 } else { self.output.status },
+            head: &self.output.head,
+            sent,
+            took: now.saturating_duration_since(self.request.began),
+            at: SystemTime::now(),
+        };
+        match logs {
+            Logs::Here(app) => app.log(&record),
+            Logs::Later => self.app.log_later(&record),
+        }
+        self.request.log_context = None; // dropped here because its destructor belongs to the app
     }
 
     fn close_or_keep_alive(&mut self, now: Instant, lost: bool) -> Next {
@@ -394,6 +428,13 @@ impl Connection {
         } else {
             self.start_lingering(now)
         }
+    }
+}
+
+impl Drop for Connection {
+    /// Logs a response of which the server sends no more, for example because the process exits.
+    fn drop(&mut self) {
+        self.write_access_log(self.output.body_sent(), Instant::now(), Logs::Later);
     }
 }
 

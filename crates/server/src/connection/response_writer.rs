@@ -47,8 +47,10 @@ pub(crate) struct ResponseWriter {
     pub(crate) head: Vec<u8>,
     pub(crate) status: u16,
     pub(crate) keep_alive: bool,
-    /// Body bytes framed so far.
-    pub(crate) sent: u64,
+    /// Body bytes framed so far, without framing.
+    framed: u64,
+    /// The same with the framing.
+    body_size: u64,
     /// The application produced more bytes than its Content-Length.
     pub(crate) exceeds_content_length: bool,
     /// The application failed before the end of its body, so the client must see an unclean end.
@@ -123,7 +125,8 @@ impl ResponseWriter {
         if context.wants_head {
             self.head.clone_from(&finished.bytes);
         }
-        (self.front, self.front_sent, self.sent) = (finished.bytes, 0, 0);
+        (self.body_size, self.framed) = (0, 0);
+        (self.front, self.front_sent) = (finished.bytes, 0);
         (self.exceeds_content_length, self.is_truncated) = (false, false);
         self.keep_alive = finished.keep_alive;
         self.framing = Some(finished.framing);
@@ -146,7 +149,7 @@ impl ResponseWriter {
         let Some(framing) = self.framing.as_mut().filter(|framing| framing.wants_body()) else { return };
         let frame = framing.encode(length);
         self.exceeds_content_length |= frame.len < length;
-        self.sent += frame.len as u64;
+        self.count(frame.prefix.len() + frame.suffix.len(), frame.len as u64);
         self.push_copy(&frame.prefix);
         if frame.len <= COPY_LIMIT {
             self.push_copy(&bytes.as_ref()[..frame.len]);
@@ -162,7 +165,7 @@ impl ResponseWriter {
         let Some(framing) = self.framing.as_mut().filter(|framing| framing.wants_body()) else { return };
         let frame = framing.encode(usize::try_from(length).unwrap_or(usize::MAX));
         let left = frame.len as u64;
-        self.sent += left;
+        self.count(frame.prefix.len() + frame.suffix.len(), left);
         self.push_copy(&frame.prefix);
         if left > 0 {
             let range = FileRange { file: Arc::new(file), offset, left, is_spool: false };
@@ -190,6 +193,7 @@ impl ResponseWriter {
     /// Queues the end of the body, if the body is complete.
     pub(crate) fn push_end(&mut self) {
         if let Some(Ok(end)) = self.framing.as_ref().map(Framing::end) {
+            self.count(end.len(), 0);
             self.push_copy(end);
         }
     }
@@ -275,6 +279,26 @@ impl ResponseWriter {
         }
     }
 
+    /// Body bytes that the socket has accepted, without framing. Exact unless a chunked response was cut off: then the
+    /// bytes of the framing are taken as evenly spread.
+    pub(crate) fn body_sent(&self) -> u64 {
+        let segments = self.queue.iter().map(|segment| match segment {
+            Segment::Bytes { sent, end, .. } => (*end - *sent) as u64,
+            Segment::File(range) => range.left,
+        });
+        let unsent = (self.front.len() - self.front_sent) as u64 + segments.sum::<u64>();
+        if unsent == 0 {
+            return self.framed;
+        }
+        let sent = u128::from(self.body_size.saturating_sub(unsent)) * u128::from(self.framed);
+        u64::try_from(sent / u128::from(self.body_size.max(1))).unwrap_or(self.framed)
+    }
+
+    /// Body bytes that were framed, sent or not, without framing.
+    pub(crate) fn body_framed(&self) -> u64 {
+        self.framed
+    }
+
     /// The number of unsent bytes in the spool file.
     pub(crate) fn spooled(&self) -> u64 {
         let spooled = |segment: &Segment| match segment {
@@ -335,6 +359,11 @@ impl ResponseWriter {
         let front = std::mem::take(&mut self.front);
         *self = Self::default();
         front
+    }
+
+    fn count(&mut self, framing: usize, length: u64) {
+        self.framed += length;
+        self.body_size += framing as u64 + length;
     }
 
     fn push_copy(&mut self, bytes: &[u8]) {

@@ -410,6 +410,12 @@ impl ClientSocket {
         self.claim.is_aborted()
     }
 
+    /// Logs a request that is rejected because of what its client sent or did not send.
+    pub(crate) fn log_rejection(&self, client: &str, status: u16, reason: &str) {
+        let message = format_args!("rejected a request from {client}: {status} {reason}");
+        self.context.rejections.log(log::Level::Info, message, Instant::now());
+    }
+
     /// In a forked child: connects it with its parent.
     pub(crate) fn set_parent(&self, parent: &Arc<ParentLink>) {
         let _ = self.parent.set(Arc::clone(parent));

@@ -69,7 +69,7 @@ impl EventLoop {
             CONNECTIONS + token,
             Interest::READABLE | Interest::WRITABLE,
         )?;
-        let mut connection = Box::new(Connection::new(token, socket, now));
+        let mut connection = Box::new(Connection::new(token, socket, &self.app, now));
         if let Some(handed_over) = handed_over {
             connection.restore(handed_over);
         }

@@ -45,12 +45,6 @@ impl EventLoop {
         self.apply(connection, next);
     }
 
-    /// While all children are busy: the next connection that only needs its access log written.
-    pub(super) fn next_without_child(&mut self) -> Option<Box<Connection>> {
-        let at = self.ready_for_app.iter().position(|connection| !connection.is_complete())?;
-        self.ready_for_app.remove(at)
-    }
-
     pub(super) fn reap(&mut self, index: usize, now: Instant) {
         let Some(children) = &mut self.children else { return };
         if children.is_relayed(index) {

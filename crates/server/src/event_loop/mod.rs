@@ -23,7 +23,7 @@ use slab::Slab;
 
 use self::slot::Slot;
 use crate::{
-    Command, Concurrency, Listener,
+    App, Command, Concurrency, Listener,
     acceptor::Acceptor,
     command::CommandSource,
     connection::socket::{HALF_CLOSE, PeerState},
@@ -57,10 +57,12 @@ pub(crate) struct EventLoop {
     registry: Arc<Registry>,
     events: Events,
     context: Arc<ServerContext>,
+    /// For the access log.
+    app: Arc<dyn App>,
     acceptor: Acceptor,
     command_sources: Vec<CommandSource>,
     slots: Slab<Slot>,
-    /// Connections whose request or access log needs the app.
+    /// Connections whose request needs the app.
     ready_for_app: VecDeque<Box<Connection>>,
     /// Connections that can advance without another event.
     runnable: VecDeque<usize>,
@@ -80,6 +82,7 @@ impl EventLoop {
         listeners: Vec<Listener>,
         command_sources: Vec<CommandSource>,
         context: Arc<ServerContext>,
+        app: &Arc<dyn App>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry();
@@ -101,6 +104,7 @@ impl EventLoop {
             events: Events::with_capacity(64),
             recycle: RecycleLimits::new(&context.settings),
             context,
+            app: Arc::clone(app),
             acceptor,
             command_sources,
             slots: Slab::new(),
@@ -132,9 +136,11 @@ impl EventLoop {
         let children = self.children.as_ref();
         let polling = children.is_some_and(Children::needs_polling).then_some(CHILD_POLL_INTERVAL);
         let background = children.and_then(Children::next_background_deadline);
-        let [paused, background] = [self.acceptor.pause(), background]
-            .map(|until| until.map(|until| until.saturating_duration_since(now)));
-        let due = [self.deadlines.wait(now), polling, paused, background].into_iter().flatten().min();
+        let [paused, background, rejections] =
+            [self.acceptor.pause(), background, self.context.rejections.next_report()]
+                .map(|until| until.map(|until| until.saturating_duration_since(now)));
+        let due =
+            [self.deadlines.wait(now), polling, paused, background, rejections].into_iter().flatten().min();
         self.poll_for([due, at_most].into_iter().flatten().min())?;
         Ok(!self.events.is_empty() || due.is_some_and(|due| now.elapsed() >= due))
     }
@@ -173,6 +179,7 @@ impl EventLoop {
             }
         }
         self.check_children(now);
+        self.context.rejections.report_suppressed(now);
         for token in self.deadlines.take_expired(now) {
             self.time_out(token, now);
         }
@@ -196,7 +203,7 @@ impl EventLoop {
     /// The next connection that needs the app.
     pub(crate) fn next_ready(&mut self) -> Option<Box<Connection>> {
         if self.children.as_ref().is_some_and(|children| !children.has_capacity()) {
-            return self.next_without_child();
+            return None;
         }
         self.ready_for_app.pop_front()
     }
@@ -220,7 +227,7 @@ impl EventLoop {
     pub(crate) fn client_gave_up(&self, connection: &Connection, now: Instant) -> bool {
         // A connection accepted in this iteration may have been waiting since the one before.
         let since = connection.since.min(self.poll_times.1);
-        if !connection.is_complete() || now.saturating_duration_since(since) < MIN_WAIT_TO_CHECK {
+        if now.saturating_duration_since(since) < MIN_WAIT_TO_CHECK {
             return false;
         }
         match connection.socket().peer_state() {
@@ -355,7 +362,7 @@ impl EventLoop {
 
     fn enqueue(&mut self, mut connection: Box<Connection>) {
         self.deadlines.clear(connection.token);
-        if self.ready_for_app.len() >= self.context.settings.queue && connection.is_complete() {
+        if self.ready_for_app.len() >= self.context.settings.queue {
             let next = connection.reject(503, "the server has too many requests waiting", Instant::now());
             return self.apply(connection, next);
         }

@@ -24,7 +24,7 @@ use crate::{
 /// Calls `app` for a GET of `target`, and does what a child does before it exits. Returns the status and reason of the
 /// response. Blocks as long as the application does.
 pub(crate) fn run_warmup_request(
-    app: &dyn App,
+    app: &Arc<dyn App>,
     context: Arc<ServerContext>,
     target: &str,
     host: &str,
@@ -34,14 +34,14 @@ pub(crate) fn run_warmup_request(
     theirs.set_nonblocking(true)?;
     write!(theirs, "GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
     let socket = ClientSocket::new(OwnedFd::from(ours), Peer::default(), 0, context);
-    let mut connection = Connection::new(0, socket, Instant::now());
+    let mut connection = Connection::new(0, socket, app, Instant::now());
     let mut next = connection.receive(Instant::now());
     let mut response = Vec::new();
     loop {
         next = match next {
             Next::Run => {
                 let mut next = Next::Close;
-                app.in_request(&mut || next = connection.run(app, None).next);
+                app.in_request(&mut || next = connection.run(&**app, None).next);
                 next
             }
             Next::Wait if matches!(connection.phase, Phase::Sending) => connection.send(Instant::now()),

@@ -77,13 +77,11 @@ impl ThreadPool {
                     held.apply(connection, Next::Close);
                     continue;
                 }
-                if connection.is_complete()
-                    && let Some(reason) = held.count_request()
-                {
+                if let Some(reason) = held.count_request() {
                     log::info!("recycling this worker: {reason}");
                     (self.on_event)(ServerEvent::RecycleLimitReached);
                 }
-                if held.forks() && connection.is_complete() {
+                if held.forks() {
                     held.start_child(connection, &*self.app);
                     continue;
                 }

@@ -17,6 +17,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from mylittlewebserver import __version__, _native
 
 APPLICATION = "mylittlewebserver.django:make_application"
+ACCESS_LOG = ("--access-logfile=-", '--access-logformat=%(t)s "%(r)s" %(s)s %(b)s')
+"""Prints requests like ``runserver``."""
 
 
 class Command(BaseCommand):
@@ -61,8 +63,10 @@ class Command(BaseCommand):
         words = list(args)
         if words and not words[0].startswith("-"):
             words[:1] = ["--bind", bind_address(words[0])]
-        if conf.settings.DEBUG and not options["noreload"] and "--reload" not in words:
-            words.append("--reload")
+        if conf.settings.DEBUG:
+            words[:0] = ACCESS_LOG  # the options of the user follow and take precedence
+            if not options["noreload"] and "--reload" not in words:
+                words.append("--reload")
         arguments = {"static": not options["nostatic"], "insecure": options["insecure"]}
         # Use the current search path for modules, independent of the working directory.
         words.append(f"--pythonpath={','.join(reversed(search_path()))}")

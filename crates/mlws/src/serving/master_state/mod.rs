@@ -95,6 +95,7 @@ impl<'a> MasterState<'a> {
             python_logging::configure_python(py, &config, &directories)?;
         }
         let access = python_logging::open_access(&config, credentials.as_ref())?;
+        log_start(py, access.is_some());
         config.log_warnings();
         process::name(py, &config.process, "master");
         let hooks = config_hooks(py, &config, &application, &directories)?;
@@ -145,7 +146,7 @@ impl<'a> MasterState<'a> {
             reexec,
         };
         state.log_connection_limit();
-        state.notify(py, "set_addresses", (state.sockets.py_addresses(),));
+        state.notify(py, "set_listeners", (state.sockets.py_addresses(), state.sockets.py_listeners()));
         state.notify(py, "server_hook", ("when_ready",));
         Ok(state)
     }
@@ -253,6 +254,21 @@ impl<'a> MasterState<'a> {
             Concurrency::Fork { .. } => "each request in its own process".into(),
         };
         format!("{}, {each}", count(self.config.running.workers.into(), "worker"))
+    }
+}
+
+/// The first lines of the log.
+fn log_start(py: Python<'_>, logs_requests: bool) {
+    let python = py.version_info();
+    log::info!(
+        "Starting mlws {} with Python {}.{}.{}",
+        env!("CARGO_PKG_VERSION"),
+        python.major,
+        python.minor,
+        python.patch
+    );
+    if !logs_requests {
+        log::info!("Access log is off: add --access-logfile - to log requests to stdout");
     }
 }
 

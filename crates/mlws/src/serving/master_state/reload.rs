@@ -126,7 +126,7 @@ impl MasterState<'_> {
             }
         });
         prepared.map_err(|error| error.to_string())?.commit(py, self);
-        self.notify(py, "set_addresses", (self.sockets.py_addresses(),));
+        self.notify(py, "set_listeners", (self.sockets.py_addresses(), self.sockets.py_listeners()));
         self.notify(py, "nworkers_changed", (self.config.running.workers, before)); // even if it is the same, like gunicorn
         self.notify(py, "server_hook", ("on_reload",));
         Ok(())
