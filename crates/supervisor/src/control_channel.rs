@@ -186,7 +186,7 @@ mod tests {
             let messages = (0..=255).filter_map(|byte| M::from_byte(byte).map(|message| (byte, message)));
             messages.inspect(|(byte, message)| assert_eq!(message.to_byte(), *byte)).count()
         }
-        assert_eq!((decoded::<ToMaster>(), decoded::<ToWorker>()), (10, 5));
+        assert_eq!((decoded::<ToMaster>(), decoded::<ToWorker>()), (10, 6));
     }
 
     #[test]

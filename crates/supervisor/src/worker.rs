@@ -157,17 +157,17 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use WorkerCommand::{DecreaseWorkers, Drain, HandOver, IncreaseWorkers, ReopenLogs, Stop};
+    use WorkerCommand::{DecreaseWorkers, Drain, HandOver, IncreaseWorkers, Refresh, ReopenLogs, Stop};
 
     #[test]
     fn a_command_to_exit_is_delivered_only_if_it_is_stronger_than_the_last_one() {
         for (previous, delivered) in [
-            (None, vec![ReopenLogs, IncreaseWorkers, DecreaseWorkers, HandOver, Drain, Stop]),
-            (Some(HandOver), vec![ReopenLogs, IncreaseWorkers, DecreaseWorkers, Drain, Stop]),
-            (Some(Drain), vec![ReopenLogs, IncreaseWorkers, DecreaseWorkers, Stop]),
-            (Some(Stop), vec![ReopenLogs, IncreaseWorkers, DecreaseWorkers]),
+            (None, vec![ReopenLogs, Refresh, IncreaseWorkers, DecreaseWorkers, HandOver, Drain, Stop]),
+            (Some(HandOver), vec![ReopenLogs, Refresh, IncreaseWorkers, DecreaseWorkers, Drain, Stop]),
+            (Some(Drain), vec![ReopenLogs, Refresh, IncreaseWorkers, DecreaseWorkers, Stop]),
+            (Some(Stop), vec![ReopenLogs, Refresh, IncreaseWorkers, DecreaseWorkers]),
         ] {
-            for command in [ReopenLogs, IncreaseWorkers, DecreaseWorkers, HandOver, Drain, Stop] {
+            for command in [ReopenLogs, Refresh, IncreaseWorkers, DecreaseWorkers, HandOver, Drain, Stop] {
                 assert_eq!(
                     command.supersedes(previous),
                     delivered.contains(&command),
