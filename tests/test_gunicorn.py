@@ -328,7 +328,7 @@ STARTS = {
         "--access-logfile",
         "access.log",
         files={FOUND: "errorlog = 'error.log'"},
-        differs={"files*": "access mode"},
+        differs={"files*": "log mode"},
     ),
     "a user": start("-u", "nobody", "-g", "65534"),
 }

@@ -69,7 +69,7 @@ pub struct Settings {
     pub response_spool: u64,
     /// The directory for temporary files.
     pub temporary: PathBuf,
-    /// The value of the `Server` field.
+    /// The value of the `Server` field. If it is empty, the field is not sent.
     pub server_name: String,
 }
 
