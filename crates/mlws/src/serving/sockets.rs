@@ -8,6 +8,8 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     path::PathBuf,
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use mlws_server::{Address, Listener, SocketFile};
@@ -27,6 +29,11 @@ use crate::{
 const SOCKETS: &str = "MLWS_SOCKETS";
 /// The pid of the old master.
 const OLD_MASTER: &str = "MLWS_FIRST_MASTER";
+/// How often a start tries to bind an address that is in use, as gunicorn does: a server that was stopped just before may still serve
+/// its last requests.
+const BIND_ATTEMPTS: u32 = 5;
+/// The time between two attempts.
+const BIND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a master listens on.
 pub(crate) struct Sockets {
@@ -88,7 +95,7 @@ impl Sockets {
             sockets.old_master = old_master.and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
             return Ok(sockets);
         }
-        let sockets = Self::bind_all(addresses, config, credentials)?;
+        let sockets = Self::bind_all(py, addresses, config, credentials, BIND_ATTEMPTS)?;
         if inherited.is_some() {
             let urls = sockets.urls();
             log::info!("Inherited sockets from the service manager, --bind is ignored: {urls}");
@@ -98,14 +105,16 @@ impl Sockets {
 
     /// Binds all addresses or none.
     fn bind_all(
+        py: Python<'_>,
         addresses: &[Address],
         config: &Config,
         credentials: Option<&Credentials>,
+        attempts: u32,
     ) -> Result<Self, StartupError> {
         let mut sockets =
             Self { listeners: Vec::new(), old_master: None, bound: Vec::new(), files: Vec::new() };
         for address in addresses {
-            match bind(address, config, credentials) {
+            match bind_while_in_use(py, address, config, credentials, attempts) {
                 Ok(listener) if matches!(address, Address::Descriptor(_)) => sockets.listeners.push(listener),
                 Ok(listener) => sockets.add(listener),
                 Err(error) => {
@@ -131,6 +140,7 @@ impl Sockets {
     /// Binds the addresses of other settings that are new. `None` if the addresses stay the same.
     pub(crate) fn prepare(
         &self,
+        py: Python<'_>,
         config: &Config,
         systemd: &Systemd,
         credentials: Option<&Credentials>,
@@ -140,7 +150,7 @@ impl Sockets {
             return Ok(None);
         }
         let new: Vec<_> = wanted.iter().filter(|address| !self.bound.contains(address)).cloned().collect();
-        let added = Self::bind_all(&new, config, credentials)?;
+        let added = Self::bind_all(py, &new, config, credentials, 1)?; // the master does not wait while it serves
         Ok(Some(PreparedSockets { added: Some(added), wanted: wanted.clone() }))
     }
 
@@ -234,3 +244,26 @@ fn bind_for(address: &Address, config: &Config, owner: Option<&Credentials>) -> 
     give_socket(path, owner).inspect_err(|_| drop(std::fs::remove_file(path)))?;
     Ok(listener)
 }
+/// Binds. Tries again every second while the address is in use.
+fn bind_while_in_use(
+    py: Python<'_>,
+    address: &Address,
+    config: &Config,
+    credentials: Option<&Credentials>,
+    attempts: u32,
+) -> io::Result<Listener> {
+    for attempt in 1..attempts {
+        match bind(address, config, credentials) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                log::warn!(
+                    "Address in use: {address}, trying again in 1 s (attempt {attempt} of {attempts})"
+                );
+            }
+            bound => return bound,
+        }
+        py.detach(|| thread::sleep(BIND_INTERVAL));
+        py.check_signals().map_err(io::Error::other)?;
+    }
+    bind(address, config, credentials)
+}
+

@@ -64,7 +64,7 @@ impl Prepared {
         let loads = if has_slots { Arc::clone(&state.loads) } else { new_loads(&config)? };
         let logs = PreparedLogs::open(&config, credentials.as_ref())?;
         let access = logs.open_access(&config, credentials.as_ref())?;
-        let sockets = state.sockets.prepare(&config, &state.context.systemd, credentials.as_ref())?;
+        let sockets = state.sockets.prepare(py, &config, &state.context.systemd, credentials.as_ref())?;
         Ok(Self {
             config,
             application,
