@@ -17,7 +17,7 @@ use mlws_supervisor::Pid;
 use pyo3::prelude::*;
 use rustix::{fs::Mode, process::umask};
 
-use mlws_config::Config;
+use mlws_config::{Config, ProxyOptions};
 use mlws_sys::{Credentials, give_socket};
 
 use crate::{
@@ -29,8 +29,8 @@ use crate::{
 const SOCKETS: &str = "MLWS_SOCKETS";
 /// The pid of the old master.
 const OLD_MASTER: &str = "MLWS_FIRST_MASTER";
-/// How often a start tries to bind an address that is in use, as gunicorn does: a server that was stopped just before may still serve
-/// its last requests.
+/// How many times a start tries to bind an address that is in use, as gunicorn does. A server that was stopped just before may still
+/// serve its last requests.
 const BIND_ATTEMPTS: u32 = 5;
 /// The time between two attempts.
 const BIND_INTERVAL: Duration = Duration::from_secs(1);
@@ -103,7 +103,7 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Binds all addresses or none.
+    /// Binds all addresses or none. Tries up to `attempts` times while an address is in use.
     fn bind_all(
         py: Python<'_>,
         addresses: &[Address],
@@ -178,6 +178,27 @@ impl Sockets {
         log::info!("Addresses changed: {}", self.urls());
     }
 
+    /// Reads the modes of Unix sockets again: a hook or an operator may have changed them since they were bound.
+    pub(crate) fn read_modes(&mut self) {
+        self.listeners.iter_mut().for_each(Listener::read_mode);
+    }
+
+    /// Warns of Unix sockets whose peers are not trusted because other users can connect. In gunicorn they are trusted.
+    pub(crate) fn warn_of_untrusted_peers(&self, proxies: &ProxyOptions) {
+        let is_unix = |listener: &&Listener| listener.local_address().is_none();
+        for listener in self.listeners.iter().filter(is_unix) {
+            for (networks, option, ignored) in proxies.trusted_lists() {
+                if !networks.is_empty() && !networks.contains_unix(listener.is_private()) {
+                    log::warn!(
+                        "untrusted peers: {} {}, so {ignored}; if only the proxy can reach it, add unix: to {option}, or exclude others with --umask 007",
+                        listener.url(),
+                        open_to(listener.mode())
+                    );
+                }
+            }
+        }
+    }
+
     /// The address of each listener.
     pub(crate) fn py_addresses(&self) -> Vec<PyAddress> {
         let addresses = self.bound.iter().zip(&self.listeners).map(|(address, listener)| match address {
@@ -219,31 +240,19 @@ impl Sockets {
     }
 }
 
+/// Who can connect to a Unix socket that is not private.
+fn open_to(mode: Option<u32>) -> String {
+    match mode {
+        Some(mode) => format!("has mode {mode:04o} and is open to every user"),
+        None => "has no file of a known mode and may be open to every user".into(),
+    }
+}
+
 /// Whether this process was started by an old master (USR2).
 pub(crate) fn is_new_master() -> bool {
     std::env::var_os(OLD_MASTER).is_some()
 }
 
-/// Binds. A Unix socket belongs to the workers, and every user may connect unless --umask forbids it.
-fn bind(address: &Address, config: &Config, credentials: Option<&Credentials>) -> io::Result<Listener> {
-    let found = umask(Mode::from_raw_mode(config.process.umask.unwrap_or(0)));
-    let bound = bind_for(address, config, credentials.filter(|credentials| credentials.gives_up_root()));
-    umask(found);
-    bound
-}
-
-/// Binds a Unix socket with the credentials of `owner`. If they do not suffice, root binds it and changes its owner.
-fn bind_for(address: &Address, config: &Config, owner: Option<&Credentials>) -> io::Result<Listener> {
-    let listen = || Listener::bind_as(address, config.sockets.backlog, config.sockets.reuse_port);
-    let (Address::Unix(path), Some(owner)) = (address, owner) else { return listen() };
-    match owner.run_as(listen) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-        bound => return bound,
-    }
-    let listener = listen()?;
-    give_socket(path, owner).inspect_err(|_| drop(std::fs::remove_file(path)))?;
-    Ok(listener)
-}
 /// Binds. Tries again every second while the address is in use.
 fn bind_while_in_use(
     py: Python<'_>,
@@ -267,3 +276,23 @@ fn bind_while_in_use(
     bind(address, config, credentials)
 }
 
+/// Binds. A Unix socket belongs to the workers, and every user may connect unless --umask forbids it.
+fn bind(address: &Address, config: &Config, credentials: Option<&Credentials>) -> io::Result<Listener> {
+    let found = umask(Mode::from_raw_mode(config.process.umask.unwrap_or(0)));
+    let bound = bind_for(address, config, credentials.filter(|credentials| credentials.gives_up_root()));
+    umask(found);
+    bound
+}
+
+/// Binds a Unix socket with the credentials of `owner`. If they do not suffice, root binds it and changes its owner.
+fn bind_for(address: &Address, config: &Config, owner: Option<&Credentials>) -> io::Result<Listener> {
+    let listen = || Listener::bind_as(address, config.sockets.backlog, config.sockets.reuse_port);
+    let (Address::Unix(path), Some(owner)) = (address, owner) else { return listen() };
+    match owner.run_as(listen) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        bound => return bound,
+    }
+    let listener = listen()?;
+    give_socket(path, owner).inspect_err(|_| drop(std::fs::remove_file(path)))?;
+    Ok(listener)
+}

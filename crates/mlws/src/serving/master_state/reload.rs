@@ -123,6 +123,7 @@ impl MasterState<'_> {
         self.notify(py, "set_listeners", (self.sockets.py_addresses(), self.sockets.py_listeners()));
         self.notify(py, "nworkers_changed", (self.config.running.workers, before)); // even if it is the same, like gunicorn
         self.notify(py, "server_hook", ("on_reload",));
+        self.read_socket_modes();
         Ok(())
     }
 }
