@@ -25,7 +25,7 @@ from wire import Wire
 
 MAKES = ("gunicorn", "mlws")
 REASONS = {
-    "names itself": "`SERVER_SOFTWARE` and the header `Server` name mylittlewebserver.",
+    "names itself": "`SERVER_SOFTWARE` and the header `Server` name mylittlewebserver; `--server-header` changes the header.",
     "extras": "The environ has `REQUEST_URI` and `mylittlewebserver.client_gone`, but not `gunicorn.socket` and `wsgi.early_hints`.",
     "cookies": "Several `Cookie` lines are joined by `; `, as cookie parsers expect, and not by a comma.",
     "absolute": "The authority of an absolute target replaces `Host` (RFC 9112, section 3.2.2).",
@@ -48,7 +48,8 @@ REASONS = {
     "winch": "WINCH drains the workers unless it comes from a terminal; in gunicorn, only in daemon mode.",
     "timeouts": "A call that exceeds the timeout results in 504, and the log shows its stacks; gunicorn interrupts it, which results in 500 unless the app catches the exception.",
     "generation": "With `--preload` a process of each generation loads the app and forks the workers: `pre_fork` and `child_exit` are called in it, it is `server.pid`, `worker.ppid` is its pid, and `worker.age` begins with 1 again after a reload.",
-    "access mode": "Access logs are created with mode 0640, because they contain addresses and request targets.",
+    "log mode": "Logs are created with mode 0640, because they contain addresses, request targets and tracebacks.",
+    "unix peers": "Peers on a Unix socket are trusted proxies only if its mode excludes other users, or with `unix:` in `--forwarded-allow-ips`; gunicorn trusts them on every Unix socket.",
     "youngest": "TTOU stops the youngest worker; gunicorn stops the oldest.",
     "stuck": "`worker_exit` is not called in a worker that exits because a call never returned; `child_exit` is.",
     "own length": "`response.headers` in `post_request` are without `Content-Length`, which the server sends itself.",

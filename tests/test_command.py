@@ -242,8 +242,25 @@ def test_a_port_in_use_is_one_clear_sentence():
         result = run("raw", "--bind", f"127.0.0.1:{port}")
     assert result.returncode == 1
     assert f"127.0.0.1:{port}" in result.stderr
-    assert "in use" in result.stderr
+    assert result.stderr.count("Address in use: ") == 4
+    assert "in use" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_an_address_that_becomes_free_is_bound(tmp_path, kind):
+    path = tmp_path / "socket"
+    taken = socket.create_server(("127.0.0.1", 0)) if kind == "tcp" else socket.socket(socket.AF_UNIX)
+    with taken:
+        if kind == "unix":
+            taken.bind(str(path))
+            taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}" if kind == "tcp" else f"unix:{path}"
+        server = Command(MLWS, "raw", "--bind", address)
+        with server:
+            server.log.wait_for(f"Address in use: {re.escape(address)}, trying again in 1 s")
+            taken.close()
+            server.log.wait_for("Listening at")
 
 
 def test_one_port_in_use_of_two_starts_nothing():

@@ -146,6 +146,14 @@ def borrowed(server):
     return {**seen, "told": "shop: borrowed" in server.told()}
 
 
+def behind_proxy(server):
+    """The scheme of a request that came by https to the proxy."""
+    answer = server.ready().get("/request", headers="X-Forwarded-Proto: https\r\n")
+    return {"scheme": json.loads(answer.body)["wsgi.url_scheme"], "status": server.ends()}
+
+
+UNIX = ("--bind", "unix:app.sock")
+
 # ---------------------------------------------------------------------------- how it is started
 
 FOUND = "gunicorn.conf.py"
@@ -210,7 +218,7 @@ STARTS = {
         "--pi",
         "app.pid",
         env={"GUNICORN_CMD_ARGS": "--max-requests-j 5 --access-logfi access.log"},
-        differs={"files*": "access mode"},
+        differs={"files*": "log mode"},
     ),
     "an option twice": start("-w", "1", "--preload", "-w", "2", "--preload", workers=2),
     "gthread": start(
@@ -328,7 +336,7 @@ STARTS = {
         "--access-logfile",
         "access.log",
         files={FOUND: "errorlog = 'error.log'"},
-        differs={"files*": "access mode"},
+        differs={"files*": "log mode"},
     ),
     "a user": start("-u", "nobody", "-g", "65534"),
 }
@@ -341,6 +349,9 @@ CASES = {
         ("facts", *SOCKET, *SYNC), client, LESS_STRICT, files={"mlws.toml": "http_compat = 'gunicorn'"}
     ),
     "handlers that are borrowed": Case(("borrows", *SOCKET), borrowed, files={"borrows.py": BORROWER}),
+    "a proxy on a Unix socket": Case(("facts", *UNIX), behind_proxy, {"scheme": "unix peers"}),
+    "a proxy on a private Unix socket": Case(("facts", *UNIX, "--umask", "007"), behind_proxy),
+    "a proxy on a Unix socket and a star": Case(("facts", *UNIX, "--forwarded-allow-ips", "*"), behind_proxy),
     **STARTS,
 }
 

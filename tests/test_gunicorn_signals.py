@@ -342,7 +342,7 @@ LISTED = {
     "HUP with a config file that fails": ENDED,
     "HUP with a setting that is wrong": ENDED,
     "HUP, preloaded": {"after": "preload reload"},
-    "USR1": {"files": "access mode"},
+    "USR1": {"files": "log mode"},
     "WINCH": {"the old one goes on": "winch"},
     "timeout": {"answer": "timeouts"},
 }

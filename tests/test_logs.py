@@ -11,6 +11,7 @@ import pty
 import re
 import signal
 import socket
+import stat
 import subprocess
 from datetime import datetime
 from pathlib import Path
@@ -57,6 +58,16 @@ def logged(shop, *options, requests=(b"GET / HTTP/1.1\r\nHost: test\r\nConnectio
             server.talk(request)
         server.stop()
         return server.out.wait_for_end().splitlines()
+
+
+def test_new_logs_cannot_be_read_by_everybody(shop):
+    words = ("--access-logfile", "access.log", "--error-logfile", "error.log")
+    command = ("sh", "-c", 'umask 0; exec "$@"', "-", MLWS)
+    with Command(*command, "shop:app", "--bind", "127.0.0.1:0", *words, cwd=shop):
+        error = shop / "error.log"
+        eventually(lambda: error.exists() and "Listening at" in error.read_text(), "the server")
+        modes = [stat.S_IMODE((shop / name).stat().st_mode) for name in ("access.log", "error.log")]
+    assert modes == [0o640, 0o640]
 
 
 # The format of the access log

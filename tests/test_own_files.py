@@ -90,7 +90,7 @@ def test_only_its_own_socket_is_removed_at_the_end(path):
     assert not path.exists()
 
 
-def test_a_live_server_with_a_full_backlog_is_not_waited_for(path):
+def test_a_live_server_with_a_full_backlog_is_not_waited_for_forever(path):
     with socket.socket(socket.AF_UNIX) as other, contextlib.ExitStack() as clients:
         other.bind(str(path))
         other.listen(1)

@@ -6,9 +6,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
+import stat
 import struct
 import subprocess
+import sys
 
 import pytest
 from conftest import CONCURRENCY
@@ -118,12 +121,97 @@ def test_who_is_trusted_can_be_said_in_the_environment(start):
     assert environ_of(server, line, source=STRANGER)["wsgi.url_scheme"] == "https"
 
 
-def test_who_connects_by_a_unix_socket_is_trusted(start, tmp_path):
-    path = str(tmp_path / "socket")
-    start("raw", *INLINE, "--bind", f"unix:{path}", "--forwarded-allow-ips", "")
-    with Wire(path, family=socket.AF_UNIX) as wire:
-        answer = wire.request("/environs/show", headers="X-Forwarded-Proto: https\r\n")
-    assert json.loads(answer.text)["environ"]["wsgi.url_scheme"] == "https"
+def scheme_on(path, scheme="https"):
+    """The scheme of a request to a Unix socket, whose client says that it is this one."""
+    with Wire(str(path), family=socket.AF_UNIX) as wire:
+        answer = wire.request("/environs/show", headers=f"X-Forwarded-Proto: {scheme}\r\n")
+    return json.loads(answer.text)["environ"]["wsgi.url_scheme"]
+
+
+UNTRUSTED = "untrusted peers: unix:{} has mode {} and is open to every user, so X-Forwarded-Proto"
+
+
+@pytest.mark.parametrize(
+    ("options", "mode", "scheme"),
+    [
+        ((), "0777", "http"),
+        (("--umask", "022"), "0755", "https"),
+        (("--umask", "007"), "0770", "https"),
+        (("--umask", "050"), "0727", "http"),
+        (("--forwarded-allow-ips", "10.0.0.0/8"), "0777", "http"),
+        (("--forwarded-allow-ips", "10.0.0.0/8", "--umask", "007"), "0770", "https"),
+        (("--forwarded-allow-ips", "127.0.0.1,unix:"), "0777", "https"),
+        (("--forwarded-allow-ips", "*"), "0777", "https"),
+    ],
+    ids=str,
+)
+def test_peers_on_a_unix_socket_are_trusted_if_its_mode_excludes_others(
+    start, tmp_path, options, mode, scheme
+):
+    path = tmp_path / "socket"
+    server = start("raw", *INLINE, "--bind", f"unix:{path}", *options)
+    assert f"{stat.S_IMODE(path.stat().st_mode):04o}" == mode
+    assert scheme_on(path) == scheme
+    warning = UNTRUSTED.format(path, mode)
+    assert server.log.text.count("untrusted peers") == server.log.text.count(warning) == (scheme == "http")
+
+
+@pytest.mark.parametrize("options", [(), ("--umask", "007")])
+def test_an_empty_list_trusts_nobody(start, tmp_path, options):
+    path = tmp_path / "socket"
+    server = start("raw", *INLINE, "--bind", f"unix:{path}", "--forwarded-allow-ips", "", *options)
+    assert scheme_on(path) == "http"
+    assert "untrusted" not in server.log.text
+
+
+def test_the_mode_of_a_unix_socket_may_be_changed_by_a_hook_or_before_a_reload(start, tmp_path):
+    path, config = tmp_path / "socket", tmp_path / "gunicorn.conf.py"
+    config.write_text(f"import os\ndef when_ready(server):\n    os.chmod({str(path)!r}, 0o660)\n")
+    server = start("raw", *INLINE, "--bind", f"unix:{path}", "--config", config)
+    assert scheme_on(path) == "https"
+    assert "untrusted" not in server.log.text
+    path.chmod(0o666)
+    server.process.send_signal(signal.SIGHUP)
+    server.log.wait_for("Reload complete")
+    assert UNTRUSTED.format(path, "0666") in server.log.text
+    eventually(lambda: scheme_on(path) == "http", "the previous worker to accept no more")
+
+
+def on_stdin(listening, *options):
+    """A server on an inherited socket."""
+    adopt = "import os, sys; os.dup2(0, 7); os.execv(sys.argv[1], sys.argv[1:])"
+    command = (sys.executable, "-c", adopt, MLWS)
+    return Command(*command, "raw", "--bind", "fd://7", *INLINE, *options, stdin=listening)
+
+
+@pytest.mark.parametrize(("mode", "scheme"), [(0o666, "http"), (0o660, "https")])
+def test_an_inherited_unix_socket_is_judged_by_its_file(tmp_path, mode, scheme):
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        path.chmod(mode)
+        with on_stdin(listening) as server:
+            server.log.wait_for("Listening at")
+            assert scheme_on(path) == scheme
+            assert ("untrusted peers" in server.log.text) == (scheme == "http")
+
+
+@pytest.mark.parametrize("kind", ["abstract", "removed"])
+@pytest.mark.parametrize(("networks", "scheme"), [("127.0.0.1", "http"), ("unix:", "https")])
+def test_an_inherited_unix_socket_of_an_unknown_mode_is_open(tmp_path, kind, networks, scheme):
+    path, name = tmp_path / "socket", f"\0mlws-{os.getpid()}-{scheme}"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(name if kind == "abstract" else str(path))
+        listening.listen()
+        if kind == "removed":
+            path.rename(tmp_path / "renamed")
+            name = str(tmp_path / "renamed")
+        with on_stdin(listening, "--forwarded-allow-ips", networks) as server:
+            server.log.wait_for("Listening at")
+            assert scheme_on(name) == scheme
+            warning = "has no file of a known mode and may be open to every user"
+            assert (warning in server.log.text) == (scheme == "http")
 
 
 SHOP = "/shop/environs/show"
@@ -482,13 +570,25 @@ def test_a_health_check_that_says_nothing_is_no_news(start):
     assert "rejected" not in server.log.text
 
 
-def test_a_header_over_a_unix_socket_tells_the_client(start, tmp_path, header):
+@pytest.mark.parametrize("options", [("--umask", "007"), ("--proxy-allow-from", "unix:")], ids=str)
+def test_a_header_over_a_unix_socket_tells_the_client(start, tmp_path, header, options):
     path = str(tmp_path / "socket")
-    start("raw", *INLINE, "--bind", f"unix:{path}", "--proxy-protocol")
+    start("raw", *INLINE, "--bind", f"unix:{path}", "--proxy-protocol", *options)
     with Wire(path, family=socket.AF_UNIX) as wire:
         wire.send(header() + request("X-Forwarded-Proto: https"))
         environ = json.loads(wire.answer().text)["environ"]
     assert seen(environ, "REMOTE_ADDR", "REMOTE_PORT", "wsgi.url_scheme") == ("192.0.2.1", "4711", "http")
+
+
+def test_a_header_over_a_unix_socket_that_everybody_can_connect_to_is_refused(start, tmp_path, header):
+    path = str(tmp_path / "socket")
+    server = start("raw", *INLINE, "--bind", f"unix:{path}", "--proxy-protocol")
+    with Wire(path, family=socket.AF_UNIX) as wire:
+        wire.send(header() + request())
+        assert wire.answer().status == 403
+    with Wire(path, family=socket.AF_UNIX) as wire:
+        assert wire.request("/environs/show").status == 200
+    assert "so PROXY headers are rejected; if only the proxy can reach it, add unix:" in server.log.text
 
 
 def test_fork_warmup_needs_no_proxy_header(start):
@@ -732,12 +832,12 @@ def behind(tmp_path):
 
 @pytest.fixture(params=["tcp", "unix"])
 def backend(request, start, tmp_path):
-    """Starts a server on a socket of each kind, and says how a proxy calls it."""
+    """Starts a server on a socket of each kind that trusts its peers, and says how a proxy calls it."""
 
     def backend(*options):
         if request.param == "unix":
             path = tmp_path / "shop.sock"
-            return start("raw", *options, "--bind", f"unix:{path}"), f"unix:{path}"
+            return start("raw", *options, "--bind", f"unix:{path}", "--umask", "007"), f"unix:{path}"
         server = start("raw", *options)
         return server, f"127.0.0.1:{server.port}"
 
@@ -760,13 +860,31 @@ DOC_FIELDS = ("--forwarded-fields", "x-forwarded-for,x-forwarded-proto,x-forward
     "name", [pytest.param("nginx http", marks=needs_nginx), pytest.param("haproxy http", marks=needs_haproxy)]
 )
 def test_a_proxy_that_speaks_http_tells_its_client_and_lets_no_forgery_through(behind, backend, name):
-    assert f"mlws shop.wsgi --bind unix:/run/shop.sock {' '.join(DOC_FIELDS)}\n" in DOC
+    assert f"mlws shop.wsgi --bind unix:/run/shop.sock --umask 007 {' '.join(DOC_FIELDS)}\n" in DOC
     _, address = backend(*DOC_FIELDS)
     port = behind(name, address)
+    # nginx sends the host that it has chosen the server by, which has no port.
+    host = (
+        ("shop.example", "shop.example", "80")
+        if "nginx" in name
+        else ("shop.example:81", "shop.example", "81")
+    )
     for lines in ((), FORGED, ("SCRIPT_NAME: /environs", "X-Forwarded-Ssl: on", "X-Forwarded-Protocol: ssl")):
         environ, _ = through(port, *lines)
         keys = ("REMOTE_ADDR", "wsgi.url_scheme", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT", "SCRIPT_NAME")
-        assert seen(environ, *keys) == (STRANGER, "http", "shop.example:81", "shop.example", "81", "")
+        assert seen(environ, *keys) == (STRANGER, "http", *host, "")
+
+
+@needs_nginx
+@pytest.mark.parametrize("path", ["/environs/show", "/shop/environs/show"])
+def test_the_host_of_an_absolute_target_is_the_one_that_nginx_has_chosen_the_server_by(behind, backend, path):
+    _, address = backend(*DOC_FIELDS)
+    environ, _ = through(behind("nginx http", address), target=f"http://public.example{path}")
+    assert seen(environ, "HTTP_HOST", "SERVER_NAME", "PATH_INFO") == (
+        "public.example",
+        "public.example",
+        "/environs/show",
+    )
 
 
 @needs_nginx

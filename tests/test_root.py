@@ -176,7 +176,7 @@ def test_new_logs_belong_to_the_workers_and_existing_ones_keep_their_owner(tmp_p
         with Command(*command, *words, "--access-logfile", access, "--error-logfile", error, cwd=shop):
             eventually(lambda error=error: error.exists() and "Listening at: " in error.read_text())
         assert owner(access) == owner(error) == (NOBODY.pw_uid, NOBODY.pw_gid)
-        assert stat.S_IMODE(access.stat().st_mode) == 0o640
+        assert stat.S_IMODE(access.stat().st_mode) == stat.S_IMODE(error.stat().st_mode) == 0o640
     os.chown(roots, 0, 0)
     server = Server("shop:app", "--user", "nobody", "--access-logfile", roots, command=command, cwd=shop)
     with server:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from email.utils import parsedate_to_datetime
 
 import pytest
-from harness import eventually
+from harness import DEADLINE, MLWS, eventually
 
 
 def answer_to(server, path, method="GET"):
@@ -107,6 +108,33 @@ def test_date_and_server_are_added_once_and_never_doubled(server):
     own = answer_to(server, "/answers/headers?Date=Thu,+01+Jan+1970+00:00:00+GMT&Server=mine")
     assert own.header("date") == "Thu, 01 Jan 1970 00:00:00 GMT"
     assert own.header("server") == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), "mylittlewebserver"),
+        (("--server-header", "shop 1.0"), "shop 1.0"),
+        (("--server-header", ""), None),
+    ],
+    ids=str,
+)
+def test_the_server_header_is_configurable(shared, options, expected):
+    server = shared("raw", *options)
+    assert answer_to(server, "/answers/hello").header("server") == expected
+    own = answer_to(server, "/answers/headers?Server=mine")
+    assert own.header("server") == "mine"
+    with server.wire() as wire:
+        wire.send(b"GET /\r\n\r\n")
+        refusal = wire.answer()
+    assert (refusal.status, refusal.header("server")) == (400, expected)
+
+
+def test_a_server_header_with_a_line_break_is_an_error():
+    words = (MLWS, "raw", "--server-header", "a\r\nX-Forged: b")
+    ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=DEADLINE)
+    assert ended.returncode == 2
+    assert "expected printable ASCII characters" in ended.stderr
 
 
 @pytest.mark.parametrize(

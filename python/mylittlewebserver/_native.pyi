@@ -53,6 +53,7 @@ def serve(
     response_spool: int | str = "1G",
     tmp_dir: str | os.PathLike[str] | None = None,
     http_compat: Literal["strict", "gunicorn"] = "strict",
+    server_header: str = "mylittlewebserver",
     keep_alive: float = 5,
     head_timeout: float = 30,
     body_timeout: float = 30,

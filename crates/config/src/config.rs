@@ -131,6 +131,7 @@ impl Config {
             response_memory: usize::try_from(self.limits.response_memory).unwrap_or(usize::MAX),
             response_spool: self.limits.response_spool,
             temporary: self.limits.tmp_dir.clone().unwrap_or_else(std::env::temp_dir),
+            server_name: self.limits.server_header.clone(),
             ..Settings::default()
         }
     }

@@ -48,4 +48,4 @@ pub use error::ConfigError;
 pub use layers::{ConfigLayer, MergedConfig, Value};
 pub use log_options::ErrorFormat;
 pub use process_options::ProcessOptions;
-pub use proxy_options::HeaderMapOption;
+pub use proxy_options::{HeaderMapOption, ProxyOptions};

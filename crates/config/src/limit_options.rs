@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use mlws_http1::ParserMode;
 use mlws_server::Limits;
 
-use crate::values::{GIB, MIB, size};
+use crate::values::{GIB, MIB, field_value, size};
 
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
@@ -77,6 +77,12 @@ pub struct LimitOptions {
     /// userinfo in the target, and CONNECT.
     #[arg(long, value_name = "MODE", value_enum, default_value = "strict")]
     pub http_compat: Compat,
+
+    /// Value of the header field Server; empty for none
+    ///
+    /// A Server field of the application takes precedence.
+    #[arg(long, value_name = "TEXT", default_value = "mylittlewebserver", value_parser = field_value)]
+    pub server_header: String,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

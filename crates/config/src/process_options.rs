@@ -41,7 +41,7 @@ pub struct ProcessOptions {
     /// File mode creation mask
     ///
     /// 022 and 0o22 are octal; 18 is the same value in decimal. By default the mask is inherited, and Unix sockets
-    /// are created with mode 0777.
+    /// are created with mode 0777. 007 lets only their owner and group connect.
     #[arg(short = 'm', long, value_name = "MASK", value_parser = file_mask)]
     pub umask: Option<u32>,
 

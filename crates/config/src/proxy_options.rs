@@ -2,6 +2,8 @@
 
 #![expect(clippy::doc_markdown, reason = "doc comments are the text of --help, shown as it stands")]
 
+use std::iter;
+
 use clap::{
     Args, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
@@ -14,8 +16,9 @@ use mlws_server::{ProxyProtocol, TrustedNetworks};
 pub struct ProxyOptions {
     /// Trusted proxies: addresses and networks, separated by commas, or * for all
     ///
-    /// Peers on a Unix socket are always trusted. If the environment variable FORWARDED_ALLOW_IPS is set, the default is
-    /// its value.
+    /// unix: stands for all peers on Unix sockets. Without it, they are trusted if the mode of the socket lets only its
+    /// owner and group connect (see --umask). An empty list trusts nobody. If the environment variable
+    /// FORWARDED_ALLOW_IPS is set, the default is its value.
     #[arg(long, value_name = "NETWORKS", default_value = "127.0.0.1,::1")]
     pub forwarded_allow_ips: TrustedNetworks,
 
@@ -54,7 +57,7 @@ pub struct ProxyOptions {
 
     /// With --proxy-protocol: addresses and networks of the proxies that send the header
     ///
-    /// Connections from other peers are accepted without the header.
+    /// The same syntax as --forwarded-allow-ips. Connections from other peers are accepted without the header.
     #[arg(long, alias = "proxy_allow_ips", value_name = "NETWORKS", default_value = "127.0.0.1,::1")]
     pub proxy_allow_from: TrustedNetworks,
 
@@ -92,6 +95,17 @@ impl ProxyOptions {
             Mode::Auto => ProxyVersions::Both,
         };
         Some(ProxyProtocol { versions, from: self.proxy_allow_from.clone() })
+    }
+
+    /// The lists of trusted peers that are in use. Each with its option, and with what happens to other peers.
+    pub fn trusted_lists(&self) -> impl Iterator<Item = (&TrustedNetworks, &'static str, &'static str)> {
+        let fields = (
+            &self.forwarded_allow_ips,
+            "--forwarded-allow-ips",
+            "X-Forwarded-Proto, SCRIPT_NAME and similar fields are ignored",
+        );
+        let header = (&self.proxy_allow_from, "--proxy-allow-from", "PROXY headers are rejected");
+        iter::once(fields).chain(self.protocol().is_some().then_some(header))
     }
 
     /// The default `SCRIPT_NAME`: `--root-path` or the environment variable `SCRIPT_NAME`, without a trailing slash.

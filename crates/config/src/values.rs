@@ -31,6 +31,16 @@ pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// The value of a header field of responses. White space around it is removed.
+pub(crate) fn field_value(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.chars().all(|character| (' '..='~').contains(&character)) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected printable ASCII characters".into())
+    }
+}
+
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
     let time = Duration::try_from_secs_f64(seconds)
@@ -81,6 +91,15 @@ mod tests {
         assert_eq!([size("300M"), size("2G")], [Ok(300 << 20), Ok(2 << 30)]);
         for wrong in ["", "M", "-1", "1.5G", "1T", "1é", "99999999999G"] {
             assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_field_value_is_printable() {
+        assert_eq!(field_value(" shop 1.0 (x) "), Ok("shop 1.0 (x)".into()));
+        assert_eq!(field_value(""), Ok(String::new()));
+        for wrong in ["a\r\nb: c", "a\tb", "a\0", "\u{e9}"] {
+            assert!(field_value(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -161,7 +161,8 @@ impl ResponseHead {
     }
 
     /// Completes the head. `body_length` is the size of the body in bytes, if known; a Content-Length field takes
-    /// precedence. `date` and `server` are the values of those fields unless the application added them.
+    /// precedence. `date` and `server` are the values of those fields unless the application added them. If `server` is
+    /// empty, that field is omitted.
     pub fn finish(
         mut self,
         request: &RequestInfo,
@@ -172,7 +173,7 @@ impl ResponseHead {
         if !self.has_date {
             self.push_field(b"Date", date);
         }
-        if !self.has_server {
+        if !self.has_server && !server.is_empty() {
             self.push_field(b"Server", server.as_bytes());
         }
         let (framing, keep_alive) = self.write_framing(*request, body_length);
@@ -348,6 +349,13 @@ mod tests {
         head.field(b"server", b"theirs").expect("a valid field");
         let bytes = head.finish(&GET, Some(0), DATE, "ours").bytes;
         assert_eq!(bytes, b"HTTP/1.1 200 \r\nDATE: never\r\nserver: theirs\r\nContent-Length: 0\r\n\r\n");
+    }
+
+    #[test]
+    fn an_empty_server_field_is_omitted() {
+        let head = ResponseHead::new(204, b"").expect("a valid status");
+        let bytes = head.finish(&GET, None, DATE, "").bytes;
+        assert_eq!(bytes, b"HTTP/1.1 204 \r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n");
     }
 
     #[test]

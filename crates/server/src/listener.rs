@@ -5,7 +5,10 @@ use std::{
     net::{SocketAddr, ToSocketAddrs},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::FileTypeExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileTypeExt, MetadataExt},
+        },
     },
     path::{Path, PathBuf},
 };
@@ -26,6 +29,8 @@ pub struct Listener {
     local: Local,
     /// The scheme of its URL.
     scheme: Scheme,
+    /// The mode of the file of a Unix socket. `None` if it has no file, or an unknown one.
+    mode: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +87,7 @@ impl Listener {
             }
             Err(_) => Local::Unix(unix_path(rustix::net::getsockname(&socket)?)),
         };
-        Ok(Self { socket, local, scheme: Scheme::Http })
+        Ok(Self { socket, mode: local.mode(), local, scheme: Scheme::Http })
     }
 
     /// Serves plain HTTP even if [`Settings::tls`](crate::Settings::tls) is set.
@@ -106,7 +111,23 @@ impl Listener {
     /// Sets the path at which clients find the socket.
     #[must_use]
     pub fn at_path(self, path: &Path) -> Self {
-        Self { local: Local::Unix(path.to_owned()), ..self }
+        let local = Local::Unix(path.to_owned());
+        Self { mode: local.mode(), local, ..self }
+    }
+
+    /// Reads the mode of the file of a Unix socket again, which may have changed.
+    pub fn read_mode(&mut self) {
+        self.mode = self.local.mode();
+    }
+
+    /// The mode of the file of a Unix socket, when it was last read. `None` if it has no file, or an unknown one.
+    pub fn mode(&self) -> Option<u32> {
+        self.mode
+    }
+
+    /// Whether it is a Unix socket that only its owner and group can connect to, by its [mode](Self::mode).
+    pub fn is_private(&self) -> bool {
+        self.mode.is_some_and(|mode| mode & 0o002 == 0)
     }
 
     /// The file of a Unix socket, if it still exists.
@@ -119,7 +140,12 @@ impl Listener {
 
     /// Duplicates the handle.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { socket: self.socket.try_clone()?, local: self.local.clone(), scheme: self.scheme })
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            local: self.local.clone(),
+            mode: self.mode,
+            scheme: self.scheme,
+        })
     }
 
     /// The URL with the actual port: `http://127.0.0.1:8080` or `unix:/run/app.sock`.
@@ -159,9 +185,17 @@ impl Listener {
         let (socket, address) = rustix::net::acceptfrom_with(&self.socket, flags)?;
         let peer = match address.map(SocketAddr::try_from) {
             Some(Ok(address)) => Peer::new(Some(address.ip()), address.port()),
-            _ => Peer::default(),
+            _ => Peer::unix(self.is_private()),
         };
         Ok((socket, peer))
+    }
+}
+
+impl Local {
+    fn mode(&self) -> Option<u32> {
+        let Self::Unix(path) = self else { return None };
+        let found = path.metadata().ok()?;
+        found.file_type().is_socket().then(|| found.mode() & 0o777)
     }
 }
 
@@ -233,9 +267,42 @@ fn unix_path(address: SocketAddrAny) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
     use rustix::io::{FdFlags, fcntl_getfd};
 
     use super::*;
+
+    #[test]
+    fn a_unix_socket_is_private_if_its_file_excludes_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let mut listener = Listener::bind(&Address::Unix(path.clone()), 8).unwrap();
+        for (mode, is_private) in
+            [(0o777, false), (0o775, true), (0o770, true), (0o722, false), (0o600, true)]
+        {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            listener.read_mode();
+            assert_eq!((listener.mode(), listener.is_private()), (Some(mode), is_private));
+        }
+        let inherited = Listener::from_socket(listener.socket.try_clone().unwrap()).unwrap();
+        assert!(!inherited.is_private(), "its name in the kernel is the temporary one");
+        assert!(inherited.at_path(&path).is_private());
+        std::fs::remove_file(&path).unwrap();
+        listener.read_mode();
+        assert_eq!((listener.mode(), listener.is_private()), (None, false));
+    }
+
+    #[test]
+    fn everybody_can_connect_to_an_abstract_socket() {
+        let socket = new_socket(AddressFamily::UNIX).unwrap();
+        let name = format!("mlws-test-{}", std::process::id());
+        rustix::net::bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap()).unwrap();
+        rustix::net::listen(&socket, 8).unwrap();
+        assert!(!Listener::from_socket(socket).unwrap().is_private());
+        let tcp = Listener::bind(&"127.0.0.1:0".parse().unwrap(), 8).unwrap();
+        assert_eq!((tcp.mode(), tcp.is_private()), (None, false));
+    }
 
     #[test]
     fn programs_that_the_app_starts_do_not_inherit_listeners_and_connections() {

@@ -72,7 +72,7 @@ pub struct Settings {
     pub temporary: PathBuf,
     /// TLS for all listeners that are not [insecure](crate::Listener::insecure). `None` serves plain HTTP.
     pub tls: Option<TlsConfig>,
-    /// The value of the `Server` field.
+    /// The value of the `Server` field. If it is empty, the field is not sent.
     pub server_name: String,
 }
 

@@ -1,7 +1,7 @@
 //! Networks of trusted peers, such as proxies.
 //!
-//! A peer on a Unix socket has no address and is always trusted, because the mode of the socket's file controls who may
-//! connect.
+//! A peer on a Unix socket has no address. The mode of the socket's file controls who may connect, so by default a peer is
+//! trusted if that mode excludes other users.
 
 use std::{
     fmt,
@@ -14,10 +14,12 @@ use ipnet::{IpNet, Ipv4Net};
 /// The length of the prefix `::ffff:0:0/96`, under which IPv6 writes IPv4 addresses (RFC 4291, section 2.5.5.2).
 const MAPPED_PREFIX: u8 = 96;
 
-/// A list of networks, or all addresses. Written as `127.0.0.1,10.0.0.0/8,2001:db8::/32` or `*`.
+/// A list of networks. Written as `127.0.0.1,10.0.0.0/8,2001:db8::/32`, with `unix:` for the peers on all Unix sockets and
+/// `*` for all peers. An empty list contains none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedNetworks {
     any: bool,
+    unix: bool,
     /// Invariant: all host bits are zero, and an IPv4 network is never written as IPv6.
     list: Vec<IpNet>,
 }
@@ -30,7 +32,7 @@ impl fmt::Display for NetworkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "invalid network '{}': expected an address, or a network such as 10.0.0.0/8, whose bits after the 8th are 0",
+            "invalid network '{}': expected an address, unix:, or a network such as 10.0.0.0/8, whose bits after the 8th are 0",
             self.0
         )
     }
@@ -42,12 +44,22 @@ impl TrustedNetworks {
     /// The loopback addresses 127.0.0.1 and `::1`.
     pub fn loopback() -> Self {
         let addresses = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
-        Self { any: false, list: addresses.map(IpNet::from).into() }
+        Self { list: addresses.map(IpNet::from).into(), ..Self::default() }
     }
 
-    /// Whether this peer is trusted. `None` is a Unix socket.
-    pub fn contains(&self, peer: Option<IpAddr>) -> bool {
-        self.any || peer.is_none_or(|address| self.contains_explicitly(address))
+    /// Whether the peer with this address is trusted.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.any || self.contains_explicitly(address)
+    }
+
+    /// Whether peers on a Unix socket are trusted. `is_private` is whether other users cannot connect to it.
+    pub fn contains_unix(&self, is_private: bool) -> bool {
+        self.any || self.unix || (is_private && !self.list.is_empty())
+    }
+
+    /// Whether no peer is trusted.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 
     /// Whether the list contains this address explicitly, not by `*`.
@@ -65,6 +77,7 @@ impl FromStr for TrustedNetworks {
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             match word {
                 "*" => networks.any = true,
+                "unix:" => networks.unix = true,
                 _ => networks.list.push(parse(word).ok_or_else(|| NetworkError(word.to_owned()))?),
             }
         }
@@ -95,7 +108,7 @@ mod tests {
     use super::*;
 
     fn contains(networks: &str, address: &str) -> bool {
-        networks.parse::<TrustedNetworks>().unwrap().contains(Some(address.parse().unwrap()))
+        networks.parse::<TrustedNetworks>().unwrap().contains(address.parse().unwrap())
     }
 
     #[test]
@@ -111,11 +124,13 @@ mod tests {
             ("2001:db8::/32", "2001:db8:ffff::1"),
             ("::/0", "2001:db8::1"),
             ("*", "6.6.6.6"),
+            ("unix:,10.0.0.0/8", "10.0.0.1"),
         ] {
             assert!(contains(networks, address), "{networks} {address}");
         }
         for (networks, address) in [
             ("", "127.0.0.1"),
+            ("unix:", "127.0.0.1"),
             ("127.0.0.1", "127.0.0.2"),
             ("10.0.0.0/8", "11.0.0.0"),
             ("0.0.0.0/0", "::1"),
@@ -128,8 +143,25 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_socket_is_always_trusted_and_a_star_contains_no_address_explicitly() {
-        assert!(TrustedNetworks::default().contains(None) && TrustedNetworks::loopback().contains(None));
+    fn peers_on_a_unix_socket_are_trusted_if_it_is_private_or_if_the_list_says_so() {
+        for (networks, private, open) in [
+            ("127.0.0.1,::1", true, false),
+            ("10.0.0.0/8", true, false),
+            ("127.0.0.1, unix:", true, true),
+            ("unix:", true, true),
+            ("*", true, true),
+            ("", false, false),
+        ] {
+            let networks: TrustedNetworks = networks.parse().unwrap();
+            let found = (networks.contains_unix(true), networks.contains_unix(false));
+            assert_eq!(found, (private, open), "{networks:?}");
+        }
+        assert!("".parse::<TrustedNetworks>().unwrap().is_empty());
+        assert!(!"unix:".parse::<TrustedNetworks>().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_star_contains_no_address_explicitly() {
         let any: TrustedNetworks = "*,10.0.0.0/8".parse().unwrap();
         assert!(
             any.contains_explicitly([10, 0, 0, 1].into()) && !any.contains_explicitly([6, 6, 6, 6].into())
@@ -153,6 +185,8 @@ mod tests {
             "10.0.0",
             "[::1]",
             "1.2.3.4:80",
+            "unix",
+            "unix:/run/shop.sock",
         ] {
             let error = text.parse::<TrustedNetworks>().unwrap_err();
             assert!(error.to_string().contains(text), "{error}");

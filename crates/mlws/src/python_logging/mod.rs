@@ -27,8 +27,8 @@ use rustix::fs::Mode;
 pub(crate) use self::access_log::AccessLog;
 use crate::{error::StartupError, imports::extend_path, loaded_config::LoadedConfig};
 
-/// The mode of a new file of the log, less the umask.
-const MODE: Mode = Mode::from_raw_mode(0o666);
+/// The mode of a new file. It contains addresses of clients and tracebacks of the application.
+const MODE: Mode = Mode::from_raw_mode(0o640);
 
 /// Logs that are open but not in use.
 pub(crate) struct PreparedLogs {

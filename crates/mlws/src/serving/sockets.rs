@@ -8,6 +8,8 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     path::PathBuf,
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use mlws_server::{Address, Listener, SocketFile};
@@ -15,7 +17,7 @@ use mlws_supervisor::Pid;
 use pyo3::prelude::*;
 use rustix::{fs::Mode, process::umask};
 
-use mlws_config::Config;
+use mlws_config::{Config, ProxyOptions};
 use mlws_sys::{Credentials, give_socket};
 
 use crate::{
@@ -27,6 +29,11 @@ use crate::{
 const SOCKETS: &str = "MLWS_SOCKETS";
 /// The pid of the old master.
 const OLD_MASTER: &str = "MLWS_FIRST_MASTER";
+/// How many times a start tries to bind an address that is in use, as gunicorn does. A server that was stopped just before may still
+/// serve its last requests.
+const BIND_ATTEMPTS: u32 = 5;
+/// The time between two attempts.
+const BIND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a master listens on.
 pub(crate) struct Sockets {
@@ -90,7 +97,7 @@ impl Sockets {
             sockets.old_master = old_master.and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
             return Ok(sockets);
         }
-        let sockets = Self::bind_all(addresses, config, credentials)?;
+        let sockets = Self::bind_all(py, addresses, config, credentials, BIND_ATTEMPTS)?;
         if inherited.is_some() {
             let urls = sockets.urls();
             log::info!("Inherited sockets from the service manager, --bind is ignored: {urls}");
@@ -98,16 +105,18 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Binds all addresses or none.
+    /// Binds all addresses or none. Tries up to `attempts` times while an address is in use.
     fn bind_all(
+        py: Python<'_>,
         addresses: &[Address],
         config: &Config,
         credentials: Option<&Credentials>,
+        attempts: u32,
     ) -> Result<Self, StartupError> {
         let mut sockets =
             Self { listeners: Vec::new(), old_master: None, bound: Vec::new(), files: Vec::new() };
         for address in addresses {
-            match bind(address, config, credentials) {
+            match bind_while_in_use(py, address, config, credentials, attempts) {
                 Ok(listener) if matches!(address, Address::Descriptor(_)) => {
                     sockets.listeners.push(marked(listener, address, config));
                 }
@@ -135,6 +144,7 @@ impl Sockets {
     /// Binds the addresses of other settings that are new. `None` if the addresses stay the same.
     pub(crate) fn prepare(
         &self,
+        py: Python<'_>,
         config: &Config,
         systemd: &Systemd,
         credentials: Option<&Credentials>,
@@ -144,7 +154,7 @@ impl Sockets {
             return Ok(None);
         }
         let new: Vec<_> = wanted.iter().filter(|address| !self.bound.contains(address)).cloned().collect();
-        let added = Self::bind_all(&new, config, credentials)?;
+        let added = Self::bind_all(py, &new, config, credentials, 1)?; // the master does not wait while it serves
         Ok(Some(PreparedSockets { added: Some(added), wanted }))
     }
 
@@ -170,6 +180,27 @@ impl Sockets {
         }
         *self = new;
         log::info!("Addresses changed: {}", self.urls());
+    }
+
+    /// Reads the modes of Unix sockets again: a hook or an operator may have changed them since they were bound.
+    pub(crate) fn read_modes(&mut self) {
+        self.listeners.iter_mut().for_each(Listener::read_mode);
+    }
+
+    /// Warns of Unix sockets whose peers are not trusted because other users can connect. In gunicorn they are trusted.
+    pub(crate) fn warn_of_untrusted_peers(&self, proxies: &ProxyOptions) {
+        let is_unix = |listener: &&Listener| listener.local_address().is_none();
+        for listener in self.listeners.iter().filter(is_unix) {
+            for (networks, option, ignored) in proxies.trusted_lists() {
+                if !networks.is_empty() && !networks.contains_unix(listener.is_private()) {
+                    log::warn!(
+                        "untrusted peers: {} {}, so {ignored}; if only the proxy can reach it, add unix: to {option}, or exclude others with --umask 007",
+                        listener.url(),
+                        open_to(listener.mode())
+                    );
+                }
+            }
+        }
     }
 
     /// The address of each listener.
@@ -230,9 +261,40 @@ fn marked(listener: Listener, address: &Address, config: &Config) -> Listener {
     if config.tls.insecure_bind.contains(address) { listener.insecure() } else { listener }
 }
 
+/// Who can connect to a Unix socket that is not private.
+fn open_to(mode: Option<u32>) -> String {
+    match mode {
+        Some(mode) => format!("has mode {mode:04o} and is open to every user"),
+        None => "has no file of a known mode and may be open to every user".into(),
+    }
+}
+
 /// Whether this process was started by an old master (USR2).
 pub(crate) fn is_new_master() -> bool {
     std::env::var_os(OLD_MASTER).is_some()
+}
+
+/// Binds. Tries again every second while the address is in use.
+fn bind_while_in_use(
+    py: Python<'_>,
+    address: &Address,
+    config: &Config,
+    credentials: Option<&Credentials>,
+    attempts: u32,
+) -> io::Result<Listener> {
+    for attempt in 1..attempts {
+        match bind(address, config, credentials) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                log::warn!(
+                    "Address in use: {address}, trying again in 1 s (attempt {attempt} of {attempts})"
+                );
+            }
+            bound => return bound,
+        }
+        py.detach(|| thread::sleep(BIND_INTERVAL));
+        py.check_signals().map_err(io::Error::other)?;
+    }
+    bind(address, config, credentials)
 }
 
 /// Binds. A Unix socket belongs to the workers, and every user may connect unless --umask forbids it.

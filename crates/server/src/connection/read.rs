@@ -329,7 +329,7 @@ impl Connection {
     fn parse_proxy_header(&mut self) -> Result<bool, HttpError> {
         let socket = &self.request.socket;
         let Some(protocol) = &socket.context.settings.proxy_protocol else { return Ok(true) };
-        let is_proxy = protocol.from.contains(socket.peer.ip);
+        let is_proxy = socket.peer.is_in(&protocol.from);
         let parsed = ProxyHeader::parse(&self.request.body.bytes, protocol.versions);
         let (header, length) = match parsed {
             Ok(None) => return Ok(false),
@@ -353,7 +353,7 @@ impl Connection {
             ProxyHeader::Unknown => Peer { is_trusted: false, ..socket.peer.clone() },
             ProxyHeader::Tcp { source, destination } => {
                 let peer = Peer::new(Some(source.ip()), source.port());
-                Peer { is_trusted: trusted.contains(peer.ip), destination: Some(destination), ..peer }
+                Peer { is_trusted: peer.is_in(trusted), destination: Some(destination), ..peer }
             }
         };
         let socket = Arc::get_mut(&mut self.request.socket);

@@ -80,7 +80,7 @@ pub(crate) struct ClientSocket {
 
 impl ClientSocket {
     pub(crate) fn new(socket: OwnedFd, peer: Peer, listener: usize, context: Arc<ServerContext>) -> Self {
-        let peer = Peer { is_trusted: context.settings.trusted.contains(peer.ip), ..peer };
+        let peer = Peer { is_trusted: peer.is_in(&context.settings.trusted), ..peer };
         Self {
             socket,
             peer,

@@ -33,7 +33,7 @@ pub(crate) fn run_warmup_request(
     ours.set_nonblocking(true)?;
     theirs.set_nonblocking(true)?;
     write!(theirs, "GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
-    let socket = ClientSocket::new(OwnedFd::from(ours), Peer::default(), 0, context);
+    let socket = ClientSocket::new(OwnedFd::from(ours), Peer::unix(true), 0, context);
     let mut connection = Connection::new(0, socket, app, Instant::now());
     let mut next = connection.receive(Instant::now());
     let mut response = Vec::new();

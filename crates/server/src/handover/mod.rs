@@ -60,7 +60,7 @@ impl Handover {
                 Phase::Idle => Awaits::NextRequest,
                 _ => Awaits::FirstRequest,
             },
-            is_distrusted: !socket.peer.is_trusted && context.settings.trusted.contains(socket.peer.ip),
+            is_distrusted: !socket.peer.is_trusted && socket.peer.is_in(&context.settings.trusted),
             is_listener_gone: false,
             is_secure: socket.tls().is_some(),
         };

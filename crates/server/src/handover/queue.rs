@@ -19,6 +19,8 @@ use crate::peer::Peer;
 
 /// The maximum length of a message in bytes. The path of a Unix socket has at most 108.
 const MAX_MESSAGE: usize = 512;
+/// In place of the address of a peer on a Unix socket that other users cannot connect to.
+const PRIVATE_SOCKET: &str = "private";
 /// The requested capacity of the queue in bytes. The kernel grants less and counts its own overhead: a few hundred messages.
 const QUEUE_CAPACITY: usize = 1 << 20;
 
@@ -166,7 +168,11 @@ fn encode(peer: &Peer, listener: &str, state: HandedOver) -> String {
         "{} {} {} {} {} {listener}",
         state.awaits.word(),
         if state.is_distrusted { "distrusted" } else { "-" },
-        peer.ip.map_or_else(|| "-".into(), |ip| ip.to_string()),
+        match peer.ip {
+            Some(ip) => ip.to_string(),
+            None if peer.is_on_private_socket => PRIVATE_SOCKET.into(),
+            None => "-".into(),
+        },
         peer.port,
         peer.destination.map_or_else(|| "-".into(), |destination| destination.to_string()),
     )
@@ -180,14 +186,18 @@ fn decode(message: &str, listeners: &[String]) -> Option<(Peer, usize, HandedOve
         "-" => false,
         _ => return None,
     };
-    let ip = optional::<IpAddr>(words.next()?)?;
+    let (ip, is_on_private_socket) = match words.next()? {
+        PRIVATE_SOCKET => (None, true),
+        word => (optional::<IpAddr>(word)?, false),
+    };
     let port = words.next()?.parse().ok()?;
     let destination = optional::<SocketAddr>(words.next()?)?;
     let url = words.next()?;
     let found = listeners.iter().position(|listener| listener == url);
     let is_secure = url.starts_with("https:");
     let state = HandedOver { awaits, is_distrusted, is_listener_gone: found.is_none(), is_secure };
-    Some((Peer { destination, ..Peer::new(ip, port) }, found.unwrap_or(0), state))
+    let peer = Peer { is_on_private_socket, destination, ..Peer::new(ip, port) };
+    Some((peer, found.unwrap_or(0), state))
 }
 
 /// `Some(None)` if the value is absent.
@@ -227,6 +237,17 @@ mod tests {
         assert_eq!((peer.ip, peer.port, peer.destination), (None, 0, None));
         assert_eq!((state.awaits, state.is_listener_gone), (Awaits::ProxyHeader, true));
         assert_eq!(listener, 0);
+    }
+
+    #[test]
+    fn a_private_socket_stays_private() {
+        for (message, is_private) in
+            [("next - private 0 - unix:/run/a b.sock", true), ("next - - 0 - unix:/run/a b.sock", false)]
+        {
+            let (peer, _, state) = decode(message, &listeners()).unwrap();
+            assert_eq!((peer.ip, peer.is_on_private_socket), (None, is_private), "{message}");
+            assert_eq!(encode(&peer, &listeners()[1], state), message);
+        }
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl<'a> MasterState<'a> {
         let handover = HandoverQueue::new().map_err(|error| {
             StartupError::System(format!("creating the queue for idle connections failed: {error}"))
         })?;
-        let state = Self {
+        let mut state = Self {
             config,
             sources,
             application,
@@ -148,7 +148,14 @@ impl<'a> MasterState<'a> {
         state.log_connection_limit();
         state.notify(py, "set_listeners", (state.sockets.py_addresses(), state.sockets.py_listeners()));
         state.notify(py, "server_hook", ("when_ready",));
+        state.read_socket_modes();
         Ok(state)
+    }
+
+    /// The modes of Unix sockets decide whether their peers are trusted. Hooks may have changed them.
+    fn read_socket_modes(&mut self) {
+        self.sockets.read_modes();
+        self.sockets.warn_of_untrusted_peers(&self.config.proxies);
     }
 
     /// Calls a method of the hooks, if the config file has any.

@@ -67,7 +67,7 @@ impl Prepared {
         let logs = PreparedLogs::open(&config, credentials.as_ref())?;
         let access = logs.open_access(&config, credentials.as_ref())?;
         let certificates = Certificates::load(&config, &state.ticket_keys)?;
-        let sockets = state.sockets.prepare(&config, &state.context.systemd, credentials.as_ref())?;
+        let sockets = state.sockets.prepare(py, &config, &state.context.systemd, credentials.as_ref())?;
         Ok(Self {
             config,
             application,
@@ -129,6 +129,7 @@ impl MasterState<'_> {
         self.notify(py, "set_listeners", (self.sockets.py_addresses(), self.sockets.py_listeners()));
         self.notify(py, "nworkers_changed", (self.config.running.workers, before)); // even if it is the same, like gunicorn
         self.notify(py, "server_hook", ("on_reload",));
+        self.read_socket_modes();
         Ok(())
     }
 }
