@@ -640,3 +640,50 @@ def test_a_config_file_of_gunicorn_means_the_same_here(start, authority, issued,
     assert found["wsgi.url_scheme"] == "https"
     with pytest.raises((ssl.SSLError, ConnectionResetError)):
         ask(started, trusting(authority))
+
+
+SSL_CONTEXT = """
+import ssl
+
+def ssl_context(conf, default_ssl_context_factory):
+    context = default_ssl_context_factory()
+    {lines}
+    return context
+"""
+
+
+@pytest.mark.parametrize("server", ["gunicorn", "mlws"])
+def test_the_hook_ssl_context_changes_what_is_served(start, authority, options, tmp_path, server):
+    good = authority.issue("alice", file="alice-hook", client=True)
+    lines = (
+        f"context.load_verify_locations({str(authority.certificate)!r})",
+        "context.verify_mode = ssl.CERT_REQUIRED",
+        "context.minimum_version = ssl.TLSVersion.TLSv1_3",
+    )
+    (tmp_path / "gunicorn.conf.py").write_text(SSL_CONTEXT.format(lines="\n    ".join(lines)))
+    command = MLWS if server == "mlws" else MLWS.removesuffix("mlws") + "gunicorn"
+    started = start("raw", "--config", tmp_path / "gunicorn.conf.py", *options, command=(command,))
+    assert environ(started, trusting(authority, good))["wsgi.url_scheme"] == "https"
+    for client, version in ((None, None), (good, ssl.TLSVersion.TLSv1_2)):
+        with pytest.raises((ssl.SSLError, ConnectionResetError)):
+            ask(started, trusting(authority, client, version))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("context.set_alpn_protocols(['h2'])", r"set_alpn_protocols\(\) is not supported"),
+        ("context.keylog_filename = 'keys'", "keylog_filename is not supported"),
+        ("context.maximum_version = ssl.TLSVersion.TLSv1_2", "maximum_version is not supported"),
+        (
+            "context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)",
+            "expected the context of default_ssl_context_factory",
+        ),
+        ("1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_what_the_hook_cannot_have_is_named(options, tmp_path, lines, expected):
+    (tmp_path / "gunicorn.conf.py").write_text(SSL_CONTEXT.format(lines=lines))
+    with Command(MLWS, "raw", "--config", tmp_path / "gunicorn.conf.py", *options) as command:
+        assert command.wait() == 2
+        command.log.wait_for(expected)

@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, error::ErrorKind
 use crate::{config::Config, error::ConfigError};
 
 /// The settings of one source.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct ConfigLayer {
     /// The name of the source in errors.
     origin: String,

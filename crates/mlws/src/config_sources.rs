@@ -1,6 +1,6 @@
 //! Reads the settings of all sources: defaults, a config file, the environment, the command line. Each takes precedence over the one before.
 
-use std::{ffi::OsString, fmt, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, fmt, path::PathBuf};
 
 use mlws_config::{
     Config, ConfigError, ConfigLayer, MergedConfig, Value,
@@ -71,7 +71,11 @@ impl ConfigSources {
             layers.insert(0, paste::settings(py, &text.to_string_lossy(), &variables)?);
         }
         layers.splice(..0, default_variables(&layers)?);
-        let merged = MergedConfig::of(layers)?;
+        let mut merged = MergedConfig::of(layers.iter().cloned())?;
+        if let Some(hook) = extras.ssl_context.as_ref().filter(|_| merged.config.tls.certfile.is_some()) {
+            layers.push(ssl_context(py, hook, &merged)?);
+            merged = MergedConfig::of(layers)?;
+        }
         let hook_settings = extras.hooks.is_some().then(|| hook_settings::of(py, &merged)).transpose();
         let hook_settings = hook_settings.map_err(|error| {
             StartupError::from_exception(py, "converting the settings for hooks failed", &error)
@@ -95,6 +99,22 @@ impl ConfigSources {
         }
         directories
     }
+}
+
+/// Calls the hook `ssl_context`, and returns what it sets.
+fn ssl_context(py: Python<'_>, hook: &Py<PyAny>, merged: &MergedConfig) -> Result<ConfigLayer, StartupError> {
+    let call = || {
+        let module = py.import("mylittlewebserver._ssl_context")?;
+        let arguments = (hook, hook_settings::of(py, merged)?);
+        module.getattr("call")?.call1(arguments)?.extract::<BTreeMap<String, String>>()
+    };
+    let values = call().map_err(|error| {
+        StartupError::Usage(
+            StartupError::from_exception(py, "the hook ssl_context failed", &error).to_string(),
+        )
+    })?;
+    let values = values.into_iter().map(|(name, text)| (name, Value::Texts(vec![text])));
+    Ok(ConfigLayer::from_values("ssl_context", values)?)
 }
 
 impl fmt::Display for ConfigFailure {

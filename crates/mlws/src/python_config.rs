@@ -29,6 +29,8 @@ pub(crate) struct Extras {
     pub(crate) hooks: Option<Py<PyDict>>,
     /// A configuration of Python's `logging`.
     pub(crate) logconfig_dict: Option<Py<PyDict>>,
+    /// The hook `ssl_context`.
+    pub(crate) ssl_context: Option<Py<PyAny>>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -97,7 +99,9 @@ fn python<'py>(
         let (hooks, logconfig_dict, others): (Bound<'_, PyDict>, Option<Py<PyDict>>, Bound<'_, PyDict>) =
             found.extract()?;
         let hooks = (!hooks.is_empty()).then(|| hooks.unbind());
-        let mut extras = Extras { hooks, logconfig_dict, warnings: Vec::new() };
+        let ssl_context =
+            others.get_item("ssl_context")?.filter(PyAnyMethods::is_callable).map(Bound::unbind);
+        let mut extras = Extras { hooks, logconfig_dict, ssl_context, warnings: Vec::new() };
         PyResult::Ok((settings(name, &others, &mut extras.warnings)?, extras))
     };
     let (values, extras) = read().map_err(|error| invalid_file(py, name, &error))?;
@@ -124,7 +128,7 @@ fn settings(
             let is_off = value.extract::<bool>().is_ok_and(|wanted| !wanted);
             values.push(("no_sendfile".into(), Value::Switch(is_off)));
         } else if key == "ssl_context" {
-            warnings.push(format!("{name}: ssl_context is ignored: TLS is not enabled"));
+            // a hook
         } else if let Some(argument) = layers::argument(&definition, &key) {
             match layers::gunicorns_name(argument) {
                 Some(name_there) if name_there != key => warnings.push(format!(
