@@ -100,6 +100,7 @@ LONGER_PREFIXES = {
     "--error-logfile": "--error-logfi",
     "--forwarded-allow-ips": "--forwarded-a",
     "--header-map": "--header",
+    "--initgroups": "--ini",
 }
 
 

@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import subprocess
+from pathlib import Path
 
 import pytest
 from certificates import DAY, Authority
@@ -298,11 +299,37 @@ def test_a_child_that_dies_midway_leaves_no_proper_end(start, options, context):
     assert ask(server, context).status == 200
 
 
+PROXY_HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.8 4711 443\r\n"
+
+
 def test_a_proxy_header_precedes_the_handshake(start, options, context):
     server = start("raw", "--proxy-protocol", *options)
-    header = b"PROXY TCP4 192.0.2.7 192.0.2.8 4711 443\r\n"
-    found = environ(server, context, before=header)
+    found = environ(server, context, before=PROXY_HEADER)
     assert (found["REMOTE_ADDR"], found["wsgi.url_scheme"]) == ("192.0.2.7", "https")
+
+
+@pytest.mark.parametrize("cut", [1, len(PROXY_HEADER) - 1, len(PROXY_HEADER), len(PROXY_HEADER) + 3, None])
+def test_a_proxy_header_and_a_handshake_may_share_a_packet(start, options, context, cut):
+    server = start("raw", "--proxy-protocol", *options)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    data = PROXY_HEADER + outgoing.read()
+    with server.wire() as wire:
+        wire.send(data[:cut])
+        if cut:
+            eventually(lambda: not waiting_bytes(server), "the first part to be read")
+            wire.send(data[cut:])
+        assert wire.stream.read(1) == b"\x16"  # the ServerHello
+
+
+def waiting_bytes(server):
+    """The bytes in the receive queues of the server's connections."""
+    port = f":{server.port:04X} "
+    lines = [line for line in Path("/proc/net/tcp").read_text().splitlines() if port in line]
+    local = [line.split() for line in lines if line.split()[1].endswith(port.strip())]
+    return sum(int(fields[4].partition(":")[2], 16) for fields in local if fields[3] == "01")
 
 
 def test_an_insecure_address_serves_plain_http(start, options, context):

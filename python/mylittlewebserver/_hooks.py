@@ -42,7 +42,7 @@ class Settings:
     @property
     def is_ssl(self) -> bool:
         """Whether HTTPS is enabled."""
-        return bool(self.certfile or self.keyfile)
+        return any(vars(self).get(name) for name in ("certfile", "keyfile"))
 
     @property
     def address(self) -> list[Address]:

@@ -46,6 +46,7 @@ impl Connection {
             }
             match self.parse(now) {
                 Ok(true) => return Next::Run,
+                Ok(false) if matches!(self.phase, Phase::Handshake) => continue, // a PROXY header is complete
                 Ok(false) if !self.readiness.readable || left == 0 => return Next::Wait,
                 Ok(false) => {}
                 Err(_) if self.is_unexpected_tls() => return self.answer_tls(now),
