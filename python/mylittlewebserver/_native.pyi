@@ -6,13 +6,23 @@ from typing import Literal
 
 from _typeshed.wsgi import WSGIApplication
 
-__all__ = ["__version__", "log", "main", "restore_descriptor_limit", "serve"]
+__all__ = [
+    "__version__",
+    "flush_errors",
+    "log",
+    "main",
+    "restore_descriptor_limit",
+    "serve",
+    "write_errors",
+]
 
 __version__: str
 
+def flush_errors() -> None: ...
 def log(level: int, text: str, /) -> None: ...
 def main(args: Sequence[str], /) -> int: ...
 def restore_descriptor_limit(pid: int, /) -> None: ...
+def write_errors(text: str, /) -> None: ...
 def serve(
     app: WSGIApplication | Callable[[], WSGIApplication] | str | None = None,
     *,

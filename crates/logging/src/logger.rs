@@ -23,7 +23,7 @@ use std::{
 use jiff::Zoned;
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::{json, level::Level, log_file::LogFile, statsd::Statsd, syslog::Syslog, text::escape};
+use crate::{app_output, json, level::Level, log_file::LogFile, statsd::Statsd, syslog::Syslog, text::escape};
 
 /// Target of records that describe a Python exception.
 pub const EXCEPTION: &str = "exception";
@@ -67,6 +67,7 @@ pub fn start(level: LevelFilter, json: bool) {
     keep_standard_descriptors();
     // Fails if the process already has a logger, which then stays in use.
     let _ = log::set_logger(&Logger);
+    app_output::set_writer(write_app_output);
     log::set_max_level(level);
     STARTUP.store(true, Ordering::Relaxed);
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -170,7 +171,10 @@ impl Log for Logger {
         }
     }
 
-    fn flush(&self) {}
+    /// Ends the line that this thread has written to `wsgi.errors`.
+    fn flush(&self) {
+        app_output::end_line();
+    }
 }
 
 fn write(level: Level, text: Arguments<'_>, target: &str) {
@@ -187,6 +191,29 @@ fn write(level: Level, text: Arguments<'_>, target: &str) {
 /// Writes a record that Python's `logging` cannot take.
 pub fn write_directly(level: Level, text: &str) {
     write_record(level, text);
+}
+
+/// Writes complete lines of the application, regardless of the level: unchanged to a text log, otherwise as one record.
+fn write_app_output(lines: &str) {
+    let text = lines.trim_end_matches(['\r', '\n']);
+    if !text.is_empty() && RECORD_HANDLER.get().is_some_and(|handle| handle(Level::Error, text)) {
+        return;
+    }
+    let targets = targets();
+    if targets.json {
+        drop(targets);
+        if !text.is_empty() {
+            write_record(Level::Error, text);
+        }
+        return;
+    }
+    let lost =
+        targets.file.as_ref().or(targets.stderr.as_ref()).and_then(|file| file.write(lines.as_bytes()));
+    if let Some(syslog) = &targets.syslog {
+        syslog.send(Level::Error, "error", text.as_bytes());
+    }
+    drop(targets);
+    report_lost(lost);
 }
 
 /// Writes a record without waiting for anything.
@@ -212,6 +239,10 @@ fn write_record(level: Level, text: &str) {
         syslog.send(level, "error", escaped.as_bytes());
     }
     drop(targets);
+    report_lost(lost);
+}
+
+fn report_lost(lost: Option<u64>) {
     if let Some(lost) = lost {
         write_record(Level::Warning, &format!("{lost} log records lost: the reader of the log is too slow"));
     }

@@ -19,6 +19,8 @@ pub struct WsgiOptions {
     /// `SERVER_NAME` and `SERVER_PORT` of each listener; at least one.
     pub listeners: Vec<(String, u16)>,
     pub forwarding: Arc<ForwardingPolicy>,
+    /// `wsgi.errors`: a text stream that belongs to the server. [`log::Log::flush`] ends a line that a thread has begun in it.
+    pub errors: Py<PyAny>,
     pub access: Option<Arc<dyn AccessLogger>>,
     pub hooks: Option<Arc<dyn RequestHooks>>,
     /// Runs pending signal handlers.

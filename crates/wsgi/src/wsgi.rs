@@ -175,9 +175,13 @@ impl App for Wsgi {
         Python::attach(|_| serve());
     }
 
-    /// Runs in a copy of the thread's context, so that changes of context variables end with the request.
+    /// Runs in a copy of the thread's context, so that changes of context variables end with the request. So does a line that the
+    /// application has begun in `wsgi.errors`.
     fn in_request(&self, run: &mut dyn FnMut()) {
-        Python::attach(|py| ffi::in_own_context(py, run));
+        Python::attach(|py| {
+            ffi::in_own_context(py, run);
+            log::logger().flush();
+        });
     }
 
     /// Starts a thread of the `threading` module, so that its hooks for profilers and debuggers apply and `current_thread()` has a name.
