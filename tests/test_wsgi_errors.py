@@ -105,10 +105,10 @@ def serve(folder, log):
             if "--daemon" in options:
                 assert command.wait() == 0
             eventually(lambda: log.exists() and "Listening at: " in log.read_text(), "the server")
-            wire = ends.enter_context(Wire(("127.0.0.1", port)))
 
             def request(path):
-                assert wire.request(path).status == 200
+                with Wire(("127.0.0.1", port)) as wire:
+                    assert wire.request(path).status == 200
 
             request.command = command
             return request
@@ -193,6 +193,7 @@ def test_a_log_config_gets_a_record_for_each_write(serve, folder, log):
 def test_a_line_ends_with_flush_and_with_the_request(serve, log, concurrency):
     request = serve(*CONCURRENCY[concurrency])
     request("/unfinished")
+    written(log, "unfinished")
     request("/prints")
     assert written(log, "the app failed") == ["flushed", "unfinished", "the app failed"]
 

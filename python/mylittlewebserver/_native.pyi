@@ -1,5 +1,6 @@
 """The Rust side: see ``crates/mlws``."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -13,7 +14,10 @@ __all__ = [
     "main",
     "restore_descriptor_limit",
     "serve",
+    "set_logger",
+    "write_access",
     "write_errors",
+    "write_record",
 ]
 
 __version__: str
@@ -22,7 +26,10 @@ def flush_errors() -> None: ...
 def log(level: int, text: str, /) -> None: ...
 def main(args: Sequence[str], /) -> int: ...
 def restore_descriptor_limit(pid: int, /) -> None: ...
+def set_logger(name: str, logger: logging.Logger | None, level: int, /) -> None: ...
+def write_access(text: str, /) -> None: ...
 def write_errors(text: str, /) -> None: ...
+def write_record(level: int, text: str, is_formatted: bool, /) -> None: ...
 def serve(
     app: WSGIApplication | Callable[[], WSGIApplication] | str | None = None,
     *,

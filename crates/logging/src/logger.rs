@@ -179,12 +179,17 @@ impl Log for Logger {
 
 fn write(level: Level, text: Arguments<'_>, target: &str) {
     let text = text.to_string();
-    let statsd = targets().statsd.clone();
-    if let Some(statsd) = statsd {
-        statsd.logged(level, target == EXCEPTION);
-    }
+    count(level, target == EXCEPTION);
     if !RECORD_HANDLER.get().is_some_and(|handle| handle(level, &text)) {
         write_record(level, &text);
+    }
+}
+
+/// Counts a record for statsd.
+pub fn count(level: Level, is_exception: bool) {
+    let statsd = targets().statsd.clone();
+    if let Some(statsd) = statsd {
+        statsd.logged(level, is_exception);
     }
 }
 
@@ -199,18 +204,36 @@ fn write_app_output(lines: &str) {
     if !text.is_empty() && RECORD_HANDLER.get().is_some_and(|handle| handle(Level::Error, text)) {
         return;
     }
-    let targets = targets();
-    if targets.json {
-        drop(targets);
-        if !text.is_empty() {
-            write_record(Level::Error, text);
-        }
-        return;
+    if !targets().json {
+        write_lines(Level::Error, lines);
+    } else if !text.is_empty() {
+        write_record(Level::Error, text);
     }
+}
+
+/// Writes a record whose text is escaped already.
+pub fn write_escaped(level: Level, text: &str) {
+    write_composed(level, text, text);
+}
+
+/// Writes a text that a formatter of Python's `logging` has made of a record, in place of the time, the process and the level. In a JSON
+/// log it is the message. Without `is_escaped`, it is escaped.
+pub fn write_formatted(level: Level, text: &str, is_escaped: bool) {
+    if targets().json {
+        write_record(level, text);
+    } else {
+        let escaped = if is_escaped { text.into() } else { escape(text) };
+        write_lines(level, &format!("{escaped}\n"));
+    }
+}
+
+/// Writes lines without waiting for anything.
+fn write_lines(level: Level, lines: &str) {
+    let targets = targets();
     let lost =
         targets.file.as_ref().or(targets.stderr.as_ref()).and_then(|file| file.write(lines.as_bytes()));
     if let Some(syslog) = &targets.syslog {
-        syslog.send(Level::Error, "error", text.as_bytes());
+        syslog.send(level, "error", lines.trim_end_matches(['\r', '\n']).as_bytes());
     }
     drop(targets);
     report_lost(lost);
@@ -218,9 +241,13 @@ fn write_app_output(lines: &str) {
 
 /// Writes a record without waiting for anything.
 fn write_record(level: Level, text: &str) {
+    write_composed(level, text, &escape(text));
+}
+
+/// Writes a record with this text in JSON logs, and the escaped text in others.
+fn write_composed(level: Level, text: &str, escaped: &str) {
     let targets = targets();
     let (now, process) = (Zoned::now(), std::process::id());
-    let escaped = escape(text);
     let compose = |name: &str| {
         if targets.json {
             return as_json(&now, process, name, text);

@@ -48,6 +48,9 @@ mod _native {
     use super::command::{main, restore_descriptor_limit, serve, write_log};
 
     #[pymodule_export]
+    use super::python_logging::connection::{set_logger, write_access, write_record};
+
+    #[pymodule_export]
     use super::error_stream::{flush_errors, write_errors};
 
     #[pymodule_export]
