@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from mylittlewebserver._logger_class import LoggerClass
+
 ERROR, ACCESS = "gunicorn.error", "gunicorn.access"
 INFO = 20
 
@@ -50,15 +52,27 @@ class Atoms(dict):  # type: ignore[type-arg]
         return self.get(key.lower(), "-") if key.startswith("{") else "-"
 
 
+logger_class: LoggerClass | None = None
+"""The instance of ``logger_class``, if it is set."""
+
+
 def configure(kind: str, source: Any, level: int) -> tuple[Any, Any, int]:
-    """Configure ``logging`` by a file (``ini`` or ``json``) or a ``dict``.
+    """Configure ``logging`` by a file (``ini`` or ``json``), a ``dict`` or the ``class`` of a logger.
 
     Return the loggers of the log and of the access log, None for those that the configuration does not mention, and the
     effective level of the first. The others are to be connected to the server's logs.
     """
     import logging.config
 
+    global logger_class
+
     _disconnect()
+    if kind == "class":
+        from mylittlewebserver._logger_class import LoggerClass
+
+        logger_class = LoggerClass(*source)
+        return logger_class, logger_class, logger_class.level(level)
+    logger_class = None
     untouched = logging.NullHandler()  # a logger that still has this handler was not configured
     for name, minimum in ((ERROR, level), (ACCESS, INFO)):
         logger = logging.getLogger(name)
@@ -84,6 +98,8 @@ def reopen() -> None:
     """Reopen the files of all handlers, as gunicorn does on USR1."""
     import logging
 
+    if logger_class and logger_class.reopen_files():
+        return
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     for logger in loggers:
         for handler in getattr(logger, "handlers", ()):

@@ -101,6 +101,7 @@ def serve(
     enable_stdio_inheritance: bool = False,
     log_config: str | os.PathLike[str] | None = None,
     log_config_json: str | os.PathLike[str] | None = None,
+    logger_class: str | None = None,
     log_syslog: bool = False,
     log_syslog_to: str = "udp://localhost:514",
     log_syslog_prefix: str | None = None,

@@ -23,7 +23,9 @@ use std::{
 use jiff::Zoned;
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::{app_output, json, level::Level, log_file::LogFile, statsd::Statsd, syslog::Syslog, text::escape};
+use crate::{
+    app_output, json, level::Level, log_file::LogFile, statsd::Statsd, syslog::Syslog, text::escape,
+};
 
 /// Target of records that describe a Python exception.
 pub const EXCEPTION: &str = "exception";

@@ -25,7 +25,7 @@ use pyo3::{
 };
 
 use super::{
-    handler_queue::{AccessAtoms, AtomValue},
+    handler_queue::{AccessAtoms, AtomValue, FinishedRequest},
     loggers,
 };
 
@@ -127,8 +127,7 @@ impl AccessLog {
     /// All atoms of a request.
     fn python_atoms<'py>(&self, py: Python<'py>, record: &Record<'_>) -> PyResult<Bound<'py, PyDict>> {
         let atoms = loggers::new_atoms(py, self.atoms(record))?;
-        let kept = record.request.log_context().and_then(|context| context.downcast_ref::<KeptEnviron>());
-        if let Some(KeptEnviron(environ)) = kept {
+        if let Some(environ) = kept_environ(record) {
             for (key, value) in environ.bind(py) {
                 if let (Ok(key), Ok(value)) = (key.extract::<String>(), value.cast::<PyString>()) {
                     atoms.set_item(name(key.as_bytes(), 'e'), text(value.to_string_lossy().as_bytes()))?;
@@ -137,6 +136,29 @@ impl AccessLog {
         }
         Ok(atoms)
     }
+}
+
+fn kept_environ<'a>(record: &Record<'a>) -> Option<&'a Py<PyDict>> {
+    let kept = record.request.log_context().and_then(|context| context.downcast_ref::<KeptEnviron>());
+    kept.map(|KeptEnviron(environ)| environ)
+}
+
+/// A request for a `logger_class`.
+fn finished_request(record: &Record<'_>) -> FinishedRequest {
+    let request = record.request;
+    let text = |bytes: &[u8]| bytes.iter().copied().map(char::from).collect::<String>();
+    let variables = vec![
+        ("REQUEST_METHOD", request.method().to_owned()),
+        ("RAW_URI", text(request.target().as_bytes())),
+        ("PATH_INFO", text(request.path())),
+        ("QUERY_STRING", text(request.query())),
+        ("SERVER_PROTOCOL", request.version().as_str().to_owned()),
+        ("REMOTE_ADDR", request.peer_address().to_owned()),
+        ("REMOTE_PORT", request.peer_port().to_string()),
+        ("wsgi.url_scheme", "http".to_owned()),
+    ];
+    let Record { status, sent, took, .. } = *record;
+    FinishedRequest { variables, status, head: record.head.to_vec(), sent, took }
 }
 
 /// The name of an atom in braces.
@@ -189,6 +211,9 @@ impl AccessLogger for AccessLog {
     fn write(&self, record: &Record<'_>) {
         if self.uses_logger() {
             self.native.count(record);
+            if loggers::has_logger_class() {
+                return loggers::log_request(finished_request(record), kept_environ(record));
+            }
             loggers::log_access(&self.message(record), |py| self.python_atoms(py, record));
         } else {
             self.native.write(record);
@@ -202,6 +227,9 @@ impl AccessLogger for AccessLog {
     fn write_later(&self, record: &Record<'_>) {
         if self.uses_logger() {
             self.native.count(record);
+            if loggers::has_logger_class() {
+                return loggers::log_request_later(finished_request(record));
+            }
             loggers::log_access_later(self.message(record), self.atoms(record));
         } else {
             self.native.write(record);

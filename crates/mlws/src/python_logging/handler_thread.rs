@@ -66,6 +66,7 @@ fn run() {
                     Task::LogAccess { format, atoms } => {
                         loggers::call_access_handlers(py, &format, |py| loggers::new_atoms(py, atoms));
                     }
+                    Task::LogRequest(request) => loggers::call_access(py, request, None),
                     Task::Reopen => loggers::reopen_handlers(py),
                 }
             }

@@ -14,10 +14,14 @@ use std::{
 
 use log::LevelFilter;
 use mlws_logging::{Level, text};
-use mlws_wsgi::ffi;
-use pyo3::{prelude::*, types::PyDict};
+use mlws_wsgi::{ffi, python::traceback};
+use pyo3::{
+    IntoPyObjectExt,
+    prelude::*,
+    types::{PyBytes, PyDict},
+};
 
-use super::handler_queue::{AccessAtoms, AtomValue, QUEUE, Task};
+use super::handler_queue::{AccessAtoms, AtomValue, FinishedRequest, QUEUE, Task};
 use crate::loaded_config::LoadedConfig;
 
 const MODULE: &str = "mylittlewebserver._logging";
@@ -33,8 +37,18 @@ struct Loggers {
 
 struct Target {
     logger: Py<PyAny>,
+    route: Route,
+}
+
+/// Why records go to a logger.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// It was changed. Its handler writes to the log of the server.
+    Changed,
     /// By a configuration, so it replaces the log of the server.
-    is_configured: bool,
+    Configured,
+    /// The same. It is a `LoggerClass` of `_logger_class.py`, not a logger of `logging`.
+    LoggerClass,
 }
 
 static LOGGERS: RwLock<Loggers> = RwLock::new(Loggers { error: None, access: None });
@@ -49,17 +63,9 @@ thread_local! {
 /// Configures Python's `logging`, if there is a configuration. The error is a message.
 pub(crate) fn configure(py: Python<'_>, config: &LoadedConfig) -> Result<(), String> {
     reset();
-    let logs = &config.logs;
-    let (name, kind, source) = match (&config.logconfig_dict, &logs.log_config_json, &logs.log_config) {
-        (Some(dict), _, _) => ("logconfig_dict".into(), "dict", dict.clone_ref(py).into_any()),
-        (_, Some(path), _) => {
-            (format!("--log-config-json {}", path.display()), "json", path_object(py, path))
-        }
-        (_, _, Some(path)) => (format!("--log-config {}", path.display()), "ini", path_object(py, path)),
-        _ => return Ok(()),
-    };
+    let Some((name, kind, source)) = configuration(py, config) else { return Ok(()) };
     let configure = || {
-        let level = python_level(logs.level());
+        let level = python_level(config.logs.level());
         let result = py.import(MODULE)?.call_method1("configure", (kind, source, level))?;
         result.extract::<(Option<Py<PyAny>>, Option<Py<PyAny>>, u8)>()
     };
@@ -71,9 +77,27 @@ pub(crate) fn configure(py: Python<'_>, config: &LoadedConfig) -> Result<(), Str
     if error.is_some() {
         log::set_max_level(level_filter(level));
     }
-    let configured = |logger: Option<_>| logger.map(|logger| Target { logger, is_configured: true });
-    set(Loggers { error: configured(error), access: configured(access) });
+    let route = if kind == "class" { Route::LoggerClass } else { Route::Configured };
+    let target = |logger: Option<_>| logger.map(|logger| Target { logger, route });
+    set(Loggers { error: target(error), access: target(access) });
     Ok(())
+}
+
+/// The name of the configuration for messages, its kind, and the configuration.
+fn configuration(py: Python<'_>, config: &LoadedConfig) -> Option<(String, &'static str, Py<PyAny>)> {
+    let (logs, dict) = (&config.logs, &config.logconfig_dict);
+    if let Some(class) = logs.custom_logger_class() {
+        let source = (class, &config.hook_settings, dict).into_py_any(py).unwrap_or_else(|_| py.None());
+        return Some((format!("--logger-class {class}"), "class", source));
+    }
+    Some(match (dict, &logs.log_config_json, &logs.log_config) {
+        (Some(dict), _, _) => ("logconfig_dict".into(), "dict", dict.clone_ref(py).into_any()),
+        (_, Some(path), _) => {
+            (format!("--log-config-json {}", path.display()), "json", path_object(py, path))
+        }
+        (_, _, Some(path)) => (format!("--log-config {}", path.display()), "ini", path_object(py, path)),
+        _ => return None,
+    })
 }
 
 fn path_object(py: Python<'_>, path: &std::path::Path) -> Py<PyAny> {
@@ -104,7 +128,7 @@ pub(crate) fn connect(py: Python<'_>, level: LevelFilter) {
 
 /// A connected logger was changed, or its changes were undone (`None`).
 pub(super) fn set_changed(name: &str, logger: Option<Py<PyAny>>, level: u8) {
-    let target = logger.map(|logger| Target { logger, is_configured: false });
+    let target = logger.map(|logger| Target { logger, route: Route::Changed });
     let before = {
         let mut loggers = lock();
         let slot = if name == ACCESS { &mut loggers.access } else { &mut loggers.error };
@@ -138,9 +162,9 @@ pub(crate) fn log(level: Level, text: &str) -> bool {
 pub(super) fn call_handlers(py: Python<'_>, level: Level, text: &str) -> bool {
     let Some(logger) = logger(py, |loggers| &loggers.error) else { return false };
     let outer = LOGS_RECORD.replace(true);
-    let logged = logger.call_method1("log", (level as u8, &*text::escape(text)));
+    let result = logger.call_method1("log", (level as u8, &*text::escape(text)));
     LOGS_RECORD.set(outer);
-    logged.is_ok()
+    result.is_ok()
 }
 
 /// Whether this thread passes a record of the server, not of the application, to a logger. Its text is escaped.
@@ -211,6 +235,43 @@ pub(super) fn new_atoms(py: Python<'_>, atoms: AccessAtoms) -> PyResult<Bound<'_
     Ok(dict)
 }
 
+/// Whether requests are logged by the method `access` of a `logger_class`.
+pub(super) fn has_logger_class() -> bool {
+    route(|loggers| &loggers.access) == Some(Route::LoggerClass)
+}
+
+/// Passes a request to a `logger_class`, with its environ if the application was called.
+pub(super) fn log_request(request: FinishedRequest, environ: Option<&Py<PyDict>>) {
+    if ffi::is_attached() {
+        Python::try_attach(|py| call_access(py, request, environ));
+    }
+}
+
+/// Queues a request for a `logger_class`. It is dropped if the queue is full.
+pub(super) fn log_request_later(request: FinishedRequest) {
+    if QUEUE.is_used() {
+        QUEUE.push(Task::LogRequest(request));
+    } else {
+        log_request(request, None);
+    }
+}
+
+pub(super) fn call_access(py: Python<'_>, request: FinishedRequest, environ: Option<&Py<PyDict>>) {
+    let FinishedRequest { variables, status, head, sent, took } = request;
+    let call = || {
+        let Some(logger) = logger(py, |loggers| &loggers.access) else { return Ok(()) };
+        let known = PyDict::new(py);
+        for (name, value) in variables {
+            known.set_item(name, value)?;
+        }
+        let arguments = (environ, known, status, PyBytes::new(py, &head), sent, took.as_secs_f64());
+        logger.call_method1("access", arguments).map(drop)
+    };
+    if let Err(error) = call() {
+        log::error!("the access log failed\n{}", traceback(py, &error).trim_end());
+    }
+}
+
 /// Reopens the files of all handlers. In a worker with threads, the handler thread does it later.
 pub(crate) fn reopen() {
     if QUEUE.is_used() {
@@ -231,8 +292,12 @@ fn is_used_by(which: fn(&Loggers) -> &Option<Target>) -> bool {
 }
 
 fn is_configured(which: fn(&Loggers) -> &Option<Target>) -> bool {
+    route(which).is_some_and(|route| route != Route::Changed)
+}
+
+fn route(which: fn(&Loggers) -> &Option<Target>) -> Option<Route> {
     let loggers = LOGGERS.read().unwrap_or_else(PoisonError::into_inner);
-    which(&loggers).as_ref().is_some_and(|target| target.is_configured)
+    which(&loggers).as_ref().map(|target| target.route)
 }
 
 fn logger(py: Python<'_>, which: fn(&Loggers) -> &Option<Target>) -> Option<Bound<'_, PyAny>> {

@@ -108,6 +108,7 @@ pub(crate) fn configure_python(
     directories: &[PathBuf],
 ) -> Result<(), StartupError> {
     if config.logs.has_log_config_dict
+        || config.logs.custom_logger_class().is_some()
         || config.logs.log_config.is_some()
         || config.logs.log_config_json.is_some()
     {
