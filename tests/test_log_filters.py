@@ -292,6 +292,23 @@ def test_the_level_of_the_error_log_can_be_changed(serve):
     assert "GET /fails?1" not in server.log.text
 
 
+def test_records_of_a_changed_logger_are_escaped_once(serve):
+    server = serve()
+    forged = "error.warning('one' + chr(10) + '[2000] two' + chr(27))"
+    do(server, forged)
+    server.log.wait_for(r"\[WARNING\] one\n  \[2000\] two\\x1b\n")
+    server.get("/fails")
+    server.log.wait_for("ValueError")
+    (plain,) = re.findall(r"\[ERROR\] (.*\n(?: .*\n)+)", server.log.text)
+    do(server, "error.addFilter(lambda record: True)")
+    before = len(server.log.text)
+    do(server, forged)
+    server.log.wait_for(r"\[WARNING\] one\n  \[2000\] two\\x1b\n", since=before)
+    server.get("/fails")
+    server.log.wait_for(r"ValueError.*\n", since=before)
+    assert f"[ERROR] {plain}" in server.log.text[before:]
+
+
 def test_a_dict_config_that_does_not_name_the_loggers_does_not_disable_them(serve, folder):
     server = serve()
     do(server, "import logging.config; logging.config.dictConfig({'version': 1})")
