@@ -266,6 +266,8 @@ class Response:
         self.status_code = int(self.status[:3] or 0)
         self.headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
         self.headers_sent = True
+        self.sent = 0
+        """Bytes of the body, for a ``logger_class``."""
 
 
 class Hooks:

@@ -2,7 +2,11 @@
 //!
 //! Invariant: the server holds no lock while it is inside an app. An app may block, panic or fork.
 
-use std::{io, thread};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
 
 use crate::{Record, Request, Response};
 
@@ -48,9 +52,9 @@ pub trait App: Send + Sync {
         false
     }
 
-    /// Whether [`Record::head`] is needed, which costs a copy of each response's head.
-    fn wants_head(&self) -> bool {
-        false
+    /// Whether [`Record::head`] is needed, which costs a copy of each response's head. May change while the server runs.
+    fn wants_head(&self) -> Arc<AtomicBool> {
+        Arc::default()
     }
 
     /// Logs the stack of every thread. Called by the monitor thread. Must not wait for a lock of the app, which a stuck

@@ -53,7 +53,7 @@ impl Server {
     pub fn run_warmup_request(&self, target: &str) -> io::Result<String> {
         let (name, port) = self.listeners.first().map(Listener::server_name_and_port).unwrap_or_default();
         let settings = Settings { proxy_protocol: None, ..self.settings.clone() };
-        let context = ServerContext::new(settings, false, false);
+        let context = ServerContext::new(settings, false, Arc::default());
         run_warmup_request(&self.app, Arc::new(context), target, &format!("{name}:{port}"))
     }
 
