@@ -331,6 +331,15 @@ class Hooks:
         if worker := self.server.WORKERS.pop(pid, None):
             self._call("child_exit", self.server, worker)
 
+    def process_exit(self, pid: int) -> None:
+        """Call child_exit for a process that ran the application but is not a worker.
+
+        It ran a request of ``--fork``, or it loaded the application for workers with ``--preload``. Its age is 0.
+        """
+        process = Worker(self.server, 0)
+        process.pid, process.ppid = pid, os.getpid()
+        self._call("child_exit", self.server, process)
+
     def post_fork(self) -> None:
         """Run in the worker."""
         if worker := self.worker:

@@ -8,6 +8,8 @@ use std::{
     thread,
 };
 
+use rustix::process::Pid;
+
 use crate::{Record, Request, Response};
 
 /// The stack size of serving threads in bytes, like that of a main thread. Deep templates need it.
@@ -87,6 +89,13 @@ pub trait App: Send + Sync {
     fn after_fork_in_child(&self) {}
     /// Runs in the child before `_exit`. Flushes buffers.
     fn before_exit_of_child(&self) {}
+
+    /// Whether [`child_exited`](App::child_exited) is to be called.
+    fn wants_child_exits(&self) -> bool {
+        false
+    }
+    /// Runs in the parent after a child was reaped. May block, which delays all other connections.
+    fn child_exited(&self, _pid: Pid) {}
 
     /// Whether the request has started threads that must finish before the child exits.
     fn has_background_threads(&self) -> bool {

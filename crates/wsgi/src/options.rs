@@ -50,7 +50,7 @@ pub trait AccessLogger: Send + Sync {
     fn write_later(&self, record: &Record<'_>);
 }
 
-/// Hooks for each request: gunicorn's `pre_request` and `post_request`.
+/// Hooks for each request: gunicorn's `pre_request` and `post_request`, and `child_exit` for the processes of requests.
 pub trait RequestHooks: Send + Sync {
     /// Runs before the application. The returned value runs the hook after the response when it is dropped.
     ///
@@ -62,6 +62,12 @@ pub trait RequestHooks: Send + Sync {
         py: Python<'_>,
         environ: &Bound<'_, PyDict>,
     ) -> PyResult<Option<Box<dyn Completion>>>;
+
+    /// Whether there is a hook for the exit of a process that ran a request.
+    fn wants_child_exits(&self) -> bool;
+
+    /// Runs that hook, in the parent.
+    fn child_exited(&self, py: Python<'_>, pid: i32);
 }
 
 /// Runs a hook when it is dropped: after the response was sent, or the client has disconnected.

@@ -14,6 +14,7 @@ use pyo3::{
     prelude::*,
     types::{IntoPyDict, PyCFunction, PyString},
 };
+use rustix::process::Pid;
 
 use crate::{
     app_result::{AppResult, ResponseStart},
@@ -271,6 +272,16 @@ impl App for Wsgi {
                 }
             }
         });
+    }
+
+    fn wants_child_exits(&self) -> bool {
+        self.hooks.as_ref().is_some_and(|hooks| hooks.wants_child_exits())
+    }
+
+    fn child_exited(&self, pid: Pid) {
+        if let Some(hooks) = &self.hooks {
+            Python::attach(|py| hooks.child_exited(py, pid.as_raw_pid()));
+        }
     }
 
     fn has_background_threads(&self) -> bool {
