@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import textwrap
 
@@ -84,13 +85,23 @@ def test_hooks_run_in_the_order_of_a_server_life(configured, record, options, pr
     assert sorted(note[2:] for note in told if note[0] == "pre_fork") == ages
     for name in ("post_worker_init", "worker_exit"):
         assert {note[1] for note in told if note[0] == name} == workers, name
-    assert {note[2] for note in told if note[0] == "child_exit"} == workers
     # With --preload there is a process for the generation, which forks the workers.
-    forker = {note[1] for note in told if note[0] in ("pre_fork", "child_exit")}
-    assert len(forker) == 1
-    assert (forker == {master}) == (not preload)
+    forkers = {note[1] for note in told if note[0] == "pre_fork"}
+    assert len(forkers) == 1
+    assert (forkers == {master}) == (not preload)
+    exits = [note[1:] for note in told if note[0] == "child_exit"]
+    (forker,) = forkers
+    assert {(parent, pid) for parent, pid, age in exits if age != "0"} == {(forker, pid) for pid in workers}
+    # It is also called for other processes that ran the application.
+    others = [(parent, pid) for parent, pid, age in exits if age == "0"]
+    assert [pid for parent, pid in others if parent == master] == ([forker] if preload else [])
+    of_requests = [parent for parent, _ in others if parent != master]
+    assert len(of_requests) == (1 if options == CONCURRENCY["fork"] else 0)
+    assert set(of_requests) <= workers
     for worker in workers:
-        own = [note[0] for note in told if worker in note[1:]]
+        own = [
+            note[0] for note in told if worker in note[1:] and (note[0], note[1]) != ("child_exit", worker)
+        ]
         assert own == ["post_fork", "post_worker_init", "worker_exit", "child_exit"]
 
 
@@ -199,6 +210,68 @@ def test_a_worker_int_that_blocks_does_not_keep_the_worker(configured, record, o
         server.log.wait_for("worker_int takes longer than 500ms: the worker exits without waiting for it")
         eventually(lambda: gone(worker), "the worker to exit")
         assert noted(record, "worker_exit") == [(str(worker),)]
+
+
+PROCESSES = """
+def post_request(worker, req): note("post_request", os.getpid(), req.path)
+def child_exit(server, worker): note("child_exit", os.getpid(), worker.pid, worker.age, worker.ppid)
+"""
+
+
+def test_the_exit_hook_runs_in_the_worker_for_each_request_process(configured, record):
+    with configured(PROCESSES, "--workers", "1", "--fork") as server:
+        worker = str(server.workers()[0])
+        for number in range(3):
+            server.get(f"/{number}")
+        ran = [pid for pid, _ in noted(record, "post_request", 3)]
+        exits = noted(record, "child_exit", 3)
+        assert exits == [(worker, pid, "0", worker) for pid in ran]
+
+
+def test_the_exit_hook_runs_for_request_processes_that_die_or_are_killed(configured, record):
+    options = ("--workers", "1", "--fork", "--timeout", "1")
+    with configured(PROCESSES, *options, app="raw") as server:
+        worker = str(server.workers()[0])
+        for how in ("SIGKILL", "exit"):
+            assert server.get(f"/gates/die?how={how}").status == 500
+        assert server.get("/hangs/blocks").status == 504
+        exits = noted(record, "child_exit", 3)
+        assert [note[0] for note in exits] == [worker] * 3
+        assert len({note[1] for note in exits}) == 3
+
+
+def test_the_exit_hook_runs_for_the_process_of_a_warm_up(configured, record):
+    options = ("--workers", "1", "--fork", "--fork-warmup", "/warm")
+    with configured(PROCESSES, *options) as server:
+        worker = str(server.workers()[0])
+        discarded, kept = [pid for pid, path in noted(record, "post_request", 2) if path == "/warm"]
+        assert kept == worker
+        assert noted(record, "child_exit") == [(worker, discarded, "0", worker)]
+
+
+def test_an_exit_hook_that_fails_or_logs_does_not_disturb_the_worker(configured):
+    failing = """
+    def child_exit(server, worker):
+        server.log.info("child %s has ended", worker.pid)
+        1 / 0
+    """
+    with configured(failing, "--workers", "1", "--fork") as server, server.wire() as wire:
+        for _ in range(3):
+            wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert wire.answer().status == 200
+        eventually(lambda: server.log.text.count("ZeroDivisionError") == 3, "three failures")
+        assert len(set(re.findall(r"child (\d+) has ended", server.log.text))) == 3
+
+
+def test_the_exit_hook_runs_for_requests_that_a_stop_kills(configured, record):
+    with configured(PROCESSES, "--workers", "1", "--fork", app="raw") as server:
+        worker = str(server.workers()[0])
+        with server.wire() as wire:
+            wire.send(f"GET /hangs/blocks?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            noted(record, "in")
+            (child,) = server.children()
+            server.stop(signal.SIGINT)
+        assert (worker, str(child), "0", worker) in noted(record, "child_exit")
 
 
 REQUESTS = """

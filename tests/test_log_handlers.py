@@ -33,6 +33,8 @@ class Gated(logging.FileHandler):
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/logs":
         logging.getLogger("gunicorn.error").warning("slow")
+    if environ["PATH_INFO"] == "/attaches":
+        logging.getLogger("gunicorn.error").addHandler(Gated("error.log", environ["HTTP_GATE"]))
     if environ["PATH_INFO"] == "/hangs":
         threading.Event().wait(600)
     start_response("200 OK", [("Content-Type", "text/plain")])
@@ -109,6 +111,21 @@ def test_a_handler_that_blocks_on_a_record_of_the_event_loop_holds_up_no_client(
     server.stop()
     assert handled(tmp_path)
     assert len(handled(tmp_path) + written_natively(server)) == refused
+
+
+@pytest.mark.parametrize("options", WITHOUT_FORK.values(), ids=WITHOUT_FORK)
+def test_a_handler_that_an_app_attaches_while_it_serves_holds_up_no_client(start, gate, tmp_path, options):
+    (tmp_path / "gated.py").write_text(MODULE)
+    env = {"PYTHONPATH": f"{tmp_path}:{APPS}"}
+    server = start("gated:app", "--log-level", "debug", *options, cwd=tmp_path, env=env)
+    refuse(server)
+    assert server.get("/attaches", headers={"Gate": str(gate.folder)}).status == 200
+    refuse_until_the_handler_blocks(server, gate)
+    for _ in range(5):
+        assert server.get("/").status == 200
+    gate.open()
+    eventually(lambda: handled(tmp_path), "a record from the handler")
+    server.stop()
 
 
 @pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY)

@@ -269,6 +269,8 @@ class Response:
         self.status_code = int(self.status[:3] or 0)
         self.headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
         self.headers_sent = True
+        self.sent = 0
+        """Bytes of the body, for a ``logger_class``."""
 
 
 class Hooks:
@@ -331,6 +333,15 @@ class Hooks:
     def child_exit(self, pid: int) -> None:
         if worker := self.server.WORKERS.pop(pid, None):
             self._call("child_exit", self.server, worker)
+
+    def process_exit(self, pid: int) -> None:
+        """Call child_exit for a process that ran the application but is not a worker.
+
+        It ran a request of ``--fork``, or it loaded the application for workers with ``--preload``. Its age is 0.
+        """
+        process = Worker(self.server, 0)
+        process.pid, process.ppid = pid, os.getpid()
+        self._call("child_exit", self.server, process)
 
     def post_fork(self) -> None:
         """Run in the worker."""

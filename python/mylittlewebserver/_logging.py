@@ -1,4 +1,4 @@
-"""Python's ``logging`` as a target of the server's logs, and the logger ``gunicorn.error`` for applications.
+"""Python's ``logging`` as a target of the server's logs, and the loggers of ``gunicorn`` for config files and applications.
 
 Nothing is imported until it is needed: ``logging`` would cost each worker a megabyte.
 """
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
+
+    from mylittlewebserver._logger_class import LoggerClass
 
 ERROR, ACCESS = "gunicorn.error", "gunicorn.access"
 INFO = 20
@@ -50,14 +52,27 @@ class Atoms(dict):  # type: ignore[type-arg]
         return self.get(key.lower(), "-") if key.startswith("{") else "-"
 
 
+logger_class: LoggerClass | None = None
+"""The instance of ``logger_class``, if it is set."""
+
+
 def configure(kind: str, source: Any, level: int) -> tuple[Any, Any, int]:
-    """Configure ``logging`` by a file (``ini`` or ``json``) or a ``dict``.
+    """Configure ``logging`` by a file (``ini`` or ``json``), a ``dict`` or the ``class`` of a logger.
 
     Return the loggers of the log and of the access log, None for those that the configuration does not mention, and the
-    effective level of the first.
+    effective level of the first. The others are to be connected to the server's logs.
     """
     import logging.config
 
+    global logger_class
+
+    _disconnect()
+    if kind == "class":
+        from mylittlewebserver._logger_class import LoggerClass
+
+        logger_class = LoggerClass(*source)
+        return logger_class, logger_class, logger_class.level(level)
+    logger_class = None
     untouched = logging.NullHandler()  # a logger that still has this handler was not configured
     for name, minimum in ((ERROR, level), (ACCESS, INFO)):
         logger = logging.getLogger(name)
@@ -83,6 +98,8 @@ def reopen() -> None:
     """Reopen the files of all handlers, as gunicorn does on USR1."""
     import logging
 
+    if logger_class and logger_class.reopen_files():
+        return
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     for logger in loggers:
         for handler in getattr(logger, "handlers", ()):
@@ -95,19 +112,22 @@ def reopen() -> None:
                     handler.release()
 
 
-def install_gunicorn_logger(level: int) -> None:
-    """Connect the logger ``gunicorn.error`` to the server's log, now or when ``logging`` is imported."""
-    if logging := sys.modules.get("logging"):
-        _connect(logging, level)
+def connect(levels: dict[str, int]) -> None:
+    """Connect loggers to the server's logs, with these levels, now or when ``logging`` is imported."""
+    hook = next((finder for finder in sys.meta_path if isinstance(finder, LoggingImportHook)), None)
+    if "logging" in sys.modules and hook is None:
+        _connect(levels)
+    elif hook is None:
+        sys.meta_path.insert(0, LoggingImportHook(levels))
     else:
-        sys.meta_path.insert(0, LoggingImportHook(level))
+        hook.levels = levels
 
 
 class LoggingImportHook:
-    """Finds ``logging`` once, as the other finders would, and connects the logger when the module has been executed."""
+    """Finds ``logging`` once, as the other finders would, and connects the loggers when the module has been executed."""
 
-    def __init__(self, level: int) -> None:
-        self.level = level
+    def __init__(self, levels: dict[str, int]) -> None:
+        self.levels = levels
 
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
         if name != "logging":
@@ -120,26 +140,24 @@ class LoggingImportHook:
 
             def execute_and_connect(module: ModuleType) -> None:
                 execute(module)
-                _connect(module, self.level)
+                _connect(self.levels)
 
             loader.exec_module = execute_and_connect  # type: ignore[method-assign]
         return spec
 
 
-def _connect(logging: Any, level: int) -> None:
-    from mylittlewebserver._native import log
+def _connect(levels: dict[str, int]) -> None:
+    from mylittlewebserver._loggers import CONNECTIONS
 
-    def emit(handler: Any, record: Any) -> None:
-        try:
-            log(record.levelno, handler.format(record))
-        except Exception:
-            handler.handleError(record)
+    for name, level in levels.items():
+        CONNECTIONS[name].connect(level)
 
-    logger = logging.getLogger(ERROR)
-    logger.propagate = False
-    logger.setLevel(level)
-    if not logger.handlers:
-        logger.addHandler(type("Handler", (logging.Handler,), {"emit": emit})())
+
+def _disconnect() -> None:
+    from mylittlewebserver._loggers import CONNECTIONS
+
+    for connection in CONNECTIONS.values():
+        connection.disconnect()
 
 
 def _configured(logger: Any, untouched: Any) -> Any:

@@ -1,18 +1,35 @@
 """The Rust side: see ``crates/mlws``."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 from _typeshed.wsgi import WSGIApplication
 
-__all__ = ["__version__", "log", "main", "restore_descriptor_limit", "serve"]
+__all__ = [
+    "__version__",
+    "flush_errors",
+    "log",
+    "main",
+    "restore_descriptor_limit",
+    "serve",
+    "set_logger",
+    "write_access",
+    "write_errors",
+    "write_record",
+]
 
 __version__: str
 
+def flush_errors() -> None: ...
 def log(level: int, text: str, /) -> None: ...
 def main(args: Sequence[str], /) -> int: ...
 def restore_descriptor_limit(pid: int, /) -> None: ...
+def set_logger(name: str, logger: logging.Logger | None, level: int, /) -> None: ...
+def write_access(text: str, /) -> None: ...
+def write_errors(text: str, /) -> None: ...
+def write_record(level: int, text: str, is_formatted: bool, /) -> None: ...
 def serve(
     app: WSGIApplication | Callable[[], WSGIApplication] | str | None = None,
     *,
@@ -85,6 +102,7 @@ def serve(
     enable_stdio_inheritance: bool = False,
     log_config: str | os.PathLike[str] | None = None,
     log_config_json: str | os.PathLike[str] | None = None,
+    logger_class: str | None = None,
     log_syslog: bool = False,
     log_syslog_to: str = "udp://localhost:514",
     log_syslog_prefix: str | None = None,

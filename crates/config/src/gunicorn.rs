@@ -47,11 +47,6 @@ const UNSUPPORTED: &[(&str, bool, Unsupported)] = &[
     ("http2-max-concurrent-streams", true, Ignore(HTTP2)),
     ("http2-max-frame-size", true, Ignore(HTTP2)),
     ("http2-max-header-list-size", true, Ignore(HTTP2)),
-    (
-        "logger-class",
-        true,
-        Ignore("custom logger classes are not supported; use --log-config or --log-config-json"),
-    ),
     ("no-control-socket", false, Ignore("there is no control socket")),
     ("permit-obsolete-folding", false, Ignore(STRICT)),
     ("permit-unconventional-http-method", false, Ignore(METHODS)),

@@ -70,6 +70,12 @@ pub struct LogOptions {
     #[arg(long, alias = "logconfig_json", value_name = "FILE")]
     pub log_config_json: Option<PathBuf>,
 
+    /// Log through a class like gunicorn's Logger: MODULE.CLASS
+    ///
+    /// Its methods are called as gunicorn calls them. gunicorn's own classes change nothing.
+    #[arg(long, value_name = "CLASS")]
+    pub logger_class: Option<String>,
+
     /// Whether a config file has set `logconfig_dict`, which takes precedence over both files.
     #[arg(skip)]
     pub has_log_config_dict: bool,
@@ -149,6 +155,14 @@ impl LogOptions {
             || self.log_config.is_some()
             || self.log_config_json.is_some()
             || self.has_log_config_dict
+            || self.custom_logger_class().is_some()
+    }
+
+    /// The class of --logger-class, unless it is one of gunicorn's, whose work the server does itself.
+    pub fn custom_logger_class(&self) -> Option<&str> {
+        let class = self.logger_class.as_deref()?;
+        let is_gunicorns = class == "simple" || class.starts_with("gunicorn.");
+        (!is_gunicorns && !class.is_empty()).then_some(class)
     }
 
     /// The syslog connection of the application named `app`, if syslog is enabled.

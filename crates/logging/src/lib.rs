@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`logger`] | the log, on stderr or in a file |
 //! | [`access`] | the access log and its format |
+//! | [`app_output`] | what the application writes to `wsgi.errors` |
 //! | [`log_file`] | a file that can be reopened |
 //! | `log_writer` | writes that do not wait |
 //! | [`syslog`] | both logs as syslog records |
@@ -17,6 +18,7 @@
 #![allow(missing_docs, reason = "a crate of this workspace only; what is not obvious is documented")]
 
 pub mod access;
+pub mod app_output;
 mod json;
 pub mod level;
 pub mod log_file;

@@ -23,7 +23,9 @@ use std::{
 use jiff::Zoned;
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::{json, level::Level, log_file::LogFile, statsd::Statsd, syslog::Syslog, text::escape};
+use crate::{
+    app_output, json, level::Level, log_file::LogFile, statsd::Statsd, syslog::Syslog, text::escape,
+};
 
 /// Target of records that describe a Python exception.
 pub const EXCEPTION: &str = "exception";
@@ -67,6 +69,7 @@ pub fn start(level: LevelFilter, json: bool) {
     keep_standard_descriptors();
     // Fails if the process already has a logger, which then stays in use.
     let _ = log::set_logger(&Logger);
+    app_output::set_writer(write_app_output);
     log::set_max_level(level);
     STARTUP.store(true, Ordering::Relaxed);
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -170,17 +173,25 @@ impl Log for Logger {
         }
     }
 
-    fn flush(&self) {}
+    /// Ends the line that this thread has written to `wsgi.errors`.
+    fn flush(&self) {
+        app_output::end_line();
+    }
 }
 
 fn write(level: Level, text: Arguments<'_>, target: &str) {
     let text = text.to_string();
-    let statsd = targets().statsd.clone();
-    if let Some(statsd) = statsd {
-        statsd.logged(level, target == EXCEPTION);
-    }
+    count(level, target == EXCEPTION);
     if !RECORD_HANDLER.get().is_some_and(|handle| handle(level, &text)) {
         write_record(level, &text);
+    }
+}
+
+/// Counts a record for statsd.
+pub fn count(level: Level, is_exception: bool) {
+    let statsd = targets().statsd.clone();
+    if let Some(statsd) = statsd {
+        statsd.logged(level, is_exception);
     }
 }
 
@@ -189,11 +200,56 @@ pub fn write_directly(level: Level, text: &str) {
     write_record(level, text);
 }
 
+/// Writes complete lines of the application, regardless of the level: unchanged to a text log, otherwise as one record.
+fn write_app_output(lines: &str) {
+    let text = lines.trim_end_matches(['\r', '\n']);
+    if !text.is_empty() && RECORD_HANDLER.get().is_some_and(|handle| handle(Level::Error, text)) {
+        return;
+    }
+    if !targets().json {
+        write_lines(Level::Error, lines);
+    } else if !text.is_empty() {
+        write_record(Level::Error, text);
+    }
+}
+
+/// Writes a record whose text is escaped already.
+pub fn write_escaped(level: Level, text: &str) {
+    write_composed(level, text, text);
+}
+
+/// Writes a text that a formatter of Python's `logging` has made of a record, in place of the time, the process and the level. In a JSON
+/// log it is the message. Without `is_escaped`, it is escaped.
+pub fn write_formatted(level: Level, text: &str, is_escaped: bool) {
+    if targets().json {
+        write_record(level, text);
+    } else {
+        let escaped = if is_escaped { text.into() } else { escape(text) };
+        write_lines(level, &format!("{escaped}\n"));
+    }
+}
+
+/// Writes lines without waiting for anything.
+fn write_lines(level: Level, lines: &str) {
+    let targets = targets();
+    let lost =
+        targets.file.as_ref().or(targets.stderr.as_ref()).and_then(|file| file.write(lines.as_bytes()));
+    if let Some(syslog) = &targets.syslog {
+        syslog.send(level, "error", lines.trim_end_matches(['\r', '\n']).as_bytes());
+    }
+    drop(targets);
+    report_lost(lost);
+}
+
 /// Writes a record without waiting for anything.
 fn write_record(level: Level, text: &str) {
+    write_composed(level, text, &escape(text));
+}
+
+/// Writes a record with this text in JSON logs, and the escaped text in others.
+fn write_composed(level: Level, text: &str, escaped: &str) {
     let targets = targets();
     let (now, process) = (Zoned::now(), std::process::id());
-    let escaped = escape(text);
     let compose = |name: &str| {
         if targets.json {
             return as_json(&now, process, name, text);
@@ -212,6 +268,10 @@ fn write_record(level: Level, text: &str) {
         syslog.send(level, "error", escaped.as_bytes());
     }
     drop(targets);
+    report_lost(lost);
+}
+
+fn report_lost(lost: Option<u64>) {
     if let Some(lost) = lost {
         write_record(Level::Warning, &format!("{lost} log records lost: the reader of the log is too slow"));
     }

@@ -94,7 +94,7 @@ pub(crate) fn restore_descriptor_limit(pid: i32) {
         user=None, group=None, umask=None, initgroups=False, name=None, log_level='info', error_logfile='-', \
         error_logformat='text', access_logfile=None, \
         access_logformat='%(h)s %(l)s %(u)s %(t)s \"%(r)s\" %(s)s %(b)s \"%(f)s\" \"%(a)s\"', capture_output=False, \
-        enable_stdio_inheritance=False, log_config=None, log_config_json=None, log_syslog=False, \
+        enable_stdio_inheritance=False, log_config=None, log_config_json=None, logger_class=None, log_syslog=False, \
         log_syslog_to='udp://localhost:514', log_syslog_prefix=None, log_syslog_facility='user', \
         disable_redirect_access_to_syslog=False, statsd_host=None, statsd_prefix='', dogstatsd_tags='', \
         reload=False, reload_engine='auto', reload_extra_file=None)"

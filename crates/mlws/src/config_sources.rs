@@ -71,12 +71,14 @@ impl ConfigSources {
             layers.insert(0, paste::settings(py, &text.to_string_lossy(), &variables)?);
         }
         layers.splice(..0, default_variables(&layers)?);
+        let has_logger_class = layers.iter().any(|layer| layer.value("logger_class").is_some());
         let mut merged = MergedConfig::of(layers.iter().cloned())?;
         if let Some(hook) = extras.ssl_context.as_ref().filter(|_| merged.config.tls.certfile.is_some()) {
             layers.push(ssl_context(py, hook, &merged)?);
             merged = MergedConfig::of(layers)?;
         }
-        let hook_settings = extras.hooks.is_some().then(|| hook_settings::of(py, &merged)).transpose();
+        let wants_settings = extras.hooks.is_some() || has_logger_class;
+        let hook_settings = wants_settings.then(|| hook_settings::of(py, &merged)).transpose();
         let hook_settings = hook_settings.map_err(|error| {
             StartupError::from_exception(py, "converting the settings for hooks failed", &error)
         })?;

@@ -15,9 +15,10 @@ use pyo3::{
 use crate::error::StartupError;
 
 pub(crate) struct Hooks {
-    py_hooks: Py<PyAny>,
+    py_object: Py<PyAny>,
     /// Whether there are hooks for requests.
     has_requests: bool,
+    has_child_exit: bool,
 }
 
 /// Calls `post_request` on drop.
@@ -42,10 +43,11 @@ impl Hooks {
         let create = || {
             let load = PyCFunction::new_closure(py, None, None, load)?;
             let class = py.import("mylittlewebserver._hooks")?.getattr("Hooks")?;
-            let py_hooks = class.call1((functions, settings, load))?;
-            let has = |name| py_hooks.call_method1("has", (name,))?.is_truthy();
+            let py_object = class.call1((functions, settings, load))?;
+            let has = |name| py_object.call_method1("has", (name,))?.is_truthy();
             let has_requests = has("pre_request")? || has("post_request")?;
-            PyResult::Ok(Self { py_hooks: py_hooks.unbind(), has_requests })
+            let has_child_exit = has("child_exit")?;
+            PyResult::Ok(Self { py_object: py_object.unbind(), has_requests, has_child_exit })
         };
         let hooks = create().map_err(|error| {
             StartupError::from_exception(py, "preparing the hooks of the config file failed", &error)
@@ -60,7 +62,7 @@ impl Hooks {
         method: &str,
         arguments: impl pyo3::call::PyCallArgs<'py>,
     ) -> PyResult<()> {
-        guarded(py, "a hook", || self.py_hooks.bind(py).call_method1(method, arguments).map(drop))
+        guarded(py, "a hook", || self.py_object.bind(py).call_method1(method, arguments).map(drop))
     }
 
     /// The same. An exception is logged.
@@ -79,14 +81,14 @@ impl Hooks {
     /// Takes over the state of the hooks that a reload replaces.
     pub(crate) fn inherit(&self, py: Python<'_>, before: Option<&Arc<Self>>) {
         if let Some(before) = before {
-            self.notify(py, "inherit", (&before.py_hooks,));
+            self.notify(py, "inherit", (&before.py_object,));
         }
     }
 
     /// The application, if a hook has loaded it by `server.app.wsgi()`.
     pub(crate) fn application(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let app = self
-            .py_hooks
+            .py_object
             .bind(py)
             .getattr("server")
             .and_then(|server| server.getattr("app")?.getattr("callable"));
@@ -103,10 +105,18 @@ impl RequestHooks for Hooks {
         if !self.has_requests {
             return Ok(None);
         }
-        let call = || self.py_hooks.bind(py).call_method1("before_request", (environ,));
+        let call = || self.py_object.bind(py).call_method1("before_request", (environ,));
         let request = guarded(py, "the hook pre_request", call)?.unbind();
         let environ = environ.clone().unbind();
         Ok(Some(Box::new(PostRequest { hooks: self, request, environ, head: Vec::new() })))
+    }
+
+    fn wants_child_exits(&self) -> bool {
+        self.has_child_exit
+    }
+
+    fn child_exited(&self, py: Python<'_>, pid: i32) {
+        self.notify(py, "process_exit", (pid,));
     }
 }
 

@@ -17,6 +17,7 @@
 //! | `reload` | `--reload`: watches the application's files |
 //! | `process` | service managers, daemons, containers, pidfiles, users, limits |
 //! | `python_logging` | opens the logs, also those in Python's `logging` |
+//! | `error_stream` | `wsgi.errors` |
 //! | `signal_handlers` | signal handlers of the application |
 //! | `stack_dumps` | stacks of crashes and of requests that hang |
 //! | `tls` | certificates for HTTPS |
@@ -27,6 +28,7 @@ mod command;
 mod config_sources;
 mod environment;
 mod error;
+mod error_stream;
 mod hook_settings;
 mod hooks;
 mod imports;
@@ -46,6 +48,12 @@ mod tls;
 mod _native {
     #[pymodule_export]
     use super::command::{main, restore_descriptor_limit, serve, write_log};
+
+    #[pymodule_export]
+    use super::python_logging::connection::{set_logger, write_access, write_record};
+
+    #[pymodule_export]
+    use super::error_stream::{flush_errors, write_errors};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

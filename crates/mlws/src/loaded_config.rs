@@ -12,7 +12,7 @@ pub(crate) struct LoadedConfig {
     pub(crate) hooks: Option<Py<PyDict>>,
     /// `logconfig_dict` of a Python config file.
     pub(crate) logconfig_dict: Option<Py<PyDict>>,
-    /// The settings as hooks see them.
+    /// The settings as hooks and a `logger_class` see them.
     pub(crate) hook_settings: Option<Py<PyDict>>,
 }
 

@@ -14,7 +14,7 @@ use mlws_sys::read_settings;
 use pyo3::{
     exceptions::PyImportError,
     prelude::*,
-    types::{PyBool, PyBytes, PyDict, PyList, PySet, PyTuple},
+    types::{PyBool, PyBytes, PyDict, PyList, PySet, PyTuple, PyType},
 };
 
 use crate::{error::StartupError, imports::extend_path_of_master};
@@ -150,7 +150,7 @@ fn is_plain(value: &Bound<'_, PyAny>) -> bool {
     value.extract::<String>().is_ok() || value.extract::<f64>().is_ok() || value.is_instance_of::<PyList>()
 }
 
-/// Converts a value to texts. A dict becomes a list of `key=value`, and an empty one an empty text.
+/// Converts a value to texts: a class to `MODULE.CLASS`. A dict becomes a list of `key=value`, and an empty one an empty text.
 pub(crate) fn value_of(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     if value.is_none() {
         return Ok(Value::Unset);
@@ -171,6 +171,9 @@ pub(crate) fn value_of(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     {
         let texts = value.try_iter()?.map(|text| Ok(text?.str()?.to_string()));
         return Ok(Value::Texts(texts.collect::<PyResult<_>>()?));
+    }
+    if let Ok(class) = value.cast::<PyType>() {
+        return Ok(Value::Texts(vec![class.fully_qualified_name()?.to_string()]));
     }
     Ok(Value::Texts(vec![value.str()?.to_string()]))
 }

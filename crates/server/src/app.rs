@@ -2,7 +2,13 @@
 //!
 //! Invariant: the server holds no lock while it is inside an app. An app may block, panic or fork.
 
-use std::{io, thread};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
+
+use rustix::process::Pid;
 
 use crate::{Record, Request, Response};
 
@@ -48,9 +54,9 @@ pub trait App: Send + Sync {
         false
     }
 
-    /// Whether [`Record::head`] is needed, which costs a copy of each response's head.
-    fn wants_head(&self) -> bool {
-        false
+    /// Whether [`Record::head`] is needed, which costs a copy of each response's head. May change while the server runs.
+    fn wants_head(&self) -> Arc<AtomicBool> {
+        Arc::default()
     }
 
     /// Logs the stack of every thread. Called by the monitor thread. Must not wait for a lock of the app, which a stuck
@@ -83,6 +89,13 @@ pub trait App: Send + Sync {
     fn after_fork_in_child(&self) {}
     /// Runs in the child before `_exit`. Flushes buffers.
     fn before_exit_of_child(&self) {}
+
+    /// Whether [`child_exited`](App::child_exited) is to be called.
+    fn wants_child_exits(&self) -> bool {
+        false
+    }
+    /// Runs in the parent after a child was reaped. May block, which delays all other connections.
+    fn child_exited(&self, _pid: Pid) {}
 
     /// Whether the request has started threads that must finish before the child exits.
     fn has_background_threads(&self) -> bool {

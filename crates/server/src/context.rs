@@ -18,8 +18,9 @@ pub(crate) struct ServerContext {
     pub(crate) settings: Settings,
     pub(crate) limits: Arc<Limits>,
     pub(crate) wants_log: bool,
-    pub(crate) wants_head: bool,
     pub(crate) rejections: Rejections,
+    /// From [`App::wants_head`](crate::App::wants_head).
+    pub(crate) wants_head: Arc<AtomicBool>,
     /// Set while the server drains and idle connections cannot be handed over: every response closes its connection.
     pub(crate) draining: AtomicBool,
     /// When draining began.
@@ -34,7 +35,7 @@ pub(crate) struct ServerContext {
 }
 
 impl ServerContext {
-    pub(crate) fn new(settings: Settings, wants_log: bool, wants_head: bool) -> Self {
+    pub(crate) fn new(settings: Settings, wants_log: bool, wants_head: Arc<AtomicBool>) -> Self {
         let limits = Arc::new(settings.limits.clone());
         let body_memory = MemoryBudget::new(settings.bodies_in_memory);
         let response_memory = MemoryBudget::new(settings.response_memory);
@@ -80,7 +81,7 @@ mod tests {
         for (usual, graceful, closed) in [(1, 30, 2), (5, 30, 5), (600, 30, 27), (5, 1, 0), (9, u64::MAX, 9)]
         {
             let settings = Settings { graceful_timeout: seconds(graceful), ..Settings::default() };
-            let context = ServerContext::new(settings, false, false);
+            let context = ServerContext::new(settings, false, Arc::default());
             assert_eq!(context.idle_until(now + seconds(usual)), now + seconds(usual));
             context.drain_began.get_or_init(|| now);
             let until = context.idle_until(now + seconds(usual)) - now;

@@ -53,7 +53,7 @@ impl Server {
     pub fn run_warmup_request(&self, target: &str) -> io::Result<String> {
         let (name, port) = self.listeners.first().map(Listener::server_name_and_port).unwrap_or_default();
         let settings = Settings { proxy_protocol: None, ..self.settings.clone() };
-        let context = ServerContext::new(settings, false, false);
+        let context = ServerContext::new(settings, false, Arc::default());
         run_warmup_request(&self.app, Arc::new(context), target, &format!("{name}:{port}"))
     }
 
@@ -65,8 +65,11 @@ impl Server {
     pub fn run(self) -> io::Result<Outcome> {
         let context =
             Arc::new(ServerContext::new(self.settings, self.app.wants_log(), self.app.wants_head()));
-        let event_loop =
+        let mut event_loop =
             EventLoop::new(self.listeners, self.command_sources, Arc::clone(&context), &self.app)?;
+        if self.app.wants_child_exits() {
+            event_loop.record_child_exits();
+        }
         Arc::new(ThreadPool::new(event_loop, self.app, self.on_event, context)?).run()
     }
 }

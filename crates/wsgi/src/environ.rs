@@ -328,7 +328,7 @@ fn prepare(py: Python<'_>, options: &WsgiOptions, name: &str, port: u16) -> PyRe
     let flag = |key: &str, value: bool| environ.set_item(PyString::intern(py, key), value);
     other("wsgi.version", (1, 0).into_pyobject(py)?.into_any())?;
     other("wsgi.input", Bound::new(py, Input::default())?.into_any())?;
-    other("wsgi.errors", py.import("sys")?.getattr("stderr")?)?;
+    other("wsgi.errors", options.errors.bind(py).clone())?;
     other("wsgi.file_wrapper", py.get_type::<FileWrapper>().into_any())?;
     flag("wsgi.multithread", options.multithread)?;
     flag("wsgi.multiprocess", options.multiprocess)?;

@@ -1,6 +1,6 @@
 //! Options of the bridge, and the interfaces of the access log and of hooks.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use mlws_server::{Record, Request};
 use pyo3::{prelude::*, types::PyDict};
@@ -19,6 +19,8 @@ pub struct WsgiOptions {
     /// `SERVER_NAME` and `SERVER_PORT` of each listener; at least one.
     pub listeners: Vec<(String, u16)>,
     pub forwarding: Arc<ForwardingPolicy>,
+    /// `wsgi.errors`: a text stream that belongs to the server. [`log::Log::flush`] ends a line that a thread has begun in it.
+    pub errors: Py<PyAny>,
     pub access: Option<Arc<dyn AccessLogger>>,
     pub hooks: Option<Arc<dyn RequestHooks>>,
     /// Runs pending signal handlers.
@@ -29,13 +31,13 @@ pub struct WsgiOptions {
 
 /// The access log.
 pub trait AccessLogger: Send + Sync {
-    /// Whether the format uses the environ, so that [`keep`](Self::keep) must be called.
+    /// Whether the environ is needed, so that [`keep`](Self::keep) must be called. May differ between requests.
     fn wants_environ(&self) -> bool;
 
-    /// Whether the head of each response is needed.
-    fn wants_head(&self) -> bool;
+    /// Whether the head of each response is needed. May change at any time.
+    fn wants_head(&self) -> Arc<AtomicBool>;
 
-    /// Stores the values of the environ that the format uses with the request.
+    /// Stores with the request what the access log needs of the environ.
     fn keep(&self, environ: &Bound<'_, PyDict>, request: &mut Request);
 
     /// Logs a finished request, in the thread that ran it.
@@ -48,7 +50,7 @@ pub trait AccessLogger: Send + Sync {
     fn write_later(&self, record: &Record<'_>);
 }
 
-/// Hooks for each request: gunicorn's `pre_request` and `post_request`.
+/// Hooks for each request: gunicorn's `pre_request` and `post_request`, and `child_exit` for the processes of requests.
 pub trait RequestHooks: Send + Sync {
     /// Runs before the application. The returned value runs the hook after the response when it is dropped.
     ///
@@ -60,6 +62,12 @@ pub trait RequestHooks: Send + Sync {
         py: Python<'_>,
         environ: &Bound<'_, PyDict>,
     ) -> PyResult<Option<Box<dyn Completion>>>;
+
+    /// Whether there is a hook for the exit of a process that ran a request.
+    fn wants_child_exits(&self) -> bool;
+
+    /// Runs that hook, in the parent.
+    fn child_exited(&self, py: Python<'_>, pid: i32);
 }
 
 /// Runs a hook when it is dropped: after the response was sent, or the client has disconnected.

@@ -14,8 +14,9 @@ fn format_exception(py: Python<'_>, error: &PyErr) -> PyResult<String> {
     Ok(joined.cast::<PyString>()?.to_string_lossy().into_owned())
 }
 
-/// Flushes `sys.stdout` and `sys.stderr`, so that a fork or an exit without exit handlers neither duplicates nor loses output.
+/// Flushes `sys.stdout`, `sys.stderr` and `wsgi.errors`, so that a fork or an exit without exit handlers neither duplicates nor loses output.
 pub fn flush_streams(py: Python<'_>) {
+    log::logger().flush();
     for stream in ["stdout", "stderr"] {
         // The stream may be None or closed.
         let _ = py.import("sys").and_then(|sys| sys.getattr(stream)?.call_method0("flush"));

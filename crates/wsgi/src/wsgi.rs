@@ -14,6 +14,7 @@ use pyo3::{
     prelude::*,
     types::{IntoPyDict, PyCFunction, PyString},
 };
+use rustix::process::Pid;
 
 use crate::{
     app_result::{AppResult, ResponseStart},
@@ -35,8 +36,6 @@ pub struct Wsgi {
     access: Option<Arc<dyn AccessLogger>>,
     hooks: Option<Arc<dyn RequestHooks>>,
     sendfile: bool,
-    /// The access log, if its format uses the environ.
-    environ_logger: Option<Arc<dyn AccessLogger>>,
     check_signals: fn(Python<'_>),
     sys: Py<PyModule>,
     has_gil: bool,
@@ -59,7 +58,6 @@ impl Wsgi {
         Ok(Self {
             application,
             environ,
-            environ_logger: options.access.clone().filter(|access| access.wants_environ()),
             access: options.access,
             hooks: options.hooks,
             check_signals: options.check_signals,
@@ -96,7 +94,8 @@ impl Wsgi {
             Ok(completion) => completion.flatten(),
             Err(error) => return failure::failed_before_headers(py, &RequestLabel::of(request), &error),
         };
-        let logged = self.environ_logger.as_ref().map(|environ_logger| (environ_logger, environ.clone()));
+        let environ_logger = self.access.as_ref().filter(|access| access.wants_environ());
+        let logged = environ_logger.map(|environ_logger| (environ_logger, environ.clone()));
         let (outcome, state) = start_response.get().scope(py, request, || {
             guarded(py, "the application", || {
                 let returned = self.application.bind(py).call1((environ, &start_response))?;
@@ -175,9 +174,13 @@ impl App for Wsgi {
         Python::attach(|_| serve());
     }
 
-    /// Runs in a copy of the thread's context, so that changes of context variables end with the request.
+    /// Runs in a copy of the thread's context, so that changes of context variables end with the request. So does a line that the
+    /// application has begun in `wsgi.errors`.
     fn in_request(&self, run: &mut dyn FnMut()) {
-        Python::attach(|py| ffi::in_own_context(py, run));
+        Python::attach(|py| {
+            ffi::in_own_context(py, run);
+            log::logger().flush();
+        });
     }
 
     /// Starts a thread of the `threading` module, so that its hooks for profilers and debuggers apply and `current_thread()` has a name.
@@ -224,8 +227,8 @@ impl App for Wsgi {
         self.access.is_some()
     }
 
-    fn wants_head(&self) -> bool {
-        self.access.as_ref().is_some_and(|access| access.wants_head())
+    fn wants_head(&self) -> Arc<AtomicBool> {
+        self.access.as_ref().map(|access| access.wants_head()).unwrap_or_default()
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -269,6 +272,16 @@ impl App for Wsgi {
                 }
             }
         });
+    }
+
+    fn wants_child_exits(&self) -> bool {
+        self.hooks.as_ref().is_some_and(|hooks| hooks.wants_child_exits())
+    }
+
+    fn child_exited(&self, pid: Pid) {
+        if let Some(hooks) = &self.hooks {
+            Python::attach(|py| hooks.child_exited(py, pid.as_raw_pid()));
+        }
     }
 
     fn has_background_threads(&self) -> bool {

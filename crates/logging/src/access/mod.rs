@@ -49,11 +49,21 @@ impl AccessLog {
     /// Logs a request. A full disk or a broken pipe loses the line and nothing else.
     pub fn write(&self, record: &Record<'_>) {
         self.count(record);
-        if self.file.is_none() && self.syslog.is_none() {
+        if !self.has_lines() {
             return;
         }
         let mut line = Vec::with_capacity(256);
         self.format_line(&mut line, record);
+        self.write_line(line);
+    }
+
+    /// Whether anything gets lines.
+    pub fn has_lines(&self) -> bool {
+        self.file.is_some() || self.syslog.is_some()
+    }
+
+    /// Writes a line, which has no line break at its end.
+    pub fn write_line(&self, mut line: Vec<u8>) {
         if let Some(syslog) = &self.syslog {
             syslog.send(Level::Info, "access", &line);
         }

@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use mlws_logging::Level;
@@ -25,8 +25,22 @@ pub(super) enum Task {
         format: String,
         atoms: AccessAtoms,
     },
+    /// For a `logger_class`.
+    LogRequest(FinishedRequest),
     /// Reopen the files of all handlers.
     Reopen,
+}
+
+/// What the method `access` of a `logger_class` gets of a request, besides the environ.
+pub(super) struct FinishedRequest {
+    /// The variables of the environ that are known without the application.
+    pub(super) variables: Vec<(&'static str, String)>,
+    pub(super) status: u16,
+    /// The head of the response.
+    pub(super) head: Vec<u8>,
+    /// Bytes of the body that were sent.
+    pub(super) sent: u64,
+    pub(super) took: Duration,
 }
 
 /// The atoms of a request, by name.
@@ -140,7 +154,7 @@ impl HandlerQueue {
 
 #[cfg(test)]
 mod tests {
-    use std::{thread, time::Duration};
+    use std::thread;
 
     use super::*;
 
@@ -151,7 +165,7 @@ mod tests {
     fn texts(tasks: impl IntoIterator<Item = Task>) -> Vec<String> {
         let text = |task| match task {
             Task::Log { text, .. } => Some(text),
-            Task::LogAccess { .. } | Task::Reopen => None,
+            Task::LogAccess { .. } | Task::LogRequest(_) | Task::Reopen => None,
         };
         tasks.into_iter().filter_map(text).collect()
     }

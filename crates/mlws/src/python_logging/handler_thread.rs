@@ -4,7 +4,11 @@
 //! `mlws-log`. It also reopens the handlers' files, because that takes the lock of a handler, which may be blocked. With `--fork` a worker
 //! must have one thread, so the thread that logs does all this itself.
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use mlws_logging::logger;
 use mlws_server::App;
@@ -15,11 +19,18 @@ use super::{
     loggers,
 };
 
-/// Starts the thread if Python's `logging` gets any of the logs.
-pub(crate) fn start(app: &dyn App) -> io::Result<()> {
-    if !loggers::is_used() {
-        return Ok(());
-    }
+/// Starts the thread, until it has started.
+static APP: Mutex<Option<Arc<dyn App>>> = Mutex::new(None);
+
+/// Starts the thread as soon as Python's `logging` gets any of the logs.
+pub(crate) fn start(app: Arc<dyn App>) -> io::Result<()> {
+    *APP.lock().unwrap_or_else(PoisonError::into_inner) = Some(app);
+    if loggers::is_used() { start_now() } else { Ok(()) }
+}
+
+/// Starts the thread in a worker that may have one, unless it was started.
+pub(super) fn start_now() -> io::Result<()> {
+    let Some(app) = APP.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
     QUEUE.open();
     app.spawn("mlws-log".into(), Box::new(run)).inspect_err(|_| QUEUE.end(Stage::Unused))
 }
@@ -55,6 +66,7 @@ fn run() {
                     Task::LogAccess { format, atoms } => {
                         loggers::call_access_handlers(py, &format, |py| loggers::new_atoms(py, atoms));
                     }
+                    Task::LogRequest(request) => loggers::call_access(py, request, None),
                     Task::Reopen => loggers::reopen_handlers(py),
                 }
             }

@@ -6,8 +6,10 @@
 //! | [`handler_thread`] | the thread that calls their handlers for the event loop |
 //! | [`handler_queue`] | the records for that thread |
 //! | [`access_log`] | the access log, in a file or in Python's `logging` |
+//! | [`connection`] | what the loggers without a configuration call |
 
 mod access_log;
+pub(crate) mod connection;
 mod handler_queue;
 pub(crate) mod handler_thread;
 pub(crate) mod loggers;
@@ -99,19 +101,22 @@ fn cannot_open(path: &Path, error: &io::Error) -> StartupError {
     StartupError::System(format!("cannot open the log {}: {error}", path.display()))
 }
 
-/// Configures Python's `logging`, if there is a configuration. It may name classes in the application's directories.
+/// Configures Python's `logging`, if there is a configuration, and connects the loggers that it does not name. It may name classes in the application's directories.
 pub(crate) fn configure_python(
     py: Python<'_>,
     config: &LoadedConfig,
     directories: &[PathBuf],
 ) -> Result<(), StartupError> {
     if config.logs.has_log_config_dict
+        || config.logs.custom_logger_class().is_some()
         || config.logs.log_config.is_some()
         || config.logs.log_config_json.is_some()
     {
         extend_path(py, directories).map_err(|error| StartupError::System(error.to_string()))?;
     }
-    loggers::configure(py, config).map_err(StartupError::Usage)
+    loggers::configure(py, config).map_err(StartupError::Usage)?;
+    loggers::connect(py, config.logs.level());
+    Ok(())
 }
 
 /// Reopens all log files, after they were moved away.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use mlws_config::Config;
 use pyo3::prelude::*;
 
-use crate::{app_spec::AppSpec, error::StartupError, python_logging::loggers};
+use crate::{app_spec::AppSpec, error::StartupError};
 
 pub(super) enum Application {
     Named(AppSpec),
@@ -28,7 +28,6 @@ impl Application {
         config: &Config,
         directories: &[PathBuf],
     ) -> Result<Py<PyAny>, StartupError> {
-        loggers::install_gunicorn_logger(py, config.logs.level());
         match self {
             Self::Named(spec) => spec.load(py, directories),
             Self::Given(factory) if config.source.factory => factory.call0(py).map_err(|error| {

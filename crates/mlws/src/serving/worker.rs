@@ -49,7 +49,7 @@ pub(super) fn run(py: Python<'_>, worker: Worker, setup: WorkerSetup) -> Result<
     let notifier = worker.notifier().map_err(failed)?;
     let watcher = watch.map(|watch| start_watcher(py, watch, &worker, forks)).transpose()?;
     if !forks {
-        handler_thread::start(&*wsgi).map_err(failed)?;
+        handler_thread::start(Arc::clone(&wsgi) as _).map_err(failed)?;
     }
     let (abort_hooks, worker_int) = (hooks.clone(), WorkerInt::default());
     let exit_hook = worker_int.clone();

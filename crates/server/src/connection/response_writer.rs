@@ -11,7 +11,7 @@ use std::{
     io::{self, IoSlice},
     os::fd::AsFd,
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use mlws_http1::{Framing, RequestInfo, ResponseHead};
@@ -122,7 +122,7 @@ impl ResponseWriter {
     ) {
         self.status = head.status();
         let finished = head.finish(&info, length, &clock::date(), &context.settings.server_name);
-        if context.wants_head {
+        if context.wants_head.load(Ordering::Relaxed) {
             self.head.clone_from(&finished.bytes);
         }
         (self.body_size, self.framed) = (0, 0);

@@ -7,10 +7,11 @@ use std::{
 };
 
 use mio::Token;
+use rustix::process::Pid;
 
 use super::{EventLoop, RELAYS, Slot};
 use crate::{
-    App,
+    App, Command,
     connection::{Connection, Next},
     fork::{Report, outcome::ChildOutcome, relay::Relay},
 };
@@ -103,6 +104,22 @@ impl EventLoop {
             let next = connection.after_child(outcome, now);
             self.apply(connection, next);
         }
+    }
+
+    /// From now on, [`take_exited_children`](Self::take_exited_children) returns the children that were reaped.
+    pub(crate) fn record_child_exits(&mut self) {
+        if let Some(children) = &mut self.children {
+            children.record_exits();
+        }
+    }
+
+    /// The children that were reaped since the last call. After [`Command::Stop`] all of them, because they were killed.
+    pub(crate) fn take_exited_children(&mut self) -> Vec<Pid> {
+        let Some(children) = &mut self.children else { return Vec::new() };
+        if self.command == Some(Command::Stop) {
+            children.wait_for_killed();
+        }
+        children.take_exited()
     }
 
     pub(super) fn check_children(&mut self, now: Instant) {

@@ -71,6 +71,8 @@ pub(crate) struct Children {
     running: Slab<Child>,
     progress: Arc<ProgressTable>,
     control: Arc<ControlChannel>,
+    /// Children that were reaped and not yet reported to the app. `None` if the app does not want reports.
+    exited: Option<Vec<Pid>>,
     first_token: usize,
 }
 
@@ -99,8 +101,30 @@ impl Children {
             running: Slab::with_capacity(limit),
             progress: Arc::new(ProgressTable::new(limit)?),
             control: Arc::new(ControlChannel::new()?),
+            exited: None,
             first_token,
         })
+    }
+
+    /// From now on, [`take_exited`](Self::take_exited) returns the children that were reaped.
+    pub(crate) fn record_exits(&mut self) {
+        self.exited.get_or_insert_default();
+    }
+
+    /// The children that were reaped since the last call.
+    pub(crate) fn take_exited(&mut self) -> Vec<Pid> {
+        self.exited.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// After [`kill_all`](Self::kill_all): waits for the children, if their exits are recorded.
+    pub(crate) fn wait_for_killed(&mut self) {
+        let Some(exited) = &mut self.exited else { return };
+        for child in self.running.drain() {
+            // An error means that the application has reaped it.
+            let _ =
+                rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(child.pid), WaitOptions::empty()));
+            exited.push(child.pid);
+        }
     }
 
     pub(crate) fn has_capacity(&self) -> bool {
@@ -248,6 +272,9 @@ impl Children {
             Err(_) => None,
         };
         let child = self.running.remove(index);
+        if let Some(exited) = &mut self.exited {
+            exited.push(child.pid);
+        }
         if let Some(pidfd) = &child.pidfd {
             // A younger child may have a copy of the descriptor, so it must leave the poll set before it is closed.
             let _ = registry.deregister(&mut SourceFd(&pidfd.as_raw_fd()));

@@ -79,6 +79,9 @@ pub fn run_in_discarded_process(app: &dyn App, job: impl FnOnce() -> Vec<u8>) ->
             drop(writer);
             let result = read_result(&mut reader);
             rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()))?;
+            if app.wants_child_exits() {
+                app.child_exited(pid);
+            }
             result
         }
     }

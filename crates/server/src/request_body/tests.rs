@@ -3,7 +3,7 @@ use crate::Settings;
 
 fn context(body_in_memory: usize, bodies_in_memory: usize) -> Arc<ServerContext> {
     let settings = Settings { body_in_memory, bodies_in_memory, ..Settings::default() };
-    Arc::new(ServerContext::new(settings, false, false))
+    Arc::new(ServerContext::new(settings, false, Arc::default()))
 }
 
 /// Receives this body in pieces, as the connection does.

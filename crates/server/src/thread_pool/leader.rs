@@ -56,6 +56,12 @@ impl ThreadPool {
             self.loop_iterations
                 .store(self.loop_iterations.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             self.handback.drain(|connection, next| held.apply(connection, next));
+            if self.forks {
+                match self.report_child_exits(held) {
+                    Some(again) => held = again,
+                    None => return,
+                }
+            }
             if self.is_finished(&mut held) {
                 self.is_stopped.store(held.command() == Some(Command::Stop), Ordering::SeqCst);
                 return self.promotion.shutdown();
@@ -171,6 +177,19 @@ impl ThreadPool {
             log::error!("closing a connection: the server panicked while a response was produced");
             Produced { next: Next::Close, on_complete: None }
         })
+    }
+
+    /// Releases the event loop and reports the children that have ended to the application, if it wants that.
+    fn report_child_exits<'a>(&'a self, mut event_loop: HeldLoop<'a>) -> Option<HeldLoop<'a>> {
+        let exited = event_loop.take_exited_children();
+        if exited.is_empty() {
+            return Some(event_loop);
+        }
+        drop(event_loop);
+        for pid in exited {
+            self.app.child_exited(pid);
+        }
+        self.try_lock_loop() // there is no other thread
     }
 
     /// Releases the event loop and runs the application's signal handlers, in the first thread of the process.

@@ -28,7 +28,7 @@
 //!   [`runs_event_loop`](crate::runs_event_loop).
 //! - No [`App`] method is called, except `detached` (around the wait) and `attached`. The thread that ran the request
 //!   writes the access log. With `Concurrency::Fork` the process has one thread, so `start_child`, and with it the
-//!   functions around a fork, may run here.
+//!   functions around a fork, may run here; [`App::child_exited`] runs without the event loop.
 //! - The only objects of the application that are dropped here are the byte strings of response bodies, which run no
 //!   code (except for a subclass of `bytes` with `__del__`). `PyO3` defers the decrement of a reference that is dropped
 //!   without the GIL until a thread attaches. The log context of a request and completion callbacks are dropped by the

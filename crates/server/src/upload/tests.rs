@@ -19,7 +19,7 @@ fn upload(
     change(&mut settings);
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let context = Arc::new(ServerContext::new(settings, false, false));
+    let context = Arc::new(ServerContext::new(settings, false, Arc::default()));
     let socket = Arc::new(ClientSocket::new(OwnedFd::from(ours), Peer::default(), 0, context));
     let upload = Upload::new(&socket, length, expects_continue, (0, Duration::ZERO));
     (Arc::new(upload), theirs, socket)

@@ -91,9 +91,10 @@ impl Delegate for MasterState<'_> {
             MasterEvent::WorkerReaped { pid } if self.forks_workers() => {
                 Python::attach(|py| self.notify(py, "child_exit", (pid.as_raw_pid(),)));
             }
-            MasterEvent::WorkerForking { .. }
-            | MasterEvent::WorkerForked { .. }
-            | MasterEvent::WorkerReaped { .. } => {}
+            MasterEvent::WorkerReaped { pid } => {
+                Python::attach(|py| self.notify(py, "process_exit", (pid.as_raw_pid(),)));
+            }
+            MasterEvent::WorkerForking { .. } | MasterEvent::WorkerForked { .. } => {}
             MasterEvent::WorkerCrashed { number } => self.loads.clear(number),
             MasterEvent::Stopping => {
                 if self.preloaded.is_none() {

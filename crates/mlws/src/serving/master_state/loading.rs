@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use super::MasterState;
 use crate::{
     error::StartupError,
+    error_stream,
     process::descriptors,
     reload::{self, Watch},
     serving::{
@@ -49,6 +50,8 @@ impl MasterState<'_> {
             return Ok(Arc::clone(wsgi));
         }
         let app = if self.config.development.reload { self.load_to_watch(py)? } else { self.load(py)? };
+        let cannot_be_served =
+            |error| StartupError::from_exception(py, "the application cannot be served", &error);
         let running = &self.config.running;
         let options = WsgiOptions {
             multithread: matches!(self.config.concurrency(), Concurrency::Threads(_)),
@@ -56,13 +59,13 @@ impl MasterState<'_> {
             run_once: running.fork,
             listeners: self.sockets.listeners.iter().map(Listener::server_name_and_port).collect(),
             forwarding: Arc::new(self.forwarding_policy()),
+            errors: error_stream::new(py).map_err(cannot_be_served)?,
             access: self.access.clone().map(|access| access as Arc<dyn AccessLogger>),
             hooks: self.hooks.clone().map(|hooks| hooks as Arc<dyn RequestHooks>),
             check_signals: signal_handlers::check,
             sendfile: running.sendfile(),
         };
-        let wsgi = Wsgi::new(py, app, options)
-            .map_err(|error| StartupError::from_exception(py, "the application cannot be served", &error))?;
+        let wsgi = Wsgi::new(py, app, options).map_err(cannot_be_served)?;
         let wsgi = Arc::new(wsgi);
         if running.fork || running.preload {
             self.prepare_to_fork(py, &wsgi);

@@ -91,7 +91,9 @@ impl<'a> MasterState<'a> {
         // A configuration of Python's `logging` can run any code, so workers apply it if the master has more rights.
         let workers_configure_logging = credentials.as_ref().is_some_and(Credentials::gives_up_root);
         PreparedLogs::open(&config, credentials.as_ref())?.commit();
-        if !workers_configure_logging {
+        if workers_configure_logging {
+            loggers::connect(py, config.logs.level());
+        } else {
             python_logging::configure_python(py, &config, &directories)?;
         }
         let access = python_logging::open_access(&config, credentials.as_ref())?;
@@ -134,7 +136,7 @@ impl<'a> MasterState<'a> {
             sockets,
             ticket_keys,
             certificates,
-            access: access.map(Arc::new),
+            access: AccessLog::install(access),
             statsd: logger::targets_mut().statsd.clone(),
             workers_configure_logging,
             loads,
@@ -198,9 +200,9 @@ impl<'a> MasterState<'a> {
         end_imports_of_master(py).map_err(|error| StartupError::System(error.to_string()))?;
         if std::mem::take(&mut self.workers_configure_logging) {
             python_logging::configure_python(py, &self.config, &self.directories)?;
-            let was_python = self.access.as_ref().is_some_and(|access| access.is_python());
-            if was_python != loggers::handles_access_log() {
-                self.access = python_logging::open_access(&self.config, None)?.map(Arc::new);
+            let was_configured = self.access.as_ref().is_some_and(|access| access.is_configured());
+            if was_configured != loggers::configures_access_log() {
+                self.access = AccessLog::install(python_logging::open_access(&self.config, None)?);
             }
         }
         Ok(())

@@ -16,7 +16,7 @@ use crate::{
     hooks::Hooks,
     loaded_config::LoadedConfig,
     process::{Pidfile, worker_credentials},
-    python_logging::{AccessLog, PreparedLogs},
+    python_logging::{AccessLog, PreparedLogs, loggers},
     serving::{
         application::Application, config_hooks::config_hooks, search_path::chdir_and_search_path,
         sockets::PreparedSockets,
@@ -101,6 +101,7 @@ impl Prepared {
         self.logs.commit();
         let logs = &self.config.logs;
         logger::reconfigure(logs.level(), logs.error_logformat == ErrorFormat::Json);
+        loggers::connect(py, logs.level());
         state.workers_configure_logging = true;
         state.statsd.clone_from(&logger::targets_mut().statsd);
         self.config.log_warnings();
@@ -108,7 +109,7 @@ impl Prepared {
             hooks.inherit(py, state.hooks.as_ref());
         }
         state.loads = self.loads; // running workers have those that they were forked with
-        state.access = self.access.map(Arc::new);
+        state.access = AccessLog::install(self.access);
         state.urls = state.sockets.urls();
         (state.application, state.directories, state.hooks, state.credentials, state.config) =
             (self.application, self.directories, self.hooks, self.credentials, self.config);
