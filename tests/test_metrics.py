@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from harness import DEADLINE, ROOT, Server, eventually, gone
+from harness import DEADLINE, ROOT, eventually, gone
 from mylittlewebserver.prometheus import mark_process_dead
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
@@ -51,22 +51,10 @@ def test_the_page_has_the_files_that_its_commands_use():
 
 
 @pytest.fixture
-def shop(folder):
+def shop(start, folder):
     """Starts the page's shop."""
-    servers = []
-
-    def start(*options):
-        environment = {"PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics")}
-        servers.append(Server("shop:app", *options, cwd=folder, env=environment))
-        return servers[-1]
-
-    yield start
-    try:
-        for server in servers:
-            server.stop_if_running()
-    finally:
-        for server in servers:
-            server.end()
+    environment = {"PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics")}
+    return lambda *options: start("shop:app", *options, cwd=folder, env=environment)
 
 
 def scrape(server):
@@ -230,8 +218,7 @@ def test_gauges_that_combine_processes_include_ended_ones(shop, folder, options)
 
 
 @forking
-def test_a_stop_that_kills_requests_leaves_no_files(shop, folder, gate, options):
-    (folder / "gates.py").write_text("")
+def test_a_stop_that_kills_requests_leaves_no_files(shop, folder, options):
     text = FILES["shop.py"].replace(
         "        start_response", "        block(environ)\n        start_response"
     )
@@ -344,26 +331,19 @@ def collector():
 
 
 @pytest.fixture
-def traced(folder, collector):
-    """Starts the page's traced application. Its batches are never due, so spans arrive only if they are flushed."""
-    servers = []
+def traced(collector, start, folder):
+    """Starts the page's traced application. Its batches are never due, so spans arrive only if they are flushed.
 
-    def start(*options):
-        environment = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server.server_port}",
-            "OTEL_BSP_SCHEDULE_DELAY": "3600000",
-            "OTEL_EXPORTER_OTLP_TIMEOUT": "3600",
-        }
-        servers.append(Server("traced:app", "-c", "tracing.conf.py", *options, cwd=folder, env=environment))
-        return servers[-1]
-
-    yield start
-    try:
-        for server in servers:
-            server.stop_if_running()
-    finally:
-        for server in servers:
-            server.end()
+    The collector ends after the servers.
+    """
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server.server_port}",
+        "OTEL_BSP_SCHEDULE_DELAY": "3600000",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "3600",
+    }
+    return lambda *options: start(
+        "traced:app", "-c", "tracing.conf.py", *options, cwd=folder, env=environment
+    )
 
 
 def spans_of(count):
