@@ -8,6 +8,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection as H2Connection, Handshake, SendResponse};
@@ -17,6 +18,13 @@ use http::Request;
 use crate::error::Error;
 use crate::io_buffers::Transport;
 use crate::limits::Limits;
+
+/// How many streams that this side has reset are remembered. What the client sends on them before it receives the reset
+/// is ignored; on a forgotten stream, it is an error.
+const REMEMBERED_RESETS: usize = 256;
+
+/// How long they are remembered: more than the round trip time of any client, including its queued uploads.
+const REMEMBER_RESETS: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -51,6 +59,8 @@ impl Connection {
             .initial_connection_window_size(limits.connection_window)
             .max_send_buffer_size(limits.output)
             .max_local_error_reset_streams(None) // FrameGuard limits their rate instead
+            .max_concurrent_reset_streams(REMEMBERED_RESETS)
+            .reset_stream_duration(REMEMBER_RESETS)
             .handshake(transport);
         Connection { state: State::Handshake(Box::new(handshake)), is_shutting_down: false }
     }

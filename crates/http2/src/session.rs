@@ -67,6 +67,12 @@ enum Shutdown {
 /// How much more of the output a frame header may take than the data in it. An estimate: `h2` holds what does not fit.
 const FRAME_OVERHEAD: usize = FrameHeader::LEN;
 
+/// The capacity of each buffer, in bytes, that an idle connection keeps.
+const IDLE_CAPACITY: usize = 2048;
+
+/// The capacity of the event queue that an idle connection keeps.
+const IDLE_EVENTS: usize = 16;
+
 /// The number of [`Session::unaccepted`] streams that are remembered.
 const MAX_UNACCEPTED: usize = 32;
 
@@ -76,6 +82,10 @@ const SMALL_WINDOW: usize = 1024;
 
 impl Session {
     /// Starts a connection, at or before its preface. The output begins with this side's SETTINGS.
+    ///
+    /// # Panics
+    ///
+    /// A limit is outside its documented range.
     pub fn new(limits: Arc<Limits>, now: Instant) -> Self {
         let transport = Transport::new(limits.output);
         let mut session = Session {
@@ -193,8 +203,13 @@ impl Session {
         } else {
             output.append(&mut buffers.output);
         }
+        if self.streams.is_empty() {
+            buffers.input.shrink_to(IDLE_CAPACITY);
+            buffers.output.shrink_to(IDLE_CAPACITY);
+            self.events.shrink_to(IDLE_EVENTS);
+        }
         drop(buffers);
-        self.report_writable();
+        self.report_writable(); // there is space, and streams may have ended and freed the window they had reserved
     }
 
     /// Sends a response head, final or interim. A final one ends the response if `end` is true. Heads are always
@@ -260,7 +275,6 @@ impl Session {
         if let Some(open) = self.streams.get_mut(&stream) {
             open.reset(reason);
             self.remove(stream);
-            self.report_writable();
         }
     }
 
@@ -355,7 +369,6 @@ impl Session {
     fn report_reset(&mut self, stream: StreamId, reason: Reason) {
         self.remove(stream);
         self.events.push_back(Event::Reset { stream, reason });
-        self.report_writable(); // its part of the connection's window is free
     }
 
     fn report_writable(&mut self) {

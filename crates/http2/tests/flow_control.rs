@@ -261,21 +261,34 @@ fn the_connection_window_is_shared_and_returned_by_reset_streams() {
 
 #[test]
 fn window_that_a_stream_has_reserved_is_given_to_others_when_it_is_reset() {
-    let mut peer = responding(2, 60_000);
-    assert_eq!(peer.session.data(1, &BODY, false), Ok(60_000));
-    peer.collect();
-    peer.session.data(3, &[0; 5_535], false).unwrap(); // the connection's window is 0
-    for stream in [1, 3] {
-        assert_eq!(peer.session.data(stream, &[0; 100], false), Ok(0));
+    type End = fn(&mut Peer, u32);
+    let ends: [(&str, End); 3] = [
+        ("by the server", |peer, stream| peer.session.reset(stream, Reason::INTERNAL_ERROR)),
+        ("by the client", |peer, stream| peer.send(&rst_stream(stream, 8))),
+        ("because of a mistake", |peer, stream| {
+            peer.send(&frame(DATA, 0, stream, b"more than content-length"));
+        }),
+    ];
+    for (name, end) in ends {
+        let mut peer = Peer::with_settings(Limits::default(), &[(4, 60_000)]);
+        for stream in [1, 3] {
+            peer.send(&post(stream, &with(&POST, &[("content-length", "1")])));
+            peer.session.respond(stream, ResponseHead::new(200).unwrap(), false).unwrap();
+        }
+        assert_eq!(peer.session.data(1, &BODY, false), Ok(60_000));
+        peer.collect();
+        peer.session.data(3, &[0; 5_535], false).unwrap(); // the connection's window is 0
+        for stream in [1, 3] {
+            assert_eq!(peer.session.data(stream, &[0; 100], false), Ok(0));
+        }
+        peer.collect();
+        peer.events.clear();
+        peer.send_all(&[window_update(1, 60_000), window_update(0, 1)]);
+        let [Event::Writable { stream: first }] = peer.take_events()[..] else { panic!("{name}") };
+        end(&mut peer, first);
+        peer.collect();
+        assert_eq!(peer.take_events().last(), Some(&writable(4 - first)), "{name}");
     }
-    peer.send_all(&[window_update(1, 60_000), window_update(0, 1)]);
-    let first = match peer.take_events()[..] {
-        [Event::Writable { stream }] => stream,
-        ref other => panic!("{other:?}"),
-    };
-    peer.session.reset(first, Reason::INTERNAL_ERROR);
-    peer.collect();
-    assert_eq!(peer.take_events(), [writable(4 - first)]);
 }
 
 #[test]

@@ -105,6 +105,23 @@ fn resets_that_the_server_decides_on_are_not_counted() {
 }
 
 #[test]
+fn uploads_that_are_under_way_when_the_server_ends_them_are_not_mistakes() {
+    let mut peer = Peer::new();
+    let uploads: Vec<u32> = streams().take(200).collect();
+    for &stream in &uploads {
+        peer.send(&post(stream, &POST));
+        peer.respond(stream); // before the request is complete
+    }
+    for &stream in &uploads {
+        let trailers = frame(HEADERS, END_HEADERS | END_STREAM, stream, block(&[("a", "b")]));
+        peer.send_all(&[frame(DATA, 0, stream, [0; 100]), frame(DATA, 0, stream, [0; 100]), trailers]);
+    }
+    assert_eq!(peer.connection_error(), None);
+    assert_eq!(peer.resets().len(), uploads.len());
+    assert!(peer.resets().iter().all(|(_, reason)| *reason == Reason::NO_ERROR));
+}
+
+#[test]
 fn streams_beyond_the_limit_are_refused() {
     let mut peer = Peer::new();
     for stream in streams().take(101) {
@@ -303,14 +320,14 @@ fn frames_without_progress_are_limited() {
 #[test]
 fn control_frames_at_the_rate_are_accepted() {
     let mut peer = Peer::new();
-    for _ in 0..100 {
+    for _ in 0..20 {
         for _ in 0..100 {
             peer.send(&frame(PING, 0, 0, [0; 8]));
         }
         peer.now += Duration::from_secs(1);
     }
     assert_eq!(peer.connection_error(), None);
-    assert_eq!(peer.frames.len(), 10_000);
+    assert_eq!(peer.frames.len(), 2000);
 }
 
 #[test]
@@ -318,7 +335,7 @@ fn window_updates_that_follow_data_are_not_limited() {
     let mut peer = Peer::new();
     peer.send(&get(1, &GET));
     peer.session.respond(1, ResponseHead::new(200).unwrap(), false).unwrap();
-    for _ in 0..10_000 {
+    for _ in 0..1000 {
         assert_eq!(peer.session.data(1, &[0; 100], false), Ok(100));
         peer.collect();
         peer.send_all(&[window_update(0, 100), window_update(1, 100)]);
