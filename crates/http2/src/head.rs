@@ -8,7 +8,7 @@ use mlws_http1::{Error, Field, Span, is_host};
 
 use crate::limits::Limits;
 
-/// A request head.
+/// A request head. The scheme is not part of it: the server knows whether the connection is encrypted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// The text of the request. All spans refer to it.
@@ -175,11 +175,16 @@ fn check_request_line(method: &str, target: &str, limits: &Limits) -> Result<(),
 }
 
 fn check_fields(headers: &HeaderMap, limits: &Limits) -> Result<(), Error> {
-    if headers.len() > limits.fields {
+    // browsers send each cookie in a field of its own
+    let cookies = headers.get_all(header::COOKIE).iter();
+    let (number, length) =
+        cookies.fold((0, 0), |(number, length), value| (number + 1, length + 2 + value.len()));
+    if headers.len() - number + usize::from(number > 0) > limits.fields {
         return Err(Error::TooManyFields);
     }
     let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-    if headers.iter().any(|field| size(field) > limits.field_size) {
+    let cookie_size = if number > 0 { b"cookie".len() + 2 + length } else { 0 };
+    if cookie_size > limits.field_size || headers.iter().any(|field| size(field) > limits.field_size) {
         return Err(Error::FieldTooLong);
     }
     if headers.get_all(header::CONTENT_TYPE).iter().nth(1).is_some() {

@@ -44,6 +44,8 @@
 //!   accepts it. A fragment (`#` and what follows) is removed from the path.
 //! - Pseudo-headers in trailers are not detected. All trailers are discarded.
 //! - 100 empty DATA frames that do not end a stream close the connection, however slowly they arrive.
+//! - `h2` keeps the memory for the largest number of concurrent streams, about 0.6 KB each, until the connection ends. An
+//!   idle connection takes 15 KB, and 33 KB after 32 concurrent requests.
 //! - To forget streams that this side has reset, `h2` reads the system's clock.
 //!
 //! # Modules

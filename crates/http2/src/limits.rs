@@ -28,9 +28,9 @@ pub struct Limits {
     pub connection_window: u32,
     /// Method, path and query with two spaces. Exceeding it is a 414.
     pub request_line: usize,
-    /// The number of fields in a head. Exceeding it is a 431.
+    /// The number of fields in a head, where all cookies are one field. Exceeding it is a 431.
     pub fields: usize,
-    /// One field: name, value and 4 more, as in an HTTP/1 field line. Exceeding it is a 431.
+    /// One field, or all cookies: name, value and 4 more, as in an HTTP/1 field line. Exceeding it is a 431.
     pub field_size: usize,
     /// The body of one request; `u64::MAX` means no limit. Exceeding it is a 413.
     pub body: u64,

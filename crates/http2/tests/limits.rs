@@ -226,6 +226,29 @@ fn many_small_fields_are_limited_too() {
 }
 
 #[test]
+fn cookies_count_as_one_field_of_their_total_size() {
+    let cookies = |number, value| [&GET[..], &vec![("cookie", value); number], &[("x", "y"); 99]].concat();
+    let value = "a".repeat(79);
+    for (fields, expected) in [
+        (cookies(101, "a=b"), None),
+        (cookies(100, &value), None), // 81 bytes each, with the separators
+        (cookies(102, &value), Some(HeadError::FieldTooLong)),
+        ([cookies(1, "a=b"), vec![("z", "")]].concat(), Some(HeadError::TooManyFields)),
+    ] {
+        let mut peer = Peer::new();
+        let block = block(&fields);
+        let (first, rest) = block.split_at(block.len() / 2);
+        peer.send_all(&[frame(HEADERS, END_STREAM, 1, first), frame(CONTINUATION, END_HEADERS, 1, rest)]);
+        let found = match &peer.events[0] {
+            Event::Rejected { error, is_answered: false, .. } => Some(*error),
+            _ => None,
+        };
+        assert_eq!(found, expected);
+        assert_eq!(peer.heads().len(), usize::from(expected.is_none()));
+    }
+}
+
+#[test]
 fn the_heads_of_one_connection_are_limited_together() {
     let value = "a".repeat(7000);
     let fields = [&GET[..], &[("w", &value), ("x", &value)]].concat();

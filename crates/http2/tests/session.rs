@@ -263,3 +263,10 @@ fn settings_announce_the_limits() {
         assert!(values.contains(&expected), "{expected:?} in {values:?}");
     }
 }
+
+#[test]
+fn a_session_may_move_between_threads() {
+    fn assert_send<T: Send>() {}
+    assert_send::<mlws_http2::Session>();
+    assert_send::<Event>();
+}
