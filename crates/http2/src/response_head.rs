@@ -14,13 +14,13 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
-    /// Starts the head of a final response. `status` is 200 to 599.
+    /// Starts the head of a final response. `status` is 200 to 999.
     ///
     /// # Errors
     ///
     /// [`ResponseError::Status`].
     pub fn new(status: u16) -> Result<Self, ResponseError> {
-        let is_final = (200..=599).contains(&status);
+        let is_final = (200..=999).contains(&status);
         Self::with_status(status).filter(|_| is_final).ok_or(ResponseError::Status(status))
     }
 
@@ -86,9 +86,9 @@ mod tests {
     #[test]
     fn final_and_interim_statuses_are_distinct() {
         let accepted = |new: fn(u16) -> Result<ResponseHead, ResponseError>| {
-            (0..1000).filter(|&status| new(status).is_ok()).collect::<Vec<_>>()
+            (0..1100).filter(|&status| new(status).is_ok()).collect::<Vec<_>>()
         };
-        assert_eq!(accepted(ResponseHead::new), (200..600).collect::<Vec<_>>());
+        assert_eq!(accepted(ResponseHead::new), (200..1000).collect::<Vec<_>>());
         assert_eq!(
             accepted(ResponseHead::interim),
             (100..200).filter(|&status| status != 101).collect::<Vec<_>>()
