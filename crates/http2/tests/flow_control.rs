@@ -2,7 +2,8 @@
 
 mod support;
 
-use mlws_http2::{Event, Limits, Reason, ResponseHead};
+use mlws_http2::{Event, Limits, Rate, Reason, ResponseHead};
+use proptest::prelude::*;
 use support::*;
 
 const CONNECTION_WINDOW: u32 = 100_000;
@@ -10,7 +11,14 @@ const CONNECTION_WINDOW: u32 = 100_000;
 static BODY: [u8; 60_000] = [0; 60_000];
 
 fn limits() -> Limits {
-    Limits { stream_window: 50_000, connection_window: CONNECTION_WINDOW, ..Limits::default() }
+    let unlimited = Rate { burst: u32::MAX, per_second: 0 };
+    Limits {
+        stream_window: 50_000,
+        connection_window: CONNECTION_WINDOW,
+        resets: unlimited,
+        control_frames: unlimited,
+        ..Limits::default()
+    }
 }
 
 /// The part of the connection's window that the client may still use, from the frames of both sides.
@@ -112,6 +120,64 @@ fn the_receive_window_adds_up_after_any_end_of_a_stream() {
             window.update(&mut peer);
             window.check(name);
             peer.events.clear();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_receive_window_adds_up_after_any_order_of_events(
+        steps in prop::collection::vec((0usize..4, 0u8..12, 0usize..15_000), 0..120),
+    ) {
+        let (mut window, mut peer) = Window::new();
+        let mut open = [0; 4];
+        let mut next = 1;
+        for (slot, step, size) in steps {
+            if open[slot] == 0 {
+                open[slot] = next;
+                window.send(&mut peer, &post(next, &POST));
+                next += 2;
+            }
+            let stream = open[slot];
+            match step {
+                0..=2 if window.available >= 15_000 => window.send(&mut peer, &frame(DATA, 0, stream, &BODY[..size])),
+                3 | 4 if window.available >= 15_256 => {
+                    let padded = [&[200], &BODY[..size], &[0; 200]].concat();
+                    window.send(&mut peer, &frame(DATA, PADDED, stream, padded));
+                }
+                5 | 6 => release_data(&mut peer),
+                7 => {
+                    let _ = peer.session.respond(stream, ResponseHead::new(204).unwrap(), true);
+                }
+                8 => peer.session.reset(stream, Reason::CANCEL),
+                9 => {
+                    window.send(&mut peer, &rst_stream(stream, 8));
+                    open[slot] = 0;
+                }
+                10 => {
+                    peer.session.reset(stream, Reason::CANCEL);
+                    open[slot] = 0;
+                }
+                11 if size < 1000 => {
+                    peer.session.go_away();
+                    peer.collect();
+                    let pings: Vec<_> = peer.frames.iter().filter(|frame| frame.kind == PING).cloned().collect();
+                    for ping in pings {
+                        window.send(&mut peer, &frame(PING, ACK, 0, &ping.payload));
+                    }
+                }
+                _ => {}
+            }
+            window.update(&mut peer);
+        }
+        for stream in open.into_iter().filter(|stream| *stream > 0) {
+            window.send(&mut peer, &rst_stream(stream, 8));
+        }
+        window.update(&mut peer);
+        if !peer.session.is_closed() {
+            window.check("after all streams");
         }
     }
 }
