@@ -395,7 +395,7 @@ impl Session {
         for frame in sent {
             match frame {
                 SentFrame::Headers { stream } => {
-                    if self.forget_unaccepted(stream) {
+                    if self.forget_unaccepted(stream) && self.connection.is_open() {
                         let error = mlws_http1::Error::HeadTooLong;
                         self.events.push_back(Event::Rejected { stream, error, is_answered: true });
                     }

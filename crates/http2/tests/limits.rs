@@ -407,6 +407,19 @@ fn input_is_not_read_while_acknowledgements_are_not_taken() {
 }
 
 #[test]
+fn nothing_is_reported_after_the_end_even_if_the_output_was_full() {
+    let mut peer = Peer::with_limits(Limits { output: 1024, header_list_size: 100, ..Limits::default() });
+    let pings = frame(PING, 0, 0, [0; 8]).repeat(70);
+    let too_long = get(1, &with(&GET, &[("x", "a value")]));
+    let bytes = [pings, too_long, frame(DATA, 0, 0, b"an error")].concat();
+    assert_eq!(peer.session.receive(&bytes, peer.now), bytes.len());
+    assert_eq!(peer.session.next_event(), None, "the response and the error wait for the output");
+    peer.collect();
+    let error = Some(Error::Connection(Reason::PROTOCOL_ERROR));
+    assert_eq!(peer.events.last(), Some(&Event::GoAway { error }));
+}
+
+#[test]
 fn output_is_bounded_however_much_data_there_is() {
     let window = (1 << 31) - 1;
     let mut peer = Peer::with_settings(Limits::default(), &[(4, window)]);
