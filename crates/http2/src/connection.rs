@@ -59,6 +59,7 @@ impl Connection {
             .initial_connection_window_size(limits.connection_window)
             .max_send_buffer_size(limits.output)
             .max_local_error_reset_streams(None) // FrameGuard limits their rate instead
+            .data_frame_budget(usize::MAX) // data does not stay in h2; on ended streams, it would be counted forever
             .max_concurrent_reset_streams(REMEMBERED_RESETS)
             .reset_stream_duration(REMEMBER_RESETS)
             .handshake(transport);
