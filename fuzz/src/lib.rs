@@ -5,12 +5,13 @@
 //!
 //! - [`transcript`]: parses segments as a server does, and checks each event.
 //! - [`poisoned`]: parses byte by byte and overwrites every examined byte, to detect that one is examined again.
-//! - [`head`], [`chunked`], [`machine`], [`target`], [`response`], [`proxy`]: one module per target.
+//! - [`head`], [`chunked`], [`machine`], [`target`], [`response`], [`proxy`], [`http2`]: one module per target.
 //! - [`client`]: a strict parser for responses.
 
 pub mod chunked;
 pub mod client;
 pub mod head;
+pub mod http2;
 pub mod machine;
 pub mod poisoned;
 pub mod proxy;

@@ -22,7 +22,12 @@ pub fn check(bytes: &[u8]) {
         }
         let wire = [b"GET / HTTP/1.1\r\nHost:", bytes, b"\r\n\r\n"].concat();
         if let Some(message) = parse_first(&limits, &wire) {
-            check_host(&message.host.expect("missing host"), bytes);
+            let host = message.host.expect("missing host");
+            if mode == ParserMode::Gunicorn && host.starts_with(b"/") {
+                assert!(host.iter().all(u8::is_ascii_graphic), "not the path of a Unix socket");
+            } else {
+                check_host(&host, bytes);
+            }
         }
     }
 }

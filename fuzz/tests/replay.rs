@@ -9,13 +9,14 @@ type Check = fn(&[u8]);
 
 #[test]
 fn every_corpus_input_and_past_crash_passes() {
-    let targets: [(&str, Check); 6] = [
+    let targets: [(&str, Check); 7] = [
         ("head", mlws_fuzz::head::check),
         ("chunked", mlws_fuzz::chunked::check),
         ("machine", mlws_fuzz::machine::check),
         ("target", mlws_fuzz::target::check),
         ("response", mlws_fuzz::response::check),
         ("proxy", mlws_fuzz::proxy::check),
+        ("http2", mlws_fuzz::http2::check),
     ];
     for (name, check) in targets {
         let seeds = run(&format!("corpus/{name}"), check);

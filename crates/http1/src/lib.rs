@@ -56,4 +56,4 @@ pub use proxy::{ProxyError, ProxyHeader, ProxyVersions};
 pub use response_error::ResponseError;
 pub use response_head::{CONTINUE, EncodedHead, RequestInfo, ResponseHead};
 pub use status::reason;
-pub use uri::percent_decode;
+pub use uri::{is_host, percent_decode};

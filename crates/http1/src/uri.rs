@@ -8,7 +8,7 @@ use crate::grammar::decimal;
 
 /// Whether `bytes` are `uri-host [ ":" port ]` (RFC 3986, section 3.2), without the rarely used forms: no userinfo,
 /// comma, percent-encoding or IP address of a future version.
-pub(crate) fn is_host(bytes: &[u8]) -> bool {
+pub fn is_host(bytes: &[u8]) -> bool {
     let end =
         if bytes.starts_with(b"[") { memchr(b']', bytes).map(|at| at + 1) } else { memchr(b':', bytes) };
     let (host, port) = bytes.split_at(end.unwrap_or(bytes.len()));
