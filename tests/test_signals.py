@@ -333,6 +333,16 @@ def test_a_client_that_keeps_sending_requests_receives_connection_close(serve):
         assert wire.closed()
 
 
+@pytest.mark.parametrize("name", ["HUP", "USR1", "TTIN"])
+def test_a_signal_at_the_moment_of_listening_does_not_end_the_server(serve, pages, name):
+    (pages.folder / "gunicorn.conf.py").write_text(
+        f"import os, signal\ndef when_ready(server):\n    os.kill(os.getpid(), signal.SIG{name})\n"
+    )
+    server = serve("--config", "gunicorn.conf.py")
+    server.log.wait_for(f"Handling signal: {name}")
+    assert word(server) == "first"
+
+
 def test_a_term_at_any_moment_of_the_start_leaves_nothing_behind(pages, at_length):
     chance = random.Random(5)
     for _ in range(at_length(20, 1000)):

@@ -51,6 +51,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use rustix::process::Pid;
 
+use control_channel::ChannelToMaster;
 pub use delegate::{Delegate, MasterEvent};
 pub use detach::{Daemonized, ReadyPipe, detach};
 pub use fork_hooks::ForkHooks;
@@ -58,6 +59,7 @@ pub use init::{InitRole, become_init_if_pid_1};
 use master::{Master, Outcome};
 pub use mlws_sys::{SignalHandler, deliver_term, reinstall_term_handler, set_forked_term_handler};
 pub use settings::Settings;
+pub use signal_queue::SignalQueue;
 pub use worker::{MasterNotifier, Worker, WorkerCommand};
 
 /// Which process [`supervise`] returned in, and the exit code with which that process must now exit.
@@ -77,26 +79,26 @@ pub const EXIT_PANICKED: i32 = 70;
 ///
 /// The calling process becomes the master. It forks, so it must not have threads that hold locks which the workers need.
 /// HUP starts a new generation of workers, TTIN and TTOU change the number of workers, USR1 reopens log files, USR2 starts a new
-/// master, and WINCH drains all workers. The previous signal handlers are restored before it returns. Only one call at a time is
-/// allowed in a process.
-pub fn supervise(settings: Settings, delegate: &mut dyn Delegate) -> Role {
-    run(settings, delegate, None)
+/// master, and WINCH drains all workers. `signals` must be installed before clients can connect: until then, most signals end the
+/// process. The previous signal handlers are restored before it returns. Only one call at a time is allowed in a process.
+pub fn supervise(signals: SignalQueue, settings: Settings, delegate: &mut dyn Delegate) -> Role {
+    run(settings, delegate, signals, None)
 }
 
 /// Like [`supervise`], for a worker that is a nested master. It is ready when its own workers are, and obeys its parent.
 pub fn supervise_nested(worker: Worker, settings: Settings, delegate: &mut dyn Delegate) -> Role {
-    run(settings, delegate, Some(worker))
+    let (parent, mut signals) = worker.into_parts();
+    signals.adopt_in_nested_master();
+    run(settings, delegate, signals, Some(parent))
 }
 
-fn run(settings: Settings, delegate: &mut dyn Delegate, parent: Option<Worker>) -> Role {
-    let outcome = match Master::new(settings, delegate, parent) {
-        Ok(master) => master.run(),
-        Err(error) => {
-            messages::master_start_failed(error);
-            Outcome::Stopped(1)
-        }
-    };
-    match outcome {
+fn run(
+    settings: Settings,
+    delegate: &mut dyn Delegate,
+    signals: SignalQueue,
+    parent: Option<ChannelToMaster>,
+) -> Role {
+    match Master::new(settings, delegate, signals, parent).run() {
         Outcome::Stopped(code) => Role::Master(code),
         // A panic must not unwind into the caller as if this process were the master.
         Outcome::Forked(worker) => {

@@ -67,16 +67,10 @@ impl<'a> Master<'a> {
     pub(crate) fn new(
         settings: Settings,
         delegate: &'a mut dyn Delegate,
-        parent: Option<Worker>,
-    ) -> io::Result<Master<'a>> {
-        let (parent, signals) = match parent.map(Worker::into_parts) {
-            Some((channel, mut signals)) => {
-                signals.adopt_in_nested_master();
-                (Some(channel), signals)
-            }
-            None => (None, SignalQueue::install()?),
-        };
-        Ok(Master {
+        signals: SignalQueue,
+        parent: Option<ChannelToMaster>,
+    ) -> Master<'a> {
+        Master {
             workers: WorkerSet::new(settings.workers),
             upgrade: Upgrade::new(settings.old_master),
             next_refresh: settings.refresh_interval.map(|interval| Instant::now() + interval),
@@ -91,7 +85,7 @@ impl<'a> Master<'a> {
             serving: 0,
             forks: 0,
             received: Vec::new(),
-        })
+        }
     }
 
     pub(crate) fn run(mut self) -> Outcome {

@@ -17,7 +17,6 @@ macro_rules! messages {
 
 messages! {
     // The master.
-    error master_start_failed(error: impl Display) "Master failed to start: {error}";
     error master_poll_failed(error: impl Display) "Master failed to poll: {error}";
     error daemonize_failed(error: impl Display) "Failed to daemonize: {error}";
     info  handling_signal(name: &str) "Handling signal: {name}";

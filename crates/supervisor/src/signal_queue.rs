@@ -4,7 +4,9 @@
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{ioctl_fionbio, read, retry_on_intr};
 use rustix::process::Signal;
 
@@ -41,7 +43,8 @@ impl SignalPipe {
     }
 }
 
-pub(crate) struct SignalQueue {
+/// The signals of a master, from the moment at which clients can connect.
+pub struct SignalQueue {
     /// The read end of the self-pipe.
     signals: PipeReader,
     /// The dispositions that `drop` restores.
@@ -49,8 +52,12 @@ pub(crate) struct SignalQueue {
 }
 
 impl SignalQueue {
-    /// Installs the handlers in a master. Dropping the queue restores the previous handlers.
-    pub(crate) fn install() -> io::Result<SignalQueue> {
+    /// Installs the handlers in a master. Dropping the queue restores the previous handlers. Only one queue may exist in a process.
+    ///
+    /// # Errors
+    ///
+    /// If no pipe can be created.
+    pub fn install() -> io::Result<SignalQueue> {
         let pipe = SignalPipe::new()?;
         sys::set_signal_pipe(pipe.writer.into());
         let restore =
@@ -76,6 +83,25 @@ impl SignalQueue {
     /// Turns the queue of a worker into that of a nested master, which also handles CHLD.
     pub(crate) fn adopt_in_nested_master(&mut self) {
         self.restore.push((Signal::CHILD, Disposition::handler().install(Signal::CHILD)));
+    }
+
+    /// Waits, and returns the first signal that ends a master, if one arrives in time. Other signals are discarded.
+    pub fn wait_for_exit(&self, timeout: Duration) -> Option<Signal> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            while let Some(signal) = self.next() {
+                if matches!(signal, Signal::TERM | Signal::INT | Signal::QUIT) {
+                    return Some(signal);
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let timeout = Timespec::try_from(left).ok();
+            // An error is a signal, which is in the queue.
+            let _ = poll(&mut [PollFd::new(&self.signals, PollFlags::IN)], timeout.as_ref());
+        }
     }
 
     /// Returns the next pending signal. Never blocks.

@@ -78,10 +78,10 @@ pub(crate) fn run(
     let reexec = reexec.map(|command| environment.without(command));
     let config = Arc::new(config);
     process::start(py, &Arc::clone(&config), sockets::is_new_master(), &PythonFork, |context| {
-        let mut state = MasterState::new(py, config, sources, application, context, reexec)?;
+        let (mut state, signals) = MasterState::new(py, config, sources, application, context, reexec)?;
         state.environment = environment;
         flush_streams(py);
-        match supervise(state.settings(), &mut state) {
+        match supervise(signals, state.settings(), &mut state) {
             Role::Master(status) => {
                 state.remove_socket_files();
                 state.notify(py, "server_hook", ("on_exit",));

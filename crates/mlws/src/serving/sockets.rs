@@ -8,17 +8,16 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     path::PathBuf,
     process::Command,
-    thread,
     time::Duration,
 };
 
 use mlws_server::{Address, Listener, SocketFile};
-use mlws_supervisor::Pid;
+use mlws_supervisor::{Pid, SignalQueue};
 use pyo3::prelude::*;
 use rustix::{fs::Mode, process::umask};
 
 use mlws_config::{Config, ProxyOptions};
-use mlws_sys::{Credentials, give_socket};
+use mlws_sys::{Credentials, give_socket, signal_name};
 
 use crate::{
     error::StartupError,
@@ -71,6 +70,7 @@ impl Sockets {
     /// Inherits the sockets of the old master or of a service manager. Otherwise binds all addresses or none.
     pub(crate) fn open(
         py: Python<'_>,
+        signals: &SignalQueue,
         config: &Config,
         systemd: &Systemd,
         credentials: Option<&Credentials>,
@@ -97,7 +97,7 @@ impl Sockets {
             sockets.old_master = old_master.and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
             return Ok(sockets);
         }
-        let sockets = Self::bind_all(py, addresses, config, credentials, BIND_ATTEMPTS)?;
+        let sockets = Self::bind_all(py, Some(signals), addresses, config, credentials)?;
         if inherited.is_some() {
             let urls = sockets.urls();
             log::info!("Inherited sockets from the service manager, --bind is ignored: {urls}");
@@ -105,18 +105,18 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Binds all addresses or none. Tries up to `attempts` times while an address is in use.
+    /// Binds all addresses or none. With `signals`, waits for an address that is in use.
     fn bind_all(
         py: Python<'_>,
+        signals: Option<&SignalQueue>,
         addresses: &[Address],
         config: &Config,
         credentials: Option<&Credentials>,
-        attempts: u32,
     ) -> Result<Self, StartupError> {
         let mut sockets =
             Self { listeners: Vec::new(), old_master: None, bound: Vec::new(), files: Vec::new() };
         for address in addresses {
-            match bind_while_in_use(py, address, config, credentials, attempts) {
+            match bind_while_in_use(py, signals, address, config, credentials) {
                 Ok(listener) if matches!(address, Address::Descriptor(_)) => {
                     sockets.listeners.push(marked(listener, address, config));
                 }
@@ -154,7 +154,7 @@ impl Sockets {
             return Ok(None);
         }
         let new: Vec<_> = wanted.iter().filter(|address| !self.bound.contains(address)).cloned().collect();
-        let added = Self::bind_all(py, &new, config, credentials, 1)?; // the master does not wait while it serves
+        let added = Self::bind_all(py, None, &new, config, credentials)?; // the master does not wait while it serves
         Ok(Some(PreparedSockets { added: Some(added), wanted }))
     }
 
@@ -274,25 +274,28 @@ pub(crate) fn is_new_master() -> bool {
     std::env::var_os(OLD_MASTER).is_some()
 }
 
-/// Binds. Tries again every second while the address is in use.
+/// Binds. With `signals`, tries again every second while the address is in use, unless a signal ends this process.
 fn bind_while_in_use(
     py: Python<'_>,
+    signals: Option<&SignalQueue>,
     address: &Address,
     config: &Config,
     credentials: Option<&Credentials>,
-    attempts: u32,
 ) -> io::Result<Listener> {
-    for attempt in 1..attempts {
+    let Some(signals) = signals else { return bind(address, config, credentials) };
+    for attempt in 1..BIND_ATTEMPTS {
         match bind(address, config, credentials) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 log::warn!(
-                    "Address in use: {address}, trying again in 1 s (attempt {attempt} of {attempts})"
+                    "Address in use: {address}, trying again in 1 s (attempt {attempt} of {BIND_ATTEMPTS})"
                 );
             }
             bound => return bound,
         }
-        py.detach(|| thread::sleep(BIND_INTERVAL));
-        py.check_signals().map_err(io::Error::other)?;
+        if let Some(signal) = py.detach(|| signals.wait_for_exit(BIND_INTERVAL)) {
+            let name = signal_name(signal.as_raw());
+            return Err(io::Error::new(io::ErrorKind::Interrupted, format!("stopped by {name}")));
+        }
     }
     bind(address, config, credentials)
 }

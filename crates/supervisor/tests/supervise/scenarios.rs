@@ -8,7 +8,8 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use mlws_supervisor::{
-    Delegate, ForkHooks, MasterEvent, Pid, Role, Settings, Worker, WorkerCommand, supervise, supervise_nested,
+    Delegate, ForkHooks, MasterEvent, Pid, Role, Settings, SignalQueue, Worker, WorkerCommand, supervise,
+    supervise_nested,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitOptions, getpid, kill_process, waitpid};
@@ -213,7 +214,7 @@ fn with_nested_masters(
 
 fn with_delegate(mut delegate: TestDelegate<'_>) -> ExitCode {
     print(&format!("signals before: {}", signal_state()));
-    let role = supervise(delegate.settings.clone(), &mut delegate);
+    let role = supervise(SignalQueue::install().unwrap(), delegate.settings.clone(), &mut delegate);
     match role {
         Role::Master(code) => {
             print(&format!("signals after: {}", signal_state()));

@@ -12,7 +12,7 @@ use std::{
 
 use mlws_logging::{logger, statsd::Statsd};
 use mlws_server::{Concurrency, HandoverQueue, WorkerLoads};
-use mlws_supervisor::{Pid, Role, Settings, Worker, supervise_nested};
+use mlws_supervisor::{Pid, Role, Settings, SignalQueue, Worker, supervise_nested};
 use mlws_sys::Credentials;
 use mlws_tls::TicketKeys;
 use mlws_wsgi::{Wsgi, python::exit_process};
@@ -82,7 +82,7 @@ impl<'a> MasterState<'a> {
         application: Application,
         context: &'a ProcessContext,
         reexec: PyResult<Command>,
-    ) -> Result<Self, StartupError> {
+    ) -> Result<(Self, SignalQueue), StartupError> {
         let credentials = worker_credentials(&config.process)?;
         let directories = chdir_and_search_path(&config, None)?;
         if let Some(mask) = config.process.umask {
@@ -107,7 +107,10 @@ impl<'a> MasterState<'a> {
         }
         let ticket_keys = tls::ticket_keys()?;
         let certificates = Certificates::load(&config, &ticket_keys)?;
-        let mut sockets = Sockets::open(py, &config, &context.systemd, credentials.as_ref())?;
+        // From the first connection on, no signal may end this process by default.
+        let signals = SignalQueue::install()
+            .map_err(|error| StartupError::System(format!("the master cannot receive signals: {error}")))?;
+        let mut sockets = Sockets::open(py, &signals, &config, &context.systemd, credentials.as_ref())?;
         sockets.set_tls(certificates.is_some());
         let pidfile = config.process.pid.as_ref().map(|path| match sockets.old_master {
             None => Pidfile::create(path),
@@ -151,7 +154,7 @@ impl<'a> MasterState<'a> {
         state.notify(py, "set_listeners", (state.sockets.py_addresses(), state.sockets.py_listeners()));
         state.notify(py, "server_hook", ("when_ready",));
         state.read_socket_modes();
-        Ok(state)
+        Ok((state, signals))
     }
 
     /// The modes of Unix sockets decide whether their peers are trusted. Hooks may have changed them.
