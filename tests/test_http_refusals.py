@@ -99,7 +99,6 @@ REFUSED = {
     "a space at the end of the line": (b"GET /answers/hello HTTP/1.1 \r\nHost: test\r\n\r\n", {400, 505}),
     "a space before the method": (b" " + GET + END, {400}),
     "an unknown expectation": (POST + b"Expect: miracles\r\nContent-Length: 5\r\n\r\nhello", {417}),
-    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)), {400}),
     "garbage": (bytes(range(255, 0, -1)) + b"\r\n\r\n", {400}),
 }  # fmt: skip
 
