@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 
-from mylittlewebserver._logging import ACCESS, ERROR
+from mylittlewebserver._logger_names import ACCESS, ERROR
 from mylittlewebserver._native import set_logger, write_access, write_record
 
 TYPE_CHECKING = False  # as in `typing`, which would cost each worker a megabyte

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 
+from mylittlewebserver._logger_names import ACCESS, ERROR
+
 TYPE_CHECKING = False  # as in `typing`
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 
     from mylittlewebserver._logger_class import LoggerClass
 
-ERROR, ACCESS = "gunicorn.error", "gunicorn.access"
 INFO = 20
 
 # As in gunicorn: a key of the given configuration replaces the key here as a whole.

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_refused_after_two_epochs_before_its_epoch_and_by_another_configuration() {
+    fn a_ticket_is_rejected_after_two_epochs_before_its_epoch_and_by_another_configuration() {
         let keys = keys();
         let ticket = at(&forked(&keys), b"a", || later(1)).encrypt(b"state").unwrap();
         assert!(at(&forked(&keys), b"a", || later(3)).decrypt(&ticket).is_none());
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ticket_is_refused() {
+    fn bytes_that_are_not_a_ticket_are_rejected() {
         let ticketer = at(&keys(), b"a", start);
         let ticket = ticketer.encrypt(b"state").unwrap();
         for length in 0..ticket.len() {

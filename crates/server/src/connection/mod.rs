@@ -2,7 +2,7 @@
 //!
 //! The box of a connection has one owner at a time: the event loop while it waits for its socket, a thread while a
 //! request runs. Each step returns a [`Next`] that says what the connection waits for. Nothing blocks but the app.
-//! [`read`] has the half from bytes to a request, [`respond`] the half from the app to bytes.
+//! [`handshake`] has the TLS handshake, [`read`] the half from bytes to a request, [`respond`] the half from the app to bytes.
 //!
 //! | phase | leaves by |
 //! |---|---|
@@ -19,6 +19,7 @@
 //! | [`Lingering`](Phase::Lingering) | the end of the input, the deadline or the limit → closed |
 
 mod call_timer;
+mod handshake;
 mod read;
 mod readiness;
 pub(crate) mod respond;

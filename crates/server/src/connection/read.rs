@@ -7,7 +7,7 @@ use mlws_http1::{Event, Head, Length, ProxyError, ProxyHeader};
 
 use crate::{
     Concurrency, Response,
-    connection::{Connection, Next, Phase, Readiness, socket::ClientSocket, tls_transport::Handshake},
+    connection::{Connection, Next, Phase, socket::ClientSocket},
     peer::Peer,
     upload::Upload,
 };
@@ -23,15 +23,10 @@ const CHUNKED_READ: usize = 32 * 1024;
 /// The buffer grows when it has less space than this.
 const MIN_READ: usize = 1024;
 
-/// The beginning of a TLS connection: a handshake record, whose major version is 3 (RFC 8446, section 5.1).
-const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
-/// A fatal alert `protocol_version` (RFC 8446, section 6.2), in a record of TLS 1.0, which every client understands.
-const PROTOCOL_VERSION_ALERT: [u8; 7] = [0x15, 3, 1, 0, 2, 2, 70];
-
 /// Why a request is rejected.
-struct HttpError {
-    status: u16,
-    message: String,
+pub(super) struct HttpError {
+    pub(super) status: u16,
+    pub(super) message: String,
 }
 
 impl Connection {
@@ -67,48 +62,6 @@ impl Connection {
                 Err(_) => return Next::Close,
             }
         }
-    }
-
-    /// Advances the TLS handshake. Returns what to wait for, or `None` if it is over.
-    fn shake_hands(&mut self, now: Instant) -> Option<Next> {
-        match self.socket().handshake() {
-            Ok(Handshake::Complete) => self.phase = Phase::Head,
-            Ok(Handshake::InProgress) => {
-                self.readiness = Readiness { readable: false, writable: false, ..self.readiness };
-                return Some(Next::Wait);
-            }
-            Ok(Handshake::Ended) => return Some(Next::Close),
-            Ok(Handshake::NotTls(bytes)) => {
-                let Some(socket) = Arc::get_mut(&mut self.request.socket) else { return Some(Next::Close) };
-                socket.abandon_tls();
-                self.request.body.bytes = bytes;
-                self.enter_head(now);
-            }
-            Err(error) => {
-                self.socket().log_tls_error(&error);
-                return Some(Next::Close);
-            }
-        }
-        self.readiness.readable = true; // more may have been received than the handshake
-        None
-    }
-
-    /// Whether a client without TLS on this socket has sent a TLS handshake.
-    fn is_unexpected_tls(&self) -> bool {
-        matches!(self.phase, Phase::Head)
-            && self.socket().tls().is_none()
-            && self.request.body.bytes[self.parsed..].starts_with(&TLS_HANDSHAKE)
-    }
-
-    /// Ends a connection whose client expects TLS, with an alert that it understands.
-    fn answer_tls(&mut self, now: Instant) -> Next {
-        let socket = self.socket();
-        if socket.context.tls_warning.is_due(now) {
-            let peer = socket.peer.name();
-            log::warn!("{peer} sent a TLS handshake to a port without TLS; is certfile missing?");
-        }
-        let _ = socket.send_interim(&PROTOCOL_VERSION_ALERT, false); // the client is disconnected in any case
-        self.start_lingering(now)
     }
 
     /// Sends a response of the server and ends the connection. What the client still sends is not parsed. A HEAD
@@ -364,13 +317,6 @@ impl Connection {
         Ok(true)
     }
 
-    /// The error for a client that sends plain HTTP to a port with TLS, with the URL that it should use.
-    fn plain_http_error(&self) -> HttpError {
-        let host = self.request.host().map(String::from_utf8_lossy).unwrap_or_default();
-        let path = String::from_utf8_lossy(self.request.path());
-        HttpError { status: 400, message: format!("this port requires HTTPS: use https://{host}{path}") }
-    }
-
     fn may_upload(&self) -> bool {
         may_upload(self.socket())
     }
@@ -380,7 +326,7 @@ impl Connection {
         self.since = now;
     }
 
-    fn enter_head(&mut self, now: Instant) {
+    pub(super) fn enter_head(&mut self, now: Instant) {
         self.request.began = now;
         self.enter(Phase::Head, now);
     }
