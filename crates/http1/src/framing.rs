@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     /// The remaining bytes of the Content-Length.
     Length(u64),
     Chunked,
-    /// The end of the connection delimits the body.
+    /// The end of the connection delimits the body, or in HTTP/2 the end of the stream.
     Close,
 }
 
@@ -118,7 +118,7 @@ impl Framing {
         !matches!(self.0, Kind::NoBody)
     }
 
-    /// Whether the end of the connection delimits the body.
+    /// Whether the end of the connection, or in HTTP/2 of the stream, delimits the body.
     pub fn ends_by_close(&self) -> bool {
         matches!(self.0, Kind::Close)
     }

@@ -41,14 +41,18 @@ pub enum Version {
     /// HTTP/1.1: the connection persists by default.
     #[default]
     Http11,
+    /// HTTP/2. This crate does not parse it, but its heads and its framing can represent a request that was received
+    /// over HTTP/2, and the response: a body without a Content-Length is not chunked, because its stream delimits it.
+    Http2,
 }
 
 impl Version {
-    /// The name used in request lines: `HTTP/1.0` or `HTTP/1.1`.
+    /// The name used in request lines and in CGI: `HTTP/1.0`, `HTTP/1.1` or `HTTP/2.0`.
     pub fn as_str(self) -> &'static str {
         match self {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2.0",
         }
     }
 }

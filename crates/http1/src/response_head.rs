@@ -17,7 +17,7 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub struct RequestInfo {
     /// The method is HEAD: the response has no body.
     pub is_head: bool,
-    /// The HTTP version of the request. HTTP/1.0 has no chunked coding.
+    /// The HTTP version of the request. HTTP/1.0 and HTTP/2 have no chunked coding.
     pub version: Version,
     /// Whether the connection may persist after the response.
     pub keep_alive: bool,
@@ -178,9 +178,9 @@ impl ResponseHead {
         }
         let (framing, keep_alive) = self.write_framing(*request, body_length);
         match (keep_alive, request.version) {
+            (_, Version::Http2) | (true, Version::Http11) => {}
             (false, _) => self.push_field(b"Connection", b"close"),
             (true, Version::Http10) => self.push_field(b"Connection", b"keep-alive"),
-            (true, Version::Http11) => {}
         }
         self.bytes.extend_from_slice(b"\r\n");
         EncodedHead { bytes: self.bytes, framing, keep_alive }
@@ -209,6 +209,7 @@ impl ResponseHead {
                 (Framing(Kind::Chunked), keep_alive)
             }
             (None, Version::Http10) => (Framing(Kind::Close), false),
+            (None, Version::Http2) => (Framing(Kind::Close), keep_alive),
         }
     }
 }
@@ -383,6 +384,15 @@ mod tests {
         let (lines, encoded) = finish(200, &[], RequestInfo { keep_alive: false, ..GET_HTTP10 }, Some(0));
         assert_eq!(lines, ["Content-Length: 0", "Connection: close"]);
         assert!(!encoded.keep_alive);
+    }
+
+    #[test]
+    fn http2_responses_have_neither_a_transfer_coding_nor_a_connection_field() {
+        let request = RequestInfo { version: Version::Http2, keep_alive: false, ..GET };
+        let (lines, encoded) = finish(200, &[], request, None);
+        assert!(lines.is_empty() && encoded.framing.ends_by_close());
+        let (lines, encoded) = finish(200, &[], request, Some(9));
+        assert_eq!((lines, encoded.framing.remaining()), (vec!["Content-Length: 9".to_owned()], Some(9)));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(crate) struct FrameGuard {
     /// The encoded size of the current header block.
     header_block: u32,
     max_header_block: u32,
+    is_in_header_block: bool,
     max_frame: u32,
     has_frames: bool,
     has_acknowledged_settings: bool,
@@ -37,6 +38,7 @@ impl FrameGuard {
             header_block: 0,
             // one frame more, so that a head somewhat too long is a 431
             max_header_block: limits.header_list_size.saturating_add(limits.frame_size),
+            is_in_header_block: false,
             max_frame: limits.frame_size,
             has_frames: false,
             has_acknowledged_settings: false,
@@ -52,6 +54,7 @@ impl FrameGuard {
         if header.length > self.max_frame || !header.has_valid_length() {
             return Err(Error::Connection(Reason::FRAME_SIZE_ERROR));
         }
+        self.is_in_header_block = matches!(header.kind, kind::HEADERS | kind::CONTINUATION);
         match header.kind {
             kind::HEADERS => {
                 self.header_block = 0;
@@ -67,6 +70,16 @@ impl FrameGuard {
                 is_accepted.then_some(()).ok_or(Error::TooManyControlFrames)
             }
         }
+    }
+
+    /// A frame is complete.
+    pub(crate) fn finish_frame(&mut self, header: FrameHeader) {
+        self.is_in_header_block &= !header.ends_headers();
+    }
+
+    /// Whether the end of a header block has not been received.
+    pub(crate) fn is_in_header_block(&self) -> bool {
+        self.is_in_header_block
     }
 
     fn extend_header_block(&mut self, length: u32) -> Result<(), Error> {

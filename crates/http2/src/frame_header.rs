@@ -14,6 +14,7 @@ pub(crate) mod kind {
 }
 
 const END_STREAM_OR_ACK: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
@@ -56,6 +57,10 @@ impl FrameHeader {
     pub(crate) fn ends_stream(self) -> bool {
         self.flags & END_STREAM_OR_ACK != 0
     }
+
+    pub(crate) fn ends_headers(self) -> bool {
+        self.flags & END_HEADERS != 0
+    }
 }
 
 #[cfg(test)]
@@ -66,6 +71,6 @@ mod tests {
     fn a_header_is_parsed_without_its_reserved_bit() {
         let header = FrameHeader::parse([1, 2, 3, 1, 5, 0xff, 0, 0, 9]);
         assert_eq!(header, FrameHeader { length: 0x01_02_03, kind: 1, flags: 5, stream: 0x7f00_0009 });
-        assert!(header.ends_stream());
+        assert!(header.ends_stream() && header.ends_headers());
     }
 }

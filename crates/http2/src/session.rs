@@ -163,6 +163,7 @@ impl Session {
         if !self.scanner.finish_frame() {
             return true;
         }
+        self.guard.finish_frame(header);
         if header.kind == kind::HEADERS && header.stream > self.last_stream {
             self.last_stream = header.stream;
             self.unaccepted.truncate(MAX_UNACCEPTED - 1);
@@ -183,6 +184,11 @@ impl Session {
             self.report_writable();
         }
         true
+    }
+
+    /// Whether [`next_event`](Self::next_event) returns an event.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Returns the next event, if any. Call this until it returns `None` after each call of another method.
@@ -292,6 +298,20 @@ impl Session {
             }
             Shutdown::Announced | Shutdown::Refusing => Shutdown::Refusing,
         };
+    }
+
+    /// Ends the connection with a GOAWAY frame and [`Event::GoAway`], without waiting for the client. Open streams are reset.
+    pub fn abort(&mut self, reason: Reason) {
+        if self.connection.is_open() {
+            self.connection.abort(reason);
+            self.report_closed(reason, None);
+            self.drive();
+        }
+    }
+
+    /// Whether a request head has been received in part.
+    pub fn is_in_head(&self) -> bool {
+        self.guard.is_in_header_block()
     }
 
     /// Whether there is no open stream.

@@ -6,12 +6,15 @@ use std::{
 };
 
 use crate::{
-    Settings, active_writers::ActiveWriters, memory::MemoryBudget, rate_limit::RateLimit,
+    Settings, active_writers::ActiveWriters, memory::MemoryBudget, rate_limit::{PeerRateLimit, RateLimit},
     rejections::Rejections, settings::Limits,
 };
 
 /// The minimum time that an idle connection stays open while the server drains.
 const DRAIN_KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// How often the same warning about clients is logged.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(crate) struct ServerContext {
@@ -32,6 +35,8 @@ pub(crate) struct ServerContext {
     pub(crate) writers: ActiveWriters,
     /// Limits the warnings about clients that expect TLS.
     pub(crate) tls_warning: RateLimit,
+    /// Limits the warnings about HTTP/2 clients that exceed limits, for each client.
+    pub(crate) http2_warnings: PeerRateLimit,
 }
 
 impl ServerContext {
@@ -50,7 +55,8 @@ impl ServerContext {
             body_memory,
             response_memory,
             writers: ActiveWriters::default(),
-            tls_warning: RateLimit::new(Duration::from_secs(60)),
+            tls_warning: RateLimit::new(WARNING_INTERVAL),
+            http2_warnings: PeerRateLimit::new(WARNING_INTERVAL),
         }
     }
 

@@ -10,19 +10,23 @@ const MIN_IDLE: Duration = Duration::from_secs(1);
 const SHARE: usize = 1024;
 
 /// The sort key: connections that have never sent a request come first.
-type Candidate = (IsKeptAlive, Instant, Token);
+pub(crate) type Candidate = (IsKeptAlive, Instant, Token);
 type IsKeptAlive = bool;
 type Token = usize;
 
+/// The sort key of a connection, if it is idle.
+pub(crate) fn candidate(connection: &Connection) -> Option<Candidate> {
+    let is_idle = connection.is_idle() && !connection.readiness.readable;
+    is_idle.then(|| (matches!(connection.phase, Phase::Idle), connection.since, connection.token))
+}
+
 /// The tokens of the connections to close. `count` is the number of all connections.
-pub(crate) fn longest_idle<'a>(
-    connections: impl Iterator<Item = &'a Connection>,
+pub(crate) fn longest_idle(
+    candidates: impl Iterator<Item = Candidate>,
     count: usize,
     now: Instant,
 ) -> Vec<Token> {
-    let is_idle = |connection: &&Connection| connection.is_idle() && !connection.readiness.readable;
-    let candidate = |of: &Connection| (matches!(of.phase, Phase::Idle), of.since, of.token);
-    choose(connections.filter(is_idle).map(candidate), 1 + count / SHARE, now)
+    choose(candidates, 1 + count / SHARE, now)
 }
 
 fn choose(idle: impl Iterator<Item = Candidate>, count: usize, now: Instant) -> Vec<Token> {

@@ -15,10 +15,7 @@ use mlws_http1::{Head, Length, RequestInfo, ResponseHead, Version};
 
 use crate::{
     RequestBody, Writer,
-    connection::{
-        socket::{ClientSocket, PeerState},
-        tls_transport::TlsTransport,
-    },
+    connection::{socket::ClientSocket, tls_transport::TlsTransport, transport::PeerState},
     peer::Peer,
     upload::{Failure, Upload},
 };

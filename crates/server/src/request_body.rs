@@ -14,7 +14,11 @@ use std::{
 
 use mlws_http1::Length;
 
-use crate::{context::ServerContext, memory::Reservation, upload::Upload};
+use crate::{
+    Settings,
+    memory::{MemoryBudget, Reservation},
+    upload::Upload,
+};
 use mlws_sys::{ReadBuffer, append_to};
 
 /// Bodies up to this size reserve no memory from the budget. In bytes.
@@ -146,10 +150,11 @@ impl RequestBody {
         &mut self,
         piece: Range<usize>,
         length: Length,
-        context: &Arc<ServerContext>,
+        settings: &Settings,
+        memory: &Arc<MemoryBudget>,
     ) -> io::Result<()> {
-        if self.spool.is_none() && !self.fits(piece.len(), length, context) {
-            self.start_spool(context)?;
+        if self.spool.is_none() && !self.fits(piece.len(), length, settings, memory) {
+            self.start_spool(settings, memory)?;
         }
         match &mut self.spool {
             // A large part need not be collected.
@@ -193,27 +198,33 @@ impl RequestBody {
     }
 
     /// Whether this many more bytes may be in memory.
-    fn fits(&mut self, more: usize, length: Length, context: &Arc<ServerContext>) -> bool {
-        let (size, most) = (self.end - self.begin + more, context.settings.body_in_memory);
+    fn fits(
+        &mut self,
+        more: usize,
+        length: Length,
+        settings: &Settings,
+        memory: &Arc<MemoryBudget>,
+    ) -> bool {
+        let (size, most) = (self.end - self.begin + more, settings.body_in_memory);
         match length {
             _ if size <= SMALL_BODY.min(most) => true,
             Length::Known(length) => {
-                usize::try_from(length).is_ok_and(|length| self.reserve(context, length))
+                usize::try_from(length).is_ok_and(|length| self.reserve(memory, length))
             }
             Length::Chunked => {
                 let stepped = size.next_power_of_two().max(SPOOL_BUFFER).min(most);
-                size <= most && self.account_for(context, stepped)
+                size <= most && self.account_for(memory, stepped)
             }
         }
     }
 
     /// Reserves memory for a body of this length. The buffer gets its final size at once, because growing it in steps
     /// would copy it in steps.
-    fn reserve(&mut self, context: &Arc<ServerContext>, length: usize) -> bool {
+    fn reserve(&mut self, memory: &Arc<MemoryBudget>, length: usize) -> bool {
         if self.reservation.is_some() {
             return true;
         }
-        if !self.account_for(context, length) {
+        if !self.account_for(memory, length) {
             return false;
         }
         if self.bytes.try_reserve_exact(length - (self.end - self.begin)).is_err() {
@@ -226,11 +237,11 @@ impl RequestBody {
         true
     }
 
-    fn account_for(&mut self, context: &Arc<ServerContext>, length: usize) -> bool {
+    fn account_for(&mut self, memory: &Arc<MemoryBudget>, length: usize) -> bool {
         match &mut self.reservation {
             Some(reservation) => reservation.grow_to(length),
             None => {
-                self.reservation = Reservation::take(&context.body_memory, length);
+                self.reservation = Reservation::take(memory, length);
                 self.reservation.is_some()
             }
         }
@@ -247,12 +258,12 @@ impl RequestBody {
 
     /// Creates the temporary file and moves the body so far to it. The file is unlinked immediately, so nothing can be
     /// left behind.
-    fn start_spool(&mut self, context: &Arc<ServerContext>) -> io::Result<()> {
-        let file = tempfile::tempfile_in(&context.settings.temporary)?;
+    fn start_spool(&mut self, settings: &Settings, memory: &Arc<MemoryBudget>) -> io::Result<()> {
+        let file = tempfile::tempfile_in(&settings.temporary)?;
         self.spool = Some(Spool { file, length: 0, unread: 0, gathers: SMALL_BODY });
         self.flush_spool()?;
         self.reservation = None; // before the next reservation, which may need the bytes
-        self.reservation = Reservation::take(&context.body_memory, SPOOL_BUFFER);
+        self.reservation = Reservation::take(memory, SPOOL_BUFFER);
         if let (Some(spool), true) = (&mut self.spool, self.reservation.is_some()) {
             spool.gathers = SPOOL_BUFFER;
         }

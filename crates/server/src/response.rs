@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 use mlws_http1::{RequestInfo, ResponseError, ResponseHead};
 
 use crate::{
-    Body, Bytes, Request, Writer, connection::response_writer::ResponseWriter, context::ServerContext,
+    Body, Bytes, Request, Writer,
+    connection::{encoded_response::EncodedResponse, response_writer::ResponseWriter},
+    context::ServerContext,
 };
 
 /// A response to one request.
@@ -74,13 +76,13 @@ impl Response {
     }
 
     /// The bytes of the response. It must have no stream and no file.
-    pub(crate) fn encode(self, info: RequestInfo, context: &ServerContext) -> Vec<u8> {
+    pub(crate) fn encode(self, info: RequestInfo, context: &ServerContext) -> EncodedResponse {
         let mut writer = ResponseWriter::default();
         if let Start::Head(head) = self.head {
             writer.begin(head, info, self.body.length(), context);
             writer.push_body(self.body);
         }
-        writer.into_bytes()
+        writer.into_encoded()
     }
 
     /// The status line and the fields that the app has set. `None` if a [`Writer`] has sent them.

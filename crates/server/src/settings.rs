@@ -72,6 +72,8 @@ pub struct Settings {
     pub temporary: PathBuf,
     /// TLS for all listeners that are not [insecure](crate::Listener::insecure). `None` serves plain HTTP.
     pub tls: Option<TlsConfig>,
+    /// HTTP/2. `None` serves HTTP/1 only.
+    pub http2: Option<Http2Settings>,
     /// The value of the `Server` field. If it is empty, the field is not sent.
     pub server_name: String,
 }
@@ -103,7 +105,36 @@ impl Default for Settings {
             response_spool: 1024 * 1024 * 1024,
             temporary: std::env::temp_dir(),
             tls: None,
+            http2: Some(Http2Settings::default()),
             server_name: "mylittlewebserver".into(),
+        }
+    }
+}
+
+/// Settings of HTTP/2 connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http2Settings {
+    /// Whether [trusted](Settings::trusted) peers may use HTTP/2 on ports without TLS, with prior knowledge (RFC 9113,
+    /// section 3.3).
+    pub cleartext: bool,
+    /// The maximum number of open streams of a connection.
+    pub concurrent_streams: u32,
+    /// The largest frame payload that a client may send, in bytes: 16,384 to 16,777,215.
+    pub frame_size: u32,
+    /// The maximum size of a decoded request head in bytes, with 32 bytes added per field.
+    pub header_list_size: u32,
+    /// How many bytes of a body a client may send before they are read: at most 2^31 - 1.
+    pub stream_window: u32,
+}
+
+impl Default for Http2Settings {
+    fn default() -> Self {
+        Self {
+            cleartext: false,
+            concurrent_streams: 100,
+            frame_size: 16_384,
+            header_list_size: 65_536,
+            stream_window: 1 << 20,
         }
     }
 }

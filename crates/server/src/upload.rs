@@ -185,7 +185,7 @@ impl State {
                 let why = "the response was begun before the client was asked for the request's body";
                 return Err(self.fail(400, ErrorKind::ConnectionAborted, why));
             }
-            let sent = socket.send_all_interim(mlws_http1::CONTINUE);
+            let sent = socket.send_all_interim(100, mlws_http1::CONTINUE);
             sent.map_err(|error| self.fail_gone(&error))?;
             self.expects_continue = false;
         }

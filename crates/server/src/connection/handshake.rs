@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Instant};
 
+use mlws_http2::PREFACE;
+
 use super::{Connection, Next, Phase, Readiness, read::HttpError, tls_transport::Handshake};
 
 /// The beginning of a TLS connection: a handshake record, whose major version is 3 (RFC 8446, section 5.1).
@@ -34,6 +36,31 @@ impl Connection {
         None
     }
 
+    /// Whether the client has chosen HTTP/2: in the TLS handshake, or on a port without TLS with the beginning of the connection
+    /// ("prior knowledge", RFC 9113, section 3.3).
+    pub(super) fn is_http2(&self) -> bool {
+        if !self.is_new || !matches!(self.phase, Phase::Head) {
+            return false;
+        }
+        match self.socket().tls() {
+            Some(tls) => tls.is_http2(),
+            None => self.may_become_http2() && self.request.body.bytes.starts_with(PREFACE),
+        }
+    }
+
+    /// Whether what has been received may be the beginning of the preface of HTTP/2, and the client may use it.
+    pub(super) fn may_become_http2(&self) -> bool {
+        let bytes = &self.request.body.bytes;
+        let settings = &self.context().settings;
+        self.is_new
+            && !bytes.is_empty()
+            && bytes[..bytes.len().min(PREFACE.len())] == PREFACE[..bytes.len().min(PREFACE.len())]
+            && self.socket().tls().is_none()
+            && !self.socket().is_plain_on_tls_port
+            && self.socket().peer.is_trusted
+            && settings.http2.as_ref().is_some_and(|http2| http2.cleartext)
+    }
+
     /// Whether a client without TLS on this socket has sent a TLS handshake.
     pub(super) fn is_unexpected_tls(&self) -> bool {
         matches!(self.phase, Phase::Head)
@@ -48,7 +75,7 @@ impl Connection {
             let peer = socket.peer.name();
             log::warn!("{peer} sent a TLS handshake to a port without TLS; is certfile missing?");
         }
-        let _ = socket.send_interim(&PROTOCOL_VERSION_ALERT, false); // the client is disconnected in any case
+        let _ = socket.transport().send(&PROTOCOL_VERSION_ALERT, false); // the client is disconnected in any case
         self.start_lingering(now)
     }
 

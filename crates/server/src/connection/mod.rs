@@ -19,14 +19,19 @@
 //! | [`Lingering`](Phase::Lingering) | the end of the input, the deadline or the limit → closed |
 
 mod call_timer;
+pub(crate) mod encoded_response;
 mod handshake;
-mod read;
+pub(crate) mod read;
 mod readiness;
 pub(crate) mod respond;
 mod response_claim;
 pub(crate) mod response_writer;
+pub(crate) mod shared_session;
 pub(crate) mod socket;
+mod stream;
+pub(crate) mod stream_socket;
 pub(crate) mod tls_transport;
+pub(crate) mod transport;
 pub(crate) mod writer;
 
 use std::{
@@ -40,6 +45,7 @@ pub(crate) use self::readiness::Readiness;
 use crate::{
     App, Request,
     connection::response_writer::ResponseWriter,
+    connection::shared_session::Place,
     connection::socket::ClientSocket,
     connection::tls_transport::TlsTransport,
     context::ServerContext,
@@ -48,7 +54,7 @@ use crate::{
 };
 
 /// How long the client may take to close its side, or keep sending, before the server closes the connection.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest buffer that is kept for reuse, in bytes.
 const MAX_POOLED_BUFFER: usize = 32 * 1024;
 /// The maximum number of buffers kept for reuse.
@@ -70,6 +76,10 @@ pub(crate) struct Connection {
     pub(crate) server_generated: bool,
     /// The response has not been logged.
     pub(crate) log_pending: bool,
+    /// No request has been answered.
+    is_new: bool,
+    /// The right of a stream to be queued for the app or inside it.
+    place: Option<Place>,
     /// For the access log.
     app: Arc<dyn App>,
 }
@@ -117,6 +127,8 @@ pub(crate) enum Next {
     Run,
     /// Being sent together with other responses.
     Flush,
+    /// Nothing: the client has chosen HTTP/2, so its requests will be streams.
+    SwitchToHttp2,
     /// Nothing: it is to be closed.
     Close,
 }
@@ -147,6 +159,8 @@ impl Connection {
             readiness: Readiness { readable: true, ..Readiness::default() },
             server_generated: false,
             log_pending: false,
+            is_new: true,
+            place: None,
             app: Arc::clone(app),
         }
     }

@@ -7,7 +7,7 @@ use mlws_http1::{Event, Head, Length, ProxyError, ProxyHeader};
 
 use crate::{
     Concurrency, Response,
-    connection::{Connection, Next, Phase, socket::ClientSocket},
+    connection::{Connection, Next, Phase, socket::ClientSocket, transport::Transport},
     peer::Peer,
     upload::Upload,
 };
@@ -15,7 +15,7 @@ use crate::{
 /// The number of bytes that a client may still send after the end of the connection, before it is closed.
 const LINGER_BYTES: u64 = 16 << 20;
 /// The most bytes read from one socket per iteration, so that others get their turn.
-const MAX_BYTES_PER_ITERATION: usize = 512 * 1024;
+pub(crate) const MAX_BYTES_PER_ITERATION: usize = 512 * 1024;
 /// The size of one read: of a head, of a body, and of a chunked body, which takes longer to parse.
 const HEAD_READ: usize = 4 * 1024;
 const BODY_READ: usize = 256 * 1024;
@@ -32,6 +32,9 @@ pub(super) struct HttpError {
 impl Connection {
     /// Reads and parses until the app can be called, the request must be rejected, or the socket is empty.
     pub(crate) fn receive(&mut self, now: Instant) -> Next {
+        if self.socket().stream().is_some() {
+            return self.receive_stream(now);
+        }
         let mut left = MAX_BYTES_PER_ITERATION;
         loop {
             if matches!(self.phase, Phase::Handshake)
@@ -39,11 +42,16 @@ impl Connection {
             {
                 return next;
             }
+            if self.is_http2() {
+                return Next::SwitchToHttp2;
+            }
             match self.parse(now) {
                 Ok(true) => return Next::Run,
                 Ok(false) if matches!(self.phase, Phase::Handshake) => continue, // a PROXY header is complete
                 Ok(false) if !self.readiness.readable || left == 0 => return Next::Wait,
                 Ok(false) => {}
+                Err(_) if self.may_become_http2() && self.readiness.readable => {}
+                Err(_) if self.may_become_http2() => return Next::Wait,
                 Err(_) if self.is_unexpected_tls() => return self.answer_tls(now),
                 Err(error) => return self.reject(error.status, &error.message, now),
             }
@@ -101,7 +109,7 @@ impl Connection {
     /// Reads and discards until the client closes its side.
     pub(crate) fn linger(&mut self, left: u64) -> Next {
         let turn = left.min(MAX_BYTES_PER_ITERATION as u64);
-        let Ok(unread) = self.discard(turn, ClientSocket::discard_raw) else { return Next::Close };
+        let Ok(unread) = self.discard(turn, Transport::discard_raw) else { return Next::Close };
         let left = left - turn + unread;
         if left == 0 {
             return Next::Close;
@@ -116,13 +124,13 @@ impl Connection {
     fn discard(
         &mut self,
         limit: u64,
-        read: fn(&ClientSocket, &mut [u8]) -> io::Result<usize>,
+        read: fn(&Transport, &mut [u8]) -> io::Result<usize>,
     ) -> io::Result<u64> {
         let mut scratch = [0; 16 * 1024];
         let mut left = limit;
         while left > 0 && self.readiness.readable {
             let size = usize::try_from(left).unwrap_or(usize::MAX).min(scratch.len());
-            match read(self.socket(), &mut scratch[..size]) {
+            match read(self.socket().transport(), &mut scratch[..size]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => left -= count as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readiness.readable = false,
@@ -146,6 +154,7 @@ impl Connection {
         self.request.body.clear();
         self.request.client_override = None;
         self.parsed = 0;
+        self.is_new = false;
         let has_bytes = !self.request.body.bytes.is_empty();
         self.request.began = now;
         self.enter(if has_bytes { Phase::Head } else { Phase::Idle }, now);
@@ -178,7 +187,7 @@ impl Connection {
 
     /// Reads and discards the part of a body that the app has not read.
     pub(crate) fn drain(&mut self, left: u64, now: Instant) -> Next {
-        match self.discard(left, ClientSocket::discard) {
+        match self.discard(left, Transport::discard) {
             Ok(0) => {
                 self.parser.skip_body();
                 self.expect_next_request(now);
@@ -215,10 +224,7 @@ impl Connection {
                     if self.socket().is_plain_on_tls_port {
                         return Err(self.plain_http_error());
                     }
-                    let is_received_first = self.request.is_chunked() || !self.may_upload();
-                    if self.expects_continue() && is_received_first {
-                        self.send_continue();
-                    }
+                    self.ask_for_body();
                 }
                 Event::Data { payload, consumed } => {
                     let at = self.parsed;
@@ -235,6 +241,14 @@ impl Connection {
         }
     }
 
+    /// Sends `100 Continue` if the client waits for it and the body must be received before the app is called.
+    pub(super) fn ask_for_body(&mut self) {
+        let is_received_first = self.request.is_chunked() || !may_upload(self.socket());
+        if self.expects_continue() && is_received_first {
+            self.send_continue();
+        }
+    }
+
     fn expects_continue(&self) -> bool {
         self.request.head.expect_continue && matches!(self.phase, Phase::Body { received: 0 })
     }
@@ -242,8 +256,8 @@ impl Connection {
     /// Asks the client for a chunked body, which is received before the app is called. PEP 3333 allows that (section
     /// "HTTP 1.1 Expect/Continue").
     fn send_continue(&self) {
-        match self.socket().send_interim(mlws_http1::CONTINUE, false) {
-            Ok(sent) if sent == mlws_http1::CONTINUE.len() => {}
+        match self.socket().try_send_continue() {
+            Ok(0) => {}
             // The client has not read earlier responses. It may send the body unasked (RFC 9110, section 10.1.1).
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.socket().tls().is_none() => {}
             // Only a part was sent, or the client is gone. The next read shows it.
@@ -254,7 +268,7 @@ impl Connection {
     /// Lets the app read the rest of the body from the socket itself, if the body has a Content-Length and is too large
     /// to be received first, or if the client waits for `100 Continue`, which the app requests by reading. Returns
     /// false if the body must be received first, as every chunked body must: WSGI applications need its length.
-    fn begin_upload(&mut self, now: Instant) -> Result<bool, HttpError> {
+    pub(super) fn begin_upload(&mut self, now: Instant) -> Result<bool, HttpError> {
         let expects_continue = self.expects_continue();
         let request = &mut self.request;
         let settings = &request.socket.context.settings;
@@ -317,11 +331,7 @@ impl Connection {
         Ok(true)
     }
 
-    fn may_upload(&self) -> bool {
-        may_upload(self.socket())
-    }
-
-    fn enter(&mut self, phase: Phase, now: Instant) {
+    pub(super) fn enter(&mut self, phase: Phase, now: Instant) {
         self.phase = phase;
         self.since = now;
     }
@@ -332,17 +342,19 @@ impl Connection {
     }
 
     /// Stores body bytes: in the buffer, moved next to the body so far, or in a temporary file if memory is short.
-    fn store_body(&mut self, start: usize, end: usize) -> io::Result<()> {
+    pub(super) fn store_body(&mut self, start: usize, end: usize) -> io::Result<()> {
         let length = self.request.head.body;
         let early = matches!(length, Length::Known(length) if length > self.context().settings.body_buffer);
         // The few bytes that came with the head of a body that the app reads itself must not reserve memory for the
         // whole body.
         let length = if early { Length::Known((end - start) as u64) } else { length };
-        self.request.body.store(start..end, length, &self.request.socket.context)
+        let socket = &self.request.socket;
+        let budget = socket.stream().map_or(&socket.context.body_memory, |stream| stream.body_memory());
+        self.request.body.store(start..end, length, &socket.context.settings, budget)
     }
 
     /// Removes consumed bytes after the body, so that chunk sizes and spooled bytes do not accumulate.
-    fn compact(&mut self) {
+    pub(super) fn compact(&mut self) {
         let body = &mut self.request.body;
         if matches!(self.phase, Phase::Body { .. }) && self.parsed > body.end {
             body.bytes.drain(body.end..self.parsed);
@@ -351,7 +363,7 @@ impl Connection {
         }
     }
 
-    fn read(&mut self, size: usize) -> io::Result<usize> {
+    pub(super) fn read(&mut self, size: usize) -> io::Result<usize> {
         let buffer = &mut self.request.body.bytes;
         // Growing earlier would double the buffer of a client that sends single bytes.
         if buffer.capacity() - buffer.len() < size.min(MIN_READ) {
@@ -360,7 +372,7 @@ impl Connection {
         let offered = buffer.capacity() - buffer.len();
         let socket = &self.request.socket;
         let (count, has_more) = match self.phase {
-            Phase::ProxyHeader => (socket.read_raw(buffer)?, false),
+            Phase::ProxyHeader => (socket.transport().read_raw(buffer)?, false),
             _ => socket.read(buffer)?,
         };
         // A short read means that the socket is empty, unless the end of the input follows, for which there may be no
@@ -369,7 +381,7 @@ impl Connection {
         Ok(count)
     }
 
-    fn read_size(&self) -> usize {
+    pub(super) fn read_size(&self) -> usize {
         let Phase::Body { received } = self.phase else { return HEAD_READ };
         let body = &self.request.body;
         match self.request.head.body {
@@ -394,9 +406,9 @@ impl Connection {
     }
 }
 
-/// Whether the app may read a body from the socket itself. A child process has no TLS session.
+/// Whether the app may read a body from the socket itself. A child process has no TLS or HTTP/2 session.
 fn may_upload(socket: &ClientSocket) -> bool {
-    socket.tls().is_none() || !matches!(socket.context.settings.concurrency, Concurrency::Fork { .. })
+    !socket.is_shared() || !matches!(socket.context.settings.concurrency, Concurrency::Fork { .. })
 }
 
 impl From<mlws_http1::Error> for HttpError {

@@ -70,6 +70,7 @@ impl Connection {
         self.socket().record_request_complete(self.since);
         let response = call(app, &mut self.request);
         let (on_complete, lost) = self.produce(app, response, others);
+        self.leave_place();
         self.warn_length_mismatch();
         self.phase = Phase::Sending;
         self.log_pending = self.context().wants_log;
@@ -87,6 +88,7 @@ impl Connection {
         if sent == Sent::OverLimit {
             app.detached(&mut || sent = self.spill_or_wait());
         }
+        self.socket().flush();
         let next = self.after_send(sent, Logs::Here(app));
         if !can_log_later && !is_in_child {
             // What the server still has to send counts as sent, because the record belongs to this thread.
@@ -230,6 +232,13 @@ impl Connection {
 
     /// Sends queued bytes until the socket is full or other connections need their turn. Called by the event loop.
     pub(crate) fn send(&mut self, now: Instant) -> Next {
+        let next = self.send_with_others(now);
+        self.socket().flush();
+        next
+    }
+
+    /// The same, but the caller flushes the session of a stream, when several responses are in it.
+    pub(crate) fn send_with_others(&mut self, now: Instant) -> Next {
         let mut sent = self.try_send(MAX_BYTES_PER_TURN, now);
         if sent == Sent::OverLimit {
             // Only small responses are sent from here for the first time, so little is written.
@@ -305,6 +314,7 @@ impl Connection {
             return self.continue_relay(now);
         }
         match outcome {
+            ChildOutcome::KeepAlive | ChildOutcome::Close if self.socket().stream().is_some() => Next::Close,
             ChildOutcome::KeepAlive => {
                 self.expect_next_request(now);
                 Next::Wait
@@ -339,6 +349,7 @@ impl Connection {
             relay.advance(&mut self.output, &self.request.socket, &mut self.readiness.writable, || {
                 self.since = now;
             });
+        self.request.socket.flush();
         if moved.is_err() {
             return self.abort_relay(now);
         }
@@ -403,14 +414,22 @@ impl Connection {
 
     fn close_or_keep_alive(&mut self, now: Instant, lost: bool) -> Next {
         let is_incomplete = self.output.is_incomplete();
+        let is_stream = self.socket().stream().is_some();
         if lost || is_incomplete {
             self.end_upload();
-            if self.output.ends_by_close() {
+            if lost {
+                self.socket().cancel_stream();
+            }
+            if self.output.ends_by_close() || is_stream {
                 self.socket().reset();
             }
             return Next::Close;
         }
         self.socket().finish_response();
+        if is_stream {
+            self.end_upload();
+            return Next::Close;
+        }
         let keep_alive = self.output.keep_alive;
         self.request.buffer = self.output.reset();
         if !keep_alive {

@@ -4,8 +4,12 @@
 //! range of a file. So no body can leave without its framing, and none can overtake another.
 //!
 //! Small bodies are copied behind the head and leave in one system call. Large ones are sent from where they are.
+//!
+//! With HTTP/2 the queue only has the body. The head and the end of the response are passed to the session of the connection
+//! together with it (see [`StreamFraming`]).
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     fs::File,
     io::{self, IoSlice},
@@ -14,11 +18,11 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use mlws_http1::{Framing, RequestInfo, ResponseHead};
+use mlws_http1::{Framing, RequestInfo, ResponseHead, Version};
 
 use crate::{
     Body, Bytes, clock,
-    connection::socket::ClientSocket,
+    connection::{encoded_response::EncodedResponse, socket::ClientSocket},
     context::ServerContext,
     memory::{MemoryBudget, Reservation},
 };
@@ -32,6 +36,13 @@ const COALESCE_LIMIT: usize = 8 * 1024;
 /// The most segments that one system call sends.
 const MAX_SEGMENTS_PER_WRITE: usize = 16;
 
+/// The most bytes of a file that are read at a time for HTTP/2.
+const FILE_CHUNK: usize = 16 * 1024;
+
+thread_local! {
+    static FILE_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 #[derive(Default)]
 pub(crate) struct ResponseWriter {
     /// The front of the queue: the head and small bytes after it.
@@ -43,6 +54,8 @@ pub(crate) struct ResponseWriter {
     /// Memory reserved for the unsent response. `None` while the socket accepts everything.
     reservation: Option<Reservation>,
     framing: Option<Framing>,
+    /// With HTTP/2: what is sent beside the queue.
+    stream: Option<Box<StreamFraming>>,
     /// A copy of the head, if the access log needs it.
     pub(crate) head: Vec<u8>,
     pub(crate) status: u16,
@@ -55,6 +68,17 @@ pub(crate) struct ResponseWriter {
     pub(crate) exceeds_content_length: bool,
     /// The application failed before the end of its body, so the client must see an unclean end.
     pub(crate) is_truncated: bool,
+}
+
+/// What HTTP/2 sends beside the body.
+#[derive(Default)]
+struct StreamFraming {
+    /// The head in the format of HTTP/1, until it is sent. It leaves with the first bytes of the body, or with its end.
+    head: Option<Vec<u8>>,
+    /// All of the body is queued.
+    is_complete: bool,
+    /// The end is sent.
+    has_ended: bool,
 }
 
 enum Segment {
@@ -127,6 +151,10 @@ impl ResponseWriter {
         }
         (self.body_size, self.framed) = (0, 0);
         (self.front, self.front_sent) = (finished.bytes, 0);
+        self.stream = (info.version == Version::Http2).then(|| {
+            let head = Some(std::mem::take(&mut self.front));
+            Box::new(StreamFraming { head, ..StreamFraming::default() })
+        });
         (self.exceeds_content_length, self.is_truncated) = (false, false);
         self.keep_alive = finished.keep_alive;
         self.framing = Some(finished.framing);
@@ -190,17 +218,38 @@ impl ResponseWriter {
         self.queue.push_back(Segment::File(range));
     }
 
+    /// Queues the head of a response over HTTP/2 that another process has created.
+    pub(crate) fn push_stream_head(&mut self, status: u16, head: Vec<u8>) {
+        self.status = status;
+        self.stream = Some(Box::new(StreamFraming { head: Some(head), ..StreamFraming::default() }));
+    }
+
+    /// The end of a response over HTTP/2 that another process has created.
+    pub(crate) fn push_stream_end(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.is_complete = true;
+        }
+    }
+
     /// Queues the end of the body, if the body is complete.
     pub(crate) fn push_end(&mut self) {
         if let Some(Ok(end)) = self.framing.as_ref().map(Framing::end) {
+            if let Some(stream) = &mut self.stream {
+                stream.is_complete = true;
+                return;
+            }
             self.count(end.len(), 0);
             self.push_copy(end);
         }
     }
 
-    /// The framed bytes of a small response.
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
-        self.front
+    /// A small response, all of which is queued.
+    pub(crate) fn into_encoded(self) -> EncodedResponse {
+        let (status, front) = (self.status, self.front);
+        match self.stream.and_then(|stream| stream.head) {
+            Some(head) => EncodedResponse { status, head, body: front },
+            None => EncodedResponse { status, head: front, body: Vec::new() },
+        }
     }
 
     /// Whether the response has a body that may continue.
@@ -232,6 +281,9 @@ impl ResponseWriter {
     /// Sends until the queue is empty, the socket is full or `limit` bytes are sent. No system call gets more than the
     /// rest of the limit, because a fast reader would accept everything.
     pub(crate) fn write(&mut self, socket: &ClientSocket, limit: usize) -> io::Result<Progress> {
+        if self.stream.is_some() {
+            return self.write_stream(socket, limit);
+        }
         let mut sent = 0;
         loop {
             let wrote = if self.queue.is_empty() {
@@ -254,6 +306,49 @@ impl ResponseWriter {
                 return Ok(if self.is_empty() { Progress::Sent } else { Progress::Paused });
             }
         }
+    }
+
+    /// The same for HTTP/2.
+    fn write_stream(&mut self, socket: &ClientSocket, limit: usize) -> io::Result<Progress> {
+        let mut sent = 0;
+        while !self.is_empty() {
+            if sent >= limit {
+                return Ok(Progress::Paused);
+            }
+            let has_body = self.has_body();
+            let Some(stream) = &mut self.stream else { break };
+            let is_complete = stream.is_complete;
+            if let Some(head) = stream.head.take() {
+                stream.has_ended = is_complete && !has_body;
+                socket.send_head(self.status, &head, stream.has_ended)?;
+                continue;
+            }
+            match self.write_stream_part(socket, is_complete) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Blocked),
+                Err(error) => return Err(error),
+            }
+            let has_body = self.has_body();
+            if let Some(stream) = &mut self.stream {
+                stream.has_ended = is_complete && !has_body;
+            }
+        }
+        Ok(Progress::Sent)
+    }
+
+    /// Sends the first part of the queue, or the end of the body.
+    fn write_stream_part(&mut self, socket: &ClientSocket, is_complete: bool) -> io::Result<usize> {
+        let front = &self.front[self.front_sent..];
+        let is_last = is_complete && self.queue.len() <= usize::from(front.is_empty());
+        let count = match self.queue.front_mut() {
+            Some(Segment::Bytes { bytes, sent, end }) if front.is_empty() => {
+                socket.send_data(&bytes.as_ref()[*sent..*end], is_last)?
+            }
+            Some(Segment::File(range)) if front.is_empty() => range.send_to_stream(socket, is_last)?,
+            _ => socket.send_data(front, is_last)?,
+        };
+        self.advance(count);
+        Ok(count)
     }
 
     /// Reserves memory for the queue, or returns memory that is no longer needed. Returns false if too little memory is
@@ -350,8 +445,15 @@ impl ResponseWriter {
         self.front.len() + self.queued
     }
 
+    /// Whether bytes are queued.
+    fn has_body(&self) -> bool {
+        !self.queue.is_empty() || self.front_sent < self.front.len()
+    }
+
+    /// Whether there is nothing to send. With HTTP/2 a head alone is not sent.
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.front_sent == self.front.len()
+        !self.has_body()
+            && self.stream.as_ref().is_none_or(|stream| stream.has_ended || !stream.is_complete)
     }
 
     /// Resets everything. Returns the buffer of the head for reuse.
@@ -460,6 +562,23 @@ impl ResponseWriter {
 }
 
 impl FileRange {
+    /// The same over HTTP/2, by way of a buffer.
+    fn send_to_stream(&mut self, socket: &ClientSocket, is_last: bool) -> io::Result<usize> {
+        FILE_BUFFER.with_borrow_mut(|buffer| {
+            let limit = usize::try_from(self.left).unwrap_or(usize::MAX).min(FILE_CHUNK);
+            buffer.resize(limit, 0);
+            let count = std::os::unix::fs::FileExt::read_at(&*self.file, buffer, self.offset)?;
+            if count == 0 && limit > 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let is_end = is_last && count as u64 == self.left;
+            let sent = socket.send_data(&buffer[..count], is_end)?;
+            self.offset += sent as u64;
+            self.left -= sent as u64;
+            Ok(sent)
+        })
+    }
+
     /// The file must not shrink meanwhile. If it does, the response cannot be completed.
     fn send(&mut self, socket: &ClientSocket, limit: u64) -> io::Result<usize> {
         match socket.send_file(self.file.as_fd(), &mut self.offset, self.left.min(limit))? {

@@ -1,14 +1,11 @@
-//! The socket of a connection and the few system calls that it needs.
+//! The client's side of a request: where it comes from and where the response goes, and who answers it.
 //!
-//! The socket never blocks. A thread or a child that must wait calls [`ClientSocket::wait_writable`] or
-//! [`ClientSocket::wait_readable`].
+//! With HTTP/1 a connection has one [`ClientSocket`] for all its requests, with HTTP/2 each stream has one. It never blocks. A thread
+//! or a child that must wait calls [`ClientSocket::wait_writable`] or [`ClientSocket::wait_readable`].
 
 use std::{
     io::{self, IoSlice},
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,19 +13,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mlws_http2::Reason;
 use mlws_sys::ReadBuffer;
 use mlws_tls::TlsConfig;
-use rustix::{
-    buffer::spare_capacity,
-    event::{PollFd, PollFlags, Timespec},
-    net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown},
-};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::{
     connection::{
         call_timer::CallTimer,
+        encoded_response::EncodedResponse,
         response_claim::{ResponseClaim, ResponseState},
+        stream_socket::StreamSocket,
         tls_transport::{Handshake, TlsTransport, concerns_client_certificate},
+        transport::{PeerState, Transport},
     },
     context::ServerContext,
     fork::{parent_link::ParentLink, progress::ResponseProgress, relay_channel::RelaySender},
@@ -39,19 +36,18 @@ use crate::{
 /// waits for the response.
 pub(crate) const HALF_CLOSE: Duration = Duration::from_secs(1);
 
-/// What the peer has done with its side of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PeerState {
-    Open,
-    /// It sends no more. It may still read: TCP does not say.
-    HalfClosed,
-    /// It has reset the connection, or closed a Unix socket.
-    Closed,
+/// What carries requests and responses.
+#[derive(Debug)]
+enum Channel {
+    /// HTTP/1: the connection.
+    Connection(Transport),
+    /// HTTP/2: one stream of a connection.
+    Stream(StreamSocket),
 }
 
 #[derive(Debug)]
 pub(crate) struct ClientSocket {
-    socket: OwnedFd,
+    channel: Channel,
     pub(crate) peer: Peer,
     /// The index of the listener that accepted the connection.
     pub(crate) listener: usize,
@@ -60,16 +56,12 @@ pub(crate) struct ClientSocket {
     /// A reload has removed the listener: the next response closes the connection.
     pub(crate) closes: bool,
     pub(crate) context: Arc<ServerContext>,
-    /// The TLS session. `None` if bytes are sent as they are.
-    tls: Option<Box<TlsTransport>>,
     /// The client uses plain HTTP although the port requires TLS.
     pub(crate) is_plain_on_tls_port: bool,
     /// In a forked child: the link to its parent.
     parent: OnceLock<Arc<ParentLink>>,
     /// In a forked child: the response that goes through the parent is incomplete.
     is_truncated_in_relay: AtomicBool,
-    /// The client must not take the end of the connection for a proper one.
-    was_reset: AtomicBool,
     claim: ResponseClaim,
     pub(crate) timer: CallTimer,
     /// When the request was complete, by the clock of `timer`.
@@ -81,18 +73,30 @@ pub(crate) struct ClientSocket {
 impl ClientSocket {
     pub(crate) fn new(socket: OwnedFd, peer: Peer, listener: usize, context: Arc<ServerContext>) -> Self {
         let peer = Peer { is_trusted: peer.is_in(&context.settings.trusted), ..peer };
+        Self::with_channel(Channel::Connection(Transport::new(socket)), peer, listener, context)
+    }
+
+    /// The socket of a stream.
+    pub(crate) fn of_stream(
+        stream: StreamSocket,
+        peer: Peer,
+        listener: usize,
+        context: Arc<ServerContext>,
+    ) -> Self {
+        Self::with_channel(Channel::Stream(stream), peer, listener, context)
+    }
+
+    fn with_channel(channel: Channel, peer: Peer, listener: usize, context: Arc<ServerContext>) -> Self {
         Self {
-            socket,
+            channel,
             peer,
             listener,
             token: 0,
             closes: false,
             context,
-            tls: None,
             is_plain_on_tls_port: false,
             parent: OnceLock::new(),
             is_truncated_in_relay: AtomicBool::new(false),
-            was_reset: AtomicBool::new(false),
             claim: ResponseClaim::new(),
             timer: CallTimer::new(),
             request_complete: AtomicU64::new(0),
@@ -102,138 +106,153 @@ impl ClientSocket {
 
     /// Bytes are encrypted from now on, by a session that begins with its handshake.
     pub(crate) fn start_tls(&mut self, config: &TlsConfig) -> io::Result<()> {
-        self.tls = Some(Box::new(TlsTransport::new(config)?));
-        Ok(())
+        match &mut self.channel {
+            Channel::Connection(transport) => transport.start_tls(config),
+            Channel::Stream(_) => Ok(()),
+        }
     }
 
     /// The client does not use TLS although it should.
     pub(crate) fn abandon_tls(&mut self) {
-        (self.tls, self.is_plain_on_tls_port) = (None, true);
+        if let Channel::Connection(transport) = &mut self.channel {
+            transport.abandon_tls();
+        }
+        self.is_plain_on_tls_port = true;
+    }
+
+    /// The connection, which other streams may share.
+    pub(crate) fn transport(&self) -> &Transport {
+        match &self.channel {
+            Channel::Connection(transport) => transport,
+            Channel::Stream(stream) => stream.transport(),
+        }
+    }
+
+    /// Takes the connection out. `None` for a stream.
+    pub(crate) fn into_transport(self) -> Option<(Transport, Peer)> {
+        match self.channel {
+            Channel::Connection(transport) => Some((transport, self.peer)),
+            Channel::Stream(_) => None,
+        }
     }
 
     pub(crate) fn tls(&self) -> Option<&TlsTransport> {
-        self.tls.as_deref()
+        self.transport().tls()
+    }
+
+    pub(crate) fn stream(&self) -> Option<&StreamSocket> {
+        if let Channel::Stream(stream) = &self.channel { Some(stream) } else { None }
+    }
+
+    /// The descriptor of a connection. A stream has none of its own.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        if let Channel::Connection(transport) = &self.channel { Some(transport.as_fd()) } else { None }
     }
 
     /// Whether the next response closes the connection, whatever the client wants.
     pub(crate) fn must_close(&self) -> bool {
         let context = &self.context;
         // A TLS connection cannot be handed over to another worker.
-        let is_stuck_here = self.tls.is_some() && context.drain_began.get().is_some();
+        let is_stuck_here = self.tls().is_some() && context.drain_began.get().is_some();
         self.closes || is_stuck_here || context.draining.load(Ordering::Relaxed)
     }
 
     /// Advances the TLS handshake as far as the socket allows.
     pub(crate) fn handshake(&self) -> io::Result<Handshake> {
-        self.tls.as_ref().map_or(Ok(Handshake::Complete), |tls| tls.handshake(&self.socket))
+        self.transport().handshake()
     }
 
     /// Logs why a TLS session has ended.
     pub(crate) fn log_tls_error(&self, error: &io::Error) {
-        let level = if concerns_client_certificate(error) { log::Level::Info } else { log::Level::Debug };
-        log::log!(level, "TLS connection from {} failed: {error}", self.peer.name());
+        log_tls_error(error, &self.peer);
     }
 
-    /// Sends TLS records that the socket did not accept before.
+    /// Sends TLS records that the socket did not accept before. For a stream, the event loop does that.
     pub(crate) fn flush_records(&self) -> io::Result<()> {
-        self.tls.as_ref().map_or(Ok(()), |tls| tls.flush(&self.socket))
+        match &self.channel {
+            Channel::Connection(transport) => transport.flush_records(),
+            Channel::Stream(_) => Ok(()),
+        }
     }
 
     /// Appends available bytes to `into`, up to its spare capacity. 0 means the end of the input. Also returns whether there may be
-    /// more without an event of the socket.
+    /// more without an event.
     pub(crate) fn read(&self, into: &mut Vec<u8>) -> io::Result<(usize, bool)> {
-        let Some(tls) = &self.tls else { return Ok((self.read_raw(into)?, false)) };
-        let limit = into.capacity() - into.len();
-        let read = tls.read(&self.socket, limit, |bytes| {
-            into.extend_from_slice(bytes);
-            bytes.len()
-        });
-        read.inspect_err(|error| self.log_read_error(error))
-    }
-
-    /// The same for bytes before the TLS session.
-    pub(crate) fn read_raw(&self, into: &mut Vec<u8>) -> io::Result<usize> {
-        Ok(rustix::io::retry_on_intr(|| rustix::io::read(&self.socket, spare_capacity(into)))?)
+        match &self.channel {
+            Channel::Connection(transport) => {
+                transport.read(into).inspect_err(|error| self.log_read_error(error))
+            }
+            Channel::Stream(stream) => stream.read(into),
+        }
     }
 
     /// Reads a part of a request body for the app, at most `limit` bytes.
     pub(crate) fn read_body(&self, into: &mut ReadBuffer<'_>, limit: usize) -> io::Result<usize> {
-        match &self.tls {
-            Some(tls) => {
-                let limit = limit.min(into.remaining());
-                let read = tls.read(&self.socket, limit, |bytes| into.append(bytes));
-                Ok(read.inspect_err(|error| self.log_read_error(error))?.0)
+        match &self.channel {
+            Channel::Connection(transport) => {
+                transport.read_limited(into, limit).inspect_err(|error| self.log_read_error(error))
             }
-            None => into.read_from(&self.socket, limit),
+            Channel::Stream(stream) => stream.read_limited(into, limit),
         }
-    }
-
-    /// Reads available bytes, up to the length of `scratch`, and discards them.
-    pub(crate) fn discard(&self, scratch: &mut [u8]) -> io::Result<usize> {
-        match &self.tls {
-            Some(tls) => Ok(tls.read(&self.socket, scratch.len(), <[u8]>::len)?.0),
-            None => self.discard_raw(scratch),
-        }
-    }
-
-    /// The same for bytes of a connection that has ended, without decrypting them.
-    pub(crate) fn discard_raw(&self, scratch: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::net::recv(&self.socket, scratch, RecvFlags::empty())?.0)
     }
 
     fn log_read_error(&self, error: &io::Error) {
-        if error.kind() == io::ErrorKind::InvalidData {
-            self.log_tls_error(error);
-        }
+        log_read_error(error, &self.peer);
     }
 
     /// Sends a part of the response. `BrokenPipe` if the watchdog has aborted it.
     pub(crate) fn send(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
         self.claim_response()?;
-        self.send_or_relay(|| self.send_interim(bytes, more), |relay| relay.send(&[IoSlice::new(bytes)]))
-    }
-
-    /// Sends bytes that are not part of the final response: `100 Continue`.
-    pub(crate) fn send_interim(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
-        if let Some(tls) = &self.tls {
-            return tls.send(&self.socket, &[IoSlice::new(bytes)]);
-        }
-        let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
-        Ok(rustix::io::retry_on_intr(|| rustix::net::send(&self.socket, bytes, flags))?)
+        self.send_or_relay(
+            || self.transport().send(bytes, more),
+            |relay| relay.send(&[IoSlice::new(bytes)]),
+        )
     }
 
     /// Sends a part of the response. `more` announces that a file follows immediately.
     pub(crate) fn send_vectored(&self, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
         self.claim_response()?;
-        let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
-        let none = &mut SendAncillaryBuffer::default();
-        let send = || match &self.tls {
-            Some(tls) => tls.send(&self.socket, slices),
-            None => {
-                Ok(rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.socket, slices, none, flags))?)
-            }
-        };
-        self.send_or_relay(send, |relay| relay.send(slices))
+        self.send_or_relay(|| self.transport().send_vectored(slices, more), |relay| relay.send(slices))
     }
 
     /// Sends a part of a file as part of the response, by sendfile(2), and advances `offset`.
     pub(crate) fn send_file(&self, file: BorrowedFd<'_>, offset: &mut u64, count: u64) -> io::Result<usize> {
         self.claim_response()?;
         let limit = usize::try_from(count).unwrap_or(usize::MAX).min(1 << 30);
-        let mut at = *offset;
-        let to_socket = || match &self.tls {
-            Some(tls) => tls.send_file(&self.socket, file, at, limit),
-            None => Ok(rustix::io::retry_on_intr(|| {
-                rustix::fs::sendfile(&self.socket, file, Some(&mut at), limit)
-            })?),
-        };
+        let to_socket = || self.transport().send_file(file, *offset, limit);
         let sent = self.send_or_relay(to_socket, |relay| relay.send_file(file, *offset, count))?;
         *offset += sent as u64;
         Ok(sent)
     }
 
-    /// Sends to the socket. A child whose client reads slowly sends through its parent from then on. With TLS a child always sends
-    /// through its parent, which has the session.
+    /// Starts the response to a request over HTTP/2. `head` is in the format of HTTP/1.
+    pub(crate) fn send_head(&self, status: u16, head: &[u8], end: bool) -> io::Result<()> {
+        let Some(stream) = self.stream() else { return Err(io::ErrorKind::Unsupported.into()) };
+        self.claim_response()?;
+        let to_relay = |relay: &RelaySender| relay.send_head(status, head).map(|()| 0);
+        self.send_or_relay(|| stream.send_head(status, head, end).map(|()| 0), to_relay).map(drop)
+    }
+
+    /// Sends a part of the response to a request over HTTP/2. If all of it is accepted, `end` ends the response.
+    pub(crate) fn send_data(&self, bytes: &[u8], end: bool) -> io::Result<usize> {
+        let Some(stream) = self.stream() else { return Err(io::ErrorKind::Unsupported.into()) };
+        self.claim_response()?;
+        // A relay ends when its child is done.
+        let to_relay = |relay: &RelaySender| {
+            if bytes.is_empty() { Ok(0) } else { relay.send(&[IoSlice::new(bytes)]) }
+        };
+        self.send_or_relay(|| stream.send_data(bytes, end), to_relay)
+    }
+
+    /// Sends what HTTP/2 streams have queued. HTTP/1 queues nothing here.
+    pub(crate) fn flush(&self) {
+        if let Some(stream) = self.stream().filter(|_| !self.is_in_child()) {
+            stream.flush();
+        }
+    }
+
+    /// Sends to the client. A child whose client reads slowly sends through its parent from then on. With TLS or HTTP/2 a child always
+    /// sends through its parent, which has the session.
     fn send_or_relay(
         &self,
         to_socket: impl FnOnce() -> io::Result<usize>,
@@ -243,7 +262,7 @@ impl ClientSocket {
         if let Some(relay) = parent.relay() {
             return to_relay(relay);
         }
-        if self.tls.is_some() {
+        if self.is_shared() {
             return to_relay(parent.start_relay()?);
         }
         match to_socket() {
@@ -262,11 +281,29 @@ impl ClientSocket {
         self.parent.get().and_then(|parent| parent.relay())
     }
 
-    /// Sends all of `bytes`, which are not part of the final response. Blocks.
-    pub(crate) fn send_all_interim(&self, bytes: &[u8]) -> io::Result<()> {
+    /// Whether the connection has a state that a child cannot use: that of TLS or HTTP/2.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.stream().is_some() || self.tls().is_some()
+    }
+
+    /// Sends `100 Continue`, if that is possible without waiting. Returns how many bytes of it were not sent.
+    pub(crate) fn try_send_continue(&self) -> io::Result<usize> {
+        let text = mlws_http1::CONTINUE;
+        match &self.channel {
+            Channel::Connection(transport) => Ok(text.len() - transport.send(text, false)?),
+            Channel::Stream(stream) => stream.send_head(100, &[], false).map(|()| 0),
+        }
+    }
+
+    /// Sends all of an interim response, in the format of HTTP/1. Blocks.
+    pub(crate) fn send_all_interim(&self, status: u16, bytes: &[u8]) -> io::Result<()> {
+        let transport = match &self.channel {
+            Channel::Connection(transport) => transport,
+            Channel::Stream(stream) => return stream.send_head(status, bytes, false),
+        };
         let mut rest = bytes;
         while !rest.is_empty() {
-            match self.send_interim(rest, false) {
+            match transport.send(rest, false) {
                 Ok(count) => rest = &rest[count..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_writable()?,
                 Err(error) => return Err(error),
@@ -279,6 +316,9 @@ impl ClientSocket {
     pub(crate) fn wait_writable(&self) -> io::Result<()> {
         let deadline = Instant::now() + self.context.settings.write_timeout;
         self.while_waiting(|| {
+            if let Some(stream) = self.stream().filter(|_| !self.is_in_child()) {
+                return stream.wait_writable(deadline);
+            }
             loop {
                 match self.poll(PollFlags::OUT, deadline) {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -290,7 +330,10 @@ impl ClientSocket {
 
     /// Blocks until there are bytes to read, or the end of the input. `TimedOut` after `deadline`, `Interrupted` by a signal.
     pub(crate) fn wait_readable(&self, deadline: Instant) -> io::Result<()> {
-        self.while_waiting(|| self.poll(PollFlags::IN, deadline))
+        self.while_waiting(|| match &self.channel {
+            Channel::Connection(_) => self.poll(PollFlags::IN, deadline),
+            Channel::Stream(stream) => stream.wait_readable(deadline),
+        })
     }
 
     /// Runs `wait`, whose time does not count as the app's.
@@ -305,7 +348,7 @@ impl ClientSocket {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(remaining).map_err(|_| io::ErrorKind::InvalidInput)?;
         let relay = self.relay().filter(|_| events == PollFlags::OUT);
-        let socket = relay.map_or(self.socket.as_fd(), AsFd::as_fd);
+        let socket = relay.map_or_else(|| self.transport().as_fd(), AsFd::as_fd);
         match rustix::event::poll(&mut [PollFd::from_borrowed_fd(socket, events)], Some(&timeout)) {
             Ok(0) => Err(io::ErrorKind::TimedOut.into()),
             Ok(_) => Ok(()),
@@ -313,19 +356,14 @@ impl ClientSocket {
         }
     }
 
-    /// What the peer has done with its side, as far as the kernel knows.
+    /// What the client has done with its side, as far as the kernel or the event loop knows.
     pub(crate) fn peer_state(&self) -> PeerState {
-        let mut sockets = [PollFd::new(&self.socket, PollFlags::RDHUP)];
-        let polled =
-            rustix::io::retry_on_intr(|| rustix::event::poll(&mut sockets, Some(&Timespec::default())));
-        let events = sockets[0].revents();
-        if polled.is_err() || events.intersects(PollFlags::HUP | PollFlags::ERR) {
-            PeerState::Closed
-        } else if events.contains(PollFlags::RDHUP) {
-            PeerState::HalfClosed
-        } else {
-            PeerState::Open
-        }
+        let (stream, parent) = match (&self.channel, self.parent.get()) {
+            (Channel::Connection(transport), _) => return transport.peer_state(),
+            (Channel::Stream(stream), parent) => (stream, parent),
+        };
+        let is_gone = parent.map_or_else(|| stream.is_reset(), |parent| parent.progress.is_client_gone());
+        if is_gone { PeerState::Closed } else { PeerState::Open }
     }
 
     /// The application starts a call, or shows that it is alive.
@@ -392,17 +430,31 @@ impl ClientSocket {
         self.claim.reset();
     }
 
-    /// For the watchdog: ends the connection, with `response` if the app's response has not started, or with a reset in the middle of
-    /// it. If the app sends anything later, the client is gone.
-    pub(crate) fn abort_response(&self, response: &[u8]) {
-        match self.claim.abort() {
-            // If the socket is full, the client does not read earlier responses.
-            ResponseState::NotStarted
-                if self.send_interim(response, false).is_ok_and(|sent| sent == response.len()) => {}
-            ResponseState::Finished => {}
-            _ => self.reset(),
+    /// For the watchdog: ends the connection or stream, with `response` if the app's response has not started, or with a reset in the
+    /// middle of it. If the app sends anything later, the client is gone.
+    pub(crate) fn abort_response(&self, response: &EncodedResponse) {
+        let state = self.claim.abort();
+        match &self.channel {
+            Channel::Connection(transport) => {
+                // If the socket is full, the client does not read earlier responses.
+                let send = || transport.send_vectored(&response.slices(), false);
+                match state {
+                    ResponseState::NotStarted if send().is_ok_and(|sent| sent == response.len()) => {}
+                    ResponseState::Finished => {}
+                    _ => transport.reset(),
+                }
+                transport.shutdown();
+            }
+            Channel::Stream(stream) if state == ResponseState::NotStarted => {
+                let EncodedResponse { status, head, body } = response;
+                let sent = stream.send_head(*status, head, false).and_then(|()| stream.send_data(body, true));
+                if !sent.is_ok_and(|sent| sent == body.len()) {
+                    stream.reset(Reason::INTERNAL_ERROR);
+                }
+                stream.flush();
+            }
+            Channel::Stream(stream) => stream.reset(Reason::INTERNAL_ERROR),
         }
-        self.shutdown();
     }
 
     /// Whether the watchdog has ended the connection.
@@ -426,50 +478,76 @@ impl ClientSocket {
         self.is_truncated_in_relay.load(Ordering::Relaxed)
     }
 
-    /// In a forked child: replaces the socket, which belongs to the parent from now on, by a closed one.
+    /// In a forked child: gives the connection up, which belongs to the parent from now on.
     pub(crate) fn release_socket(&self) -> io::Result<()> {
-        let (closed, _) = UnixStream::pair()?;
-        mlws_sys::replace_descriptor(&self.socket, &closed)
+        self.transport().release()
     }
 
     /// Tells the peer that no more bytes follow.
     pub(crate) fn shutdown_write(&self) {
-        if self.relay().is_none() {
-            self.close_tls();
-            let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        if let Some(transport) = self.own_transport() {
+            if self.is_in_child() {
+                transport.shutdown_write_raw();
+            } else {
+                transport.shutdown_write();
+            }
         }
     }
 
     /// Tells the peer that the connection ends properly, before it is closed. Not for a connection that is reset.
     pub(crate) fn close_tls(&self) {
-        if let Some(tls) =
-            self.tls.as_ref().filter(|_| !self.is_in_child() && !self.was_reset.load(Ordering::Relaxed))
-        {
-            tls.close(&self.socket);
+        if let Some(transport) = self.own_transport().filter(|_| !self.is_in_child()) {
+            transport.close_tls();
         }
     }
 
-    /// Closes the connection for the peer, even if another process holds a copy of the socket.
+    /// Closes the connection or stream for the peer and for threads that wait, even if another process holds a copy of the socket.
     pub(crate) fn shutdown(&self) {
-        if self.relay().is_none() {
-            let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        match &self.channel {
+            Channel::Stream(stream) => stream.close(),
+            Channel::Connection(transport) if self.relay().is_none() => transport.shutdown(),
+            Channel::Connection(_) => {}
         }
     }
 
-    /// Resets the connection, so that the peer can tell this from a clean end, even if another process holds a copy of the socket.
+    /// Resets the connection or stream, so that the peer can tell this from a clean end, even if another process holds a copy of the
+    /// socket.
     pub(crate) fn reset(&self) {
-        if self.relay().is_some() {
+        if self.is_in_child() && (self.relay().is_some() || self.stream().is_some()) {
             // The parent still has to send what was produced before.
             return self.is_truncated_in_relay.store(true, Ordering::Relaxed);
         }
-        self.was_reset.store(true, Ordering::Relaxed);
-        // Connecting to AF_UNSPEC resets a TCP connection (connect(2)). Unix sockets have no reset.
-        let _ = rustix::net::connect_unspec(&self.socket);
+        match &self.channel {
+            Channel::Connection(transport) => transport.reset(),
+            Channel::Stream(stream) => stream.reset(Reason::INTERNAL_ERROR),
+        }
+    }
+
+    /// The client is too slow, or gone: the rest of the response is not sent.
+    pub(crate) fn cancel_stream(&self) {
+        if let Some(stream) = self.stream().filter(|_| !self.is_in_child()) {
+            stream.reset(Reason::CANCEL);
+        }
+    }
+
+    /// The connection, unless it is that of a stream, or the parent sends the response.
+    fn own_transport(&self) -> Option<&Transport> {
+        match &self.channel {
+            Channel::Connection(transport) if self.relay().is_none() => Some(transport),
+            _ => None,
+        }
     }
 }
 
-impl AsFd for ClientSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+/// Logs why a TLS session has ended.
+fn log_tls_error(error: &io::Error, peer: &Peer) {
+    let level = if concerns_client_certificate(error) { log::Level::Info } else { log::Level::Debug };
+    log::log!(level, "TLS connection from {} failed: {error}", peer.name());
+}
+
+/// The same if TLS is the reason of a failed read.
+pub(crate) fn log_read_error(error: &io::Error, peer: &Peer) {
+    if error.kind() == io::ErrorKind::InvalidData {
+        log_tls_error(error, peer);
     }
 }

@@ -85,6 +85,11 @@ impl TlsTransport {
         self.facts.get()
     }
 
+    /// Whether the client has chosen HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.facts().is_some_and(|facts| facts.is_http2)
+    }
+
     /// Whether the client has sent nothing yet.
     pub(crate) fn is_untouched(&self) -> bool {
         !self.lock().has_begun

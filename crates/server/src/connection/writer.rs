@@ -289,7 +289,9 @@ impl State {
         if self.failure.is_some() || (self.response.is_empty() && self.blocked_since.is_none()) {
             return false;
         }
-        match self.response.write(socket, limit) {
+        let written = self.response.write(socket, limit);
+        socket.flush();
+        match written {
             Ok(Progress::Sent) => self.blocked_since = None,
             Ok(Progress::Blocked) => self.blocked_since = Some(Instant::now()),
             Ok(Progress::Paused) => {

@@ -13,7 +13,7 @@ use super::{CONNECTIONS, EventLoop, Slot, register};
 use crate::{
     connection::{Connection, socket::ClientSocket},
     handover::queue::{Arrival, Awaits},
-    idle::longest_idle,
+    idle::{self, longest_idle},
 };
 
 /// The most connections accepted from one listener per iteration, so that others get their turn.
@@ -23,10 +23,10 @@ impl EventLoop {
     /// Accepts connections from one listener. Returns true if more may be waiting.
     pub(super) fn accept(&mut self, index: usize, now: Instant) -> bool {
         for _ in 0..MAX_ACCEPTS_PER_ITERATION {
-            if self.acceptor.is_full_for(index, now, self.slots.len()) {
+            if self.acceptor.is_full_for(index, now, self.connections()) {
                 self.close_longest_idle(now);
             }
-            let Some(arrival) = self.acceptor.accept(index, now, self.slots.len()) else { return false };
+            let Some(arrival) = self.acceptor.accept(index, now, self.connections()) else { return false };
             self.register_arrival(arrival, now);
         }
         true
@@ -40,10 +40,15 @@ impl EventLoop {
 
     /// Closes idle connections, if there are any, so that a waiting client can be accepted.
     pub(super) fn close_longest_idle(&mut self, now: Instant) {
-        let connections = self.slots.iter().filter_map(|(_, slot)| slot.connection());
-        for token in longest_idle(connections, self.slots.len(), now) {
-            let slot = self.slots.get_mut(token);
-            if let Some(connection) = slot.and_then(Slot::take) {
+        let candidates = self.slots.iter().filter_map(|(token, slot)| match slot {
+            Slot::Held(connection) => idle::candidate(connection),
+            Slot::Http2(http2) => http2.idle_since().map(|(is_kept_alive, since)| (is_kept_alive, since, token)),
+            Slot::Out(_) => None,
+        });
+        for token in longest_idle(candidates, self.connections(), now) {
+            if let Some(Slot::Http2(_)) = self.slots.get(token) {
+                self.close_http2(token, now);
+            } else if let Some(connection) = self.slots.get_mut(token).and_then(Slot::take) {
                 self.close(&connection);
             }
         }
@@ -65,7 +70,7 @@ impl EventLoop {
         socket.token = token;
         register(
             self.poll.registry(),
-            socket.as_fd().as_raw_fd(),
+            socket.transport().as_fd().as_raw_fd(),
             CONNECTIONS + token,
             Interest::READABLE | Interest::WRITABLE,
         )?;

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     time::Instant,
 };
 
@@ -22,18 +22,17 @@ impl EventLoop {
         let now = Instant::now();
         let Some(children) = &mut self.children else { return };
         let own = connection.token;
-        let connections = self.slots.iter().filter(|(token, _)| *token != own);
-        let connections = connections.filter_map(|(_, slot)| slot.connection()).flat_map(|other| {
-            let relay = other.relay().map(Relay::descriptor);
-            std::iter::once(other.socket().as_fd().as_raw_fd()).chain(relay)
-        });
-        let waiting = self.ready_for_app.iter().map(|connection| connection.socket().as_fd().as_raw_fd());
+        let slots = || self.slots.iter().filter(|(token, _)| *token != own).map(|(_, slot)| slot);
+        let connections = slots().filter_map(Slot::descriptor);
+        let relays = slots().filter_map(Slot::connection).filter_map(|other| other.relay().map(Relay::descriptor));
+        let waiting = self.ready_for_app.iter().filter_map(|connection| connection.socket().descriptor());
+        let waiting = waiting.map(|socket| socket.as_raw_fd());
         let acceptor = self.acceptor.descriptors();
         let command_sources = self.command_sources.iter().map(|source| source.descriptor.as_raw_fd());
         let poll = [self.poll.as_raw_fd(), self.registry.as_raw_fd()];
         let handover = self.context.settings.handover.iter().flat_map(|queue| queue.descriptors());
         let mut others =
-            connections.chain(waiting).chain(acceptor).chain(handover).chain(command_sources).chain(poll);
+            connections.chain(relays).chain(waiting).chain(acceptor).chain(handover).chain(command_sources).chain(poll);
         let started = children.start(&mut connection, app, self.poll.registry(), &mut others);
         drop(others);
         let next = match started {

@@ -7,6 +7,8 @@
 mod accept;
 mod children;
 mod drain;
+mod http2;
+mod http2_connection;
 mod slot;
 
 use std::{
@@ -18,7 +20,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event, unix::SourceFd};
+use mio::{Events, Interest, Poll, Registry, Token, Waker, event::Event as PollEvent, unix::SourceFd};
+use mlws_http2::Event;
 use slab::Slab;
 
 use self::slot::Slot;
@@ -26,7 +29,8 @@ use crate::{
     App, Command, Concurrency, Listener,
     acceptor::Acceptor,
     command::CommandSource,
-    connection::socket::{HALF_CLOSE, PeerState},
+    connection::socket::HALF_CLOSE,
+    connection::transport::PeerState,
     connection::{Connection, Next, Readiness},
     context::ServerContext,
     deadlines::Deadlines,
@@ -62,6 +66,15 @@ pub(crate) struct EventLoop {
     acceptor: Acceptor,
     command_sources: Vec<CommandSource>,
     slots: Slab<Slot>,
+    /// How many of the slots are streams of HTTP/2 connections.
+    streams: usize,
+    /// HTTP/2 connections with something to send or handle.
+    unsettled: Vec<usize>,
+    /// HTTP/2 connections with requests that may not be queued yet.
+    with_waiting: VecDeque<usize>,
+    /// Reused buffers: for events of an HTTP/2 session, and for received bytes.
+    http2_events: Vec<Event>,
+    scratch: Vec<u8>,
     /// Connections whose request needs the app.
     ready_for_app: VecDeque<Box<Connection>>,
     /// Connections that can advance without another event.
@@ -108,6 +121,11 @@ impl EventLoop {
             acceptor,
             command_sources,
             slots: Slab::new(),
+            streams: 0,
+            unsettled: Vec::new(),
+            with_waiting: VecDeque::new(),
+            http2_events: Vec::new(),
+            scratch: Vec::new(),
             ready_for_app: VecDeque::new(),
             runnable: VecDeque::new(),
             deadlines: Deadlines::default(),
@@ -183,6 +201,7 @@ impl EventLoop {
         for token in self.deadlines.take_expired(now) {
             self.time_out(token, now);
         }
+        self.settle_http2(now);
     }
 
     /// Whether another iteration would find something to do without waiting.
@@ -191,7 +210,10 @@ impl EventLoop {
     }
 
     /// Whether a connection waits for the app.
-    pub(crate) fn has_ready(&self) -> bool {
+    pub(crate) fn has_ready(&mut self) -> bool {
+        if self.ready_for_app.is_empty() {
+            self.admit_waiting();
+        }
         !self.ready_for_app.is_empty()
     }
 
@@ -205,6 +227,7 @@ impl EventLoop {
         if self.children.as_ref().is_some_and(|children| !children.has_capacity()) {
             return None;
         }
+        self.admit_waiting();
         self.ready_for_app.pop_front()
     }
 
@@ -238,6 +261,7 @@ impl EventLoop {
                 let ended = slot.and_then(|slot| match slot {
                     Slot::Out(readiness) => readiness.peer_closed,
                     Slot::Held(connection) => connection.readiness.peer_closed,
+                    Slot::Http2(_) => None,
                 });
                 // An end without an event happened after the latest poll.
                 ended.unwrap_or(self.poll_times.0) > connection.since + HALF_CLOSE
@@ -248,11 +272,16 @@ impl EventLoop {
     /// Takes a connection back, or a new one in, with what it waits for.
     pub(crate) fn apply(&mut self, mut connection: Box<Connection>, next: Next) {
         let token = connection.token;
-        if next == Next::Close {
-            return self.close(&connection);
+        let is_stream = connection.socket().stream().is_some();
+        match next {
+            Next::Close => return self.close(&connection),
+            Next::Run if is_stream => return self.enqueue_stream(connection),
+            Next::Run => return self.enqueue(connection),
+            Next::SwitchToHttp2 => return self.switch_to_http2(*connection, Instant::now()),
+            Next::Wait | Next::Flush => {}
         }
-        if next == Next::Run {
-            return self.enqueue(connection);
+        if let Some(stream) = connection.socket().stream() {
+            self.unsettle(stream.session().token);
         }
         let Some(slot) = self.slots.get_mut(token) else { return };
         if let Slot::Out(readiness) = slot {
@@ -275,6 +304,7 @@ impl EventLoop {
     }
 
     fn poll_for(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        self.settle_http2(Instant::now());
         match self.poll.poll(&mut self.events, wait) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.events.clear();
@@ -284,7 +314,7 @@ impl EventLoop {
         }
     }
 
-    fn handle_event(&mut self, event: &Event, now: Instant) {
+    fn handle_event(&mut self, event: &PollEvent, now: Instant) {
         match event.token().0 {
             token if token >= CONNECTIONS => self.record_readiness(token - CONNECTIONS, event, now),
             token if token >= RELAYS => self.record_relay_readiness(token - RELAYS, now),
@@ -297,20 +327,29 @@ impl EventLoop {
         }
     }
 
-    fn record_readiness(&mut self, token: usize, event: &Event, now: Instant) {
-        let Some(slot) = self.slots.get_mut(token) else { return };
+    fn record_readiness(&mut self, token: usize, event: &PollEvent, now: Instant) {
         let peer_closed = event.is_read_closed() || event.is_error();
         let readiness = Readiness {
             readable: event.is_readable() || peer_closed,
             writable: event.is_writable() || event.is_write_closed(),
             peer_closed: peer_closed.then_some(now),
         };
-        match slot {
-            Slot::Held(connection) => {
+        self.add_readiness(token, readiness, now);
+    }
+
+    /// Something has happened to a connection or stream.
+    fn add_readiness(&mut self, token: usize, readiness: Readiness, now: Instant) {
+        match self.slots.get_mut(token) {
+            None => {}
+            Some(Slot::Held(connection)) => {
                 connection.readiness.merge(readiness);
                 self.advance(token, now);
             }
-            Slot::Out(collected) => {
+            Some(Slot::Http2(http2)) => {
+                http2.readiness.merge(readiness);
+                self.advance_http2(token, now);
+            }
+            Some(Slot::Out(collected)) => {
                 collected.merge(readiness);
                 if self.context.writers.on_event(token, readiness.peer_closed) {
                     self.runnable.push_back(token);
@@ -320,6 +359,9 @@ impl EventLoop {
     }
 
     fn advance(&mut self, token: usize, now: Instant) {
+        if let Some(Slot::Http2(_)) = self.slots.get(token) {
+            return self.advance_http2(token, now);
+        }
         let Some(mut connection) = self.slots.get_mut(token).and_then(Slot::take) else {
             // A thread is producing the response, and there is more to send than one iteration allows.
             if self.slots.contains(token) && self.context.writers.on_event(token, None) {
@@ -336,6 +378,9 @@ impl EventLoop {
     }
 
     fn time_out(&mut self, token: usize, now: Instant) {
+        if let Some(Slot::Http2(_)) = self.slots.get(token) {
+            return self.time_out_http2(token, now);
+        }
         let Some(slot) = self.slots.get_mut(token) else { return };
         let Some(mut connection) = slot.take() else { return };
         let mut check =
@@ -370,10 +415,13 @@ impl EventLoop {
     }
 
     fn close(&mut self, connection: &Connection) {
+        if connection.socket().stream().is_some() {
+            return self.close_stream(connection, Instant::now());
+        }
         connection.socket().close_tls();
         if self.children.is_some() {
             // A child may hold a copy of the socket, which would keep it in the poll set and open for the client.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_fd().as_raw_fd()));
+            deregister(self.poll.registry(), connection.socket().transport());
             connection.socket().shutdown();
         }
         self.close_slot(connection);
@@ -382,15 +430,23 @@ impl EventLoop {
     /// Another worker owns the connection now. It stays open; only this copy of its descriptor is closed.
     fn forget(&mut self, connection: &Connection) {
         // Another process has a copy of the socket, so it would stay in the poll set.
-        let _ = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_fd().as_raw_fd()));
+        deregister(self.poll.registry(), connection.socket().transport());
         self.close_slot(connection);
     }
 
     fn close_slot(&mut self, connection: &Connection) {
         self.deadlines.clear(connection.token);
-        self.slots.try_remove(connection.token);
-        self.acceptor.publish_load(self.slots.len());
+        self.remove_slot(connection.token);
     }
+
+    /// The number of connections, where the streams of HTTP/2 do not count.
+    fn connections(&self) -> usize {
+        self.slots.len() - self.streams
+    }
+}
+
+fn deregister(registry: &Registry, socket: &impl AsFd) {
+    let _ = registry.deregister(&mut SourceFd(&socket.as_fd().as_raw_fd()));
 }
 
 fn register(registry: &Registry, descriptor: RawFd, token: usize, interest: Interest) -> io::Result<()> {

@@ -201,6 +201,13 @@ impl Children {
         Some(now + STACK_DUMP_GRACE)
     }
 
+    /// The client of this connection no longer waits. Only for HTTP/2, where the child cannot know.
+    pub(crate) fn on_client_gone(&self, connection: usize) {
+        if let Some((index, _)) = self.running.iter().find(|(_, child)| child.answers(connection)) {
+            self.progress.store_client_gone(index, true);
+        }
+    }
+
     /// When [`check_background`](Self::check_background) has something to do.
     pub(crate) fn next_background_deadline(&self) -> Option<Instant> {
         self.running.iter().filter_map(|(_, child)| child.background_deadline()).min()

@@ -53,6 +53,8 @@ pub(crate) struct ProgressTable {
     responses: SharedPage<AtomicU8>,
     /// One of the two constants, or milliseconds since `epoch` plus one.
     calls: SharedPage<AtomicU64>,
+    /// For HTTP/2, where only the parent knows: 1 if the client is gone.
+    clients: SharedPage<AtomicU8>,
     epoch: Instant,
 }
 
@@ -65,7 +67,12 @@ pub(crate) struct ChildProgress {
 
 impl ProgressTable {
     pub(crate) fn new(count: usize) -> io::Result<Self> {
-        Ok(Self { responses: SharedPage::new(count)?, calls: SharedPage::new(count)?, epoch: Instant::now() })
+        Ok(Self {
+            responses: SharedPage::new(count)?,
+            calls: SharedPage::new(count)?,
+            clients: SharedPage::new(count)?,
+            epoch: Instant::now(),
+        })
     }
 
     /// Resets the report for a child that is about to be forked.
@@ -74,8 +81,16 @@ impl ProgressTable {
         if let Some(response) = table.responses.get(index) {
             response.store(ResponseProgress::NotStarted as u8, Ordering::Release);
         }
+        table.store_client_gone(index, false);
         progress.start_call(Instant::now());
         progress
+    }
+
+    /// For the parent: the client of this child is gone.
+    pub(crate) fn store_client_gone(&self, index: usize, is_gone: bool) {
+        if let Some(client) = self.clients.get(index) {
+            client.store(u8::from(is_gone), Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn response(&self, index: usize) -> ResponseProgress {
@@ -115,6 +130,11 @@ impl ProgressTable {
 impl ChildProgress {
     pub(crate) fn index(&self) -> usize {
         self.index
+    }
+
+    /// Whether the parent has found the client gone. Only for HTTP/2.
+    pub(crate) fn is_client_gone(&self) -> bool {
+        self.table.clients.get(self.index).is_some_and(|client| client.load(Ordering::Relaxed) == 1)
     }
 
     /// Everything written before this is visible to a reader.

@@ -22,7 +22,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvFlags};
 
 use super::{
     outcome::ChildOutcome,
-    relay_channel::{DATA_PACKET, FILE_PACKET, MAX_PAYLOAD, take_descriptor},
+    relay_channel::{DATA_PACKET, FILE_PACKET, HEAD_PACKET, MAX_PAYLOAD, take_descriptor},
 };
 use crate::{
     connection::response_writer::{Progress, ResponseWriter, Spool},
@@ -54,6 +54,10 @@ pub(crate) struct Relay {
 
 enum Packet {
     Data(Vec<u8>),
+    Head {
+        status: u16,
+        head: Vec<u8>,
+    },
     File {
         file: File,
         offset: u64,
@@ -117,14 +121,17 @@ impl Relay {
         send(output)?; // first, so that there is space
         self.store(output, socket);
         if self.can_receive() {
-            self.receive(output)?;
-            send(output)?;
-            self.store(output, socket);
+            self.receive(output, socket)?;
         }
+        if self.is_finished && matches!(self.outcome, Some(ChildOutcome::KeepAlive | ChildOutcome::Close)) {
+            output.push_stream_end();
+        }
+        send(output)?;
+        self.store(output, socket);
         Ok(())
     }
 
-    fn receive(&mut self, output: &mut ResponseWriter) -> io::Result<()> {
+    fn receive(&mut self, output: &mut ResponseWriter, socket: &ClientSocket) -> io::Result<()> {
         let mut received = 0;
         while received < MAX_BYTES_PER_TURN && self.can_receive() {
             match self.next_packet()? {
@@ -132,6 +139,8 @@ impl Relay {
                     received += bytes.len();
                     output.push_framed(bytes);
                 }
+                Packet::Head { status: status @ 100..200, head } => socket.send_all_interim(status, &head)?,
+                Packet::Head { status, head } => output.push_stream_head(status, head),
                 Packet::File { file, offset, length } => output.push_framed_file(file, offset, length),
                 Packet::None => {
                     self.is_readable = false;
@@ -189,6 +198,7 @@ impl Relay {
         payload.truncate(length);
         match header[0] {
             DATA_PACKET => Ok(Packet::Data(payload)),
+            HEAD_PACKET => head(&payload),
             FILE_PACKET => file(&payload, &mut rights),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
@@ -200,6 +210,11 @@ impl Drop for Relay {
         // A younger child may have a copy of the descriptor, so it must leave the poll set before it is closed.
         let _ = self.registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));
     }
+}
+
+fn head(payload: &[u8]) -> io::Result<Packet> {
+    let (status, head) = payload.split_first_chunk().ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Packet::Head { status: u16::from_ne_bytes(*status), head: head.to_vec() })
 }
 
 fn file(payload: &[u8], rights: &mut RecvAncillaryBuffer<'_>) -> io::Result<Packet> {

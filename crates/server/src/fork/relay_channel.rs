@@ -18,6 +18,9 @@ pub(super) const DATA_PACKET: u8 = 1;
 /// The first byte of a packet: an offset and a length follow, and the descriptor of the file comes with them.
 pub(super) const FILE_PACKET: u8 = 2;
 
+/// The first byte of a packet: a status and the head of a response over HTTP/2 follow, in the format of HTTP/1. It may be interim.
+pub(super) const HEAD_PACKET: u8 = 3;
+
 /// Creates a relay: the child's end, and the parent's.
 pub(super) fn pair() -> io::Result<(RelaySender, OwnedFd)> {
     let (child, parent) =
@@ -57,6 +60,13 @@ impl RelaySender {
         let packet = [IoSlice::new(&[FILE_PACKET]), IoSlice::new(&from), IoSlice::new(&length)];
         self.send_packet(&packet, &mut rights)?;
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    /// Sends the head of a response over HTTP/2.
+    pub(crate) fn send_head(&self, status: u16, head: &[u8]) -> io::Result<()> {
+        let status = status.to_ne_bytes();
+        let packet = [IoSlice::new(&[HEAD_PACKET]), IoSlice::new(&status), IoSlice::new(head)];
+        self.send_packet(&packet, &mut SendAncillaryBuffer::default())
     }
 
     fn send_packet(

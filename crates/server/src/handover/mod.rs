@@ -64,7 +64,7 @@ impl Handover {
             is_listener_gone: false,
             is_secure: socket.tls().is_some(),
         };
-        match self.queue.send(socket.as_fd(), &socket.peer, listener, state) {
+        match self.queue.send(socket.transport().as_fd(), &socket.peer, listener, state) {
             Ok(()) => self.count += 1,
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return false,
             Err(error) => {

@@ -6,11 +6,12 @@
 //! monitor thread returns to the event loop like any other.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use crate::{
+    connection::shared_session::SharedSession,
     connection::writer::MAX_FLUSH_DELAY,
     connection::{Connection, Next},
 };
@@ -51,9 +52,19 @@ impl WriteBatch {
     pub(crate) fn send(&self, mut apply: impl FnMut(Box<Connection>, Next)) {
         let mut batch = std::mem::take(&mut *self.lock());
         let now = Instant::now();
+        let mut session: Option<Arc<SharedSession>> = None;
         for mut connection in batch.connections.drain(..) {
-            let next = connection.send(now);
+            // Responses in the same HTTP/2 session leave in one system call.
+            let own = connection.socket().stream().map(|stream| Arc::clone(stream.session()));
+            if let Some(other) = session.take_if(|other| !own.as_ref().is_some_and(|own| Arc::ptr_eq(own, other))) {
+                other.flush();
+            }
+            session = own;
+            let next = connection.send_with_others(now);
             apply(connection, next);
+        }
+        if let Some(last) = session {
+            last.flush();
         }
         // Reuse the vector, unless another one was allocated meanwhile.
         let mut place = self.lock();

@@ -1,0 +1,200 @@
+//! One stream of an HTTP/2 connection, as a socket: what its client has sent, and how the response is sent.
+//!
+//! The event loop stores what arrives. The owner of the stream reads it: the event loop, or the thread that runs the request.
+
+use std::{
+    io::{self, ErrorKind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use mlws_http2::{Reason, ResponseHead, StreamId};
+use mlws_sys::ReadBuffer;
+
+use super::{shared_session::SharedSession, transport::Transport};
+use crate::memory::MemoryBudget;
+
+#[derive(Debug)]
+pub(crate) struct StreamSocket {
+    session: Arc<SharedSession>,
+    id: StreamId,
+    inbox: Mutex<Inbox>,
+    /// For threads that wait for the client.
+    changed: Condvar,
+}
+
+/// What has arrived and was not read. The flow-control windows bound its size.
+#[derive(Debug, Default)]
+struct Inbox {
+    bytes: Vec<u8>,
+    read: usize,
+    /// The client has sent all of the request.
+    is_complete: bool,
+    /// The client has reset the stream, or the connection has ended.
+    is_reset: bool,
+    /// More of the response can be sent.
+    is_writable: bool,
+}
+
+impl StreamSocket {
+    pub(crate) fn new(session: Arc<SharedSession>, id: StreamId) -> Self {
+        Self { session, id, inbox: Mutex::default(), changed: Condvar::new() }
+    }
+
+    pub(crate) fn session(&self) -> &Arc<SharedSession> {
+        &self.session
+    }
+
+    pub(crate) fn id(&self) -> StreamId {
+        self.id
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.session.transport
+    }
+
+    pub(crate) fn body_memory(&self) -> &Arc<MemoryBudget> {
+        &self.session.body_memory
+    }
+
+    /// The client has sent a part of the body.
+    pub(crate) fn on_data(&self, bytes: &[u8]) {
+        self.change(|inbox| inbox.bytes.extend_from_slice(bytes));
+    }
+
+    /// The client has sent the end of the request.
+    pub(crate) fn on_end(&self) {
+        self.change(|inbox| inbox.is_complete = true);
+    }
+
+    /// The stream no longer exists.
+    pub(crate) fn on_reset(&self) {
+        self.change(|inbox| inbox.is_reset = true);
+    }
+
+    /// More of the response can be sent.
+    pub(crate) fn on_writable(&self) {
+        self.change(|inbox| inbox.is_writable = true);
+    }
+
+    pub(crate) fn is_reset(&self) -> bool {
+        self.lock().is_reset
+    }
+
+    /// Appends received bytes to `into`, up to its spare capacity. 0 means the end of the request. Also returns whether there may be
+    /// more without an event.
+    pub(crate) fn read(&self, into: &mut Vec<u8>) -> io::Result<(usize, bool)> {
+        let limit = into.capacity() - into.len();
+        self.read_with(limit, |bytes| into.extend_from_slice(bytes))
+    }
+
+    /// Reads at most `limit` bytes for a thread, and lets the client send as many more.
+    pub(crate) fn read_limited(&self, into: &mut ReadBuffer<'_>, limit: usize) -> io::Result<usize> {
+        let limit = limit.min(into.remaining());
+        let (count, _) = self.read_with(limit, |bytes| {
+            into.append(bytes);
+        })?;
+        self.session.flush();
+        Ok(count)
+    }
+
+    fn read_with(&self, limit: usize, sink: impl FnOnce(&[u8])) -> io::Result<(usize, bool)> {
+        let mut inbox = self.lock();
+        let available = &inbox.bytes[inbox.read..];
+        let count = available.len().min(limit);
+        if count == 0 {
+            return match &*inbox {
+                inbox if inbox.is_reset => Err(ErrorKind::ConnectionReset.into()),
+                inbox if inbox.is_complete => Ok((0, true)),
+                _ => Err(ErrorKind::WouldBlock.into()),
+            };
+        }
+        sink(&available[..count]);
+        inbox.read += count;
+        let is_empty = inbox.read == inbox.bytes.len();
+        if is_empty {
+            (inbox.bytes, inbox.read) = (Vec::new(), 0);
+        }
+        let has_more = !is_empty || inbox.is_complete || inbox.is_reset;
+        drop(inbox);
+        self.session.release(self.id, count);
+        Ok((count, has_more))
+    }
+
+    /// Sends a head in the format of HTTP/1: a status line, which is ignored, and fields. An interim response is sent immediately.
+    pub(crate) fn send_head(&self, status: u16, head: &[u8], end: bool) -> io::Result<()> {
+        let is_interim = status < 200;
+        let new = if is_interim { ResponseHead::interim } else { ResponseHead::new };
+        let invalid = |error| io::Error::new(ErrorKind::InvalidData, error);
+        let mut converted = new(status).map_err(invalid)?;
+        for line in head.split(|byte| *byte == b'\n').skip(1) {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if let Some(colon) = line.iter().position(|byte| *byte == b':') {
+                converted.field(&line[..colon], &line[colon + 1..]).map_err(invalid)?;
+            }
+        }
+        self.session.respond(self.id, converted, end)?;
+        if is_interim {
+            self.session.flush();
+        }
+        Ok(())
+    }
+
+    /// Sends a part of the body. Returns how many bytes were accepted. If all were, `end` ends the response.
+    pub(crate) fn send_data(&self, bytes: &[u8], end: bool) -> io::Result<usize> {
+        self.lock().is_writable = false;
+        self.session.data(self.id, bytes, end)
+    }
+
+    /// Sends everything that was queued.
+    pub(crate) fn flush(&self) {
+        self.session.flush();
+    }
+
+    /// Ends the stream before its response is complete. Does nothing if the stream has ended.
+    pub(crate) fn reset(&self, reason: Reason) {
+        self.session.reset(self.id, reason);
+        self.flush();
+    }
+
+    /// The stream ends now. If the response is incomplete, the client sees an error.
+    pub(crate) fn abandon(&self) {
+        self.session.reset(self.id, Reason::INTERNAL_ERROR);
+    }
+
+    /// No thread reads or waits from now on.
+    pub(crate) fn close(&self) {
+        self.on_reset();
+    }
+
+    /// Blocks until there are bytes to read, or the end of the request. `TimedOut` after `deadline`.
+    pub(crate) fn wait_readable(&self, deadline: Instant) -> io::Result<()> {
+        self.wait(deadline, |inbox| inbox.read < inbox.bytes.len() || inbox.is_complete)
+    }
+
+    /// Blocks until more of the response can be sent. `TimedOut` after `deadline`.
+    pub(crate) fn wait_writable(&self, deadline: Instant) -> io::Result<()> {
+        self.wait(deadline, |inbox| inbox.is_writable)
+    }
+
+    fn wait(&self, deadline: Instant, is_ready: impl Fn(&Inbox) -> bool) -> io::Result<()> {
+        let mut inbox = self.lock();
+        while !is_ready(&inbox) && !inbox.is_reset {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            inbox = self.changed.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inbox)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

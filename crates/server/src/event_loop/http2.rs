@@ -1,0 +1,283 @@
+//! HTTP/2 connections and their streams.
+//!
+//! Invariant: after anything was done to a connection or one of its streams, the connection is in `unsettled`. Before the loop waits,
+//! [`EventLoop::settle_http2`] handles the events of its session, sends its output, and sets its deadline.
+
+use std::{sync::Arc, time::Instant};
+
+use mlws_http2::{Event, Head, StreamId};
+
+use super::{
+    EventLoop, Slot,
+    http2_connection::{Http2Connection, OpenStream, Settled},
+};
+use crate::{
+    connection::{Connection, Readiness, socket::ClientSocket, stream_socket::StreamSocket},
+    fork::Children,
+};
+
+const READABLE: Readiness = Readiness { readable: true, writable: false, peer_closed: None };
+const WRITABLE: Readiness = Readiness { readable: false, writable: true, peer_closed: None };
+
+impl EventLoop {
+    /// The client of this connection has chosen HTTP/2.
+    pub(super) fn switch_to_http2(&mut self, connection: Connection, now: Instant) {
+        let token = connection.token;
+        let listener = connection.socket().listener;
+        self.deadlines.clear(token);
+        let Some((transport, peer, received)) = connection.into_transport() else {
+            log::error!("closing a connection: it could not be switched to HTTP/2");
+            return self.remove_slot(token);
+        };
+        let http2 = Http2Connection::new(transport, peer, listener, received, &self.context, token, now);
+        if let Some(slot) = self.slots.get_mut(token) {
+            *slot = Slot::Http2(Box::new(http2));
+            self.advance_http2(token, now);
+        }
+    }
+
+    /// Reads what has arrived.
+    pub(super) fn advance_http2(&mut self, token: usize, now: Instant) {
+        let Some(Slot::Http2(http2)) = self.slots.get_mut(token) else { return };
+        http2.receive(now, &mut self.scratch);
+        if http2.can_receive() {
+            self.runnable.push_back(token);
+        }
+        self.unsettle(token);
+    }
+
+    pub(super) fn unsettle(&mut self, token: usize) {
+        if let Some(Slot::Http2(http2)) = self.slots.get_mut(token)
+            && !std::mem::replace(&mut http2.is_unsettled, true)
+        {
+            self.unsettled.push(token);
+        }
+    }
+
+    /// Handles what has happened on HTTP/2 connections, and sends their output.
+    pub(super) fn settle_http2(&mut self, now: Instant) {
+        while let Some(token) = self.unsettled.pop() {
+            let Some(Slot::Http2(http2)) = self.slots.get_mut(token) else { continue };
+            let mut events = std::mem::take(&mut self.http2_events);
+            http2.session.take_events(&mut events);
+            let mut rest = events.drain(..);
+            while let Some(event) = rest.next() {
+                let has_more = rest.as_slice().first().is_some_and(|next| stream_of(next) == stream_of(&event));
+                self.handle_event_of(token, event, has_more, now);
+            }
+            drop(rest);
+            self.http2_events = events;
+            let Some(Slot::Http2(http2)) = self.slots.get_mut(token) else { continue };
+            http2.is_unsettled = false;
+            if http2.settle(now) == Settled::Closed {
+                self.close_http2(token, now);
+            } else if http2.session.has_events() {
+                self.unsettle(token);
+            } else {
+                self.deadlines.set(token, http2.deadline());
+            }
+        }
+    }
+
+    /// `has_more` is whether another event of the same stream follows immediately.
+    fn handle_event_of(&mut self, connection: usize, event: Event, has_more: bool, now: Instant) {
+        match event {
+            Event::Head { stream, head } => {
+                let token = self.open_stream(connection, stream, *head, now);
+                if let Some(token) = token.filter(|_| !has_more) {
+                    self.advance(token, now);
+                }
+            }
+            Event::Data { stream, data } => {
+                self.wake_stream(connection, stream, READABLE, now, |stream| stream.on_data(&data));
+            }
+            Event::End { stream } => self.wake_stream(connection, stream, READABLE, now, StreamSocket::on_end),
+            Event::Writable { stream } => {
+                self.wake_stream(connection, stream, WRITABLE, now, StreamSocket::on_writable);
+            }
+            Event::Reset { stream, .. } => self.on_stream_reset(connection, stream, now),
+            Event::Rejected { stream, error, is_answered } => {
+                self.reject_stream(connection, stream, error, is_answered, now);
+            }
+            Event::GoAway { error } => {
+                if let Some(Slot::Http2(http2)) = self.slots.get_mut(connection) {
+                    http2.on_session_end(error, now);
+                }
+            }
+        }
+    }
+
+    fn reject_stream(
+        &mut self,
+        connection: usize,
+        stream: StreamId,
+        error: mlws_http1::Error,
+        is_answered: bool,
+        now: Instant,
+    ) {
+        let Some(Slot::Http2(http2)) = self.slots.get(connection) else { return };
+        if is_answered {
+            let (peer, status) = (http2.peer.name(), error.status());
+            let message = format_args!("rejected a request from {peer}: {status} {error}");
+            return self.context.rejections.log(log::Level::Info, message, now);
+        }
+        let open = http2.streams.get(&stream).map(|stream| stream.token);
+        let token = open.or_else(|| self.open_stream(connection, stream, Head::default(), now));
+        if let Some(mut stream) =
+            token.and_then(|token| self.slots.get_mut(token)).and_then(Slot::take)
+        {
+            let next = stream.reject(error.status(), &error.to_string(), now);
+            self.apply(stream, next);
+        }
+    }
+
+    /// Creates the connection of a new stream and returns its token.
+    fn open_stream(&mut self, connection: usize, stream: StreamId, head: Head, now: Instant) -> Option<usize> {
+        let Some(Slot::Http2(http2)) = self.slots.get(connection) else { return None };
+        let socket = StreamSocket::new(Arc::clone(&http2.session), stream);
+        let mut socket =
+            ClientSocket::of_stream(socket, http2.peer.clone(), http2.listener, Arc::clone(&self.context));
+        let entry = self.slots.vacant_entry();
+        let token = entry.key();
+        socket.token = token;
+        let mut opened = Box::new(Connection::of_stream(token, socket, head, &self.app, now));
+        opened.acquire_buffers(&mut self.buffer_pool);
+        let socket = Arc::clone(&opened.request.socket);
+        self.deadlines.set(token, opened.deadline());
+        entry.insert(Slot::Held(opened));
+        self.streams += 1;
+        self.acceptor.publish_load(self.slots.len());
+        if let Some(Slot::Http2(http2)) = self.slots.get_mut(connection) {
+            http2.on_stream_opened(stream, OpenStream { token, socket }, now);
+        }
+        Some(token)
+    }
+
+    /// Passes an event to a stream, and to the connection that is its request.
+    fn wake_stream(
+        &mut self,
+        connection: usize,
+        stream: StreamId,
+        readiness: Readiness,
+        now: Instant,
+        change: impl FnOnce(&StreamSocket),
+    ) {
+        let Some(Slot::Http2(http2)) = self.slots.get(connection) else { return };
+        let Some(open) = http2.streams.get(&stream) else { return };
+        let token = open.token;
+        open.socket.stream().map_or((), change);
+        self.add_readiness(token, readiness, now);
+    }
+
+    /// The client has reset a stream, or the session has ended it.
+    fn on_stream_reset(&mut self, connection: usize, stream: StreamId, now: Instant) {
+        let Some(Slot::Http2(http2)) = self.slots.get_mut(connection) else { return };
+        let Some(open) = http2.streams.get(&stream) else { return };
+        let token = open.token;
+        open.socket.stream().map_or((), StreamSocket::on_reset);
+        self.children.as_mut().map_or((), |children: &mut Children| children.on_client_gone(token));
+        let position = http2.waiting.iter().position(|waiting| waiting.token == token);
+        if let Some(waiting) = position.and_then(|position| http2.waiting.remove(position)) {
+            return self.close_stream(&waiting, now);
+        }
+        self.add_readiness(token, Readiness { readable: true, writable: true, peer_closed: Some(now) }, now);
+    }
+
+    /// A request over HTTP/2 may be queued for the application only if not too many of its connection are.
+    pub(super) fn enqueue_stream(&mut self, mut connection: Box<Connection>) {
+        let limit = self.context.settings.concurrency.requests() + 1;
+        let Some(stream) = connection.socket().stream() else { return };
+        let session = Arc::clone(stream.session());
+        if let Some(place) = session.take_place(limit) {
+            connection.set_place(place);
+            return self.enqueue(connection);
+        }
+        let token = session.token;
+        if let Some(Slot::Http2(http2)) = self.slots.get_mut(token) {
+            http2.waiting.push_back(connection);
+            if http2.waiting.len() == 1 {
+                self.with_waiting.push_back(token);
+            }
+        }
+    }
+
+    /// Queues the next waiting request of some HTTP/2 connection, if there is a place for it.
+    pub(super) fn admit_waiting(&mut self) {
+        let limit = self.context.settings.concurrency.requests() + 1;
+        for _ in 0..self.with_waiting.len() {
+            let Some(token) = self.with_waiting.pop_front() else { return };
+            let Some(Slot::Http2(http2)) = self.slots.get_mut(token) else { continue };
+            let place = if http2.waiting.is_empty() { continue } else { http2.session.take_place(limit) };
+            let admitted = place.and_then(|place| {
+                let mut connection = http2.waiting.pop_front()?;
+                connection.set_place(place);
+                Some(connection)
+            });
+            if !http2.waiting.is_empty() {
+                self.with_waiting.push_back(token);
+            }
+            if let Some(connection) = admitted {
+                return self.enqueue(connection);
+            }
+        }
+    }
+
+    /// A stream has ended. Its connection goes on.
+    pub(super) fn close_stream(&mut self, connection: &Connection, now: Instant) {
+        self.deadlines.clear(connection.token);
+        self.slots.try_remove(connection.token);
+        self.streams -= 1;
+        self.acceptor.publish_load(self.slots.len());
+        let Some(stream) = connection.socket().stream() else { return };
+        stream.abandon();
+        let token = stream.session().token;
+        if let Some(Slot::Http2(http2)) = self.slots.get_mut(token) {
+            http2.on_stream_closed(stream.id(), now);
+            self.unsettle(token);
+        }
+    }
+
+    /// Closes an HTTP/2 connection. Streams that are in the application end when it returns.
+    pub(super) fn close_http2(&mut self, token: usize, now: Instant) {
+        let Some(Slot::Http2(http2)) = self.slots.get_mut(token) else { return };
+        http2.session.set_failed();
+        let streams: Vec<_> = http2.streams.keys().copied().collect();
+        for stream in streams {
+            self.on_stream_reset(token, stream, now);
+        }
+        let Some(Slot::Http2(http2)) = self.slots.get_mut(token) else { return };
+        let transport = &http2.session.transport;
+        transport.close_tls();
+        // Streams in the application, or children, may hold the socket, which would keep it open for the client.
+        super::deregister(self.poll.registry(), transport);
+        transport.shutdown();
+        self.deadlines.clear(token);
+        self.remove_slot(token);
+    }
+
+    pub(super) fn remove_slot(&mut self, token: usize) {
+        self.slots.try_remove(token);
+        self.acceptor.publish_load(self.slots.len());
+    }
+
+    pub(super) fn time_out_http2(&mut self, token: usize, now: Instant) {
+        let Some(Slot::Http2(http2)) = self.slots.get_mut(token) else { return };
+        match http2.time_out(now) {
+            Settled::Open => self.unsettle(token),
+            Settled::Closed => self.close_http2(token, now),
+        }
+    }
+}
+
+/// The stream of an event.
+fn stream_of(event: &Event) -> Option<StreamId> {
+    match event {
+        Event::Head { stream, .. }
+        | Event::Data { stream, .. }
+        | Event::End { stream }
+        | Event::Rejected { stream, .. }
+        | Event::Reset { stream, .. }
+        | Event::Writable { stream } => Some(*stream),
+        Event::GoAway { .. } => None,
+    }
+}

@@ -1,0 +1,305 @@
+//! [`Http2Connection`]: an HTTP/2 connection, as the event loop sees it.
+//!
+//! Its streams have slots of their own. This is the part below them: it passes what arrives to the session, and decides when the
+//! connection ends.
+//!
+//! ```text
+//! Open --keep-alive over, drain--> Announced --a second later--> Refusing --no stream left--> Closing --> closed
+//! any state --error, GOAWAY of the client--> Closing
+//! ```
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mlws_http2::{Limits, Reason, StreamId};
+
+use crate::{
+    Settings,
+    connection::{
+        Connection, LINGER_TIMEOUT, Readiness, read::MAX_BYTES_PER_ITERATION, shared_session::SharedSession,
+        socket::{ClientSocket, log_read_error}, transport::Transport,
+    },
+    context::ServerContext,
+    peer::Peer,
+    settings::Http2Settings,
+};
+
+/// The size of one read.
+const READ_SIZE: usize = 64 * 1024;
+/// How long requests that were on their way are accepted after the first GOAWAY frame.
+const GOAWAY_DELAY: Duration = Duration::from_secs(1);
+/// The memory for the heads of all requests of a connection, in bytes.
+const MAX_HEADS: usize = 1 << 20;
+/// The smallest flow-control window of a connection (RFC 9113, section 6.9.2).
+const MIN_CONNECTION_WINDOW: u32 = 65_535;
+
+pub(super) struct Http2Connection {
+    pub(super) session: Arc<SharedSession>,
+    context: Arc<ServerContext>,
+    pub(super) peer: Peer,
+    pub(super) listener: usize,
+    pub(super) streams: HashMap<StreamId, OpenStream>,
+    /// Requests that may not be queued for the application yet.
+    #[expect(clippy::vec_box, reason = "a connection moves between its owners in its box")]
+    pub(super) waiting: VecDeque<Box<Connection>>,
+    pub(super) readiness: Readiness,
+    /// It is in the list of connections to settle.
+    pub(super) is_unsettled: bool,
+    /// Received bytes that the session does not accept before its output is sent.
+    unread: Vec<u8>,
+    state: State,
+    /// When the connection or its last stream began or ended.
+    since: Instant,
+    has_had_streams: bool,
+    /// When an incomplete request head was first seen.
+    head_since: Option<Instant>,
+}
+
+/// A stream that has a slot.
+pub(super) struct OpenStream {
+    pub(super) token: usize,
+    pub(super) socket: Arc<ClientSocket>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// GOAWAY is sent, but requests are still accepted. Since when.
+    Announced(Instant),
+    /// No more requests are accepted.
+    Refusing,
+    /// The session has ended. What the client still sends is discarded. Since when.
+    Closing(Instant),
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    Open,
+    /// It is to be closed.
+    Closed,
+}
+
+impl Http2Connection {
+    /// `received` is what the client has sent already.
+    pub(super) fn new(
+        transport: Transport,
+        peer: Peer,
+        listener: usize,
+        received: Vec<u8>,
+        context: &Arc<ServerContext>,
+        token: usize,
+        now: Instant,
+    ) -> Self {
+        let limits = Arc::new(session_limits(&context.settings));
+        let body_memory = context.body_memory.part(context.settings.body_in_memory);
+        Self {
+            session: Arc::new(SharedSession::new(transport, token, limits, body_memory, now)),
+            context: Arc::clone(context),
+            peer,
+            listener,
+            streams: HashMap::new(),
+            waiting: VecDeque::new(),
+            readiness: Readiness { readable: true, writable: true, peer_closed: None },
+            is_unsettled: false,
+            unread: received,
+            state: State::Open,
+            since: now,
+            has_had_streams: false,
+            head_since: None,
+        }
+    }
+
+    /// Passes to the session what the socket has.
+    pub(super) fn receive(&mut self, now: Instant, scratch: &mut Vec<u8>) {
+        if std::mem::take(&mut self.readiness.writable) {
+            self.session.on_writable();
+        }
+        if let State::Closing(_) = self.state {
+            return self.discard(scratch);
+        }
+        let mut left = MAX_BYTES_PER_ITERATION;
+        loop {
+            if !self.unread.is_empty() {
+                let consumed = self.session.receive(&self.unread, now);
+                self.unread.drain(..consumed);
+                self.session.flush();
+                if !self.unread.is_empty() && consumed > 0 {
+                    continue;
+                }
+            }
+            if !self.unread.is_empty() || !self.readiness.readable || left == 0 {
+                return;
+            }
+            scratch.clear();
+            scratch.reserve(READ_SIZE);
+            match self.session.transport.read(scratch) {
+                Ok((0, _)) => return self.fail(),
+                Ok((count, has_more)) => {
+                    let is_full = scratch.len() == scratch.capacity();
+                    self.readiness.readable = has_more || is_full || self.readiness.peer_closed.is_some();
+                    left = left.saturating_sub(count);
+                    let consumed = self.session.receive(scratch, now);
+                    self.unread.extend_from_slice(&scratch[consumed..]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readiness.readable = false,
+                Err(error) => {
+                    log_read_error(&error, &self.peer);
+                    return self.fail();
+                }
+            }
+        }
+    }
+
+    /// Whether [`receive`](Self::receive) can continue without an event.
+    pub(super) fn can_receive(&self) -> bool {
+        self.readiness.readable && self.unread.is_empty()
+    }
+
+    /// Nothing can be sent or received any more.
+    fn fail(&mut self) {
+        self.readiness.readable = false;
+        self.session.set_failed();
+    }
+
+    /// Reads and discards what the client sends after the end.
+    fn discard(&mut self, scratch: &mut Vec<u8>) {
+        scratch.resize(READ_SIZE, 0);
+        while self.readiness.readable {
+            match self.session.transport.discard_raw(scratch) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readiness.readable = false,
+                Ok(0) | Err(_) => return self.fail(),
+            }
+        }
+    }
+
+    pub(super) fn on_stream_opened(&mut self, id: StreamId, stream: OpenStream, now: Instant) {
+        self.streams.insert(id, stream);
+        (self.since, self.has_had_streams) = (now, true);
+    }
+
+    pub(super) fn on_stream_closed(&mut self, stream: StreamId, now: Instant) {
+        self.streams.remove(&stream);
+        self.since = now;
+    }
+
+    /// The session has ended.
+    pub(super) fn on_session_end(&mut self, error: Option<mlws_http2::Error>, now: Instant) {
+        self.state = State::Closing(now);
+        let Some(error) = error else { return };
+        let level = match error {
+            mlws_http2::Error::ClosedByPeer(_) => log::Level::Debug,
+            error if error.reason() == Reason::ENHANCE_YOUR_CALM => log::Level::Warn,
+            _ => log::Level::Info,
+        };
+        let message = format_args!("closed an HTTP/2 connection from {}: {error}", self.peer.name());
+        if level != log::Level::Warn || self.context.http2_warnings.is_due(self.peer.ip, now) {
+            log::log!(level, "{message}");
+        }
+    }
+
+    /// Sends what there is to send, and decides whether the connection goes on. Call this after all events have been handled.
+    pub(super) fn settle(&mut self, now: Instant) -> Settled {
+        if self.session.has_failed() {
+            return Settled::Closed;
+        }
+        let is_in_head = self.session.is_in_head();
+        self.head_since = if is_in_head { self.head_since.or(Some(now)) } else { None };
+        if self.state == State::Open && self.context.drain_began.get().is_some() {
+            self.announce_end(now);
+        }
+        let is_flushed = self.session.flush();
+        if self.session.has_failed() {
+            return Settled::Closed;
+        }
+        match self.state {
+            State::Refusing if self.streams.is_empty() && is_flushed => {
+                self.session.abort(Reason::NO_ERROR); // its event leads to `Closing`
+                self.session.flush();
+            }
+            State::Closing(_) if is_flushed => self.session.transport.shutdown_write(),
+            _ => {}
+        }
+        Settled::Open
+    }
+
+    fn announce_end(&mut self, now: Instant) {
+        self.session.go_away();
+        self.state = State::Announced(now);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let settings = &self.context.settings;
+        let blocked = self.session.blocked_since().map(|since| since + settings.write_timeout);
+        let head = self.head_since.map(|since| since + settings.head_timeout);
+        let state = match self.state {
+            State::Open if !self.streams.is_empty() => None,
+            State::Open if self.has_had_streams => {
+                Some(self.context.idle_until(self.since + settings.keep_alive))
+            }
+            State::Open => Some(self.context.idle_until(self.since + settings.head_timeout)),
+            State::Announced(since) => Some(since + GOAWAY_DELAY),
+            State::Refusing => None,
+            State::Closing(since) => return Some(since + LINGER_TIMEOUT),
+        };
+        [blocked, head, state].into_iter().flatten().min()
+    }
+
+    /// The deadline has passed. Returns whether the connection goes on.
+    pub(super) fn time_out(&mut self, now: Instant) -> Settled {
+        let settings = &self.context.settings;
+        let has_passed =
+            |since: Option<Instant>, timeout: Duration| since.is_some_and(|since| since + timeout <= now);
+        if has_passed(self.session.blocked_since(), settings.write_timeout) {
+            return Settled::Closed;
+        }
+        if has_passed(self.head_since, settings.head_timeout) {
+            self.context.rejections.log(
+                log::Level::Info,
+                format_args!("rejected a request from {}: timeout while receiving its head", self.peer.name()),
+                now,
+            );
+            self.session.abort(Reason::ENHANCE_YOUR_CALM);
+            return Settled::Open;
+        }
+        match self.state {
+            State::Open if self.streams.is_empty() => self.announce_end(now),
+            State::Announced(since) if since + GOAWAY_DELAY <= now => {
+                self.session.go_away();
+                self.state = State::Refusing;
+            }
+            State::Closing(_) => return Settled::Closed,
+            _ => {}
+        }
+        Settled::Open
+    }
+
+    /// When the connection became idle, if it has neither streams nor a part of a request.
+    pub(super) fn idle_since(&self) -> Option<(bool, Instant)> {
+        let is_idle = self.state == State::Open && self.streams.is_empty() && self.head_since.is_none();
+        (is_idle && !self.readiness.readable).then_some((self.has_had_streams, self.since))
+    }
+}
+
+fn session_limits(settings: &Settings) -> Limits {
+    let http2 = settings.http2.clone().unwrap_or_default();
+    let Http2Settings { concurrent_streams, frame_size, header_list_size, stream_window, .. } = http2;
+    Limits {
+        concurrent_streams,
+        frame_size,
+        header_list_size,
+        stream_window,
+        connection_window: stream_window.max(MIN_CONNECTION_WINDOW),
+        request_line: settings.limits.request_line,
+        fields: settings.limits.fields,
+        field_size: settings.limits.field_size,
+        body: settings.limits.body,
+        heads: MAX_HEADS,
+        ..Limits::default()
+    }
+}
