@@ -79,7 +79,7 @@ pub use request::{Client, Failures, Request};
 pub use request_body::RequestBody;
 pub use response::{Record, Response};
 pub use server::{HttpForkServer, HttpServer, Server};
-pub use settings::{Concurrency, Limits, ProxyProtocol, Settings};
+pub use settings::{Concurrency, Http2Settings, Limits, ProxyProtocol, Settings};
 pub use socket_file::SocketFile;
 pub use thread_pool::{EXIT_STUCK, exit_stuck};
 pub use trusted_networks::{NetworkError, TrustedNetworks};

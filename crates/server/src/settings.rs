@@ -72,6 +72,8 @@ pub struct Settings {
     pub temporary: PathBuf,
     /// TLS for all listeners that are not [insecure](crate::Listener::insecure). `None` serves plain HTTP.
     pub tls: Option<TlsConfig>,
+    /// HTTP/2. `None` serves HTTP/1 only.
+    pub http2: Option<Http2Settings>,
     /// The value of the `Server` field. If it is empty, the field is not sent.
     pub server_name: String,
 }
@@ -103,7 +105,35 @@ impl Default for Settings {
             response_spool: 1024 * 1024 * 1024,
             temporary: std::env::temp_dir(),
             tls: None,
+            http2: Some(Http2Settings::default()),
             server_name: "mylittlewebserver".into(),
+        }
+    }
+}
+
+/// HTTP/2 (RFC 9113). Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http2Settings {
+    /// Whether [trusted](Settings::trusted) peers may use it on listeners without TLS, by prior knowledge.
+    pub cleartext: bool,
+    /// The maximum number of concurrent streams of a connection.
+    pub concurrent_streams: u32,
+    /// The largest frame that is received, 16,384 to 16,777,215.
+    pub frame_size: u32,
+    /// The largest head of a request: the decoded fields, with 32 bytes added to each.
+    pub header_list_size: u32,
+    /// The body data of one stream that is received and has not been read, at most 2^31 - 1.
+    pub stream_window: u32,
+}
+
+impl Default for Http2Settings {
+    fn default() -> Self {
+        Self {
+            cleartext: false,
+            concurrent_streams: 100,
+            frame_size: 16_384,
+            header_list_size: 65_536,
+            stream_window: 1 << 20,
         }
     }
 }
