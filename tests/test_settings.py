@@ -222,7 +222,8 @@ def test_what_is_shown_can_be_used_as_a_file(folder):
             "worker_class = 'uvicorn.workers.UvicornWorker'",
             "only WSGI applications are supported",
         ),
-        ("gunicorn.conf.py", "http_protocols = 'h2'", "--http-protocols: HTTP/2 is not supported yet"),
+        ("gunicorn.conf.py", "http_protocols = 'h3'", "expected h1, h2, or both, separated by a comma"),
+        ("gunicorn.conf.py", "http2_max_frame_size = 1", "1 is not in 16384..=16777215"),
         (
             "gunicorn.conf.py",
             "post_fork = 'after_fork'",

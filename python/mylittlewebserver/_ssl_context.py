@@ -16,6 +16,10 @@ Options = dict[str, str]
 """Values of settings by their names."""
 
 
+PROTOCOLS = {"h2": "h2", "http/1.1": "h1"}
+"""The values of the setting ``http_protocols`` by their names in TLS (ALPN)."""
+
+
 class SSLContextError(Exception):
     """The hook has used something that the server does not support."""
 
@@ -46,7 +50,11 @@ class RecordingContext(ssl.SSLContext):
         self.options_set["ciphers"] = cipherlist
 
     def set_alpn_protocols(self, protocols: Any) -> None:
-        _unsupported("set_alpn_protocols()", "the server offers the protocols that it supports")
+        protocols = list(protocols)
+        if unknown := [name for name in protocols if name not in PROTOCOLS]:
+            _unsupported(f"set_alpn_protocols({unknown!r})", f"use {' and '.join(map(repr, PROTOCOLS))}")
+        super().set_alpn_protocols(protocols)
+        self.options_set["http_protocols"] = ",".join(PROTOCOLS[name] for name in protocols)
 
     def load_default_certs(self, purpose: Any = None) -> None:
         _unsupported("load_default_certs()", "use load_verify_locations(cafile)")

@@ -8,6 +8,7 @@ use crate::{
     config_options::{CLI_ONLY, ConfigOptions},
     dev_options::DevOptions,
     gunicorn,
+    http2_options::Http2Options,
     limit_options::LimitOptions,
     log_options::LogOptions,
     process_options::ProcessOptions,
@@ -45,6 +46,8 @@ pub struct Config {
     pub sockets: SocketOptions,
     #[command(flatten)]
     pub tls: TlsOptions,
+    #[command(flatten)]
+    pub http2: Http2Options,
     #[command(flatten)]
     pub running: WorkerOptions,
     #[command(flatten)]
@@ -130,6 +133,7 @@ impl Config {
             bodies_in_memory: self.limits.bodies_in_memory as usize,
             response_memory: usize::try_from(self.limits.response_memory).unwrap_or(usize::MAX),
             response_spool: self.limits.response_spool,
+            http2: self.http2.settings(),
             temporary: self.limits.tmp_dir.clone().unwrap_or_else(std::env::temp_dir),
             server_name: self.limits.server_header.clone(),
             ..Settings::default()
@@ -265,6 +269,6 @@ mod tests {
     fn unsupported_settings_of_gunicorn_are_reported() {
         let warnings = Config::parse_words("app --worker-tmp-dir /dev/shm --ssl-version 2").unwrap().warnings;
         assert_eq!(warnings.len(), 2);
-        assert!(Config::parse_words("app --http-protocols h2").err().unwrap().contains("HTTP/2"));
+        assert!(Config::parse_words("app --dirty-workers 1").err().unwrap().contains("dirty workers"));
     }
 }

@@ -15,7 +15,6 @@ enum Unsupported {
 use Unsupported::{Ignore, Reject};
 
 const HANDSHAKE: &str = "handshakes never block other connections";
-const HTTP2: &str = "HTTP/2 is not supported yet; terminate it in a proxy such as nginx or HAProxy";
 const DIRTY: &str = "dirty workers are not supported; use a task queue or a separate process";
 const STRICT: &str = "such requests are always rejected, because they are ambiguous";
 const METHODS: &str = "any token is accepted as a method, unchanged";
@@ -41,12 +40,6 @@ const UNSUPPORTED: &[(&str, bool, Unsupported)] = &[
     ("do-handshake-on-connect", false, Ignore(HANDSHAKE)),
     ("enable-backlog-metric", false, Ignore("this metric is not supported")),
     ("http-parser", true, Ignore("there is only one parser")),
-    ("http-protocols", true, Reject("h1", HTTP2)),
-    ("http2-cleartext", true, Reject("off", HTTP2)),
-    ("http2-initial-window-size", true, Ignore(HTTP2)),
-    ("http2-max-concurrent-streams", true, Ignore(HTTP2)),
-    ("http2-max-frame-size", true, Ignore(HTTP2)),
-    ("http2-max-header-list-size", true, Ignore(HTTP2)),
     ("no-control-socket", false, Ignore("there is no control socket")),
     ("permit-obsolete-folding", false, Ignore(STRICT)),
     ("permit-unconventional-http-method", false, Ignore(METHODS)),

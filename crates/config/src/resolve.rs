@@ -12,6 +12,7 @@ impl Config {
     /// If a setting of gunicorn is in use that this server rejects.
     pub fn resolve(merged: MergedConfig, mut warnings: Vec<String>) -> Result<Self, ConfigError> {
         warnings.extend(gunicorn::check_unsupported(&merged.matches)?);
+        warnings.extend(merged.config.http2.warnings());
         let shown = merged.config.configuration.print_config.then(|| show::toml(&merged));
         let mut config = Self { warnings, shown, ..merged.config };
         if let Some(Ok((file, _))) = config.source.paste.as_deref().map(paste_file) {

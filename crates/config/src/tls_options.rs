@@ -74,12 +74,15 @@ pub enum TlsVersion {
 }
 
 impl TlsOptions {
-    /// The options of the TLS layer. `None` if HTTPS is not enabled.
+    /// The options of the TLS layer, which offers the protocols. `None` if HTTPS is not enabled.
     ///
     /// # Errors
     ///
     /// If another setting has no effect without `--certfile`.
-    pub fn layer(&self) -> Result<Option<mlws_tls::TlsOptions>, ConfigError> {
+    pub fn layer(
+        &self,
+        alpn_protocols: Vec<&'static str>,
+    ) -> Result<Option<mlws_tls::TlsOptions>, ConfigError> {
         let Some(certificate) = self.certfile.clone().filter(|path| !path.as_os_str().is_empty()) else {
             let unused = [
                 ("--keyfile", self.keyfile.is_some()),
@@ -111,6 +114,7 @@ impl TlsOptions {
                 TlsVersion::Tls12 => MinVersion::Tls12,
                 TlsVersion::Tls13 => MinVersion::Tls13,
             },
+            alpn_protocols,
         }))
     }
 }
@@ -133,7 +137,7 @@ mod tests {
     use crate::Config;
 
     fn layer(words: &str) -> Result<Option<mlws_tls::TlsOptions>, String> {
-        Config::parse_words(words).unwrap().tls.layer().map_err(|error| error.to_string())
+        Config::parse_words(words).unwrap().tls.layer(vec!["h2"]).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -144,7 +148,7 @@ mod tests {
             .unwrap();
         let keys: Vec<_> = options.certificates.iter().map(|files| files.key.as_deref()).collect();
         assert_eq!(keys, [Some(Path::new("a.key")), None, Some(Path::new("c.key"))]);
-        assert_eq!(options.min_version, MinVersion::Tls12);
+        assert_eq!((options.min_version, options.alpn_protocols), (MinVersion::Tls12, vec!["h2"]));
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub(crate) fn restore_descriptor_limit(pid: i32) {
 #[pyo3(
     signature = (app=None, **settings),
     text_signature = "(app=None, *, factory=False, paste=None, paste_global=None, env=None, env_file=None, config=None, bind=None, backlog=2048, reuse_port=False, worker_connections=60000, certfile=None, keyfile=None, extra_certfile=None, ca_certs=None, cert_reqs=0, crl=None, ciphers=None, tls_min=1.2, insecure_bind=None, \
+        http_protocols='h2,h1', http2_cleartext='off', http2_max_concurrent_streams=100, http2_initial_window_size=1048576, \
+        http2_max_frame_size=16384, http2_max_header_list_size=65536, \
         workers=None, threads=1, worker_class=None, fork=False, \
         max_children=64, max_queue=8192, preload=False, fork_warmup=None, timeout=30, \
         boot_timeout=None, max_requests=0, max_requests_jitter=0, max_rss=0, graceful_timeout=30, no_sendfile=False, limit_request_line=8190, \

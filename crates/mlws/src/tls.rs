@@ -39,7 +39,8 @@ pub(crate) struct Certificates {
 impl Certificates {
     /// Loads the certificates. `None` if HTTPS is not enabled. Logs warnings about them.
     pub(crate) fn load(config: &Config, ticket_keys: &TicketKeys) -> Result<Option<Self>, StartupError> {
-        let options = config.tls.layer().map_err(|error| StartupError::Usage(error.to_string()))?;
+        let options = config.tls.layer(config.http2.alpn_protocols());
+        let options = options.map_err(|error| StartupError::Usage(error.to_string()))?;
         let Some(options) = options else { return Ok(None) };
         let system = |error: String| StartupError::System(error);
         let known = file_states(&options);

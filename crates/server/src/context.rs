@@ -6,8 +6,12 @@ use std::{
 };
 
 use crate::{
-    Settings, active_writers::ActiveWriters, memory::MemoryBudget, rate_limit::{PeerRateLimit, RateLimit},
-    rejections::Rejections, settings::Limits,
+    Settings,
+    active_writers::ActiveWriters,
+    memory::MemoryBudget,
+    rate_limit::{PeerRateLimit, RateLimit},
+    rejections::Rejections,
+    settings::Limits,
 };
 
 /// The minimum time that an idle connection stays open while the server drains.

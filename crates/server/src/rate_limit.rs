@@ -69,7 +69,9 @@ mod tests {
         let limit = PeerRateLimit::new(Duration::from_secs(60));
         let start = Instant::now();
         let address = |number: u32| Some(IpAddr::V4(number.into()));
-        assert!(limit.is_due(address(1), start) && limit.is_due(address(2), start) && limit.is_due(None, start));
+        assert!(
+            limit.is_due(address(1), start) && limit.is_due(address(2), start) && limit.is_due(None, start)
+        );
         assert!(!limit.is_due(address(1), start + Duration::from_secs(59)));
         assert!(limit.is_due(address(1), start + Duration::from_secs(60)));
         let at = start + Duration::from_secs(200);

@@ -198,19 +198,11 @@ impl RequestBody {
     }
 
     /// Whether this many more bytes may be in memory.
-    fn fits(
-        &mut self,
-        more: usize,
-        length: Length,
-        settings: &Settings,
-        memory: &Arc<MemoryBudget>,
-    ) -> bool {
+    fn fits(&mut self, more: usize, length: Length, settings: &Settings, memory: &Arc<MemoryBudget>) -> bool {
         let (size, most) = (self.end - self.begin + more, settings.body_in_memory);
         match length {
             _ if size <= SMALL_BODY.min(most) => true,
-            Length::Known(length) => {
-                usize::try_from(length).is_ok_and(|length| self.reserve(memory, length))
-            }
+            Length::Known(length) => usize::try_from(length).is_ok_and(|length| self.reserve(memory, length)),
             Length::Chunked => {
                 let stepped = size.next_power_of_two().max(SPOOL_BUFFER).min(most);
                 size <= most && self.account_for(memory, stepped)

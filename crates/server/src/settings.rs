@@ -111,19 +111,18 @@ impl Default for Settings {
     }
 }
 
-/// Settings of HTTP/2 connections.
+/// HTTP/2 (RFC 9113). Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http2Settings {
-    /// Whether [trusted](Settings::trusted) peers may use HTTP/2 on ports without TLS, with prior knowledge (RFC 9113,
-    /// section 3.3).
+    /// Whether [trusted](Settings::trusted) peers may use it on listeners without TLS, by prior knowledge.
     pub cleartext: bool,
-    /// The maximum number of open streams of a connection.
+    /// The maximum number of concurrent streams of a connection.
     pub concurrent_streams: u32,
-    /// The largest frame payload that a client may send, in bytes: 16,384 to 16,777,215.
+    /// The largest frame that is received, 16,384 to 16,777,215.
     pub frame_size: u32,
-    /// The maximum size of a decoded request head in bytes, with 32 bytes added per field.
+    /// The largest head of a request: the decoded fields, with 32 bytes added to each.
     pub header_list_size: u32,
-    /// How many bytes of a body a client may send before they are read: at most 2^31 - 1.
+    /// The body data of one stream that is received and has not been read, at most 2^31 - 1.
     pub stream_window: u32,
 }
 

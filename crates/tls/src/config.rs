@@ -65,7 +65,8 @@ impl TlsConfig {
             return Err(TlsError("TLS requires a certificate: set certfile".into()));
         };
         let mut server = builder(options, files, provider)?.with_cert_resolver(Arc::new(resolver));
-        server.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
+        // A client that offers only other protocols gets the alert `no_application_protocol` (RFC 7301, section 3.2).
+        server.alpn_protocols = options.alpn_protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         server.session_storage = Arc::new(NoServerSessionStorage {});
         if options.client_certificates == ClientCertificates::None {
             let public_keys =

@@ -13,6 +13,8 @@ pub struct SessionFacts {
     pub cipher: String,
     /// The server name that the client sent (SNI).
     pub server_name: Option<String>,
+    /// HTTP/2 was negotiated (ALPN). Otherwise the client uses HTTP/1.
+    pub is_http2: bool,
     /// The session was resumed from a ticket.
     pub is_resumed: bool,
     /// The verified certificate of the client.
@@ -31,6 +33,7 @@ impl SessionFacts {
             protocol,
             cipher: suite.map(|suite| openssl_name(suite.suite())).unwrap_or_default(),
             server_name: connection.server_name().map(str::to_owned),
+            is_http2: connection.alpn_protocol() == Some(b"h2"),
             is_resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             client_certificate: leaf.and_then(ClientCertificate::parse),
         }

@@ -48,6 +48,8 @@ pub struct TlsOptions {
     pub ciphers: Option<String>,
     /// The lowest accepted protocol version.
     pub min_version: MinVersion,
+    /// The application protocols to offer, the preferred one first (ALPN, RFC 7301). If there are none, nothing is negotiated.
+    pub alpn_protocols: Vec<&'static str>,
 }
 
 impl TlsOptions {

@@ -452,8 +452,7 @@ impl ResponseWriter {
 
     /// Whether there is nothing to send. With HTTP/2 a head alone is not sent.
     pub(crate) fn is_empty(&self) -> bool {
-        !self.has_body()
-            && self.stream.as_ref().is_none_or(|stream| stream.has_ended || !stream.is_complete)
+        !self.has_body() && self.stream.as_ref().is_none_or(|stream| stream.has_ended || !stream.is_complete)
     }
 
     /// Resets everything. Returns the buffer of the head for reuse.

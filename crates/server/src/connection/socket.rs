@@ -203,10 +203,7 @@ impl ClientSocket {
     /// Sends a part of the response. `BrokenPipe` if the watchdog has aborted it.
     pub(crate) fn send(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
         self.claim_response()?;
-        self.send_or_relay(
-            || self.transport().send(bytes, more),
-            |relay| relay.send(&[IoSlice::new(bytes)]),
-        )
+        self.send_or_relay(|| self.transport().send(bytes, more), |relay| relay.send(&[IoSlice::new(bytes)]))
     }
 
     /// Sends a part of the response. `more` announces that a file follows immediately.

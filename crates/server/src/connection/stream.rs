@@ -120,4 +120,3 @@ impl From<HttpError> for StreamError {
         Self::Http(error)
     }
 }
-

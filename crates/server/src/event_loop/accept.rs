@@ -42,7 +42,9 @@ impl EventLoop {
     pub(super) fn close_longest_idle(&mut self, now: Instant) {
         let candidates = self.slots.iter().filter_map(|(token, slot)| match slot {
             Slot::Held(connection) => idle::candidate(connection),
-            Slot::Http2(http2) => http2.idle_since().map(|(is_kept_alive, since)| (is_kept_alive, since, token)),
+            Slot::Http2(http2) => {
+                http2.idle_since().map(|(is_kept_alive, since)| (is_kept_alive, since, token))
+            }
             Slot::Out(_) => None,
         });
         for token in longest_idle(candidates, self.connections(), now) {

@@ -24,15 +24,21 @@ impl EventLoop {
         let own = connection.token;
         let slots = || self.slots.iter().filter(|(token, _)| *token != own).map(|(_, slot)| slot);
         let connections = slots().filter_map(Slot::descriptor);
-        let relays = slots().filter_map(Slot::connection).filter_map(|other| other.relay().map(Relay::descriptor));
+        let relays =
+            slots().filter_map(Slot::connection).filter_map(|other| other.relay().map(Relay::descriptor));
         let waiting = self.ready_for_app.iter().filter_map(|connection| connection.socket().descriptor());
         let waiting = waiting.map(|socket| socket.as_raw_fd());
         let acceptor = self.acceptor.descriptors();
         let command_sources = self.command_sources.iter().map(|source| source.descriptor.as_raw_fd());
         let poll = [self.poll.as_raw_fd(), self.registry.as_raw_fd()];
         let handover = self.context.settings.handover.iter().flat_map(|queue| queue.descriptors());
-        let mut others =
-            connections.chain(relays).chain(waiting).chain(acceptor).chain(handover).chain(command_sources).chain(poll);
+        let mut others = connections
+            .chain(relays)
+            .chain(waiting)
+            .chain(acceptor)
+            .chain(handover)
+            .chain(command_sources)
+            .chain(poll);
         let started = children.start(&mut connection, app, self.poll.registry(), &mut others);
         drop(others);
         let next = match started {

@@ -11,10 +11,7 @@ use super::{
     EventLoop, Slot,
     http2_connection::{Http2Connection, OpenStream, Settled},
 };
-use crate::{
-    connection::{Connection, Readiness, socket::ClientSocket, stream_socket::StreamSocket},
-    fork::Children,
-};
+use crate::connection::{Connection, Readiness, socket::ClientSocket, stream_socket::StreamSocket};
 
 const READABLE: Readiness = Readiness { readable: true, writable: false, peer_closed: None };
 const WRITABLE: Readiness = Readiness { readable: false, writable: true, peer_closed: None };
@@ -62,7 +59,8 @@ impl EventLoop {
             http2.session.take_events(&mut events);
             let mut rest = events.drain(..);
             while let Some(event) = rest.next() {
-                let has_more = rest.as_slice().first().is_some_and(|next| stream_of(next) == stream_of(&event));
+                let has_more =
+                    rest.as_slice().first().is_some_and(|next| stream_of(next) == stream_of(&event));
                 self.handle_event_of(token, event, has_more, now);
             }
             drop(rest);
@@ -91,7 +89,9 @@ impl EventLoop {
             Event::Data { stream, data } => {
                 self.wake_stream(connection, stream, READABLE, now, |stream| stream.on_data(&data));
             }
-            Event::End { stream } => self.wake_stream(connection, stream, READABLE, now, StreamSocket::on_end),
+            Event::End { stream } => {
+                self.wake_stream(connection, stream, READABLE, now, StreamSocket::on_end)
+            }
             Event::Writable { stream } => {
                 self.wake_stream(connection, stream, WRITABLE, now, StreamSocket::on_writable);
             }
@@ -123,16 +123,20 @@ impl EventLoop {
         }
         let open = http2.streams.get(&stream).map(|stream| stream.token);
         let token = open.or_else(|| self.open_stream(connection, stream, Head::default(), now));
-        if let Some(mut stream) =
-            token.and_then(|token| self.slots.get_mut(token)).and_then(Slot::take)
-        {
+        if let Some(mut stream) = token.and_then(|token| self.slots.get_mut(token)).and_then(Slot::take) {
             let next = stream.reject(error.status(), &error.to_string(), now);
             self.apply(stream, next);
         }
     }
 
     /// Creates the connection of a new stream and returns its token.
-    fn open_stream(&mut self, connection: usize, stream: StreamId, head: Head, now: Instant) -> Option<usize> {
+    fn open_stream(
+        &mut self,
+        connection: usize,
+        stream: StreamId,
+        head: Head,
+        now: Instant,
+    ) -> Option<usize> {
         let Some(Slot::Http2(http2)) = self.slots.get(connection) else { return None };
         let socket = StreamSocket::new(Arc::clone(&http2.session), stream);
         let mut socket =
@@ -165,7 +169,9 @@ impl EventLoop {
         let Some(Slot::Http2(http2)) = self.slots.get(connection) else { return };
         let Some(open) = http2.streams.get(&stream) else { return };
         let token = open.token;
-        open.socket.stream().map_or((), change);
+        if let Some(socket) = open.socket.stream() {
+            change(socket);
+        }
         self.add_readiness(token, readiness, now);
     }
 
@@ -174,8 +180,12 @@ impl EventLoop {
         let Some(Slot::Http2(http2)) = self.slots.get_mut(connection) else { return };
         let Some(open) = http2.streams.get(&stream) else { return };
         let token = open.token;
-        open.socket.stream().map_or((), StreamSocket::on_reset);
-        self.children.as_mut().map_or((), |children: &mut Children| children.on_client_gone(token));
+        if let Some(socket) = open.socket.stream() {
+            socket.on_reset();
+        }
+        if let Some(children) = &self.children {
+            children.on_client_gone(token);
+        }
         let position = http2.waiting.iter().position(|waiting| waiting.token == token);
         if let Some(waiting) = position.and_then(|position| http2.waiting.remove(position)) {
             return self.close_stream(&waiting, now);

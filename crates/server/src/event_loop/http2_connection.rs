@@ -20,8 +20,11 @@ use mlws_http2::{Limits, Reason, StreamId};
 use crate::{
     Settings,
     connection::{
-        Connection, LINGER_TIMEOUT, Readiness, read::MAX_BYTES_PER_ITERATION, shared_session::SharedSession,
-        socket::{ClientSocket, log_read_error}, transport::Transport,
+        Connection, LINGER_TIMEOUT, Readiness,
+        read::MAX_BYTES_PER_ITERATION,
+        shared_session::SharedSession,
+        socket::{ClientSocket, log_read_error},
+        transport::Transport,
     },
     context::ServerContext,
     peer::Peer,
@@ -261,7 +264,10 @@ impl Http2Connection {
         if has_passed(self.head_since, settings.head_timeout) {
             self.context.rejections.log(
                 log::Level::Info,
-                format_args!("rejected a request from {}: timeout while receiving its head", self.peer.name()),
+                format_args!(
+                    "rejected a request from {}: timeout while receiving its head",
+                    self.peer.name()
+                ),
                 now,
             );
             self.session.abort(Reason::ENHANCE_YOUR_CALM);

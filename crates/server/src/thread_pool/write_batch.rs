@@ -56,7 +56,9 @@ impl WriteBatch {
         for mut connection in batch.connections.drain(..) {
             // Responses in the same HTTP/2 session leave in one system call.
             let own = connection.socket().stream().map(|stream| Arc::clone(stream.session()));
-            if let Some(other) = session.take_if(|other| !own.as_ref().is_some_and(|own| Arc::ptr_eq(own, other))) {
+            if let Some(other) =
+                session.take_if(|other| !own.as_ref().is_some_and(|own| Arc::ptr_eq(own, other)))
+            {
                 other.flush();
             }
             session = own;

@@ -29,6 +29,7 @@ fn pair(versions: &[&'static rustls::SupportedProtocolVersion]) -> Pair {
     let options = TlsOptions {
         certificates: vec![certificate],
         min_version: MinVersion::Tls12,
+        alpn_protocols: vec!["h2", "http/1.1"],
         ..TlsOptions::default()
     };
     let config = TlsConfig::load(&options, &files, &TicketKeys::generate().unwrap()).unwrap();
@@ -150,6 +151,49 @@ fn facts_are_those_of_the_handshake() {
             assert_eq!(facts.is_resumed, is_resumed, "{name}");
             assert!(facts.cipher.contains("AES") && facts.client_certificate.is_none());
         }
+    }
+}
+
+/// The result of a handshake with a client that offers these protocols.
+fn negotiate(pair: &Pair, offers: &[&str]) -> Result<(Option<Vec<u8>>, bool), SessionError> {
+    let mut client = ClientConfig::clone(&pair.client);
+    client.alpn_protocols = offers.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let pair = Pair { config: pair.config.clone(), client: Arc::new(client) };
+    let (mut session, mut client) = pair.connect();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    feed(&mut session, &hello, 4096)?;
+    let mut answer = &records(&mut session)[..];
+    while !answer.is_empty() {
+        client.read_tls(&mut answer).unwrap();
+        client.process_new_packets().unwrap();
+    }
+    exchange(&mut session, &mut client, 4096);
+    Ok((client.alpn_protocol().map(<[u8]>::to_vec), session.facts().is_http2))
+}
+
+#[test]
+fn the_server_chooses_the_protocol_and_clients_need_not_negotiate() {
+    for version in BOTH {
+        let pair = pair(&[version]);
+        // The second handshake of each kind is a resumption, which negotiates again.
+        for (offers, protocol) in [
+            (&["http/1.1", "h2"][..], Some(&b"h2"[..])),
+            (&["http/1.1", "h2"], Some(b"h2")),
+            (&["http/0.9", "http/1.1"], Some(b"http/1.1")),
+            (&[], None),
+        ] {
+            let negotiated = negotiate(&pair, offers).unwrap();
+            assert_eq!(negotiated, (protocol.map(<[u8]>::to_vec), protocol == Some(b"h2")), "{offers:?}");
+        }
+    }
+}
+
+#[test]
+fn a_client_without_a_common_protocol_gets_an_alert() {
+    for version in BOTH {
+        let error = negotiate(&pair(&[version]), &["h3", "spdy/1"]).unwrap_err();
+        assert!(error.to_string().contains("any known protocol"), "{error}");
     }
 }
 
