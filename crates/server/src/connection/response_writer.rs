@@ -5,8 +5,8 @@
 //!
 //! Small bodies are copied behind the head and leave in one system call. Large ones are sent from where they are.
 //!
-//! With HTTP/2 the queue only has the body. The head and the end of the response are passed to the session of the connection
-//! together with it (see [`StreamFraming`]).
+//! With HTTP/2 the session of the connection frames the response. It gets the head, the bytes of the body, and the end (see
+//! [`StreamFraming`]).
 
 use std::{
     cell::RefCell,
@@ -55,7 +55,7 @@ pub(crate) struct ResponseWriter {
     reservation: Option<Reservation>,
     framing: Option<Framing>,
     /// With HTTP/2: what is sent beside the queue.
-    stream: Option<Box<StreamFraming>>,
+    stream: Option<StreamFraming>,
     /// A copy of the head, if the access log needs it.
     pub(crate) head: Vec<u8>,
     pub(crate) status: u16,
@@ -70,11 +70,12 @@ pub(crate) struct ResponseWriter {
     pub(crate) is_truncated: bool,
 }
 
-/// What HTTP/2 sends beside the body.
+/// What is sent with HTTP/2 beside the body.
 #[derive(Default)]
 struct StreamFraming {
-    /// The head in the format of HTTP/1, until it is sent. It leaves with the first bytes of the body, or with its end.
-    head: Option<Vec<u8>>,
+    /// The size of the head, in the format of HTTP/1, at the beginning of `front`. 0 when it is sent. It leaves with the first bytes
+    /// of the body, or with its end.
+    head: usize,
     /// All of the body is queued.
     is_complete: bool,
     /// The end is sent.
@@ -151,10 +152,9 @@ impl ResponseWriter {
         }
         (self.body_size, self.framed) = (0, 0);
         (self.front, self.front_sent) = (finished.bytes, 0);
-        self.stream = (info.version == Version::Http2).then(|| {
-            let head = Some(std::mem::take(&mut self.front));
-            Box::new(StreamFraming { head, ..StreamFraming::default() })
-        });
+        let head = self.front.len();
+        let is_stream = info.version == Version::Http2;
+        self.stream = is_stream.then(|| StreamFraming { head, ..StreamFraming::default() });
         (self.exceeds_content_length, self.is_truncated) = (false, false);
         self.keep_alive = finished.keep_alive;
         self.framing = Some(finished.framing);
@@ -221,7 +221,8 @@ impl ResponseWriter {
     /// Queues the head of a response over HTTP/2 that another process has created.
     pub(crate) fn push_stream_head(&mut self, status: u16, head: Vec<u8>) {
         self.status = status;
-        self.stream = Some(Box::new(StreamFraming { head: Some(head), ..StreamFraming::default() }));
+        self.stream = Some(StreamFraming { head: head.len(), ..StreamFraming::default() });
+        (self.front, self.front_sent) = (head, 0);
     }
 
     /// The end of a response over HTTP/2 that another process has created.
@@ -245,11 +246,10 @@ impl ResponseWriter {
 
     /// A small response, all of which is queued.
     pub(crate) fn into_encoded(self) -> EncodedResponse {
-        let (status, front) = (self.status, self.front);
-        match self.stream.and_then(|stream| stream.head) {
-            Some(head) => EncodedResponse { status, head, body: front },
-            None => EncodedResponse { status, head: front, body: Vec::new() },
-        }
+        let mut head = self.front;
+        let length = self.stream.map_or(head.len(), |stream| stream.head);
+        let body = head.split_off(length);
+        EncodedResponse { status: self.status, head, body }
     }
 
     /// Whether the response has a body that may continue.
@@ -318,9 +318,12 @@ impl ResponseWriter {
             let has_body = self.has_body();
             let Some(stream) = &mut self.stream else { break };
             let is_complete = stream.is_complete;
-            if let Some(head) = stream.head.take() {
+            let head = std::mem::take(&mut stream.head);
+            if head > 0 {
                 stream.has_ended = is_complete && !has_body;
-                socket.send_head(self.status, &head, stream.has_ended)?;
+                let is_end = stream.has_ended;
+                self.front_sent = head;
+                socket.send_head(self.status, &self.front[..head], is_end)?;
                 continue;
             }
             match self.write_stream_part(socket, is_complete) {
@@ -423,6 +426,9 @@ impl ResponseWriter {
 
     /// Moves all queued bytes from memory to the spool file. After an error the rest is still in memory, in order.
     pub(crate) fn spill(&mut self, spool: &mut Spool) -> io::Result<()> {
+        if self.stream.as_ref().is_some_and(|stream| stream.head > 0) {
+            return Ok(()); // nothing was sent yet
+        }
         if self.front_sent < self.front.len() {
             let range = spool.append(&self.front[self.front_sent..])?;
             self.queue.push_front(Segment::File(range));
@@ -447,7 +453,8 @@ impl ResponseWriter {
 
     /// Whether bytes are queued.
     fn has_body(&self) -> bool {
-        !self.queue.is_empty() || self.front_sent < self.front.len()
+        let head = self.stream.as_ref().map_or(0, |stream| stream.head);
+        !self.queue.is_empty() || self.front_sent.max(head) < self.front.len()
     }
 
     /// Whether there is nothing to send. With HTTP/2 a head alone is not sent.

@@ -227,7 +227,9 @@ impl EventLoop {
         if self.children.as_ref().is_some_and(|children| !children.has_capacity()) {
             return None;
         }
-        self.admit_waiting();
+        if self.ready_for_app.is_empty() {
+            self.admit_waiting();
+        }
         self.ready_for_app.pop_front()
     }
 
