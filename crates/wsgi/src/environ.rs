@@ -86,8 +86,9 @@ impl Environ {
         if let Some(method) = method(py, request.method()) {
             environ.set_item(intern!(py, "REQUEST_METHOD"), method)?;
         }
-        if request.version() == Version::Http10 {
-            environ.set_item(intern!(py, "SERVER_PROTOCOL"), intern!(py, "HTTP/1.0"))?;
+        match request.version() {
+            Version::Http11 => {}
+            version => environ.set_item(intern!(py, "SERVER_PROTOCOL"), version.as_str())?,
         }
         let is_https = request.tls().map(|tls| set_tls(&environ, tls)).transpose()?.is_some();
         let mut info = self.set_fields(&environ, request)?;

@@ -57,7 +57,7 @@ impl Connection {
             && bytes[..bytes.len().min(PREFACE.len())] == PREFACE[..bytes.len().min(PREFACE.len())]
             && self.socket().tls().is_none()
             && !self.socket().is_plain_on_tls_port
-            && self.socket().peer.is_trusted
+            && (self.is_proxied || self.socket().peer.is_trusted)
             && settings.http2.as_ref().is_some_and(|http2| http2.cleartext)
     }
 

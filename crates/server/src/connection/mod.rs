@@ -78,6 +78,8 @@ pub(crate) struct Connection {
     pub(crate) log_pending: bool,
     /// No request has been answered.
     is_new: bool,
+    /// The connection comes from a proxy, which has sent a PROXY header.
+    is_proxied: bool,
     /// The right of a stream to be queued for the app or inside it.
     place: Option<Place>,
     /// For the access log.
@@ -160,6 +162,7 @@ impl Connection {
             server_generated: false,
             log_pending: false,
             is_new: true,
+            is_proxied: false,
             place: None,
             app: Arc::clone(app),
         }

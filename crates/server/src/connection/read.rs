@@ -310,6 +310,7 @@ impl Connection {
             }
         };
         self.phase = Phase::first(socket);
+        self.is_proxied = is_proxy;
         self.request.body.bytes.drain(..length);
         if let Some(tls) = socket.tls() {
             tls.unread(std::mem::take(&mut self.request.body.bytes));

@@ -225,10 +225,11 @@ impl ResponseWriter {
         (self.front, self.front_sent) = (head, 0);
     }
 
-    /// The end of a response over HTTP/2 that another process has created.
+    /// The end of a response over HTTP/2, unless bytes of its body are missing.
     pub(crate) fn push_stream_end(&mut self) {
+        let is_incomplete = self.is_incomplete();
         if let Some(stream) = &mut self.stream {
-            stream.is_complete = true;
+            stream.is_complete = !is_incomplete;
         }
     }
 

@@ -77,6 +77,9 @@ impl Connection {
         let count = self.read(self.read_size()).map_err(StreamError::Io)?;
         let end = self.request.body.bytes.len();
         if count == 0 {
+            if self.request.body.received() == 0 {
+                self.request.head.body = Length::Known(0);
+            }
             self.request.body.finish().map_err(HttpError::from)?;
             self.enter(Phase::Complete, now);
             return Ok(None);

@@ -239,6 +239,7 @@ impl Writer {
     pub(crate) fn finish(self) -> (ResponseWriter, io::Result<()>) {
         let mut state = self.shared.lock();
         let result = state.failure.map_or(Ok(()), |failure| Err(failure.into()));
+        state.response.push_stream_end();
         (std::mem::take(&mut state.response), result)
     }
 }
