@@ -17,7 +17,7 @@ type Token = usize;
 /// The sort key of a connection, if it is idle.
 pub(crate) fn candidate(connection: &Connection) -> Option<Candidate> {
     let is_idle = connection.is_idle() && !connection.readiness.readable;
-    is_idle.then(|| (matches!(connection.phase, Phase::Idle), connection.since, connection.token))
+    is_idle.then_some((matches!(connection.phase, Phase::Idle), connection.since, connection.token))
 }
 
 /// The tokens of the connections to close. `count` is the number of all connections.

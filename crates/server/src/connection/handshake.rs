@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use mlws_http2::PREFACE;
 
-use super::{Connection, Next, Phase, Readiness, read::HttpError, tls_transport::Handshake};
+use super::{Connection, Http2Choice, Next, Phase, Readiness, read::HttpError, tls_transport::Handshake};
 
 /// The beginning of a TLS connection: a handshake record, whose major version is 3 (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
@@ -39,7 +39,7 @@ impl Connection {
     /// Whether the client has chosen HTTP/2: in the TLS handshake, or on a port without TLS with the beginning of the connection
     /// ("prior knowledge", RFC 9113, section 3.3).
     pub(super) fn is_http2(&self) -> bool {
-        if !self.is_new || !matches!(self.phase, Phase::Head) {
+        if self.http2_choice == Http2Choice::Over || !matches!(self.phase, Phase::Head) {
             return false;
         }
         match self.socket().tls() {
@@ -52,12 +52,12 @@ impl Connection {
     pub(super) fn may_become_http2(&self) -> bool {
         let bytes = &self.request.body.bytes;
         let settings = &self.context().settings;
-        self.is_new
+        self.http2_choice != Http2Choice::Over
             && !bytes.is_empty()
             && bytes[..bytes.len().min(PREFACE.len())] == PREFACE[..bytes.len().min(PREFACE.len())]
             && self.socket().tls().is_none()
             && !self.socket().is_plain_on_tls_port
-            && (self.is_proxied || self.socket().peer.is_trusted)
+            && (self.http2_choice == Http2Choice::PossibleForProxy || self.socket().peer.is_trusted)
             && settings.http2.as_ref().is_some_and(|http2| http2.cleartext)
     }
 

@@ -76,10 +76,8 @@ pub(crate) struct Connection {
     pub(crate) server_generated: bool,
     /// The response has not been logged.
     pub(crate) log_pending: bool,
-    /// No request has been answered.
-    is_new: bool,
-    /// The connection comes from a proxy, which has sent a PROXY header.
-    is_proxied: bool,
+    /// Whether the client may still choose HTTP/2.
+    http2_choice: Http2Choice,
     /// The right of a stream to be queued for the app or inside it.
     place: Option<Place>,
     /// For the access log.
@@ -118,6 +116,16 @@ pub(crate) enum Phase {
         /// Bytes that are still accepted.
         left: u64,
     },
+}
+
+/// Whether the client may choose HTTP/2. It must do so with the first bytes after the TLS handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Http2Choice {
+    Possible,
+    /// The same. The peer is a proxy, which has sent a PROXY header.
+    PossibleForProxy,
+    /// The connection uses HTTP/1.
+    Over,
 }
 
 /// What a connection waits for.
@@ -161,8 +169,7 @@ impl Connection {
             readiness: Readiness { readable: true, ..Readiness::default() },
             server_generated: false,
             log_pending: false,
-            is_new: true,
-            is_proxied: false,
+            http2_choice: Http2Choice::Possible,
             place: None,
             app: Arc::clone(app),
         }

@@ -7,7 +7,7 @@ use mlws_http1::{Event, Head, Length, ProxyError, ProxyHeader};
 
 use crate::{
     Concurrency, Response,
-    connection::{Connection, Next, Phase, socket::ClientSocket, transport::Transport},
+    connection::{Connection, Http2Choice, Next, Phase, socket::ClientSocket, transport::Transport},
     peer::Peer,
     upload::Upload,
 };
@@ -154,7 +154,7 @@ impl Connection {
         self.request.body.clear();
         self.request.client_override = None;
         self.parsed = 0;
-        self.is_new = false;
+        self.http2_choice = Http2Choice::Over;
         let has_bytes = !self.request.body.bytes.is_empty();
         self.request.began = now;
         self.enter(if has_bytes { Phase::Head } else { Phase::Idle }, now);
@@ -310,7 +310,9 @@ impl Connection {
             }
         };
         self.phase = Phase::first(socket);
-        self.is_proxied = is_proxy;
+        if is_proxy {
+            self.http2_choice = Http2Choice::PossibleForProxy;
+        }
         self.request.body.bytes.drain(..length);
         if let Some(tls) = socket.tls() {
             tls.unread(std::mem::take(&mut self.request.body.bytes));

@@ -90,7 +90,7 @@ impl EventLoop {
                 self.wake_stream(connection, stream, READABLE, now, |stream| stream.on_data(&data));
             }
             Event::End { stream } => {
-                self.wake_stream(connection, stream, READABLE, now, StreamSocket::on_end)
+                self.wake_stream(connection, stream, READABLE, now, StreamSocket::on_end);
             }
             Event::Writable { stream } => {
                 self.wake_stream(connection, stream, WRITABLE, now, StreamSocket::on_writable);

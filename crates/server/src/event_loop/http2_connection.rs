@@ -47,7 +47,6 @@ pub(super) struct Http2Connection {
     pub(super) listener: usize,
     pub(super) streams: HashMap<StreamId, OpenStream>,
     /// Requests that may not be queued for the application yet.
-    #[expect(clippy::vec_box, reason = "a connection moves between its owners in its box")]
     pub(super) waiting: VecDeque<Box<Connection>>,
     pub(super) readiness: Readiness,
     /// It is in the list of connections to settle.

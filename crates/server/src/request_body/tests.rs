@@ -1,5 +1,6 @@
 use super::*;
 use crate::Settings;
+use crate::context::ServerContext;
 
 fn context(body_in_memory: usize, bodies_in_memory: usize) -> Arc<ServerContext> {
     let settings = Settings { body_in_memory, bodies_in_memory, ..Settings::default() };
@@ -14,7 +15,7 @@ fn received(body: &[u8], size: usize, length: Length, context: &Arc<ServerContex
         received.bytes.extend_from_slice(b"5\r\n");
         let start = received.bytes.len();
         received.bytes.extend_from_slice(piece);
-        received.store(start..start + piece.len(), length, context).unwrap();
+        received.store(start..start + piece.len(), length, &context.settings, &context.body_memory).unwrap();
         received.bytes.truncate(received.end);
         received.shrink();
     }
