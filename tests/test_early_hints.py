@@ -1,0 +1,171 @@
+"""103 Early Hints: `environ["wsgi.early_hints"]` in each concurrency mode, with TLS and without (docs/http2.md)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from certificates import Authority
+from clients import SlowWire, get, target
+from conftest import CONCURRENCY
+from harness import eventually
+from test_https import TlsWire, trusting
+from wire import DEADLINE
+
+STYLE = ("Link", "</style.css>; rel=preload; as=style")
+HINT = (103, "Early Hints", [STYLE])
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def options(authority):
+    issued = authority.issue("localhost", "127.0.0.1")
+    return {"plain": (), "tls": ("--certfile", str(issued.certificate), "--keyfile", str(issued.key))}
+
+
+@pytest.fixture(params=["plain", "tls"])
+def transport(request):
+    return request.param
+
+
+@pytest.fixture
+def server(shared, concurrency, transport, options):
+    return shared("raw", *CONCURRENCY[concurrency], *options[transport])
+
+
+@pytest.fixture
+def connect(transport, authority):
+    def connect(server):
+        if transport == "plain":
+            return server.wire()
+        return TlsWire((server.host, server.port), trusting(authority))
+
+    return connect
+
+
+def interim(wire):
+    """The next interim response."""
+    version, status, reason, headers = wire.head()
+    assert version == "1.1" and status < 200
+    return status, reason, headers
+
+
+def test_hints_arrive_before_the_application_continues(server, connect, gate):
+    with connect(server) as wire:
+        wire.send(get(f"/hints/early?gate={gate.folder}"))
+        assert interim(wire) == HINT
+        gate.wait_for(1)
+        gate.open()
+        assert interim(wire) == (103, "Early Hints", [("X-Bytes", "\xe9"), ("X-Raw", "\xe9")])
+        answer = wire.answer()
+        assert (answer.status, answer.text, answer.header("link")) == (200, "hinted\n", None)
+        # The connection is in good order.
+        assert wire.request("/answers/hello").status == 200
+
+
+def test_each_request_of_a_connection_has_its_hints(server, connect):
+    with connect(server) as wire:
+        wire.send(get("/hints/inside") * 3)
+        for _ in range(3):
+            assert interim(wire) == HINT
+            assert wire.answer().text == "hinted\n"
+
+
+@pytest.mark.parametrize("path", ["/hints/late", "/hints/late?write=1", "/hints/written"])
+def test_nothing_is_sent_after_the_response_has_begun(server, connect, path):
+    with connect(server) as wire:
+        assert wire.request(path).text == "first\nsecond\n"
+
+
+def test_http10_has_no_hints(server, connect):
+    with connect(server) as wire:
+        assert wire.request("/hints/early", version="1.0").text == "hinted\n"
+
+
+def test_head_has_hints(server, connect):
+    with connect(server) as wire:
+        wire.send(get("/hints/inside").replace(b"GET", b"HEAD"))
+        assert interim(wire) == HINT
+        assert wire.answer("HEAD").status == 200
+
+
+def test_invalid_fields_are_errors_and_nothing_is_sent(server, connect):
+    with connect(server) as wire:
+        raised = json.loads(wire.request("/hints/invalid").body)
+    assert raised == ["ValueError"] * 6 + ["TypeError"] * 6
+
+
+def test_fields_of_the_connection_are_ignored(server, connect):
+    with connect(server) as wire:
+        wire.send(get("/hints/ignored"))
+        assert interim(wire) == HINT
+        assert wire.answer().text == "hinted\n"
+        assert wire.request("/answers/hello").status == 200
+
+
+def test_the_callable_of_an_earlier_request_does_nothing(server, connect):
+    with connect(server) as wire:
+        for _ in range(3):
+            assert wire.request("/hints/later").status == 200
+
+
+def test_an_application_may_fail_after_its_hints(server, connect):
+    with connect(server) as wire:
+        wire.send(get("/hints/fails?how=raise"))
+        assert interim(wire) == HINT
+        assert wire.answer().status == 500
+
+
+@pytest.mark.parametrize("concurrency", ["fork"])
+def test_a_process_may_die_after_its_hints(shared, concurrency, transport, options, connect):
+    server = shared("raw", *CONCURRENCY[concurrency], *options[transport])
+    with connect(server) as wire:
+        wire.send(get("/hints/fails?how=exit"))
+        assert interim(wire) == HINT
+        assert wire.answer().status == 500
+
+
+def test_the_timeout_results_in_a_504_after_hints(start, concurrency, transport, options, connect):
+    server = start("raw", *CONCURRENCY[concurrency], "--timeout", "0.5", *options[transport])
+    with connect(server) as wire:
+        wire.send(get("/hints/fails?how=hang"))
+        assert interim(wire) == HINT
+        assert wire.answer().status == 504
+
+
+def test_a_client_that_does_not_read_occupies_no_thread(server, transport, authority, record):
+    address = (server.host, server.port)
+    if transport == "plain":
+        wire = SlowWire(address)
+    else:
+        wire = TlsWire(address, trusting(authority), receive_buffer=4096)
+    with wire:
+        wire.send(get(target("/hints/many", count=2000, record=record)))
+        eventually(lambda: record.read_text() == "hinted\n", "the application to continue")
+        hints = 0
+        while (head := wire.head())[1] == 103:
+            assert head[3] == [("X-Hint", "x" * 4000)]
+            hints += 1
+        assert head[1] == 200 and 0 < hints < 2000
+        assert wire.stream.read(7) == b"hinted\n"
+
+
+@pytest.mark.parametrize("http", ["--http1.0", "--http1.1"])
+def test_curl_accepts_hints(server, transport, authority, http):
+    scheme = "https" if transport == "tls" else "http"
+    command = ["curl", "--silent", "--show-error", "--include", http, "--cacert", str(authority.certificate)]
+    done = subprocess.run(
+        [*command, f"{scheme}://localhost:{server.port}/hints/inside"],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    hints = "HTTP/1.1 103 Early Hints\nLink: </style.css>; rel=preload; as=style\n\nHTTP/1.1 200 OK\n"
+    assert done.stdout.startswith(hints if http == "--http1.1" else "HTTP/1.1 200 OK\n")
+    assert done.stdout.endswith("\n\nhinted\n")
