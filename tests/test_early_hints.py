@@ -155,17 +155,110 @@ def test_a_client_that_does_not_read_occupies_no_thread(server, transport, autho
         assert wire.stream.read(7) == b"hinted\n"
 
 
-@pytest.mark.parametrize("http", ["--http1.0", "--http1.1"])
-def test_curl_accepts_hints(server, transport, authority, http):
-    scheme = "https" if transport == "tls" else "http"
-    command = ["curl", "--silent", "--show-error", "--include", http, "--cacert", str(authority.certificate)]
-    done = subprocess.run(
-        [*command, f"{scheme}://localhost:{server.port}/hints/inside"],
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=DEADLINE,
+@pytest.fixture
+def curl(transport, authority):
+    """Starts curl for a path; the heads of all responses are on its output."""
+
+    def curl(server, http, path):
+        scheme = "https" if transport == "tls" else "http"
+        http = "--http2-prior-knowledge" if http == "--http2" and transport == "plain" else http
+        words = ["--max-time", str(DEADLINE), "--silent", "--show-error", "--include", "--no-buffer", http]
+        words += ["--cacert", str(authority.certificate), f"{scheme}://localhost:{server.port}{path}"]
+        return subprocess.Popen(["curl", *words], stdout=subprocess.PIPE, text=True, encoding="latin-1")
+
+    return curl
+
+
+def read_to_end(client):
+    with client:
+        output = client.stdout.read()
+        assert client.wait(DEADLINE) == 0
+    return output
+
+
+@pytest.mark.parametrize(
+    ("http", "hints", "final"),
+    [
+        ("--http1.0", "", "HTTP/1.1 200 OK"),
+        (
+            "--http1.1",
+            "HTTP/1.1 103 Early Hints\nLink: </style.css>; rel=preload; as=style\n\n",
+            "HTTP/1.1 200 OK",
+        ),
+        ("--http2", "HTTP/2 103 \nlink: </style.css>; rel=preload; as=style\n\n", "HTTP/2 200 "),
+    ],
+)
+def test_curl_accepts_hints(server_with_http2, curl, http, hints, final):
+    output = read_to_end(curl(server_with_http2, http, "/hints/inside"))
+    assert output.startswith(f"{hints}{final}\n")
+    assert output.endswith("\n\nhinted\n")
+
+
+@pytest.fixture
+def server_with_http2(shared, concurrency, transport, options):
+    return shared(
+        "raw", *CONCURRENCY[concurrency], *options[transport], "--http2-cleartext", "prior-knowledge"
     )
-    hints = "HTTP/1.1 103 Early Hints\nLink: </style.css>; rel=preload; as=style\n\nHTTP/1.1 200 OK\n"
-    assert done.stdout.startswith(hints if http == "--http1.1" else "HTTP/1.1 200 OK\n")
-    assert done.stdout.endswith("\n\nhinted\n")
+
+
+def literal(name, value):
+    """A field of a request head, uncompressed (RFC 7541, section 6.2.2)."""
+    return b"\0" + b"".join(bytes([len(text)]) + text for text in (name, value))
+
+
+def frame(kind, flags, stream, payload=b""):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def next_head(wire):
+    """Reads up to the next HEADERS frame, before which there is no DATA, RST_STREAM or GOAWAY."""
+    while True:
+        length, kind = int.from_bytes(wire.stream.read(3), "big"), wire.stream.read(1)[0]
+        wire.stream.read(5 + length)
+        assert kind not in (0, 3, 7), f"a frame of type {kind} instead of a head"
+        if kind == 1:
+            return
+
+
+@pytest.fixture
+def http2_context(authority):
+    context = trusting(authority)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def test_http2_hints_arrive_before_the_application_continues(
+    server_with_http2, transport, http2_context, gate, curl
+):
+    path = f"/hints/early?gate={gate.folder}"
+    fields = {":method": "GET", ":scheme": "http", ":authority": "test", ":path": path}
+    head = b"".join(literal(name.encode(), value.encode()) for name, value in fields.items())
+    server = server_with_http2
+    address = (server.host, server.port)
+    with server.wire() if transport == "plain" else TlsWire(address, http2_context) as wire:
+        wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(1, 5, 1, head))
+        next_head(wire)
+        gate.wait_for(1)
+        gate.open()
+        next_head(wire)  # the second hints
+        next_head(wire)  # the response
+    output = read_to_end(curl(server, "--http2", path))
+    hints = "HTTP/2 103 \nlink: </style.css>; rel=preload; as=style\n\nHTTP/2 103 \nx-bytes: \xe9\nx-raw: \xe9\n\n"
+    assert output.startswith(f"{hints}HTTP/2 200 \n") and output.endswith("\n\nhinted\n")
+
+
+@pytest.mark.parametrize("path", ["/hints/late", "/hints/written"])
+def test_http2_has_no_hints_after_the_response_has_begun(server_with_http2, curl, path):
+    output = read_to_end(curl(server_with_http2, "--http2", path))
+    assert output.startswith("HTTP/2 200 ") and output.endswith("\n\nfirst\nsecond\n")
+
+
+def test_http2_responses_may_fail_after_hints(server_with_http2, concurrency, curl):
+    for how in ("raise", "exit") if concurrency == "fork" else ("raise",):
+        output = read_to_end(curl(server_with_http2, "--http2", f"/hints/fails?how={how}"))
+        assert output.startswith("HTTP/2 103 \n") and "\n\nHTTP/2 500 \n" in output
+
+
+def test_http2_fields_of_the_connection_are_ignored(server_with_http2, curl):
+    output = read_to_end(curl(server_with_http2, "--http2", "/hints/ignored"))
+    assert output.startswith("HTTP/2 103 \nlink: </style.css>; rel=preload; as=style\n\nHTTP/2 200 \n")
