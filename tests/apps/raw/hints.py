@@ -118,8 +118,8 @@ def fails(environ, start_response):
 
 def many(environ, start_response):
     """More hints than the buffers of a connection hold."""
-    for _ in range(int(query(environ)["count"])):
-        environ[HINTS]([("X-Hint", "x" * 4000)])
+    for number in range(int(query(environ)["count"])):
+        environ[HINTS]([("X-Hint", f"{number} {'x' * 4000}")])
     note(environ, "hinted")
     start_response("200 OK", [TEXT])
     return [b"hinted\n"]
