@@ -26,7 +26,7 @@ from wire import Wire
 MAKES = ("gunicorn", "mlws")
 REASONS = {
     "names itself": "`SERVER_SOFTWARE` and the header `Server` name mylittlewebserver; `--server-header` changes the header.",
-    "extras": "The environ has `REQUEST_URI` and `mylittlewebserver.client_gone`, but not `gunicorn.socket` and `wsgi.early_hints`.",
+    "extras": "The environ has `REQUEST_URI` and `mylittlewebserver.client_gone`, but not `gunicorn.socket`.",
     "cookies": "Several `Cookie` lines are joined by `; `, as cookie parsers expect, and not by a comma.",
     "absolute": "The authority of an absolute target replaces `Host` (RFC 9112, section 3.2.2).",
     "chunked length": "A chunked body is received and decoded before the app is called. The environ has its `CONTENT_LENGTH` and no `HTTP_TRANSFER_ENCODING` (RFC 9112, section 7.1.3).",

@@ -32,6 +32,8 @@ REQUESTS = {
     "pieces": "GET /pieces HTTP/1.1\r\nHost: shop.test\r\n\r\n",
     "pieces for HTTP/1.0": "GET /pieces HTTP/1.0\r\n\r\n",
     "write()": "GET /writes HTTP/1.1\r\nHost: shop.test\r\n\r\n",
+    "early hints": "GET /hints HTTP/1.1\r\nHost: shop.test\r\n\r\n",
+    "early hints for HTTP/1.0": "GET /hints HTTP/1.0\r\n\r\n",
     "cookies": "GET /cookies HTTP/1.1\r\nHost: shop.test\r\n\r\n",
     "a padded length": "GET /padded HTTP/1.1\r\nHost: shop.test\r\n\r\n",
     "status 600": "GET /status?600 HTTP/1.1\r\nHost: shop.test\r\n\r\n",
@@ -82,6 +84,9 @@ def client(server):
         with server.wire() as wire:
             wire.send(request.encode("latin-1"))
             answer = wire.answer(request.split()[0])
+            if answer.status == 103:
+                seen[f"{name}: hints"] = answer.headers
+                answer = wire.answer()
         headers = sorted((key.lower(), value.strip()) for key, value in answer.headers)
         seen[f"{name}: status"] = answer.status
         seen[f"{name}: reason"] = answer.reason
@@ -108,7 +113,6 @@ OF_CLIENT = {
     "connection": "connections",
     "*: environ SERVER_SOFTWARE": "names itself",
     "*: environ gunicorn.socket": "extras",
-    "*: environ wsgi.early_hints": "extras",
     "*: environ REQUEST_URI": "extras",
     "*: environ mylittlewebserver.client_gone": "extras",
     "a GET: environ HTTP_COOKIE": "cookies",

@@ -875,6 +875,15 @@ def test_a_proxy_that_speaks_http_tells_its_client_and_lets_no_forgery_through(b
         assert seen(environ, *keys) == (STRANGER, "http", *host, "")
 
 
+@needs_haproxy
+def test_haproxy_may_use_http2(behind, backend):
+    _, address = backend(*DOC_FIELDS, "--http2-cleartext", "prior-knowledge")
+    port = behind("haproxy http", address, lambda text: text.rstrip() + " proto h2\n")
+    environ, _ = through(port)
+    keys = ("SERVER_PROTOCOL", "REMOTE_ADDR", "HTTP_HOST", "wsgi.url_scheme")
+    assert seen(environ, *keys) == ("HTTP/2.0", STRANGER, "shop.example:81", "http")
+
+
 @needs_nginx
 @pytest.mark.parametrize("path", ["/environs/show", "/shop/environs/show"])
 def test_the_host_of_an_absolute_target_is_the_one_that_nginx_has_chosen_the_server_by(behind, backend, path):

@@ -73,6 +73,14 @@ def pieces(_, start_response):
     yield b"two"
 
 
+def hints(environ, start_response):
+    """Hints at both moments, the second one too late."""
+    environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload"), (b"X-Raw", b" \xe9 ")])
+    start_response("200 OK", [("Content-Type", "text/plain")])(b"one, ")
+    environ["wsgi.early_hints"]([("Link", "</late.css>; rel=preload")])
+    return [b"two"]
+
+
 def writes(_, start_response):
     write = start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "8")])
     write(b"one ")
@@ -142,6 +150,7 @@ def hangs(_, start_response):
 
 
 PAGES = {
+    "/hints": hints,
     "/request": of_request,
     "/process": of_process,
     "/pid": pid,

@@ -32,7 +32,7 @@ pub struct Http2Options {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=MAX))]
     pub http2_max_concurrent_streams: u32,
 
-    /// Amount of body data that an HTTP/2 client may send per request before the application reads it
+    /// Amount of body data that an HTTP/2 client may send, per request and per connection, before it is read
     #[arg(long, value_name = "BYTES", default_value_t = 1_048_576, value_parser = clap::value_parser!(u32).range(1..=MAX))]
     pub http2_initial_window_size: u32,
 

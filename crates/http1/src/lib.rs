@@ -17,6 +17,7 @@
 //! - [`proxy`]: the PROXY protocol; [`forwarded`]: `Forwarded` and the `X-Forwarded-*` fields.
 //! - [`response_head`]: [`ResponseHead`] encodes a response head and chooses the framing of the body.
 //!   [`response_error`]: [`ResponseError`], why a status or field of the application is rejected.
+//! - [`interim_head`]: [`InterimHead`] encodes the head of an interim response.
 //! - [`framing`]: [`Framing`] frames the response body chunk by chunk.
 //! - `node`: [`Node`], an address in a forwarding field.
 //! - `status`: reason phrases.
@@ -29,6 +30,7 @@ pub mod event;
 pub mod forwarded;
 pub mod framing;
 pub mod head;
+pub mod interim_head;
 pub mod limits;
 pub mod parser;
 pub mod proxy;
@@ -49,6 +51,7 @@ pub use event::Event;
 pub use forwarded::{Forwarded, ForwardedError, ForwardedField};
 pub use framing::{EncodedChunk, Framing, IncompleteBody, Prefix};
 pub use head::{Field, Head, Length, Span, Version};
+pub use interim_head::InterimHead;
 pub use limits::{Limits, ParserMode};
 pub use node::Node;
 pub use parser::Parser;

@@ -69,6 +69,11 @@ impl ResponseHead {
         if !is_text(reason) {
             return Err(ResponseError::Reason);
         }
+        Ok(Self::start(buffer, status, reason))
+    }
+
+    /// Starts a head with any status. `reason` is valid.
+    pub(crate) fn start(buffer: Vec<u8>, status: u16, reason: &[u8]) -> Self {
         let mut bytes = buffer;
         bytes.clear();
         bytes.extend_from_slice(b"HTTP/1.1 ");
@@ -76,7 +81,7 @@ impl ResponseHead {
         bytes.push(b' ');
         bytes.extend_from_slice(reason);
         bytes.extend_from_slice(b"\r\n");
-        Ok(ResponseHead {
+        ResponseHead {
             bytes,
             status,
             content_length: None,
@@ -84,7 +89,7 @@ impl ResponseHead {
             has_date: false,
             has_server: false,
             is_event_stream: false,
-        })
+        }
     }
 
     /// The status.
@@ -139,6 +144,12 @@ impl ResponseHead {
         }
         self.push_field(name, value);
         Ok(())
+    }
+
+    /// The head as it is, without fields of the server.
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
+        self.bytes.extend_from_slice(b"\r\n");
+        self.bytes
     }
 
     fn set_content_length(&mut self, value: &[u8]) -> Result<(), ResponseError> {

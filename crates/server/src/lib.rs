@@ -20,7 +20,7 @@
 //! | `memory`, `active_writers`, `worker_loads` | memory budgets, responses in progress, connections per worker |
 //! | `rejections` | the log of rejected requests, with a limit |
 //! | `settings`, `context` | settings, and what all connections of a process share |
-//! | `request`, `request_body`, `upload` | what an app receives |
+//! | `request`, `request_body`, `upload`, `interim` | what an app receives, and what it may send before its response |
 //! | `body`, `response`, `app` | what an app returns, and its interface |
 //! | `connection` | one connection: reading, parsing, responding, sending |
 //! | `watchdog`, `fork` | calls that take too long, a process per request |
@@ -44,6 +44,7 @@ mod event_loop_thread;
 mod fork;
 mod handover;
 mod idle;
+mod interim;
 mod listener;
 mod lock;
 mod memory;

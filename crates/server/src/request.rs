@@ -11,11 +11,12 @@ use std::{
 
 use mlws_tls::SessionFacts;
 
-use mlws_http1::{Head, Length, RequestInfo, ResponseHead, Version};
+use mlws_http1::{Head, InterimHead, Length, RequestInfo, ResponseHead, Version};
 
 use crate::{
     RequestBody, Writer,
     connection::{socket::ClientSocket, tls_transport::TlsTransport, transport::PeerState},
+    interim,
     peer::Peer,
     upload::{Failure, Upload},
 };
@@ -184,6 +185,15 @@ impl Request {
     /// Others return a [`Response`](crate::Response), which the server pulls.
     pub fn start(&mut self, head: ResponseHead) -> Writer {
         Writer::start(&self.socket, head, self.response_info(), None)
+    }
+
+    /// Sends an interim response immediately. Does nothing for HTTP/1.0, which has none, and once something of the
+    /// response has been sent. Must not be called after [`start`](Self::start). If this must wait for the client, `wait`
+    /// is called to run a function that blocks.
+    pub fn send_interim(&mut self, head: InterimHead, wait: impl FnOnce(&mut (dyn FnMut() + Send))) {
+        if self.head.version != Version::Http10 {
+            interim::send(&self.socket, head.status(), &head.finish(), wait);
+        }
     }
 
     /// Shows that the application is alive: restarts the time of [`Settings::timeout`](crate::Settings::timeout).

@@ -29,6 +29,8 @@ use crate::{
 
 /// The key of [`ClientGone`].
 const CLIENT_GONE: &str = "mylittlewebserver.client_gone";
+/// The key of [`EarlyHints`](crate::start_response::EarlyHints).
+pub(crate) const EARLY_HINTS: &str = "wsgi.early_hints";
 
 /// Creates environs.
 pub(crate) struct Environ {
@@ -337,6 +339,7 @@ fn prepare(py: Python<'_>, options: &WsgiOptions, name: &str, port: u16) -> PyRe
     flag("wsgi.input_terminated", true)?;
     // A copy has the capacity of the original. One more key makes it large enough for the fields of a request.
     flag(CLIENT_GONE, false)?;
+    flag(EARLY_HINTS, false)?;
     flag("reserved", true)?;
     environ.del_item("reserved")?;
     Ok(environ.unbind())

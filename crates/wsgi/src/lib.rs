@@ -12,7 +12,7 @@
 //! | `header_key_cache` | from a field name to its key in the environ |
 //! | [`forwarding`] | meaning of forwarding fields, and trusted senders |
 //! | `input` | `wsgi.input` |
-//! | `start_response` | `start_response` and `write` |
+//! | `start_response` | `start_response`, `write` and `wsgi.early_hints` |
 //! | `app_result` | from the returned iterable to the response body |
 //! | `file_wrapper` | `wsgi.file_wrapper` |
 //! | `client_gone` | whether the client has disconnected |

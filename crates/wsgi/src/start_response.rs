@@ -1,11 +1,12 @@
-//! `start_response`, the `write` that it returns, and the state of a response (PEP 3333, "The `start_response()` Callable").
+//! `start_response`, the `write` that it returns, and the state of a response (PEP 3333, "The `start_response()` Callable"). Beside them
+//! `environ["wsgi.early_hints"]`, which sends `103 Early Hints` (RFC 8297) before the response.
 //!
-//! Invariant: neither callable owns the request, because the application may keep both. They borrow it through a [`ScopedRef`] during the
+//! Invariant: no callable owns the request, because the application may keep all of them. They borrow it through a [`ScopedRef`] during the
 //! call of the application.
 
 use std::{io, mem, sync::Arc};
 
-use mlws_http1::ResponseHead;
+use mlws_http1::{InterimHead, ResponseHead, Version};
 use mlws_server::{Bytes, Request, Writer};
 use pyo3::{
     exceptions::{PyAssertionError, PyTypeError, PyValueError},
@@ -37,6 +38,7 @@ pub(crate) enum ResponseState {
 pub(crate) struct StartResponse {
     exchange: Arc<ScopedRef<ResponseState, Request>>,
     write: Py<Write>,
+    early_hints: Py<EarlyHints>,
 }
 
 /// `write(chunk)`: sends immediately.
@@ -45,11 +47,23 @@ struct Write {
     exchange: Arc<ScopedRef<ResponseState, Request>>,
 }
 
+/// `early_hints(headers)`: sends an interim response immediately.
+#[pyclass(frozen, module = "mylittlewebserver")]
+pub(crate) struct EarlyHints {
+    exchange: Arc<ScopedRef<ResponseState, Request>>,
+}
+
 impl StartResponse {
     pub(crate) fn new(py: Python<'_>) -> PyResult<Py<Self>> {
         let exchange = Arc::new(ScopedRef::default());
         let write = Py::new(py, Write { exchange: Arc::clone(&exchange) })?;
-        Py::new(py, Self { exchange, write })
+        let early_hints = Py::new(py, EarlyHints { exchange: Arc::clone(&exchange) })?;
+        Py::new(py, Self { exchange, write, early_hints })
+    }
+
+    /// The value of `environ["wsgi.early_hints"]`.
+    pub(crate) fn early_hints(&self) -> &Py<EarlyHints> {
+        &self.early_hints
     }
 
     /// Lets the application use the request during `call`. Returns the state of the response afterwards.
@@ -83,9 +97,12 @@ impl StartResponse {
         });
     }
 
-    /// Whether the application keeps neither it nor its `write`. Reliable only with a GIL.
+    /// Whether the application keeps none of the callables. Reliable only with a GIL.
     pub(crate) fn is_free(py: Python<'_>, this: &Py<Self>) -> bool {
-        ffi::is_sole_reference(py, this) && ffi::is_sole_reference(py, &this.get().write)
+        let Self { write, early_hints, .. } = this.get();
+        ffi::is_sole_reference(py, this)
+            && ffi::is_sole_reference(py, write)
+            && ffi::is_sole_reference(py, early_hints)
     }
 }
 
@@ -133,6 +150,46 @@ impl Write {
                 "write was called after the application had returned (PEP 3333 forbids this)",
             )),
         }
+    }
+}
+
+#[pymethods]
+impl EarlyHints {
+    /// As in gunicorn, nothing happens after the response has begun, and over HTTP/1.0.
+    fn __call__(&self, py: Python<'_>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+        let can_send = |state: &ResponseState, request: &Request| {
+            let has_not_begun = matches!(state, ResponseState::NotStarted | ResponseState::HeadersSet(_));
+            has_not_begun && request.version() != Version::Http10
+        };
+        let is_useful =
+            self.exchange.with(py, |state, request| request.is_some_and(|request| can_send(state, request)));
+        if !is_useful {
+            return Ok(());
+        }
+        let mut head = InterimHead::early_hints();
+        for pair in headers.try_iter().map_err(|_| invalid_headers())? {
+            add_hint(&mut head, &pair?)?;
+        }
+        self.exchange.with(py, |state, request| {
+            if let Some(request) = request.filter(|request| can_send(state, request)) {
+                request.send_interim(head, |wait| py.detach(wait));
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Like gunicorn's callable, accepts bytes as well as strings.
+fn add_hint(head: &mut InterimHead, pair: &Bound<'_, PyAny>) -> PyResult<()> {
+    let (name, value) = two_items(pair).ok_or_else(invalid_headers)?;
+    let (name, value) = (text_or_bytes(&name)?, text_or_bytes(&value)?);
+    head.field(name, value).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+fn text_or_bytes<'a>(item: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
+    match item.cast::<PyBytes>() {
+        Ok(bytes) => Ok(bytes.as_bytes()),
+        Err(_) => bytes(item.cast::<PyString>().map_err(|_| invalid_headers())?),
     }
 }
 
@@ -207,6 +264,11 @@ fn invalid_headers() -> PyErr {
 
 /// PEP 3333 requires a list of tuples. Like other servers, this one accepts other iterables, and lists instead of tuples.
 fn name_and_value<'py>(pair: &Bound<'py, PyAny>) -> Option<(Bound<'py, PyString>, Bound<'py, PyString>)> {
+    let (name, value) = two_items(pair)?;
+    Some((name.cast_into().ok()?, value.cast_into().ok()?))
+}
+
+fn two_items<'py>(pair: &Bound<'py, PyAny>) -> Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let converted;
     let pair = match pair.cast::<PyTuple>() {
         Ok(tuple) => tuple,
@@ -218,7 +280,7 @@ fn name_and_value<'py>(pair: &Bound<'py, PyAny>) -> Option<(Bound<'py, PyString>
     if pair.len() != 2 {
         return None;
     }
-    Some((pair.get_item(0).ok()?.cast_into().ok()?, pair.get_item(1).ok()?.cast_into().ok()?))
+    Some((pair.get_item(0).ok()?, pair.get_item(1).ok()?))
 }
 
 fn bytes<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a [u8]> {

@@ -18,7 +18,7 @@ use rustix::process::Pid;
 
 use crate::{
     app_result::{AppResult, ResponseStart},
-    environ::{Environ, EnvironError},
+    environ::{EARLY_HINTS, Environ, EnvironError},
     failure::{self, RequestLabel},
     start_response::{ResponseState, StartResponse},
 };
@@ -77,8 +77,11 @@ impl Wsgi {
 
     fn handle(&self, py: Python<'_>, request: &mut Request) -> Response {
         let is_last = self.is_child.load(Ordering::Relaxed);
-        let prepared =
-            self.environ.of(py, request, is_last).and_then(|environ| Ok((environ, self.start_response(py)?)));
+        let prepared = self.environ.of(py, request, is_last).and_then(|(environ, input)| {
+            let start_response = self.start_response(py)?;
+            environ.set_item(intern!(py, EARLY_HINTS), start_response.get().early_hints())?;
+            Ok(((environ, input), start_response))
+        });
         let ((environ, input), start_response) = match prepared {
             Ok(prepared) => prepared,
             Err(EnvironError::Http(error)) => return failure::reject(request, error),

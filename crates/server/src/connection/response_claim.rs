@@ -75,6 +75,11 @@ impl ResponseClaim {
         }
     }
 
+    /// Whether neither side has claimed the response.
+    pub(crate) fn is_free(&self) -> bool {
+        self.0.load(Ordering::Acquire) == ResponseState::NotStarted as u8
+    }
+
     pub(crate) fn is_aborted(&self) -> bool {
         self.0.load(Ordering::Acquire) == ResponseState::Aborted as u8
     }
@@ -91,7 +96,9 @@ mod tests {
     #[test]
     fn one_side_claims_the_response_and_an_abort_is_final() {
         let claim = ResponseClaim::new();
+        assert!(claim.is_free());
         assert_eq!((claim.claim(), claim.claim()), (Ok(true), Ok(false)));
+        assert!(!claim.is_free());
         claim.finish();
         claim.reset();
         assert_eq!(claim.claim(), Ok(true));

@@ -206,6 +206,19 @@ impl ClientSocket {
         self.send_or_relay(|| self.transport().send(bytes, more), |relay| relay.send(&[IoSlice::new(bytes)]))
     }
 
+    /// Sends an interim response of the application, in the format of HTTP/1. The response is not claimed. Returns how many bytes were
+    /// accepted: all of them with HTTP/2.
+    pub(crate) fn send_early(&self, status: u16, bytes: &[u8]) -> io::Result<usize> {
+        match &self.channel {
+            Channel::Connection(transport) => self
+                .send_or_relay(|| transport.send(bytes, false), |relay| relay.send(&[IoSlice::new(bytes)])),
+            Channel::Stream(stream) => self.send_or_relay(
+                || stream.send_head(status, bytes, false).map(|()| bytes.len()),
+                |relay| relay.send_head(status, bytes).map(|()| bytes.len()),
+            ),
+        }
+    }
+
     /// Sends a part of the response. `more` announces that a file follows immediately.
     pub(crate) fn send_vectored(&self, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
         self.claim_response()?;
@@ -353,6 +366,14 @@ impl ClientSocket {
         }
     }
 
+    /// Whether the client reads: more can be sent to it now.
+    pub(crate) fn is_writable(&self) -> bool {
+        match self.stream().filter(|_| !self.is_in_child()) {
+            Some(stream) => stream.session().blocked_since().is_none(),
+            None => self.poll(PollFlags::OUT, Instant::now()).is_ok(),
+        }
+    }
+
     /// What the client has done with its side, as far as the kernel or the event loop knows.
     pub(crate) fn peer_state(&self) -> PeerState {
         let (stream, parent) = match (&self.channel, self.parent.get()) {
@@ -409,12 +430,18 @@ impl ClientSocket {
         self.parent.get().is_some()
     }
 
-    fn claim_response(&self) -> io::Result<()> {
+    /// Claims the response for the app's side. `BrokenPipe` if the watchdog has aborted it.
+    pub(crate) fn claim_response(&self) -> io::Result<()> {
         let is_first = self.claim.claim().map_err(|_| io::ErrorKind::BrokenPipe)?;
         if let Some(parent) = self.parent.get().filter(|_| is_first) {
             parent.progress.set_response(ResponseProgress::Started);
         }
         Ok(())
+    }
+
+    /// Whether something of the response has been sent, or the watchdog has ended the connection.
+    pub(crate) fn has_begun_response(&self) -> bool {
+        !self.claim.is_free()
     }
 
     /// The response has been sent.

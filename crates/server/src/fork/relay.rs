@@ -139,7 +139,11 @@ impl Relay {
                     received += bytes.len();
                     output.push_framed(bytes);
                 }
-                Packet::Head { status: status @ 100..200, head } => socket.send_all_interim(status, &head)?,
+                Packet::Head { status: status @ 100..200, head } => {
+                    if socket.is_writable() {
+                        socket.send_all_interim(status, &head)?;
+                    }
+                }
                 Packet::Head { status, head } => output.push_stream_head(status, head),
                 Packet::File { file, offset, length } => output.push_framed_file(file, offset, length),
                 Packet::None => {
