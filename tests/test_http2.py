@@ -173,7 +173,7 @@ def test_wsgi_input_reads_as_a_file_does(client):
         ["read", 3],
         ["readline"],
         ["readline", 2],
-        ["readlines", 20],
+        ["readlines", 18],
         ["read", 0],
         ["iterate"],
         ["read"],
