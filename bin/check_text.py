@@ -59,7 +59,9 @@ def conflict_markers(files: list[Path]) -> list[str]:
         text = text_of(file) or ""
         for marker in CONFLICT.finditer(text):
             number = text.count("\n", 0, marker.start()) + 1
-            found.append(f"{file}:{number}: merge-conflict marker '{marker[0].strip()}'; resolve the conflict")
+            found.append(
+                f"{file}:{number}: merge-conflict marker '{marker[0].strip()}'; resolve the conflict"
+            )
     return found
 
 

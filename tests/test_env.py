@@ -70,7 +70,7 @@ def test_env_is_set_in_a_preloaded_application_and_in_every_fork(folder):
 
 
 @pytest.mark.parametrize("wrong", ["A", "=1", ""])
-def test_env_that_is_no_pair_is_one_clear_sentence(folder, wrong):
+def test_an_invalid_env_pair_is_one_clear_error(folder, wrong):
     result = run("seen", "--env", wrong, cwd=folder)
     assert result.returncode == 2
     assert "expected KEY=VALUE" in result.stderr
@@ -95,7 +95,7 @@ def test_an_env_file_is_read_with_quotes_comments_exports_and_variables(folder):
     ]  # fmt: skip
 
 
-def test_what_is_set_already_wins_over_the_file_and_env_over_both(folder):
+def test_the_environment_overrides_the_env_file_and_env_overrides_both(folder):
     (folder / ".env").write_text("FOUND=file\nTOLD=file\nLISTED=file\nBOTH=file\n")
     options = ("--env-file", ".env", "--env", "TOLD=env", "--env", "BOTH=env")
     environment = seen(folder, *options, env={"FOUND": "found", "BOTH": "found"})
@@ -103,14 +103,14 @@ def test_what_is_set_already_wins_over_the_file_and_env_over_both(folder):
     assert got == ["found", "env", "file", "env"]
 
 
-def test_an_env_file_is_looked_for_where_chdir_leads_to(folder):
+def test_an_env_file_is_relative_to_chdir(folder):
     (folder / "deploy").mkdir()
     (folder / "deploy" / "env").write_text("A=there")
     options = ("--chdir", "deploy", "--pythonpath", folder)
     assert seen(folder, "--env-file", "env", *options)["A"] == "there"
 
 
-def test_an_env_file_that_is_missing_is_one_clear_sentence(folder):
+def test_a_missing_env_file_is_one_clear_error(folder):
     result = run("seen", "--env-file", "no/such.env", cwd=folder)
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
@@ -118,7 +118,7 @@ def test_an_env_file_that_is_missing_is_one_clear_sentence(folder):
     ]
 
 
-def test_an_env_file_that_is_wrong_names_the_line_and_not_the_secret(folder):
+def test_an_error_in_an_env_file_names_the_line_but_not_its_value(folder):
     (folder / ".env").write_text("A=1\nKEY='hunter2\n")
     result = run("seen", "--env-file", ".env", cwd=folder)
     assert result.returncode == 2
@@ -126,7 +126,7 @@ def test_an_env_file_that_is_wrong_names_the_line_and_not_the_secret(folder):
     assert "hunter2" not in result.stderr
 
 
-def test_a_second_master_reads_the_env_file_anew(folder):
+def test_a_new_master_reads_the_env_file_again(folder):
     (folder / ".env").write_text("A=old")
     with Server("seen", "--env-file", ".env", "--env", "HOME=/told", cwd=folder) as server:
         assert json.loads(server.get("/").text)["A"] == "old"
@@ -143,7 +143,7 @@ def test_a_second_master_reads_the_env_file_anew(folder):
         eventually(lambda: not server.family(), "the second master to end")
 
 
-def test_serve_sets_them_too(folder):
+def test_serve_accepts_env_and_env_file(folder):
     path = script(
         folder,
         """
@@ -162,7 +162,7 @@ def test_serve_sets_them_too(folder):
 
 
 @pytest.mark.parametrize("app", ["factories:create_app", "factories:Holder.make"])
-def test_a_factory_is_called_for_the_application(folder, app):
+def test_a_factory_returns_the_application(folder, app):
     assert said("/", app, "--factory", cwd=folder) == "made"
 
 
@@ -197,6 +197,6 @@ def test_serve_calls_a_factory_in_the_worker(folder, app):
         assert server.get("/").text == "made"
 
 
-def test_help_tells_of_them():
+def test_help_describes_env_and_factory():
     result = run("--help", command=(MLWS,))
     assert {"--factory", "--env", "-e,", "--env-file", "--paste"} <= set(result.stdout.split())

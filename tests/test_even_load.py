@@ -49,7 +49,7 @@ def spread(server, count):
 
 
 @pytest.mark.parametrize("count", [64, 512])
-def test_each_of_many_workers_has_its_share(start, count):
+def test_each_worker_gets_its_fair_share(start, count):
     server = start("raw", "--workers", "8", "--threads", "4")
     eventually(lambda: len(server.workers()) == 8, "eight workers")
     shares = spread(server, count)
@@ -58,7 +58,7 @@ def test_each_of_many_workers_has_its_share(start, count):
     assert all(fair / 2 <= shares[pid] <= 2 * fair for pid in server.workers()), shares
 
 
-def test_a_worker_that_is_stuck_keeps_no_connection_from_the_others(start, gate):
+def test_a_stuck_worker_does_not_keep_connections_from_the_others(start, gate):
     """It has the fewest connections, so everybody waits for it; a moment, not for ever."""
     server = start("raw", "--workers", "4", "--threads", "1", "--timeout", "0")
     eventually(lambda: len(server.workers()) == 4, "four workers")
@@ -73,7 +73,7 @@ def test_a_worker_that_is_stuck_keeps_no_connection_from_the_others(start, gate)
         assert stuck.answer().text == "passed\n"
 
 
-def test_a_worker_that_was_killed_is_waited_for_no_longer(start):
+def test_a_killed_worker_no_longer_counts(start):
     server = start("raw", "--workers", "2", "--threads", "1")
     for _ in range(3):
         with contextlib.suppress(ConnectionError):

@@ -170,7 +170,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.__name__)
 @pytest.mark.parametrize("mode", MODES)
-def test_others_are_answered_while_a_client(serving, tmp_path, at_length, mode, hostile):
+def test_other_clients_are_served_while_one_client(serving, tmp_path, at_length, mode, hostile):
     if mode == "inline" and hostile is reads_a_fast_stream:
         pytest.skip("the one thread is the stream's until the app is done with it")
     for _ in range(at_length(1, 20)):
@@ -183,9 +183,7 @@ def test_others_are_answered_while_a_client(serving, tmp_path, at_length, mode, 
 
 
 @pytest.mark.parametrize("wait", [True, False], ids=["then ask", "while asking"])
-def test_each_of_five_requests_in_a_row_is_answered_while_close_of_the_one_before_runs(
-    shared, tmp_path, record, wait
-):
+def test_each_request_is_answered_while_close_of_the_previous_one_runs(shared, tmp_path, record, wait):
     """The next request comes when the thread sleeps in `close()`, or just when it goes there: either way another takes it."""
     server = shared("streaming", "--threads", "2")
     releases = [tmp_path / f"release{number}" for number in range(5)]
@@ -207,7 +205,7 @@ def test_each_of_five_requests_in_a_row_is_answered_while_close_of_the_one_befor
             release.touch()
 
 
-def test_nobody_waits_for_threads_that_come_back_from_close(shared):
+def test_requests_do_not_wait_for_threads_that_return_from_close(shared):
     """A wake-up that is lost here costs a second, which makes minutes of it all."""
     server = shared("streaming", "--threads", "4")
 
@@ -220,7 +218,7 @@ def test_nobody_waits_for_threads_that_come_back_from_close(shared):
 
 
 @pytest.mark.parametrize("mode", ["threads", "fork"])
-def test_others_are_answered_while_close_of_three_runs(serving, tmp_path, record, mode):
+def test_other_clients_are_served_while_three_close_calls_run(serving, tmp_path, record, mode):
     release = tmp_path / "release"
     try:
         for number in range(3):

@@ -74,7 +74,7 @@ def wires_to(server, wanted, stack):
 
 @pytest.mark.parametrize("how", KILLS)
 @pytest.mark.parametrize("threads", ["1", "4"], ids=["inline", "threads"])
-def test_a_worker_that_dies_under_load_takes_nobody_with_it(start, threads, how, at_length):
+def test_a_worker_that_dies_under_load_fails_only_its_own_requests(start, threads, how, at_length):
     server = start("raw", "--workers", "2", "--threads", threads)
     for _ in range(at_length(2, 12)):
         since = len(server.log.text)
@@ -97,7 +97,7 @@ def test_a_worker_that_dies_under_load_takes_nobody_with_it(start, threads, how,
     assert server.zombies() == []
 
 
-def test_children_that_die_under_load_take_nobody_with_them(start, gate, at_length):
+def test_children_that_die_under_load_fail_only_their_own_requests(start, gate, at_length):
     """Every other one of the children at the gate is killed or segfaults while other clients are served."""
     server = start("raw", "--fork")
     worker = server.workers()
@@ -124,7 +124,9 @@ def test_children_that_die_under_load_take_nobody_with_them(start, gate, at_leng
     eventually(lambda: server.children() == [], "every child to be reaped")
 
 
-def test_many_children_that_die_at_once_are_all_reaped_and_nobody_else_is(start, gate, tmp_path, at_length):
+def test_many_children_that_die_at_once_are_reaped_but_not_processes_of_the_app(
+    start, gate, tmp_path, at_length
+):
     """The worker is stopped while they die, so that it is notified of all of them at once. A process that the app itself
     has started dies with them; its exit status is the app's, so it is left as it is."""
     (tmp_path / "helped.py").write_text(
@@ -159,7 +161,7 @@ def test_many_children_that_die_at_once_are_all_reaped_and_nobody_else_is(start,
     ],
     ids=["inline", "threads", "fork"],
 )
-def test_nothing_of_a_killed_master_is_left(start, gate, options):
+def test_a_killed_master_leaves_no_processes(start, gate, options):
     """Nor of requests that were still running in children or threads, but for one that blocks its worker's only thread."""
     server = start("raw", *options)
     family = server.family()
@@ -179,7 +181,7 @@ def test_nothing_of_a_killed_master_is_left(start, gate, options):
 
 
 @pytest.mark.parametrize("path", ["/faults/spin", "/faults/spin_midway"])
-def test_an_endless_loop_in_a_child_ends_at_the_timeout(start, path):
+def test_an_endless_loop_in_a_child_is_killed_at_the_timeout(start, path):
     server = start("raw", "--fork", "--timeout", "1")
     with ask(server, path) as wire:
         (child,) = eventually(server.children, "the child")
@@ -203,7 +205,7 @@ def open_gate():
         gate.end()
 
 
-def test_without_a_process_to_fork_the_client_is_asked_to_come_again(start, open_gate, tmp_path):
+def test_a_failed_fork_is_a_503_with_retry_after(start, open_gate, tmp_path):
     """Such a limit does not hold for root, so the worker becomes somebody else once it has imported everything."""
     if os.getuid() != 0:
         pytest.skip("only root can make a user of whom there may be three processes")
@@ -233,7 +235,7 @@ def test_without_a_process_to_fork_the_client_is_asked_to_come_again(start, open
     eventually(lambda: server.children() == [], "every child to be reaped")
 
 
-def test_past_the_children_and_the_queue_clients_are_asked_to_come_again(start, gate):
+def test_requests_beyond_max_children_and_the_queue_get_503_with_retry_after(start, gate):
     """8,192 requests may wait; later ones get an error at once."""
     allowed, queue, over = 2, 8192, 20
     raise_descriptors(allowed + queue + over + 500)

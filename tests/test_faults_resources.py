@@ -16,7 +16,7 @@ from soak import answer_of, ask, crowd, limited, readable, settled, ticks
 HELLO = b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
-def test_without_descriptors_accepting_pauses_and_goes_on_by_itself(start, concurrency, at_length):
+def test_accepting_pauses_without_descriptors_and_resumes(start, concurrency, at_length):
     server = start("raw", *CONCURRENCY[concurrency], "--keep-alive", "600")
     (worker,) = server.workers()
 
@@ -93,7 +93,7 @@ def test_a_body_that_does_not_fit_on_the_disk_is_rejected(start, concurrency, sm
     assert space.f_bfree == space.f_blocks
 
 
-def test_a_body_longer_than_a_file_may_be_is_refused(start, concurrency, tmp_path, at_length):
+def test_a_body_that_exceeds_the_file_size_limit_is_rejected(start, concurrency, tmp_path, at_length):
     server = start("raw", *CONCURRENCY[concurrency], *TO_FILES, env={"TMPDIR": str(tmp_path)})
     (worker,) = server.workers()
     with limited(worker, resource.RLIMIT_FSIZE, 1 << 20):
@@ -122,7 +122,7 @@ def serves_all_the_same(server, address, times):
     assert server.running()
 
 
-def test_a_full_disk_under_the_logs_stops_nobody(concurrency, at_length):
+def test_a_full_disk_for_the_logs_does_not_stop_the_server(concurrency, at_length):
     """Nothing can be written to /dev/full."""
     address = ("127.0.0.1", free_port())
     words = [MLWS, "raw", *CONCURRENCY[concurrency], "--bind", f"127.0.0.1:{address[1]}"]
@@ -132,7 +132,7 @@ def test_a_full_disk_under_the_logs_stops_nobody(concurrency, at_length):
         serves_all_the_same(server, address, at_length(5, 500))
 
 
-def test_a_broken_pipe_under_the_logs_stops_nobody(start, concurrency, at_length):
+def test_a_broken_log_pipe_does_not_stop_the_server(start, concurrency, at_length):
     """The reader of the logs exits as soon as the server runs."""
     shell = 'exec "$@" > >(exec true) 2> >(exec sed -u "/ Listening at: /q" >&2)'
     options = (*CONCURRENCY[concurrency], "--access-logfile", "-")
@@ -218,7 +218,7 @@ def date(answer):
     return parsedate_to_datetime(answer.header("date")).timestamp()
 
 
-def test_nothing_happens_when_the_wall_clock_jumps(start, concurrency, tmp_path, gate):
+def test_a_jump_of_the_wall_clock_does_not_expire_deadlines(start, concurrency, tmp_path, gate):
     """A day ahead, then a day back: no client and no child is out of time, and new requests are told the new time."""
     clock = WallClock(tmp_path)
     patience = ("--keep-alive", "600", "--head-timeout", "600", "--timeout", "600")

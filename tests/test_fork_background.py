@@ -66,14 +66,14 @@ def test_daemon_threads_end_with_the_response(forking, gate, record):
     assert lines(record) == []
 
 
-def test_what_background_work_prints_is_written(start, gate, record):
+def test_output_of_background_work_is_flushed(start, gate, record):
     server = start("raw", "--fork", env={"PYTHONUNBUFFERED": ""})
     assert server.get(path("prints", gate, record)).text == "started\n"
     gate.open()
     server.out.wait_for("printed in the background")
 
 
-def test_for_background_work_the_client_is_gone(forking, gate, record):
+def test_client_gone_is_true_for_background_work(forking, gate, record):
     with forking.wire() as wire:
         assert wire.request(path("asks_for_client", gate, record)).text == "started\n"
         gate.wait_for(1)

@@ -357,7 +357,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_both_do_the_same(name, seen):
+def test_gunicorn_and_mlws_behave_the_same(name, seen):
     if name == "a user" and not everybody_can_import():
         pytest.skip("only root can become somebody else, who must be allowed to read Python")
     compare(seen(name), CASES[name].differs)

@@ -73,5 +73,5 @@ CASES["an address in use"] = Case(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_both_end_with_the_same_status(name, seen):
+def test_gunicorn_and_mlws_exit_with_the_same_status(name, seen):
     compare(seen(name), CASES[name].differs)

@@ -139,7 +139,7 @@ def test_the_guide_names_each_setting_and_its_flags():
         assert ROWS[setting.name][0] == ", ".join(f"`{flag}`" for flag in setting.cli or []), setting.name
 
 
-def test_each_setting_is_taken_on_the_command_line(folder):
+def test_each_setting_is_accepted_on_the_command_line(folder):
     words, warnings = [], []
     for setting in taken():
         kind, _, sentence = answer(setting)
@@ -152,7 +152,7 @@ def test_each_setting_is_taken_on_the_command_line(folder):
     assert [warning for warning in warnings if warning not in run.stderr] == []
 
 
-def test_each_unambiguous_prefix_of_an_option_is_taken(folder):
+def test_each_unambiguous_prefix_of_an_option_is_accepted(folder):
     known = {flag for setting in KNOWN_SETTINGS for flag in flags(setting)} | {"--help", "--version"}
     assert all(f"`{prefix}`" in GUIDE for prefix in LONGER_PREFIXES.values())
     words = []
@@ -168,7 +168,7 @@ def test_each_unambiguous_prefix_of_an_option_is_taken(folder):
     assert run.returncode == 0, run.stderr
 
 
-def test_each_setting_is_taken_in_a_config_file(folder):
+def test_each_setting_is_accepted_in_a_config_file(folder):
     lines, warnings = [], []
     for setting in taken():
         is_switch = setting.action in ("store_true", "store_const")
@@ -190,7 +190,7 @@ def test_each_setting_is_taken_in_a_config_file(folder):
     assert shown == {*ours, "tmp_dir", "app"}
 
 
-def test_hooks_and_what_a_file_alone_can_say_are_known():
+def test_hooks_and_settings_of_config_files_are_known():
     called = re.findall(r"`([a-z_]+)\(", GUIDE.partition("\n## Hooks\n")[2].partition("\n## ")[0])
     hooks = {setting.name for setting in KNOWN_SETTINGS if setting.section == "Server Hooks"} - {
         "ssl_context"
@@ -214,7 +214,7 @@ def test_the_guide_quotes_the_messages_as_they_are_logged(folder):
         assert ROWS[name][1] == f"{start}: {sentence}"
 
 
-def test_what_is_refused_is_refused_with_its_sentence(folder):
+def test_rejected_settings_have_the_documented_message(folder):
     def refused(setting):
         flag = flags(setting)[0]
         return (
@@ -228,7 +228,7 @@ def test_what_is_refused_is_refused_with_its_sentence(folder):
             assert (run.returncode, run.stderr) == (2, f"error: {flag}: {sentence}\n")
 
 
-def test_worker_classes_are_answered_as_the_guide_says(folder):
+def test_worker_classes_are_handled_as_the_guide_says(folder):
     table = GUIDE.partition("\n## Worker classes\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.*?) \| (refused: )?(.*) \|$", table, re.M)[2:]
     for names, is_refused, sentence in rows:
@@ -238,7 +238,7 @@ def test_worker_classes_are_answered_as_the_guide_says(folder):
             assert not is_refused or sentence in run.stderr
 
 
-def test_the_defaults_that_differ_are_those_of_the_guide(folder):
+def test_the_guide_lists_all_different_defaults(folder):
     shown = mlws(folder, "shop.wsgi", "--print-config").stdout
     differ = {}
     for setting in taken():
@@ -256,7 +256,7 @@ def test_the_defaults_that_differ_are_those_of_the_guide(folder):
     assert differ == {name: (theirs, ours) for name, theirs, ours in told}
 
 
-def test_the_commands_of_the_guide_are_gunicorns_with_one_word_changed_and_can_be_run(folder):
+def test_the_commands_of_the_guide_run_and_differ_from_gunicorns_in_one_word(folder):
     diff = GUIDE.partition("```diff")[2].partition("```")[0]
     removed, added = re.findall(r"^-(.*)$", diff, re.M), re.findall(r"^\+(.*)$", diff, re.M)
     assert [re.sub(r"\bgunicorn(?!\.)", "mlws", line) for line in removed] == added
@@ -269,7 +269,7 @@ def test_the_commands_of_the_guide_are_gunicorns_with_one_word_changed_and_can_b
         assert mlws(folder, *command.split()).returncode == 0
 
 
-def test_what_differs_is_in_the_guide_and_is_seen_by_a_test():
+def test_each_difference_is_in_the_guide_and_tested():
     listed = set()
     for module in (test_gunicorn, test_gunicorn_ends, test_gunicorn_hooks, test_gunicorn_signals):
         for case in module.CASES.values():
@@ -279,12 +279,12 @@ def test_what_differs_is_in_the_guide_and_is_seen_by_a_test():
     assert [sentence for sentence in REASONS.values() if f"- {sentence}" not in lines] == []
 
 
-def test_the_links_of_the_guide_lead_somewhere():
+def test_the_links_of_the_guide_resolve():
     for target in re.findall(r"\]\(([^)#]+)", GUIDE):
         assert (ROOT / "docs" / target).exists(), target
 
 
-def test_what_hooks_are_given_has_the_attributes_that_the_guide_names():
+def test_arguments_of_hooks_have_the_documented_attributes():
     from mylittlewebserver import _hooks
 
     paragraph = GUIDE.partition("The arguments have these attributes")[2].partition("\n\n")[0]
@@ -337,7 +337,7 @@ def test_what_hooks_are_given_has_the_attributes_that_the_guide_names():
         "fd://3",
     ],
 )
-def test_addresses_in_hooks_are_those_of_gunicorn(text):
+def test_addresses_in_hooks_have_the_form_of_gunicorn(text):
     from mylittlewebserver import _hooks
 
     assert _hooks.Settings({"bind": [text]}).address == [parse_address(text)]

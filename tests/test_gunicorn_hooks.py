@@ -265,10 +265,10 @@ CASES = {**HOOKS, **FILES}
 
 
 @pytest.mark.parametrize("name", HOOKS)
-def test_hooks_are_called_the_same(name, seen):
+def test_hooks_are_called_as_by_gunicorn(name, seen):
     compare(seen(name), CASES[name].differs)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_config_file_of_the_kind_that_projects_have_does_the_same(name, seen):
+def test_real_config_files_work_as_with_gunicorn(name, seen):
     compare(seen(name), CASES[name].differs)

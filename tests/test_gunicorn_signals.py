@@ -354,5 +354,5 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_same_comes_of_it(name, seen):
+def test_signals_have_the_same_effect_as_with_gunicorn(name, seen):
     compare(seen(name), CASES[name].differs)

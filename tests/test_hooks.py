@@ -64,7 +64,7 @@ def on_exit(server): note("on_exit", os.getpid())
 
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preload"])
 @pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY.keys())
-def test_hooks_run_in_the_order_of_a_server_life(configured, record, options, preload):
+def test_hooks_run_in_the_order_of_the_server_lifecycle(configured, record, options, preload):
     with configured(ALL, "--workers", "2", *options, *preload) as server:
         master = str(server.pid)
         assert server.get("/").status == 200
@@ -125,7 +125,7 @@ def test_a_hook_receives_the_number_of_workers(configured, record):
         noted(record, "child_exit")
 
 
-def test_a_worker_that_is_interrupted_is_told_and_one_that_is_killed_is_mourned(configured, record):
+def test_an_interrupted_worker_runs_worker_int_and_a_killed_one_child_exit(configured, record):
     with configured(ALL, "--workers", "1") as server:
         (first,) = server.workers()
         server.get("/")
@@ -196,7 +196,7 @@ def test_worker_int_is_called_while_a_request_blocks(configured, record, options
 
 
 @pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY.keys())
-def test_a_worker_int_that_blocks_does_not_keep_the_worker(configured, record, options):
+def test_a_blocking_worker_int_does_not_keep_the_worker_alive(configured, record, options):
     hooks = """
     import threading
     def worker_int(worker):
@@ -302,7 +302,7 @@ def test_the_hook_after_a_request_runs_if_the_application_fails(configured, reco
         assert noted(record, "post_request")[0][2] == "500"
 
 
-def test_a_function_that_fails_before_a_request_is_that_requests_failure(configured, record):
+def test_a_pre_request_hook_that_fails_fails_its_request(configured, record):
     failing = "def pre_request(worker, req): 1 / 0\ndef post_request(worker, req): note('post_request', 'two arguments')\n"
     with configured(failing) as server:
         assert server.get("/").status == 500
@@ -310,14 +310,14 @@ def test_a_function_that_fails_before_a_request_is_that_requests_failure(configu
         assert server.get("/").status == 500
 
 
-def test_a_function_that_fails_in_the_master_is_logged_and_all_goes_on(configured):
+def test_a_hook_that_fails_in_the_master_is_logged_and_the_server_continues(configured):
     with configured("def pre_fork(server, worker): 1 / 0\ndef on_starting(server): 2 / 0\n") as server:
         assert server.get("/").status == 200
         assert server.log.text.count("ZeroDivisionError") == 2
 
 
 @pytest.mark.parametrize("name", ["post_fork(server, worker)", "post_worker_init(worker)"])
-def test_a_function_that_fails_in_a_worker_that_starts_ends_the_start(tmp_path, name):
+def test_a_hook_that_fails_in_a_starting_worker_is_a_startup_error(tmp_path, name):
     path = tmp_path / "hooks.conf.py"
     path.write_text(f"def {name}: 1 / 0\n")
     with Command(MLWS, "whoami:application", "-c", path, "--bind", "127.0.0.1:0") as command:
@@ -325,7 +325,7 @@ def test_a_function_that_fails_in_a_worker_that_starts_ends_the_start(tmp_path, 
         assert "ZeroDivisionError" in command.log.wait_for_end()
 
 
-def test_the_log_is_theirs_to_write_to(configured):
+def test_hooks_can_write_to_the_log(configured):
     text = """
     def when_ready(server):
         server.log.info("ready with %s workers and %s threads", server.num_workers, server.cfg.threads)
@@ -347,7 +347,7 @@ def test_the_log_is_theirs_to_write_to(configured):
         assert "not seen" not in server.log.text
 
 
-def test_a_thread_that_a_function_starts_in_the_master_runs(configured, record):
+def test_a_thread_started_by_a_hook_in_the_master_runs(configured, record):
     """As exporters of metrics do in `when_ready`."""
     text = """
     import threading, time

@@ -54,7 +54,7 @@ CASES = {case.name: case for case in map(Case, sorted((ROOT / "crates/http1/test
 ASKED = [name for name, case in CASES.items() if case.can_be_asked_for and name != "12-tls"]
 
 
-def test_the_corpus_is_there():
+def test_the_corpus_is_not_empty():
     assert len(ASKED) > 400
     assert len(CASES) - len(ASKED) < 5
 
@@ -68,7 +68,7 @@ def final(wire, method="GET"):
 
 @pytest.mark.parametrize("step", [None, 1], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize("name", ASKED)
-def test_a_server_answers_as_the_corpus_says(shared, name, step):
+def test_the_server_responds_as_the_corpus_says(shared, name, step):
     case = CASES[name]
     server = shared("mirror", "--threads", "1", *case.options)
     with server.wire() as wire:

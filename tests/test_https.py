@@ -270,7 +270,7 @@ def test_tls_on_a_plain_port_gets_an_alert_and_a_warning(shared, concurrency, co
     assert server.get(HELLO).status == 200
 
 
-def test_silent_clients_hold_up_nobody(secure, context, many):
+def test_silent_clients_do_not_block_others(secure, context, many):
     with contextlib.ExitStack() as stack:
         for _ in range(many(10) * 10):
             silent = stack.enter_context(socket.create_connection((secure.host, secure.port)))
@@ -663,7 +663,7 @@ def test_keys_may_be_updated_within_a_body(secure, authority):
 
 
 @pytest.mark.parametrize("server", ["gunicorn", "mlws"])
-def test_a_config_file_of_gunicorn_means_the_same_here(start, authority, issued, tmp_path, server):
+def test_gunicorns_tls_settings_have_the_same_meaning(start, authority, issued, tmp_path, server):
     good = authority.issue("alice", file="alice-config", client=True)
     (tmp_path / "gunicorn.conf.py").write_text(
         f"import ssl\ncertfile = {str(issued.certificate)!r}\nkeyfile = {str(issued.key)!r}\n"
@@ -722,7 +722,7 @@ def test_the_hook_ssl_context_changes_what_is_served(start, authority, options, 
         ("1 / 0", "ZeroDivisionError"),
     ],
 )
-def test_what_the_hook_cannot_have_is_named(options, tmp_path, lines, expected):
+def test_unsupported_uses_of_the_hook_are_named(options, tmp_path, lines, expected):
     (tmp_path / "gunicorn.conf.py").write_text(SSL_CONTEXT.format(lines=lines))
     with Command(MLWS, "raw", "--config", tmp_path / "gunicorn.conf.py", *options) as command:
         assert command.wait() == 2

@@ -36,12 +36,12 @@ def status_of(server, request):
         return answer.status
 
 
-def test_the_table_has_every_limit_and_every_limit_a_test():
+def test_the_table_has_every_limit_and_every_limit_has_a_test():
     assert {option for option, _, _ in ROWS} == {*SIZES, *PATIENCE, *CROWDS, *BODIES}
 
 
 @pytest.mark.parametrize(("option", "default"), [row[:2] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_the_table_tells_the_default(option, default):
+def test_the_table_has_the_defaults(option, default):
     said = subprocess.run([MLWS, "--help"], check=True, capture_output=True, text=True).stdout
     of_option = re.search(rf"(?s) {option} <.+?(?=\n\n| --[a-z-]+ <)", said).group()
     told = re.search(r"\[default:\s+(\S+?)\]", of_option)
@@ -60,7 +60,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("option", SIZES)
-def test_what_is_over_a_size_is_refused(start, option):
+def test_a_request_that_exceeds_a_size_limit_is_rejected(start, option):
     limit, below, above, status = SIZES[option]
     server = start("raw", "--threads", "1", option, limit)
     assert status_of(server, below + b"\r\n") == 200
@@ -68,12 +68,12 @@ def test_what_is_over_a_size_is_refused(start, option):
     assert str(status) in {option: seen for option, _, seen in ROWS}[option]
 
 
-def test_the_other_tolerance_takes_what_gunicorn_takes(start):
+def test_gunicorn_mode_accepts_what_gunicorn_accepts(start):
     server = start("raw", "--threads", "1", "--http-compat", "gunicorn")
     assert status_of(server, b"GET /answers/hello HTTP/1.1\r\n\r\n") == 200
 
 
-def test_a_body_over_what_memory_may_hold_goes_to_a_file_without_a_name(start, tmp_path):
+def test_a_body_that_exceeds_the_memory_limit_goes_to_an_unlinked_file(start, tmp_path):
     server = start("raw", *INLINE, *NO_MEMORY, "--tmp-dir", tmp_path)
     worker = server.workers()[0]
 
@@ -202,7 +202,7 @@ PATIENCE = {
 
 
 @pytest.mark.parametrize("option", PATIENCE)
-def test_patience_ends(start, option):
+def test_timeouts_expire(start, option):
     scene, more = PATIENCE[option]
     mode = () if "--fork" in more else ("--threads", "1")
     server = start("raw", *mode, option, "1", *more)
@@ -297,5 +297,5 @@ CROWDS = {
 
 
 @pytest.mark.parametrize("option", CROWDS)
-def test_a_crowd_is_kept_in_bounds(start, gate, option):
+def test_the_number_of_connections_is_limited(start, gate, option):
     CROWDS[option](start, gate)

@@ -154,7 +154,7 @@ def do(server, code):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_the_access_log_is_gunicorns(config, tmp_path):
+def test_the_access_log_is_that_of_gunicorn(config, tmp_path):
     """The file of the access log, and the one that some handlers write to."""
 
     def look(server):

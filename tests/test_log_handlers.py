@@ -97,9 +97,7 @@ def refuse_until_the_handler_blocks(server, gate):
 
 
 @pytest.mark.parametrize("options", WITHOUT_FORK.values(), ids=WITHOUT_FORK)
-def test_a_handler_that_blocks_on_a_record_of_the_event_loop_holds_up_no_client(
-    gated, gate, tmp_path, options
-):
+def test_a_handler_that_blocks_on_a_record_of_the_event_loop_delays_no_client(gated, gate, tmp_path, options):
     server = gated(*options)
     refused = refuse_until_the_handler_blocks(server, gate)
     for _ in range(5):
@@ -114,7 +112,7 @@ def test_a_handler_that_blocks_on_a_record_of_the_event_loop_holds_up_no_client(
 
 
 @pytest.mark.parametrize("options", WITHOUT_FORK.values(), ids=WITHOUT_FORK)
-def test_a_handler_that_an_app_attaches_while_it_serves_holds_up_no_client(start, gate, tmp_path, options):
+def test_a_blocking_handler_attached_while_serving_delays_no_client(start, gate, tmp_path, options):
     (tmp_path / "gated.py").write_text(MODULE)
     env = {"PYTHONPATH": f"{tmp_path}:{APPS}"}
     server = start("gated:app", "--log-level", "debug", *options, cwd=tmp_path, env=env)
@@ -129,7 +127,9 @@ def test_a_handler_that_an_app_attaches_while_it_serves_holds_up_no_client(start
 
 
 @pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY)
-def test_what_the_event_loop_logged_last_is_handled_before_the_worker_exits(gated, gate, tmp_path, options):
+def test_the_last_records_of_the_event_loop_are_handled_before_the_worker_exits(
+    gated, gate, tmp_path, options
+):
     gate.open()
     server = gated(*options)
     refused = refuse(server, 20)
@@ -148,7 +148,7 @@ def test_what_is_queued_for_a_blocked_handler_is_written_natively_when_a_stuck_w
     assert len(written_natively(server)) == refused - 1
 
 
-def test_usr1_opens_the_files_of_handlers_again_without_waiting_for_one_that_blocks(gated, gate, tmp_path):
+def test_usr1_reopens_files_of_handlers_without_waiting_for_a_blocked_one(gated, gate, tmp_path):
     native = tmp_path / "native.log"
     server = gated("--threads", "4", "--error-logfile", native)
     (worker,) = server.workers()

@@ -79,7 +79,7 @@ def serve(start, tmp_path):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_both_logs_are_gunicorns(name, tmp_path):
+def test_both_logs_have_the_format_of_gunicorn(name, tmp_path):
     def look(server):
         server.ready()
         for path in ("/healthz", "/page?a=1", "/last"):
@@ -120,13 +120,13 @@ def test_a_class_logs_requests_and_records_in_each_way_of_running_an_app(serve, 
     ],
     ids=["a class", "a name", "a class of the config file"],
 )
-def test_a_config_file_has_the_class_or_its_name(serve, tmp_path, given):
+def test_a_config_file_sets_the_class_or_its_name(serve, tmp_path, given):
     server = serve(CLASSES["now"], given=given)
     server.get("/page")
     eventually(lambda: '- - [now] "GET /page' in (tmp_path / "access.log").read_text())
 
 
-def test_a_class_of_the_command_line_may_be_no_subclass(start, tmp_path):
+def test_a_class_need_not_be_a_subclass_of_gunicorns(start, tmp_path):
     (tmp_path / "shop.py").write_text(APP)
     (tmp_path / "loggers.py").write_text(
         "import sys\n"
@@ -194,7 +194,7 @@ def test_statsd_gets_each_request_once(start, tmp_path):
         ("loggers.Shop", "on purpose"),
     ],
 )
-def test_a_class_that_cannot_be_used_is_an_error_of_the_start(tmp_path, name, why):
+def test_an_unusable_class_is_a_startup_error(tmp_path, name, why):
     (tmp_path / "shop.py").write_text(APP)
     (tmp_path / "loggers.py").write_text(source("def setup(self, cfg): raise ValueError('on purpose')"))
     words = [MLWS, "shop:app", "--bind", "127.0.0.1:0", "--logger-class", name]

@@ -60,7 +60,7 @@ def logged(shop, *options, requests=(b"GET / HTTP/1.1\r\nHost: test\r\nConnectio
         return server.out.wait_for_end().splitlines()
 
 
-def test_new_logs_cannot_be_read_by_everybody(shop):
+def test_new_log_files_are_not_world_readable(shop):
     words = ("--access-logfile", "access.log", "--error-logfile", "error.log")
     command = ("sh", "-c", 'umask 0; exec "$@"', "-", MLWS)
     with Command(*command, "shop:app", "--bind", "127.0.0.1:0", *words, cwd=shop):
@@ -115,7 +115,7 @@ REQUEST = (
 
 
 @pytest.mark.parametrize("concurrency", CONCURRENCY)
-def test_each_atom_of_gunicorn_says_what_it_says_there(shop, concurrency):
+def test_each_atom_has_the_value_that_gunicorn_gives_it(shop, concurrency):
     form = "|".join(f"%({atom})s" for atom in ATOMS)
     options = ("--access-logformat", form, *CONCURRENCY[concurrency])
     (line,) = logged(shop, *options, requests=[REQUEST])
@@ -137,7 +137,7 @@ def test_width_precision_and_percent_are_as_in_python(shop):
 
 
 @pytest.mark.parametrize("form", ["%h %l", "%(h)", "%(h)d", "100%", "%(h"])
-def test_a_format_that_is_none_is_an_error_of_the_start(form):
+def test_an_invalid_format_is_a_startup_error(form):
     ended = run("raw", "--bind", "127.0.0.1:0", "--access-logformat", form)
     assert ended.returncode == 2
     assert "--access-logformat" in ended.stderr
@@ -160,7 +160,7 @@ def test_no_client_can_forge_a_line_in_any_format(shop, form):
         assert len(line.split('"')) == 11
 
 
-def test_a_line_of_json_has_the_keys_that_are_documented(shop):
+def test_json_lines_have_the_documented_keys(shop):
     requests = [REQUEST, b"GET /fails HTTP/1.0\r\nUser-Agent: \xc3\xa9 \xe2\x82\xac\r\n\r\n"]
     lines = logged(shop, "--access-logformat", "json", requests=requests)
     full, sparse = map(json.loads, lines)
@@ -181,7 +181,7 @@ def test_a_line_of_json_has_the_keys_that_are_documented(shop):
 # The form of the log
 
 
-def test_each_record_of_the_log_is_json_if_asked(start):
+def test_each_record_can_be_json(start):
     server = start("raw", "--error-logformat", "json", "--access-logfile", "-")
     assert server.get("/failures/raises").status == 500
     server.log.wait_for("on fire")
@@ -196,7 +196,7 @@ def test_each_record_of_the_log_is_json_if_asked(start):
 
 
 @pytest.mark.parametrize(("environ", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_a_level_has_its_colour_on_a_terminal_that_wants_one(environ, coloured):
+def test_levels_are_coloured_on_a_terminal_that_supports_it(environ, coloured):
     reader, writer = pty.openpty()
     command = [MLWS, "no_such_module", "--bind", "127.0.0.1:0"]
     ended = subprocess.run(
@@ -290,7 +290,7 @@ class Unread(Command):
 
 @pytest.mark.parametrize("make", [a_pipe, a_socket, a_terminal])
 @pytest.mark.parametrize("concurrency", CONCURRENCY)
-def test_logs_that_nobody_reads_hold_up_nobody(concurrency, make, at_length):
+def test_unread_log_pipes_do_not_block_requests(concurrency, make, at_length):
     times = at_length(300, 3000) if concurrency == "fork" else at_length(4000, 20_000)
     with Unread(make, *CONCURRENCY[concurrency]) as server:
         server.answers(times, agent="x" * 700)
@@ -316,7 +316,7 @@ def test_logs_that_nobody_reads_hold_up_nobody(concurrency, make, at_length):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run workers as somebody else")
-def test_a_pipe_of_the_masters_is_no_hindrance_for_a_worker_with_fewer_rights():
+def test_an_unprivileged_worker_can_write_to_the_pipe_of_its_master():
     """Two processes write to it, so checking for free space before each write is not enough."""
     with Unread(a_pipe, "--user", "nobody", "--workers", "2", app="whoami") as server:
         for _ in range(2):
@@ -393,7 +393,7 @@ def talker(tmp_path):
 
 
 @pytest.mark.parametrize("options", [("--threads", "1"), ("--fork",), ("--preload",)], ids=" ".join)
-def test_what_the_application_writes_goes_to_the_log_if_captured(talker, options):
+def test_captured_output_of_the_application_goes_to_the_log(talker, options):
     log = talker / "log"
     port = free_port()
     words = ("--bind", f"127.0.0.1:{port}", "--error-logfile", log, "--capture-output", *options)
@@ -435,7 +435,7 @@ def background(folder, *options):
 
 
 @pytest.mark.parametrize("kept", [("--capture-output",), ("-R",)], ids=" ".join)
-def test_what_the_application_of_a_daemon_writes_is_kept_if_asked(talker, kept):
+def test_output_of_the_application_of_a_daemon_can_be_captured(talker, kept):
     port = free_port()
     pid = background(talker, "--bind", f"127.0.0.1:{port}", "--error-logfile", talker / "log", *kept)
     try:
@@ -603,7 +603,7 @@ def test_a_response_that_waits_for_its_client_is_logged_when_it_is_sent(start, r
 
 @pytest.mark.parametrize("kind", ["closed", "whole"])
 @pytest.mark.parametrize("concurrency", ["inline", "threads"])
-def test_a_client_that_leaves_midway_is_logged_with_what_it_was_sent(start, record, concurrency, kind):
+def test_a_client_that_disconnects_midway_is_logged_with_the_bytes_sent(start, record, concurrency, kind):
     server = start("raw", "--access-logfile", "-", *CONCURRENCY[concurrency])
     with ask(server, f"/large/{kind}?lines=200000&record={record}", wire=SlowWire) as wire:
         assert wire.head()[1] == 200
@@ -613,7 +613,7 @@ def test_a_client_that_leaves_midway_is_logged_with_what_it_was_sent(start, reco
     assert int(sent) < TOTAL
 
 
-def test_what_is_not_sent_when_the_server_ends_is_logged_too(start, record):
+def test_responses_that_are_unsent_at_shutdown_are_logged_too(start, record):
     server = start("raw", "--access-logfile", "-", "--graceful-timeout", "1")
     with ask(server, f"/large/closed?lines=200000&record={record}", wire=SlowWire):
         eventually(lambda: "close" in record.read_text(), "the application to be done")

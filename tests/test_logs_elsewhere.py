@@ -169,7 +169,7 @@ def test_a_log_config_has_no_forged_lines_in_the_records_of_the_server(folder):
         eventually(lambda: "\n  forged\n" in (folder / "error.log").read_text())
 
 
-def test_usr1_opens_the_files_of_a_log_config_anew(folder):
+def test_usr1_reopens_the_files_of_a_log_config(folder):
     with serving("--log-config", "log.ini", folder=folder) as server:
         get(server)
         eventually(lambda: (folder / "access.log").read_text())
@@ -180,7 +180,7 @@ def test_usr1_opens_the_files_of_a_log_config_anew(folder):
         eventually(lambda: (folder / "error.log").exists())
 
 
-def test_a_reload_configures_the_new_workers_anew(folder):
+def test_a_reload_applies_a_changed_log_config_to_new_workers(folder):
     with serving("--log-config", "log.ini", folder=folder) as server:
         (folder / "log.ini").write_text(INI.replace("/access.log", "/other.log"))
         os.kill(server.pid, signal.SIGHUP)
@@ -225,7 +225,7 @@ def test_a_json_config_is_merged_with_the_defaults(folder):
         server.out.wait_for(r'mine gunicorn\.access 127\.0\.0\.1 - - .*"GET / HTTP/1\.1" 200')
 
 
-def test_a_log_that_the_config_does_not_name_stays_what_it_is(folder):
+def test_a_log_that_the_config_does_not_name_is_unchanged(folder):
     config = {"loggers": {"shop": {"level": "INFO", "handlers": ["console"]}}}
     (folder / "log.json").write_text(json.dumps(config))
     access = folder / "access.log"
@@ -272,7 +272,7 @@ BAD_HANDLER = '{"handlers": {"a": {"class": "logging.FileHandler", "filename": "
         ("--log-config-json", BAD_HANDLER, "handler 'a': .*No such file"),
     ],
 )
-def test_a_config_that_is_wrong_is_an_error_of_the_start(folder, option, text, why):
+def test_an_invalid_log_config_is_a_startup_error(folder, option, text, why):
     path = folder / "config"
     if text is not None:
         path.write_text(text)
@@ -307,7 +307,7 @@ def address(collector):
     return "udp://{}:{}".format(*collector.getsockname())
 
 
-def test_both_logs_go_to_syslog_in_gunicorns_form(start, syslog):
+def test_both_logs_go_to_syslog_in_the_format_of_gunicorn(start, syslog):
     server = start(
         "raw", "--log-syslog", "--log-syslog-to", address(syslog), "--log-syslog-facility", "local3"
     )
@@ -320,7 +320,7 @@ def test_both_logs_go_to_syslog_in_gunicorns_form(start, syslog):
     assert any(text.startswith("<155>gunicorn.raw.error: ") for text in datagrams(syslog, "(?s)on fire"))
 
 
-def test_syslog_may_do_without_the_access_log(start, syslog):
+def test_the_access_log_can_be_excluded_from_syslog(start, syslog):
     options = ("--log-syslog", "--log-syslog-to", address(syslog), "--log-syslog-prefix", "shop")
     server = start("raw", *options, "--disable-redirect-access-to-syslog")
     server.get("/answers/hello")
@@ -330,7 +330,7 @@ def test_syslog_may_do_without_the_access_log(start, syslog):
 
 
 @pytest.mark.parametrize("kind", ["dgram", "stream", None])
-def test_syslog_by_a_unix_socket_comes_back(start, tmp_path, kind):
+def test_syslog_on_a_unix_socket_is_reconnected(start, tmp_path, kind):
     path = tmp_path / "log"
 
     def collect():
@@ -426,7 +426,7 @@ def test_no_two_processes_share_a_stream_to_syslog(start, tmp_path, kind, concur
     assert str(server.pid) in set().union(*writers)
 
 
-def test_a_syslog_over_tcp_that_is_not_read_holds_up_nobody(start):
+def test_a_syslog_over_tcp_that_is_not_read_does_not_block_requests(start):
     with socket.create_server(("127.0.0.1", 0)) as collector:
         port = collector.getsockname()[1]
         server = start("raw", "--log-syslog", "--log-syslog-to", f"tcp://127.0.0.1:{port}")
@@ -454,7 +454,7 @@ def test_a_missing_syslog_is_only_reported(start, tmp_path):
         ("--statsd-host", "localhost"),
     ],
 )
-def test_an_address_that_is_none_is_an_error_of_the_start(option, value):
+def test_an_invalid_address_is_a_startup_error(option, value):
     words = [MLWS, "raw", "--bind", "127.0.0.1:0", option, value]
     ended = subprocess.run(words, cwd=APPS, check=False, capture_output=True, text=True, timeout=DEADLINE)
     assert ended.returncode == 2

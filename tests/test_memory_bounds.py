@@ -81,7 +81,7 @@ def unread(server, record, kind, count):
         *itertools.product(["inline", "fork"], ["bytes", "stream"]),
     ],
 )
-def test_unread_responses_share_one_bound(start, tmp_path, record, mode, kind):
+def test_unread_responses_share_a_memory_budget(start, tmp_path, record, mode, kind):
     """Data beyond the budget goes to unlinked files, which are gone when the clients are."""
     server = start("streaming", *CONCURRENCY[mode], "--response-memory", "8M", "--tmp-dir", tmp_path)
     (worker,) = server.workers()
@@ -119,7 +119,7 @@ def progress_of(path):
 
 @pytest.mark.parametrize("kind", ["stream", "write"])
 @pytest.mark.parametrize("mode", CONCURRENCY)
-def test_past_the_bound_of_a_response_the_app_waits_for_its_client(start, tmp_path, mode, kind):
+def test_an_app_waits_for_its_client_when_its_response_exceeds_the_buffer(start, tmp_path, mode, kind):
     options = ("--response-memory", "1M", "--response-spool", "1M", "--tmp-dir", tmp_path)
     server = start("streaming", *CONCURRENCY[mode], *options)
     name, size, progress = fresh("bounded"), 24 * MB, tmp_path / "progress"
@@ -190,7 +190,7 @@ def told(body):
 
 
 @pytest.mark.parametrize("mode", CONCURRENCY)
-def test_unfinished_bodies_share_one_bound(start, tmp_path, mode):
+def test_incomplete_bodies_share_a_memory_budget(start, tmp_path, mode):
     server = start("streaming", *CONCURRENCY[mode], "--tmp-dir", tmp_path)
     (worker,) = server.workers()
     assert server.get("/hello").status == 200
@@ -202,7 +202,7 @@ def test_unfinished_bodies_share_one_bound(start, tmp_path, mode):
     eventually(lambda: unlinked_files(worker) == 0, "the files to be given back")
 
 
-def test_a_body_that_goes_to_a_file_gives_its_memory_back(start, tmp_path):
+def test_a_body_that_is_spooled_to_a_file_releases_its_memory(start, tmp_path):
     server = start("streaming", "--threads", "4", "--tmp-dir", tmp_path, "--bodies-in-memory", "0")
     (worker,) = server.workers()
     assert server.get("/hello").status == 200
@@ -251,7 +251,7 @@ def test_large_responses_of_every_type_arrive_intact_at_every_speed(shared, mode
 
 
 @pytest.mark.parametrize("mode", CONCURRENCY)
-def test_a_stream_of_50_megabytes_is_put_aside_and_arrives_intact(shared, record, mode):
+def test_a_stream_of_50_megabytes_is_buffered_and_arrives_intact(shared, record, mode):
     server = shared("streaming", *CONCURRENCY[mode])
     name, size = fresh("long"), 50_000_000
     with ask(server, large(name, size, "stream", record=record), wire=SlowWire) as wire:

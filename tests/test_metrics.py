@@ -193,7 +193,7 @@ def test_live_gauges_of_a_killed_worker_vanish(shop, folder, options):
 
 
 @forking
-def test_a_process_that_dies_is_neither_running_nor_forgotten(shop, folder, options):
+def test_the_metrics_of_a_process_that_dies_are_kept(shop, folder, options):
     with_gauges(folder)
     server = shop(*options)
     for _ in range(3):

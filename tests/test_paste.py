@@ -134,7 +134,7 @@ def test_pserve_serves_the_named_app_with_its_variables(write):
         ("port = 0", ["127.0.0.1"]),
     ],
 )
-def test_host_and_port_are_as_people_have_them(write, settings, hosts):
+def test_host_and_port_are_accepted_in_every_common_form(write, settings, hosts):
     with pserve(write(settings)) as server:
         assert [re.sub(r"http://(.+):\d+/?", r"\1", url) for url in server.urls] == hosts
 
@@ -149,7 +149,7 @@ def test_host_and_port_are_as_people_have_them(write, settings, hosts):
         ("reload = true", "or `pserve --reload`, use `mlws --paste "),
     ],
 )
-def test_pserve_tells_what_makes_no_sense(write, settings, told):
+def test_pserve_reports_invalid_settings(write, settings, told):
     folder = write(settings)
     result = run(
         "-c", "import sys, pyramid.scripts.pserve as p; sys.exit(p.main())", "production.ini",
@@ -159,7 +159,7 @@ def test_pserve_tells_what_makes_no_sense(write, settings, told):
     assert told in result.stderr.splitlines()[-1]
 
 
-def test_pserve_that_is_to_reload_tells_how_it_is_done(write):
+def test_pserve_reload_names_the_supported_option(write):
     with Command(PSERVE, "production.ini", "--reload", cwd=write(), env={"PYTHONPATH": "."}) as command:
         command.log.wait_for(r"ValueError: .*use `mlws --paste \S+production\.ini --reload`")
         command.stop(signal.SIGINT, statuses=(0, 1, -signal.SIGINT))
@@ -174,7 +174,7 @@ def test_pserve_logs_as_the_file_says(write):
 # mlws --paste
 
 
-def test_paste_loads_the_app_and_takes_the_settings_below_the_command_line(write):
+def test_paste_loads_the_app_and_the_command_line_overrides_its_settings(write):
     folder = write("bind = 127.0.0.1:0\nworkers = 2\nthreads = 3")
     with paste(folder, "--threads", "5") as server:
         assert server.get("/").text == f"Hello from {folder} with None!"
@@ -182,14 +182,14 @@ def test_paste_loads_the_app_and_takes_the_settings_below_the_command_line(write
         assert "2 workers, 5 threads each" in server.log.text
 
 
-def test_paste_takes_a_section_and_variables(write):
+def test_paste_accepts_a_section_and_variables(write):
     folder = write()
     words = ("--paster", "production.ini#admin", "--paste-global", "colour=blue")
     with Server(*words, bind=None, cwd=folder) as server:
         assert server.get("/").text == "Hello from the admin's office with blue!"
 
 
-def test_paste_leaves_alone_what_is_said_to_another_server(write):
+def test_paste_ignores_settings_for_another_server(write):
     with paste(write("listen = *:80", use="egg:waitress"), "--bind", "127.0.0.1:0") as server:
         assert server.get("/").status == 200
 
@@ -200,7 +200,7 @@ def test_paste_logs_as_the_file_says(write):
         server.log.wait_for("THE SHOP: somebody said hello")
 
 
-def test_paste_finds_the_file_where_the_command_is_given_and_modules_where_chdir_leads(write):
+def test_paste_files_are_relative_to_the_current_directory_and_modules_to_chdir(write):
     folder = write()
     (folder / "deploy").mkdir()
     (folder / "production.ini").rename(folder / "deploy" / "our own.ini")
@@ -238,13 +238,13 @@ def answer(server):
         ("production.ini#gone", FREE, 3, "production.ini#gone makes no application"),
     ],
 )
-def test_paste_tells_what_makes_no_sense(write, name, settings, status, told):
+def test_paste_reports_invalid_settings(write, name, settings, status, told):
     result = run("--paste", name, cwd=write(settings))
     assert result.returncode == status
     assert told in result.stderr
 
 
-def test_paste_tells_what_to_install(write):
+def test_paste_names_the_package_to_install(write):
     folder = write()
     (folder / "shop.py").write_text("import sys\nsys.modules['paste.deploy'] = None\n")
     without = (
@@ -255,7 +255,7 @@ def test_paste_tells_what_to_install(write):
     assert "--paste needs PasteDeploy: pip install PasteDeploy" in result.stderr
 
 
-def test_serve_takes_the_app_of_a_file(write):
+def test_serve_accepts_a_paste_file(write):
     folder = write()
     (folder / "script.py").write_text("import mylittlewebserver as m\nm.serve(paste='production.ini')\n")
     with Server(sys.executable, "script.py", command=(), bind=None, cwd=folder) as server:

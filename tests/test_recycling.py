@@ -46,7 +46,7 @@ def test_a_worker_that_has_grown_too_large_is_replaced(start):
     served_by_another(server, worker)
 
 
-def test_no_client_notices(start, concurrency):
+def test_recycling_is_invisible_to_clients(start, concurrency):
     """Each request on a connection of its own, while workers come and go."""
     options = ("--workers", "2", "--max-requests", "50", "--max-requests-jitter", "5")
     server = start("raw", *CONCURRENCY[concurrency], *options)

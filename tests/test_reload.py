@@ -90,18 +90,18 @@ def test_a_change_is_served(reloading, folder, options):
     assert set(reloads(server)) == {"shop.py"}
 
 
-def test_it_is_said_at_the_start_that_it_is_for_development(reloading):
+def test_the_log_says_at_startup_that_reload_is_for_development(reloading):
     assert reloading("--workers", "2").log.text.count("is for development") == 1
 
 
-def test_without_it_nothing_is_watched(start, folder):
+def test_without_the_option_nothing_is_watched(start, folder):
     server = start("shop:app", cwd=folder)
     assert not inotify(server.workers()[0])
     (folder / "shop.py").write_text(BROKEN)
     assert answer(server).text == "first"
 
 
-def test_one_worker_of_many_watches(reloading, folder):
+def test_only_one_of_several_workers_watches(reloading, folder):
     server = reloading("--workers", "3")
     eventually(lambda: any(inotify(pid) for pid in server.workers()))
     assert len([pid for pid in server.workers() if inotify(pid)]) == 1
@@ -123,7 +123,7 @@ def test_a_module_that_is_imported_later_is_watched_too(reloading, folder, tmp_p
 
 
 @pytest.mark.parametrize("options", ENGINES, ids=" ".join)
-def test_what_cannot_be_loaded_tells_why_until_it_is_mended(reloading, folder, options):
+def test_an_import_error_is_shown_until_it_is_fixed(reloading, folder, options):
     server = reloading(*options)
     assert answer(server).text == "first"
     (folder / "shop.py").write_text(BROKEN)
@@ -160,7 +160,7 @@ def test_the_first_start_may_fail(reloading, folder, options, failure):
     serves(server, "mended")
 
 
-def test_the_reason_may_lie_in_another_folder(reloading, folder, tmp_path):
+def test_the_faulty_file_may_be_in_another_directory(reloading, folder, tmp_path):
     package = tmp_path / "elsewhere"
     package.mkdir()
     (package / "helper.py").write_text("text = b'helped'\nx = = 1\n")
@@ -171,7 +171,7 @@ def test_the_reason_may_lie_in_another_folder(reloading, folder, tmp_path):
     serves(server, "helped")
 
 
-def test_a_package_that_is_missing_may_be_made(reloading, folder):
+def test_a_missing_package_may_be_created(reloading, folder):
     (folder / "shop.py").write_text("from package.inner import app\n")
     server = reloading()
     assert "ModuleNotFoundError" in answer(server).text
@@ -182,7 +182,7 @@ def test_a_package_that_is_missing_may_be_made(reloading, folder):
 
 
 @pytest.mark.parametrize("engine", ["inotify", "poll"])
-def test_a_file_that_another_replaces_or_that_goes_has_changed(reloading, folder, engine):
+def test_replacing_or_deleting_a_file_is_a_change(reloading, folder, engine):
     (folder / "prices.py").write_text("text = b'dear'")
     (folder / "shop.py").write_text("import prices\n" + APP.format("prices.text"))
     server = reloading("--reload-engine", engine)
@@ -217,7 +217,7 @@ def test_extra_files_are_watched(reloading, folder, options):
     serves(server, "late")
 
 
-def test_many_changes_are_few_reloads(reloading, folder):
+def test_many_changes_cause_few_reloads(reloading, folder):
     server = reloading()
     for number in range(50):
         (folder / f"module{number}.py").write_text(f"number = {number}")
@@ -227,7 +227,7 @@ def test_many_changes_are_few_reloads(reloading, folder):
 
 
 @pytest.mark.parametrize("engine", ["inotify", "poll"])
-def test_what_changes_during_the_load_is_loaded_too(reloading, folder, engine):
+def test_changes_during_the_import_are_loaded_too(reloading, folder, engine):
     """The module has been read, but the server does not watch yet: a gate inside the import holds it there."""
     gate, arrived = folder / "gate", folder / "arrived"
     os.mkfifo(gate)
@@ -240,7 +240,7 @@ def test_what_changes_during_the_load_is_loaded_too(reloading, folder, engine):
     serves(server, "whole")
 
 
-def test_what_is_no_source_is_ignored(reloading, folder):
+def test_changes_of_other_files_are_ignored(reloading, folder):
     cache = folder / "__pycache__"
     cache.mkdir()
     pages = folder / "pages"
@@ -264,7 +264,7 @@ def test_what_is_no_source_is_ignored(reloading, folder):
 
 
 @pytest.mark.parametrize("options", [(), FORK], ids=" ".join)
-def test_nothing_is_left_of_it(reloading, folder, options):
+def test_reloads_leak_no_descriptors(reloading, folder, options):
     """No process when it has ended (which `stop` sees to), and no descriptor more after many reloads."""
     server = reloading(*options)
     before = None
@@ -291,7 +291,7 @@ def test_the_watcher_ends_with_a_worker_that_is_killed(reloading, folder):
 
 
 @pytest.mark.parametrize("limit", ["watches", "instances"])
-def test_where_the_system_watches_no_more_it_polls(folder, limit):
+def test_polling_is_used_if_inotify_is_exhausted(folder, limit):
     """A user namespace of its own has limits of its own."""
     file = f"/proc/sys/user/max_inotify_{limit}"
     script = f'echo 0 >{file} && test "$(cat {file})" = 0'

@@ -214,7 +214,7 @@ def at_every_speed(made, visited, response):
 
 @pytest.mark.parametrize("response", TYPES)
 @pytest.mark.parametrize("mode", MODES)
-def test_a_request_whose_client_leaves_midway_ends_where_it_began(recorded, mode, response):
+def test_a_request_whose_client_disconnects_ends_on_its_thread(recorded, mode, response):
     made = recorded(mode)
     name, visitor, release = fresh("leaver"), fresh("visitor"), made.folder / fresh("release")
     lasting = response in ("generator", "iterator", "memory file")
@@ -236,7 +236,7 @@ def test_a_request_whose_client_leaves_midway_ends_where_it_began(recorded, mode
 
 @pytest.mark.parametrize("response", ["generator", "iterator", "memory file", "write"])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_request_that_fails_midway_ends_where_it_began(recorded, visited, mode, response):
+def test_a_request_that_fails_midway_ends_on_its_thread(recorded, visited, mode, response):
     made = recorded(mode)
     names = [fresh("failure") for _ in range(4)]
 
@@ -257,7 +257,7 @@ def test_a_request_that_fails_midway_ends_where_it_began(recorded, visited, mode
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_stream_that_runs_at_term_ends_where_it_began(started, mode):
+def test_a_stream_that_runs_during_shutdown_ends_on_its_thread(started, mode):
     made = started(*MODES[mode])
     responses = HELD[:1] if mode == "inline" else ["generator", "memory file", "write", "write and generator"]
     release = made.folder / "release"
@@ -279,7 +279,7 @@ def test_a_stream_that_runs_at_term_ends_where_it_began(started, mode):
         made.conforms(name)
 
 
-def test_a_stream_past_its_timeout_is_closed_on_its_thread_when_it_comes_back(started):
+def test_a_stream_that_exceeds_its_timeout_is_closed_on_its_thread_when_it_returns(started):
     made = started("--threads", "4", "--timeout", "1")
     late, other, release, end = fresh("late"), fresh("other"), made.folder / "release", made.folder / "end"
     with made.ask(other, response="beat", hold=end) as lasting:
@@ -296,7 +296,7 @@ def test_a_stream_past_its_timeout_is_closed_on_its_thread_when_it_comes_back(st
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_that_a_request_sets_is_seen_by_a_later_one(recorded, mode):
+def test_context_variables_do_not_leak_into_later_requests(recorded, mode):
     made = recorded(mode)
     names = [fresh("one") for _ in range(20)]
     with made.server.wire() as wire:
@@ -307,5 +307,5 @@ def test_nothing_that_a_request_sets_is_seen_by_a_later_one(recorded, mode):
         made.conforms(name)
 
 
-def test_a_piece_is_as_long_as_it_says():
+def test_pieces_have_the_expected_length():
     assert len(piece("name", 7)) == PIECE

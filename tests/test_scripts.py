@@ -53,7 +53,7 @@ def built():
 
 @pytest.mark.parametrize("options", [(), ("--fork",)], ids=["plain", "fork"])
 @pytest.mark.parametrize("mode", BODIES)
-def test_each_mode_serves_its_hello_and_loses_none_of_500_requests(mode, options, tmp_path):
+def test_each_mode_answers_500_requests(mode, options, tmp_path):
     with Mode(mode, *options, cwd=tmp_path) as server:
         assert server.curl() == BODIES[mode]
         assert "\ncontent-type: text/plain" in server.curl("--head").lower()

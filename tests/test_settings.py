@@ -79,14 +79,14 @@ def test_a_config_file_in_python_is_found_by_its_name(folder):
         ),
     ],
 )
-def test_each_kind_of_file_says_the_same(folder, name, text):
+def test_each_file_format_gives_the_same_settings(folder, name, text):
     write(folder, name, text)
     settings = shown(folder)
     assert settings["bind"] == ('["127.0.0.1:0", "[::1]:0"]', name)
     assert [settings[key][0] for key in ("workers", "preload", "keep_alive")] == ["3", "true", "7"]
 
 
-def test_of_several_files_our_own_counts_alone(folder):
+def test_mlws_files_take_precedence_over_files_of_gunicorn(folder):
     write(folder, "gunicorn.conf.py", "workers = 3\nthreads = 2\n")
     write(folder, "pyproject.toml", "[tool.mylittlewebserver]\nworkers = 5\n")
     write(folder, "mlws.toml", "workers = 4\n")
@@ -100,7 +100,7 @@ def test_a_pyproject_without_our_table_is_left_alone(folder):
     assert shown(folder)["workers"] == ("1", "default")
 
 
-def test_the_command_line_counts_more_than_the_environment_and_that_more_than_the_file(folder):
+def test_the_command_line_overrides_the_environment_which_overrides_the_file(folder):
     write(folder, "gunicorn.conf.py", "workers = 3\nthreads = 2\nbind = ['127.0.0.1:1', '127.0.0.1:2']\n")
     words = "--threads 5 --backlog 9 --pid 'a b'"
     settings = shown(folder, "--backlog", 10, "-b", "127.0.0.1:3", GUNICORN_CMD_ARGS=words)
@@ -111,7 +111,7 @@ def test_the_command_line_counts_more_than_the_environment_and_that_more_than_th
     assert settings["bind"] == ('["127.0.0.1:3"]', "the command line"), "a list is replaced, not made longer"
 
 
-def test_the_file_counts_more_than_the_variables_that_only_change_a_default(folder):
+def test_the_file_overrides_variables_that_only_change_a_default(folder):
     environment = {"WEB_CONCURRENCY": "6", "PORT": "1234"}
     settings = shown(folder, **environment)
     assert settings["workers"] == ("6", "WEB_CONCURRENCY")
@@ -142,7 +142,7 @@ def test_an_invalid_variable_is_reported_with_its_name(folder, variable, text, c
     assert asked.stderr.startswith(f"error: invalid value '{text}' for {complaint}")
 
 
-def test_an_invalid_variable_does_not_matter_if_its_setting_is_set_elsewhere(folder):
+def test_an_invalid_variable_is_ignored_if_another_source_overrides_it(folder):
     write(folder, "gunicorn.conf.py", "workers = 3\n")
     settings = shown(folder, "-b", "127.0.0.1:0", WEB_CONCURRENCY="abc", PORT="http")
     assert settings["workers"] == ("3", "gunicorn.conf.py")
@@ -161,7 +161,7 @@ def test_white_space_around_a_variable_is_ignored(folder):
     assert settings["bind"][0] == '["0.0.0.0:80"]'
 
 
-def test_a_switch_can_be_turned_off_above_the_file_that_turned_it_on(folder):
+def test_a_switch_in_a_file_can_be_turned_off_on_the_command_line(folder):
     write(folder, "mlws.toml", "preload = true\n")
     assert shown(folder)["preload"][0] == "true"
     write(folder, "mlws.toml", "preload = false\n")
@@ -179,7 +179,7 @@ def test_a_config_file_can_be_named(folder, how):
     assert re.search(r'^app = "shop:app" +# ', asked.stdout, re.M)
 
 
-def test_what_is_shown_can_be_used_as_a_file(folder):
+def test_the_output_of_print_config_is_a_valid_config_file(folder):
     before = ask(
         folder, "shop:app", "--print-config", "--workers", 3, "--timeout", 0.5, "--umask", "022"
     ).stdout
@@ -280,13 +280,13 @@ def test_an_error_in_the_environment_is_reported_as_such(folder, words, complain
     assert complaint in asked.stderr
 
 
-def test_a_file_that_is_not_there_is_an_error(folder):
+def test_a_missing_file_is_an_error(folder):
     asked = ask(folder, "shop:app", "-c", "nowhere.py")
     assert asked.returncode == 2
     assert "--config: no such file: nowhere.py" in asked.stderr
 
 
-def test_what_goes_together_is_looked_at_once_all_is_read(folder):
+def test_conflicts_are_checked_after_all_sources_are_read(folder):
     write(folder, "mlws.toml", "fork_warmup = '/'\n")
     assert shown(folder, "--fork")["fork_warmup"] == ('"/"', "mlws.toml")
     assert "--fork" in ask(folder, "shop:app").stderr
@@ -294,7 +294,7 @@ def test_what_goes_together_is_looked_at_once_all_is_read(folder):
     assert "cannot be used with" in ask(folder, "shop:app", "--fork").stderr
 
 
-def test_names_of_a_python_file_that_are_no_settings_are_its_own_business(folder):
+def test_other_names_in_a_python_file_are_ignored(folder):
     write(folder, "gunicorn.conf.py", "import os\nnumber = 2\nworkers = number\n\ndef helper():\n    pass\n")
     asked = ask(folder, "shop:app", "--check-config")
     assert (asked.returncode, asked.stdout) == (0, "")
@@ -331,14 +331,14 @@ def test_a_shell_can_complete_the_options(folder, shell):
         subprocess.run(["bash", "-n"], input=asked.stdout, text=True, check=True)
 
 
-def test_no_application_at_all_is_an_error_that_says_how_to_name_one(folder):
+def test_a_missing_application_is_an_error_that_says_how_to_set_one(folder):
     asked = ask(folder)
     assert asked.returncode == 2
     assert "module:attribute" in asked.stderr
     assert "wsgi_app" in asked.stderr
 
 
-def test_a_reload_reads_the_file_again(folder):
+def test_a_reload_rereads_the_file(folder):
     write(folder, "gunicorn.conf.py", "bind = '127.0.0.1:0'\nworkers = 1\nthreads = 1\n")
     with Server("shop:app", "--bind", "127.0.0.1:0", cwd=folder) as server:
         assert server.get("/").text.startswith("False")
@@ -349,7 +349,7 @@ def test_a_reload_reads_the_file_again(folder):
         assert server.get("/").text.startswith("True")
 
 
-def test_a_reload_with_a_broken_file_leaves_all_as_it_is(folder):
+def test_a_reload_with_a_broken_file_changes_nothing(folder):
     write(folder, "gunicorn.conf.py", "workers = 2\n")
     with Server("shop:app", cwd=folder) as server:
         before = server.workers()
@@ -380,7 +380,7 @@ def test_a_reload_moves_to_the_addresses_of_the_file(folder):
     assert not new.exists()
 
 
-def test_serve_reads_a_file_that_it_is_given_and_no_other(folder):
+def test_serve_reads_only_the_given_file(folder):
     write(folder, "gunicorn.conf.py", "workers = 3\n")
     write(folder, "own.toml", "workers = 2\nthreads = 1\n")
     program = "from mylittlewebserver import serve; serve('shop:app', bind='127.0.0.1:0'{})"
@@ -390,7 +390,7 @@ def test_serve_reads_a_file_that_it_is_given_and_no_other(folder):
             assert len(server.workers()) == workers
 
 
-def test_a_reload_to_an_address_that_is_taken_leaves_all_as_it_is(folder):
+def test_a_reload_to_an_address_in_use_changes_nothing(folder):
     write(folder, "other.py", APP.replace("os.getcwd()", "os.environ['COLOUR']"))
     text = "bind = ['127.0.0.1:0']\nraw_env = ['COLOUR=blue']\nwsgi_app = 'other:app'\nworkers = 1\n"
     write(folder, "gunicorn.conf.py", text)

@@ -123,7 +123,7 @@ def test_hup_reloads_the_code(serve, pages, options):
 
 
 @pytest.mark.parametrize("options", [PLAIN, PRELOADED], ids=" ".join)
-def test_broken_code_leaves_the_old_workers_serving(serve, pages, options):
+def test_old_workers_keep_serving_if_new_code_is_broken(serve, pages, options):
     server = serve(*options)
     old = server.family_pids()
     pages.write("second", top="import nothing_of_this_name")
@@ -137,7 +137,7 @@ def test_broken_code_leaves_the_old_workers_serving(serve, pages, options):
     assert word(server) == "third"
 
 
-def test_code_that_hangs_is_given_up_and_the_log_shows_where(serve, pages):
+def test_code_that_hangs_is_abandoned_and_the_log_shows_where(serve, pages):
     server = serve("--boot-timeout", "1")
     old = server.family_pids()
     pages.write("second", top="import threading; threading.Event().wait()  # for ever")
@@ -153,7 +153,7 @@ def test_code_that_hangs_is_given_up_and_the_log_shows_where(serve, pages):
 @pytest.mark.parametrize(
     "options", [PLAIN, PRELOADED, CONCURRENCY["inline"], CONCURRENCY["fork"]], ids=" ".join
 )
-def test_no_client_notices_a_reload(serve, pages, at_length, options, keep_alive):
+def test_a_reload_is_invisible_to_clients(serve, pages, at_length, options, keep_alive):
     server = serve(*options)
     with Load(server, keep_alive=keep_alive) as load:
         for number in range(at_length(3, 100)):
@@ -195,7 +195,7 @@ def test_ttin_and_ttou_change_the_number_of_workers(serve, options):
     assert word(server) == "first"
 
 
-def test_winch_sends_the_workers_home_and_the_backlog_waits_for_the_next(serve):
+def test_winch_stops_the_workers_and_connections_wait_in_the_backlog(serve):
     server = serve(*PLAIN)
     os.kill(server.pid, signal.SIGWINCH)
     eventually(lambda: server.workers() == [], "no worker")
@@ -206,7 +206,7 @@ def test_winch_sends_the_workers_home_and_the_backlog_waits_for_the_next(serve):
 
 
 @pytest.mark.parametrize("options", [(), ("--fork",), ("--preload",)], ids=["plain", "fork", "preload"])
-def test_usr1_opens_the_logs_anew(serve, pages, options):
+def test_usr1_reopens_the_logs(serve, pages, options):
     log, moved = pages.folder / "access.log", pages.folder / "access.log.1"
     server = serve(*options, "--access-logfile", log)
     server.get("/before")
@@ -259,7 +259,7 @@ def test_with_preload_a_signal_to_the_process_group_counts_once(serve):
     assert server.log.text.count("Workers increased") == 1
 
 
-def test_usr2_follows_the_symbolic_link_of_a_release(tmp_path, start):
+def test_usr2_follows_the_symlink_of_a_release(tmp_path, start):
     releases = [Pages(tmp_path / name) for name in ("1", "2") if not (tmp_path / name).mkdir()]
     releases[1].write("second")
     current = tmp_path / "current"
@@ -277,7 +277,7 @@ def test_usr2_follows_the_symbolic_link_of_a_release(tmp_path, start):
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix"])
-def test_usr2_and_back_again_and_over(start, pages, bind):
+def test_usr2_can_be_reverted_and_repeated(start, pages, bind):
     path = pages.folder / "socket"
     bind = f"unix:{path}" if bind == "unix" else bind
     server = start("pages:app", *PLAIN, "--bind", bind, cwd=pages.folder)
@@ -306,7 +306,7 @@ def test_usr2_and_back_again_and_over(start, pages, bind):
     assert not path.exists()
 
 
-def test_no_client_notices_the_change_of_masters(serve):
+def test_a_binary_upgrade_is_invisible_to_clients(serve):
     server = serve(*PLAIN)
     with Load(server) as load:
         second = second_master(server)
@@ -334,7 +334,7 @@ def test_a_client_that_keeps_sending_requests_receives_connection_close(serve):
 
 
 @pytest.mark.parametrize("name", ["HUP", "USR1", "TTIN"])
-def test_a_signal_at_the_moment_of_listening_does_not_end_the_server(serve, pages, name):
+def test_a_signal_at_the_moment_of_listening_does_not_kill_the_server(serve, pages, name):
     (pages.folder / "gunicorn.conf.py").write_text(
         f"import os, signal\ndef when_ready(server):\n    os.kill(os.getpid(), signal.SIG{name})\n"
     )
@@ -381,7 +381,7 @@ def test_a_service_manager_with_a_watchdog_receives_keepalives(serve, manager):
         hears(manager, "WATCHDOG=1")
 
 
-def test_a_second_master_is_the_main_process_until_it_is_sent_home(serve, manager):
+def test_a_new_master_is_the_main_process_until_it_stops(serve, manager):
     server = serve(env={"NOTIFY_SOCKET": manager.getsockname()})
     hears(manager, "READY=1")
     second = second_master(server)
@@ -397,7 +397,7 @@ def content(path):
     return None
 
 
-def test_a_second_master_has_a_pidfile_beside_the_first_and_then_its_place(serve, pages):
+def test_a_new_master_takes_over_the_pidfile_after_the_old_one_exits(serve, pages):
     pidfile = pages.folder / "pid"
     server = serve("--pid", pidfile)
     second = second_master(server)
@@ -411,7 +411,7 @@ def test_a_second_master_has_a_pidfile_beside_the_first_and_then_its_place(serve
     assert list(pages.folder.glob("pid*")) == []
 
 
-def test_a_daemon_hands_over_to_a_second_master(pages):
+def test_a_daemon_hands_over_to_a_new_master(pages):
     pidfile, log = pages.folder / "pid", pages.folder / "log"
     words = ("--daemon", "--pid", str(pidfile), "--error-logfile", str(log), "--bind", "127.0.0.1:0")
     subprocess.run([MLWS, "pages:app", *words], cwd=pages.folder, check=True, timeout=2 * DEADLINE)

@@ -132,7 +132,7 @@ def export_slowly(exports):
         exports.ended(user)
 
 
-def test_an_export_that_is_given_up_leaves_nothing_of_its_user(exports):
+def test_an_abandoned_export_frees_the_resources_of_its_user(exports):
     """The clients leave when their exports have begun, and others have been served since."""
     users = [fresh("leaver") for _ in range(4)]
     wires = [exports.ask("export", user, "de", SlowWire) for user in users]

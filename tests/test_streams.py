@@ -107,7 +107,7 @@ def test_empty_chunks_are_not_sent(serving):
 # Ends.
 
 
-def test_an_empty_chunk_after_the_client_has_gone_ends_the_stream(serving, record):
+def test_an_empty_chunk_after_a_disconnect_ends_the_stream(serving, record):
     with ask(serving, target("/empty_chunks_until_closed", record=record)) as wire:
         assert wire.head()[1] == 200
         assert wire.chunk() == b"first\n"
@@ -118,7 +118,7 @@ def test_an_empty_chunk_after_the_client_has_gone_ends_the_stream(serving, recor
 
 @pytest.mark.parametrize("how", ["exit", "raise", "return"])
 @pytest.mark.parametrize("where", ["call", "stream"])
-def test_a_process_that_the_app_forks_does_not_come_back_to_the_server(serving, where, how):
+def test_a_process_forked_by_the_app_does_not_return_to_the_server(serving, where, how):
     """It ends with the status that it would have anywhere else; its parent alone answers."""
     own = sorted([serving.pid, *serving.workers()])
     status = {"exit": 3, "raise": 1, "return": 0}[how]
@@ -135,7 +135,7 @@ def test_a_process_that_the_app_forks_does_not_come_back_to_the_server(serving, 
 # Threads.
 
 
-def test_hooks_of_threading_see_every_thread_that_serves(shared):
+def test_threading_hooks_see_every_serving_thread(shared):
     """The threads are Python's: profilers, debuggers and tools that measure coverage find them, and their names."""
     server = shared("traced", "--threads", "4")
     told = together(*[lambda: json.loads(server.get("/?parties=4").text)] * 4)

@@ -40,7 +40,7 @@ def worker_pids(server, count=3):
     return eventually(lambda: len(pids := server.workers()) == count and sorted(pids), f"{count} workers")
 
 
-def test_there_is_a_master_and_as_many_workers_as_asked_for(start):
+def test_there_is_a_master_and_the_configured_number_of_workers(start):
     assert len(start("raw").workers()) == 1
     assert len(start("raw", "--workers", "3").workers()) == 3
 
@@ -76,7 +76,7 @@ def test_a_worker_that_is_killed_is_replaced(start, signum):
         assert server.get("/answers/hello").text == "hello\n"
 
 
-def test_the_others_serve_on_while_one_is_killed_again_and_again(start):
+def test_other_workers_keep_serving_while_one_is_killed_repeatedly(start):
     server = start("raw", "--workers", "2")
     for _ in range(3):
         victim, survivor = worker_pids(server, 2)
@@ -91,7 +91,7 @@ def test_the_others_serve_on_while_one_is_killed_again_and_again(start):
 @pytest.mark.parametrize(
     "options", [INLINE, ("--threads", "4"), FORK, ("--workers", "2", "--threads", "4")], ids=" ".join
 )
-def test_a_running_request_is_finished_before_the_end(start, gate, options):
+def test_a_running_request_finishes_before_the_server_exits(start, gate, options):
     server = start("raw", *options)
     wire = ask(server, gate.path)
     gate.wait_for(1)
@@ -113,7 +113,7 @@ def test_a_running_request_is_finished_before_the_end(start, gate, options):
 
 
 @pytest.mark.parametrize("options", [INLINE, ("--threads", "4"), FORK, ("--workers", "2")], ids=" ".join)
-def test_ctrl_c_in_a_terminal_ends_it_at_once(start, gate, options):
+def test_ctrl_c_in_a_terminal_stops_the_server_immediately(start, gate, options):
     """A terminal sends the signal to the whole group, the children of a fork included."""
     server = start("raw", *options)
     wire = ask(server, gate.path)
@@ -127,7 +127,7 @@ def test_ctrl_c_in_a_terminal_ends_it_at_once(start, gate, options):
 
 
 @pytest.mark.parametrize("options", [INLINE, FORK], ids=" ".join)
-def test_who_waits_to_be_accepted_is_served_before_the_end(start, gate, options):
+def test_connections_in_the_backlog_are_served_before_the_server_exits(start, gate, options):
     """The only worker is stopped for a moment, so that a crowd gathers behind the socket that is to end with it."""
     server = start("raw", *options)
     (worker,) = server.workers()
@@ -144,7 +144,7 @@ def test_who_waits_to_be_accepted_is_served_before_the_end(start, gate, options)
     assert server.wait() == 0
 
 
-def test_an_answer_that_is_being_read_is_finished_before_the_end(start):
+def test_a_response_that_is_being_read_finishes_before_the_server_exits(start):
     server = start("raw", "--threads", "4")
     with server.wire(receive_buffer=4096) as wire:
         wire.send(b"GET /answers/many?pieces=200&size=100000 HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -159,7 +159,7 @@ def test_an_answer_that_is_being_read_is_finished_before_the_end(start):
     assert server.wait() == 0
 
 
-def test_idle_and_silent_connections_do_not_hold_up_the_end(start):
+def test_idle_and_silent_connections_do_not_delay_the_shutdown(start):
     server = start("raw", "--keep-alive", "1", "--head-timeout", "600", "--graceful-timeout", "600")
     with server.wire() as idle, server.wire() as silent:
         assert idle.request("/answers/hello").status == 200
@@ -169,7 +169,7 @@ def test_idle_and_silent_connections_do_not_hold_up_the_end(start):
         assert silent.closed()
 
 
-def test_an_end_under_load_cuts_no_answer(start, concurrency):
+def test_a_shutdown_under_load_truncates_no_response(start, concurrency):
     server = start("raw", *CONCURRENCY[concurrency])
     heard = []
 
@@ -194,7 +194,7 @@ def test_an_end_under_load_cuts_no_answer(start, concurrency):
     assert {answer[-6:] for answer in heard} <= {b"hello\n", b""}
 
 
-def test_a_request_that_never_ends_is_cut_off_at_the_graceful_timeout(start, gate):
+def test_a_request_that_never_ends_is_aborted_at_the_graceful_timeout(start, gate):
     server = start("raw", "--graceful-timeout", "1", "--timeout", "600")
     wire = ask(server, gate.path)
     gate.wait_for(1)
@@ -238,7 +238,7 @@ def pending(pid, signum):
 
 @pytest.mark.parametrize("options", EVERY_MODE, ids=" ".join)
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT], ids=lambda signum: signum.name)
-def test_int_and_quit_end_a_graceful_stop_at_once(start, gate, options, signum):
+def test_int_and_quit_end_a_graceful_stop_immediately(start, gate, options, signum):
     server = start("raw", *options, "--graceful-timeout", "600", "--timeout", "600")
     wire = ask(server, gate.path)
     gate.wait_for(1)
@@ -252,7 +252,7 @@ def test_int_and_quit_end_a_graceful_stop_at_once(start, gate, options, signum):
 
 
 @pytest.mark.parametrize("options", [INLINE, ("--threads", "1", "--preload")], ids=" ".join)
-def test_a_worker_that_hangs_goes_with_its_master(start, gate, options):
+def test_a_hanging_worker_exits_with_its_master(start, gate, options):
     server = start("raw", *options)
     wire = ask(server, gate.path)
     gate.wait_for(1)
@@ -263,7 +263,7 @@ def test_a_worker_that_hangs_goes_with_its_master(start, gate, options):
 
 
 @pytest.mark.parametrize("options", [(), ("--fork",), ("--workers", "3")], ids=["threads", "fork", "workers"])
-def test_workers_go_when_their_master_is_killed(start, options):
+def test_workers_exit_when_their_master_is_killed(start, options):
     server = start("raw", *options)
     assert server.get("/answers/hello").status == 200
     os.kill(server.pid, signal.SIGKILL)
@@ -273,7 +273,7 @@ def test_workers_go_when_their_master_is_killed(start, options):
         assert again.get("/answers/hello").text == "hello\n"
 
 
-def test_the_same_port_can_be_bound_right_after_the_end(start):
+def test_the_same_port_can_be_bound_immediately_after_the_exit(start):
     server = start("raw")
     with server.wire() as wire:
         assert wire.request("/answers/hello").status == 200
@@ -282,7 +282,7 @@ def test_the_same_port_can_be_bound_right_after_the_end(start):
     assert again.get("/answers/hello").status == 200
 
 
-def test_port_0_tells_what_it_got(start):
+def test_the_port_chosen_for_port_0_is_logged(start):
     server = start("raw")
     assert server.port > 0
     assert server.urls == [f"http://127.0.0.1:{server.port}"]
@@ -309,7 +309,7 @@ def test_ipv6_is_served(start):
     assert (environ["REMOTE_ADDR"], environ["SERVER_PORT"]) == ("::1", str(server.port))
 
 
-def test_a_unix_socket_is_served_and_removed_at_the_end(start, tmp_path):
+def test_a_unix_socket_is_served_and_removed_at_exit(start, tmp_path):
     path = tmp_path / "socket"
     server = start("raw", "--bind", f"unix:{path}")
     assert server.urls == [f"unix:{path}"]
@@ -323,7 +323,7 @@ def test_a_unix_socket_is_served_and_removed_at_the_end(start, tmp_path):
     assert not path.exists()
 
 
-def test_a_stale_unix_socket_does_not_stand_in_the_way(start, tmp_path):
+def test_a_stale_unix_socket_is_replaced(start, tmp_path):
     path = tmp_path / "socket"
     first = start("raw", "--bind", f"unix:{path}")
     os.kill(first.pid, signal.SIGKILL)

@@ -129,7 +129,7 @@ def written(log, pattern):
 
 
 @pytest.mark.parametrize("concurrency", CONCURRENCY)
-def test_what_an_app_writes_reaches_the_error_log_unchanged(serve, log, concurrency):
+def test_output_of_an_app_reaches_the_error_log_unchanged(serve, log, concurrency):
     request = serve(*CONCURRENCY[concurrency])
     for path in ("/prints", "/several", "/fails"):
         request(path)
@@ -147,7 +147,7 @@ def test_the_level_of_the_log_does_not_matter(serve, log):
     assert written(log, "the app failed") == ["the app failed"]
 
 
-def test_a_daemon_keeps_what_an_app_writes(serve, folder, log):
+def test_a_daemon_keeps_the_output_of_an_app(serve, folder, log):
     request = serve("--daemon", "--pid", "pid")
     master = int((folder / "pid").read_text())
     try:

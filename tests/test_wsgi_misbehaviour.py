@@ -101,7 +101,7 @@ def ask(server, path, method="GET", version="1.1", headers=""):
 
 
 @pytest.mark.parametrize("name", BEFORE_THE_HEAD)
-def test_what_goes_wrong_before_the_head_is_a_500(lasting, told, name):
+def test_an_error_before_the_head_is_a_500(lasting, told, name):
     answer = ask(lasting, name)
     assert (answer.status, answer.complete) == (500, True)
     assert "Traceback" not in answer.text
@@ -110,7 +110,7 @@ def test_what_goes_wrong_before_the_head_is_a_500(lasting, told, name):
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize("name", AFTER_THE_HEAD)
-def test_what_goes_wrong_after_the_head_cuts_the_answer_for_all_to_see(lasting, told, name, version):
+def test_an_error_after_the_head_recognizably_truncates_the_response(lasting, told, name, version):
     """HTTP/1.0 has no chunk to leave out, so there the end itself must be a rude one."""
     with lasting.wire() as wire:
         wire.send(f"GET /misbehaviour/{name} HTTP/{version}\r\nHost: test\r\n\r\n".encode())
@@ -124,7 +124,7 @@ def test_what_goes_wrong_after_the_head_cuts_the_answer_for_all_to_see(lasting, 
 
 
 @pytest.mark.parametrize("name", AT_THE_END)
-def test_what_goes_wrong_at_the_end_harms_no_answer(lasting, told, record, name):
+def test_an_error_at_the_end_does_not_affect_the_response(lasting, told, record, name):
     with lasting.wire() as wire:
         answer = wire.request(f"/misbehaviour/{name}?record={record}")
         assert (answer.status, answer.body, answer.complete) == (200, b"all of it", True)
@@ -134,7 +134,7 @@ def test_what_goes_wrong_at_the_end_harms_no_answer(lasting, told, record, name)
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_what_is_only_odd_is_served(lasting, name):
+def test_unusual_but_valid_apps_are_served(lasting, name):
     before = len(lasting.log.text)
     with lasting.wire() as wire:
         answer = wire.request(f"/misbehaviour/{name}")
@@ -145,7 +145,7 @@ def test_what_is_only_odd_is_served(lasting, name):
     assert RIGHT[name] is None or "ERROR" not in lasting.log.text[before:]
 
 
-def test_a_length_of_one_is_believed_and_what_is_more_is_not_sent(lasting, told, record):
+def test_a_len_of_one_is_trusted_and_further_chunks_are_not_sent(lasting, told, record):
     with lasting.wire() as wire:
         answer = wire.request(f"/misbehaviour/length_says_one?record={record}")
         assert (answer.status, answer.body, answer.complete) == (200, b"one ", True)
@@ -161,7 +161,7 @@ SHAPES = ["piece", "list", "tuple", "iterator", "body", "write"]
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("pieces", [6, 9])
-def test_a_body_longer_than_its_content_length_is_cut_there_and_the_connection_goes_on(
+def test_a_body_longer_than_its_content_length_is_truncated_and_the_connection_kept(
     lasting, told, shape, pieces
 ):
     with lasting.wire() as wire:
@@ -175,9 +175,7 @@ def test_a_body_longer_than_its_content_length_is_cut_there_and_the_connection_g
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("pieces", [0, 1, 4])
-def test_a_body_shorter_than_its_content_length_is_followed_by_nothing_but_the_close(
-    lasting, told, shape, pieces
-):
+def test_a_body_shorter_than_its_content_length_is_followed_by_the_close_only(lasting, told, shape, pieces):
     """Whatever the client has asked next: its answer would be taken for the rest of this body."""
     head = f"GET /misbehaviour/said?shape={shape}&length=5&pieces={pieces} HTTP/1.1\r\nHost: test\r\n\r\n"
     with lasting.wire() as wire:
@@ -190,7 +188,7 @@ def test_a_body_shorter_than_its_content_length_is_followed_by_nothing_but_the_c
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_body_as_long_as_its_content_length_is_no_matter_for_the_log(lasting, shape):
+def test_a_body_that_matches_its_content_length_logs_nothing(lasting, shape):
     before = len(lasting.log.text)
     with lasting.wire() as wire:
         assert wire.request(f"/misbehaviour/said?shape={shape}&length=5&pieces=5").body == b"xxxxx"
@@ -200,7 +198,7 @@ def test_a_body_as_long_as_its_content_length_is_no_matter_for_the_log(lasting, 
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_body_without_end_is_left_at_its_content_length_and_closed(lasting, record, method):
+def test_an_endless_body_is_closed_at_its_content_length(lasting, record, method):
     with lasting.wire() as wire:
         answer = wire.request(f"/misbehaviour/overflows?record={record}", method)
         assert answer.body == (b"12312" if method == "GET" else b"")
@@ -211,7 +209,7 @@ def test_a_body_without_end_is_left_at_its_content_length_and_closed(lasting, re
 # The rest of the server's own.
 
 
-def test_no_exception_can_forge_a_record_of_the_log(lasting):
+def test_no_exception_can_forge_a_log_record(lasting):
     before = len(lasting.log.text)
     forged = "[2000-01-01 00:00:00 +0000] [1] [CRITICAL] forged"
     path = "/misbehaviour/forges_the_log/%0A" + forged.replace(" ", "%20") + "%1B%0D%0A"
@@ -224,7 +222,7 @@ def test_no_exception_can_forge_a_record_of_the_log(lasting):
     assert "\r" not in log
 
 
-def test_the_log_outlives_an_app_that_closes_its_errors(start, concurrency):
+def test_an_app_that_closes_wsgi_errors_does_not_close_the_log(start, concurrency):
     server = start("raw", *CONCURRENCY[concurrency])
     assert server.get("/misbehaviour/closes_its_streams").text == "closed"
     assert server.get("/failures/raises").status == 500
@@ -232,7 +230,7 @@ def test_the_log_outlives_an_app_that_closes_its_errors(start, concurrency):
     assert server.get("/answers/hello").text == "hello\n"
 
 
-def test_what_an_app_keeps_of_an_earlier_request_is_of_no_use(start):
+def test_objects_of_an_earlier_request_are_unusable(start):
     server = start("raw", "--threads", "1")
     with server.wire() as wire:
         answers = [wire.request("/misbehaviour/hidden_callables").text for _ in range(3)]
