@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import test_gunicorn
-import test_gunicorn_ends
+import test_gunicorn_exit_statuses
 import test_gunicorn_hooks
 import test_gunicorn_signals
 from certificates import Authority
@@ -271,7 +271,7 @@ def test_the_commands_of_the_guide_run_and_differ_from_gunicorns_in_one_word(fol
 
 def test_each_difference_is_in_the_guide_and_tested():
     listed = set()
-    for module in (test_gunicorn, test_gunicorn_ends, test_gunicorn_hooks, test_gunicorn_signals):
+    for module in (test_gunicorn, test_gunicorn_exit_statuses, test_gunicorn_hooks, test_gunicorn_signals):
         for case in module.CASES.values():
             listed |= set(case.differs.values())
     assert listed == set(REASONS)
