@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from floors import measure_floor
-from machine import facts, folder_name
+from machine import directory_name, facts
 from measure import Run, measure
 from place import BENCH, Place, set_up
 from report import COLUMNS, whole_report
@@ -86,7 +86,7 @@ class Benchmark:
         self.absent = [server.name for server in chosen if server not in self.servers]
         packages = sorted({server.package for server in self.servers if server.package})
         self.facts = facts(["bin/bench.sh", *sys.argv[1:]], options.rounds, options.seconds, packages)
-        self.folder = RESULTS / (folder_name() if options.whole else "partial")
+        self.directory = RESULTS / (directory_name() if options.whole else "partial")
 
     def run(self) -> int:
         for name in self.absent:
@@ -104,8 +104,8 @@ class Benchmark:
             say(f"interrupted after {finished} of {self.options.rounds} rounds")
         if not finished:
             return 130
-        print((self.folder / "table.md").read_text())
-        say(f"written to {self.folder.relative_to(BENCH.parent)}")
+        print((self.directory / "table.md").read_text())
+        say(f"written to {self.directory.relative_to(BENCH.parent)}")
         if finished < self.options.rounds:
             return 130
         if self.options.whole:
@@ -153,23 +153,23 @@ class Benchmark:
         """After each round, so that an interrupted run leaves its figures."""
         from charts import draw_overview, draw_scenario  # matplotlib is not needed for --list
 
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
         report = whole_report(self.facts, self.tables, self.commands, self.absent)
-        (self.folder / "table.md").write_text(report)
+        (self.directory / "table.md").write_text(report)
         results = {"facts": self.facts, "scenarios": as_json(self.tables)}
-        (self.folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        (self.directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
         for name, table in self.tables.items():
             if table.rows:
-                draw_scenario(table, self.folder / f"{name}.svg")
+                draw_scenario(table, self.directory / f"{name}.svg")
         subtitle = f"{self.facts['machine']}, {self.facts['python']}, {self.facts['date'][:10]}"
-        draw_overview(self.tables, subtitle, self.folder / "overview.svg")
+        draw_overview(self.tables, subtitle, self.directory / "overview.svg")
 
     def become_latest(self) -> None:
         latest = RESULTS / "latest"
         latest.mkdir(exist_ok=True)
         for name in ("table.md", "overview.svg"):
-            shutil.copyfile(self.folder / name, latest / name)
+            shutil.copyfile(self.directory / name, latest / name)
 
 
 def say(line: str) -> None:

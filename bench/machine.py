@@ -33,7 +33,7 @@ def facts(command: list[str], rounds: int, seconds: float, packages: list[str]) 
     }
 
 
-def folder_name() -> str:
+def directory_name() -> str:
     """DATE-MACHINE, as the results of a whole run are called."""
     words = re.sub(r"\([^)]*\)|\bprocessor\b|\bcpu\b|@.*", " ", processor().lower())
     slug = re.sub(r"[^a-z0-9]+", "-", words).strip("-")

@@ -50,8 +50,8 @@ class Place:
         """The command without the directories of this machine."""
         named = {str(self.scratch): "TMP", str(self.programs) + "/": "", str(ROOT) + "/": ""}
         line = shlex.join(words)
-        for folder, name in named.items():
-            line = line.replace(folder, name)
+        for directory, name in named.items():
+            line = line.replace(directory, name)
         return line
 
 

@@ -191,18 +191,18 @@ def nginx(scenario: Scenario, place: Place, port: int) -> list[str]:
     if not program:
         raise LeftOut("not installed; Debian: apt install nginx-light")
     settings = place.scratch / "nginx.conf"
-    settings.write_text(NGINX.replace("FOLDER", str(place.scratch)).replace("PORT", str(port)))
+    settings.write_text(NGINX.replace("DIRECTORY", str(place.scratch)).replace("PORT", str(port)))
     return [program, "-c", str(settings), "-e", str(place.scratch / "nginx-error.log")]
 
 
 NGINX = """
-daemon off; master_process off; pid FOLDER/nginx.pid; error_log FOLDER/nginx-error.log;
+daemon off; master_process off; pid DIRECTORY/nginx.pid; error_log DIRECTORY/nginx-error.log;
 events { worker_connections 1024; }
 http {
     access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;
-    client_body_temp_path FOLDER/nginx-body; proxy_temp_path FOLDER/nginx-proxy; fastcgi_temp_path FOLDER/nginx-fcgi;
-    uwsgi_temp_path FOLDER/nginx-uwsgi; scgi_temp_path FOLDER/nginx-scgi;
-    server { listen 127.0.0.1:PORT; location = / { root FOLDER; try_files /file =404; } }
+    client_body_temp_path DIRECTORY/nginx-body; proxy_temp_path DIRECTORY/nginx-proxy; fastcgi_temp_path DIRECTORY/nginx-fcgi;
+    uwsgi_temp_path DIRECTORY/nginx-uwsgi; scgi_temp_path DIRECTORY/nginx-scgi;
+    server { listen 127.0.0.1:PORT; location = / { root DIRECTORY; try_files /file =404; } }
 }
 """
 

@@ -163,8 +163,8 @@ class Server(Command):
         words = () if bind is None or "--bind" in options else ("--bind", bind)
         super().__init__(*command, app, *words, *options, **settings)
         try:
-            told = self.log.wait_for(r"Listening at: (.+) \(").group(1)
-            self.urls = re.findall(r"(?:https?://|unix:)[^\s,]+", told)
+            addresses = self.log.wait_for(r"Listening at: (.+) \(").group(1)
+            self.urls = re.findall(r"(?:https?://|unix:)[^\s,]+", addresses)
             self.host, self.port = urlsplit(self.urls[0]).hostname, urlsplit(self.urls[0]).port
         except BaseException:
             self.end()
@@ -257,16 +257,16 @@ def rests(pid):
 class Gate:
     """Holds requests inside the app (`/gates/wait?gate=...`) until the test lets them go."""
 
-    def __init__(self, folder):
-        self.folder = folder
-        self.arrivals = folder / "arrivals"
+    def __init__(self, directory):
+        self.directory = directory
+        self.arrivals = directory / "arrivals"
         self.arrivals.touch()
-        os.mkfifo(folder / "fifo")
+        os.mkfifo(directory / "fifo")
         self._fifo = None
 
     @property
     def path(self):
-        return f"/gates/wait?gate={self.folder}"
+        return f"/gates/wait?gate={self.directory}"
 
     def entries(self):
         """(what, pid) of each `enter` and `leave`, in order."""
@@ -285,14 +285,14 @@ class Gate:
     def open(self):
         """From now on everyone passes."""
         if self._fifo is None:
-            self._fifo = os.open(self.folder / "fifo", os.O_RDWR)
+            self._fifo = os.open(self.directory / "fifo", os.O_RDWR)
 
     def end(self):
         """Releases everyone who waits, or is about to: a regular file takes the place of the FIFO, so that nobody waits in open()."""
         self.open()
-        opened = self.folder / "opened"
+        opened = self.directory / "opened"
         opened.touch()
-        os.replace(opened, self.folder / "fifo")
+        os.replace(opened, self.directory / "fifo")
         os.close(self._fifo)
 
 

@@ -66,25 +66,29 @@ PATIENCE = 20
 class Either(Command):
     """A server of either make in its own directory, with the app `facts` in it."""
 
-    def __init__(self, make, words, folder, files=None, env=None, launcher=()):
-        self.make, self.folder, self.master = make, folder, None
+    def __init__(self, make, words, directory, files=None, env=None, launcher=()):
+        self.make, self.directory, self.master = make, directory, None
         self.addresses, self.port = [], None
         port = free_port()
 
         def filled(text):
             return text.replace("PORT!", str(port)).replace("HOST!", f"127.0.0.{2 + MAKES.index(make)}")
 
-        (folder.parent / "runtime").mkdir(parents=True)  # for gunicorn's control socket
+        (directory.parent / "runtime").mkdir(parents=True)  # for gunicorn's control socket
         for place, content in {"facts.py": (APPS / "facts.py").read_text(), **(files or {})}.items():
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            (folder / place).write_text(filled(content))
-        self.given = set(folder.rglob("*"))
-        own = {"XDG_RUNTIME_DIR": str(folder.parent / "runtime"), "PWD": str(folder), "LC_ALL": "C.UTF-8"}
+            (directory / place).parent.mkdir(parents=True, exist_ok=True)
+            (directory / place).write_text(filled(content))
+        self.given = set(directory.rglob("*"))
+        own = {
+            "XDG_RUNTIME_DIR": str(directory.parent / "runtime"),
+            "PWD": str(directory),
+            "LC_ALL": "C.UTF-8",
+        }
         super().__init__(
             *(launcher or ()),
             Path(sys.executable).with_name(make),
             *map(filled, words),
-            cwd=folder,
+            cwd=directory,
             env={**own, **{key: filled(value) for key, value in (env or {}).items()}},
         )
         self.master = self.pid
@@ -104,14 +108,14 @@ class Either(Command):
         pattern = (
             r"Listening at: (.+?)(?: \(\d+\))?\n" if self.make == "gunicorn" else r"Listening at: (.+) \("
         )
-        told = re.findall(pattern, self.told()[since:])
-        return re.findall(r"(?:http://|unix:)[^\s,]+", told[-1]) if told else []
+        output = re.findall(pattern, self.output()[since:])
+        return re.findall(r"(?:http://|unix:)[^\s,]+", output[-1]) if output else []
 
-    def told(self):
+    def output(self):
         """All that it wrote: on its streams, and in files that are named as logs."""
         if self.master == self.pid and not self.running():
             self.log.read_rest()  # what it wrote last may still be on its way
-        files = "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
+        files = "".join(path.read_text() for path in sorted(self.directory.glob("*.log")))
         return self.log.text + files
 
     def workers(self):
@@ -133,7 +137,7 @@ class Either(Command):
     def wire(self, address=None):
         address = address or self.addresses[0]
         if address.startswith("unix:"):
-            return Wire(str(self.folder / address.removeprefix("unix:")), family=socket.AF_UNIX)
+            return Wire(str(self.directory / address.removeprefix("unix:")), family=socket.AF_UNIX)
         host = urlsplit(address).hostname.replace("0.0.0.0", "127.0.0.1")
         return Wire((host, urlsplit(address).port))
 
@@ -173,9 +177,9 @@ class Either(Command):
 
     def files(self):
         """The files that it has made, and what they are."""
-        made = sorted(set(self.folder.rglob("*")) - self.given)
+        made = sorted(set(self.directory.rglob("*")) - self.given)
         made = [path for path in made if "__pycache__" not in path.parts]
-        return {str(path.relative_to(self.folder)): stat.filemode(path.lstat().st_mode) for path in made}
+        return {str(path.relative_to(self.directory)): stat.filemode(path.lstat().st_mode) for path in made}
 
     def end(self):
         if self.master not in (None, self.pid) and not gone(self.master):
@@ -192,17 +196,17 @@ class Case:
     def seen(self):
         """By the names of the makes."""
         # Names of Unix sockets are short; and everybody may look in.
-        with tempfile.TemporaryDirectory(prefix="mlws") as folder:
-            os.chmod(folder, 0o755)
-            return both(Path(folder), self.words, self.look, **self.how)
+        with tempfile.TemporaryDirectory(prefix="mlws") as directory:
+            os.chmod(directory, 0o755)
+            return both(Path(directory), self.words, self.look, **self.how)
 
 
-def both(folder, words, look, **how):
+def both(directory, words, look, **how):
     """What `look` sees of a server of either make, by the names of the makes. Both run at once."""
 
     def seen(make):
         with contextlib.ExitStack() as ends:
-            server = Either(make, words, folder / make / "here", **how)
+            server = Either(make, words, directory / make / "here", **how)
             ends.callback(server.end)
             return look(server)
 

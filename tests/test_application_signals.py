@@ -43,21 +43,21 @@ ACTIONS = {actions!r}
 class Application:
     """An application in a file, and what it notes in another."""
 
-    def __init__(self, folder):
-        self.folder = folder
-        (folder / "notes").touch()
-        os.mkfifo(folder / "fifo")
+    def __init__(self, directory):
+        self.directory = directory
+        (directory / "notes").touch()
+        os.mkfifo(directory / "fifo")
 
     def write(self, top, **actions):
-        (self.folder / "signals.py").write_text(APP.format(top=top, actions=actions))
+        (self.directory / "signals.py").write_text(APP.format(top=top, actions=actions))
 
     def notes(self, what):
         """The pids of the processes that noted this, once for each time."""
-        lines = [line.rsplit(" ", 1) for line in (self.folder / "notes").read_text().splitlines()]
+        lines = [line.rsplit(" ", 1) for line in (self.directory / "notes").read_text().splitlines()]
         return [int(pid) for word, pid in lines if word == what]
 
     def open_fifo(self):
-        os.close(os.open(self.folder / "fifo", os.O_WRONLY))
+        os.close(os.open(self.directory / "fifo", os.O_WRONLY))
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def mode(request):
 @pytest.fixture
 def serve(start, application):
     def serve(*options):
-        server = start("signals:app", *options, cwd=application.folder)
+        server = start("signals:app", *options, cwd=application.directory)
         server.preloads = "--preload" in options
         return server
 
@@ -248,7 +248,7 @@ def test_a_worker_with_a_term_handler_stops_accepting_while_a_request_runs(serve
     application.write(HANDLES_TERM)
     server = serve("--threads", "4")
 
-    def is_refused():
+    def refuses_connections():
         try:
             server.wire().close()
         except ConnectionRefusedError:
@@ -258,7 +258,7 @@ def test_a_worker_with_a_term_handler_stops_accepting_while_a_request_runs(serve
     with ask(server, "/?wait") as wire:
         eventually(lambda: application.notes("enter"), "the request to wait")
         os.kill(server.pid, signal.SIGTERM)
-        eventually(is_refused, "the listening socket to be closed")
+        eventually(refuses_connections, "the listening socket to be closed")
         application.open_fifo()
         assert wire.answer().status == 200
     assert server.wait() == 0
@@ -286,7 +286,7 @@ def test_a_native_handler_that_calls_the_previous_one_stays_installed(serve, app
     worker = worker_of(server)
     os.kill(worker, signal.SIGTERM)
     server.log.wait_for(rf"Worker exited unexpectedly \(pid: {worker}\), status 0")
-    assert "most recent call first" in (application.folder / "stacks").read_text()
+    assert "most recent call first" in (application.directory / "stacks").read_text()
 
 
 def test_a_handler_installed_by_a_request_does_not_prevent_a_drain(serve, application):
@@ -343,7 +343,7 @@ def test_a_process_forked_by_the_application_has_its_term_handler_or_the_default
     assert len(application.notes("7")) == 1
     assert application.notes("term") == application.notes("forked")
     server.stop(statuses=(0, 7))
-    (application.folder / "notes").write_text("")
+    (application.directory / "notes").write_text("")
     application.write("", fork=FORKS)
     assert serve(*options).get("/?fork").status == 200
     assert len(application.notes("-15")) == 1

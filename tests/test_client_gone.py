@@ -30,7 +30,7 @@ def test_a_waiting_client_is_not_reported_as_gone(server):
 @pytest.mark.parametrize("leave", ["close", "reset", "finish"])
 def test_an_app_can_check_whether_its_client_has_disconnected(server, gate, record, leave):
     """A half-close (`finish`) looks like any other end: nobody can tell them apart."""
-    wire = ask(server, f"/clients/gone?gate={gate.folder}&record={record}")
+    wire = ask(server, f"/clients/gone?gate={gate.directory}&record={record}")
     gate.wait_for(1)
     getattr(wire, leave)()
     gate.open()
@@ -43,7 +43,7 @@ def test_an_app_can_check_whether_its_client_has_disconnected(server, gate, reco
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
 def test_an_app_can_check_for_its_client_while_it_streams(server, gate, record, leave):
-    wire = ask(server, f"/clients/stream?gate={gate.folder}&record={record}")
+    wire = ask(server, f"/clients/stream?gate={gate.directory}&record={record}")
     assert wire.head()[1] == 200
     assert wire.chunk() == b"first\n"
     gate.wait_for(1)

@@ -84,7 +84,7 @@ def write_app(path, body, name="application"):
     path.write_text(APP.format(name=name, body=body))
 
 
-def said(path, *arguments, **settings):
+def body_from(path, *arguments, **settings):
     """What a server started like this answers to a GET of the path."""
     with Server(*arguments, **settings) as server:
         return server.get(path).text
@@ -112,35 +112,35 @@ def said(path, *arguments, **settings):
     ],
 )
 def test_every_form_of_app_spec_is_accepted(app, body):
-    assert said("/", app, cwd=APPS / "shapes") == body
+    assert body_from("/", app, cwd=APPS / "shapes") == body
 
 
 def test_a_module_in_the_current_directory_is_found(tmp_path):
     write_app(tmp_path / "here.py", "here")
-    assert said("/", "here", cwd=tmp_path) == "here"
+    assert body_from("/", "here", cwd=tmp_path) == "here"
 
 
 def test_chdir_changes_the_directory_before_the_import(tmp_path):
     write_app(tmp_path / "there" / "place.py", "there")
-    assert said("/", "place", "--chdir", tmp_path / "there", cwd=tmp_path) == "there"
+    assert body_from("/", "place", "--chdir", tmp_path / "there", cwd=tmp_path) == "there"
 
 
 def test_chdir_is_relative_to_the_current_directory(tmp_path):
     write_app(tmp_path / "there" / "place.py", "there")
-    assert said("/", "place", "--chdir", "there", cwd=tmp_path) == "there"
+    assert body_from("/", "place", "--chdir", "there", cwd=tmp_path) == "there"
 
 
 def test_pythonpath_adds_directories(tmp_path):
-    write_app(tmp_path / "two" / "second.py", "from the second folder")
+    write_app(tmp_path / "two" / "second.py", "from the second directory")
     assert (
-        said("/", "second", "--pythonpath", f"{tmp_path}/one,{tmp_path}/two", cwd=tmp_path)
-        == "from the second folder"
+        body_from("/", "second", "--pythonpath", f"{tmp_path}/one,{tmp_path}/two", cwd=tmp_path)
+        == "from the second directory"
     )
 
 
 def test_python_m_is_equivalent_to_the_command(tmp_path):
     write_app(tmp_path / "here.py", "here")
-    assert said("/", "here", cwd=tmp_path, command=(sys.executable, "-m", "mylittlewebserver")) == "here"
+    assert body_from("/", "here", cwd=tmp_path, command=(sys.executable, "-m", "mylittlewebserver")) == "here"
 
 
 # What is wrong
@@ -222,7 +222,7 @@ def test_a_factory_called_with_wrong_arguments_is_named(app):
         (("forms", "--bind", "127.0.0.1:65536"), "65536"),
         (("forms", "--bind", "unix:"), "unix:"),
         (("forms", "--bind", "[::1:80"), "[::1:80"),
-        (("forms", "--chdir", "no/such/folder"), "no/such/folder"),
+        (("forms", "--chdir", "no/such/directory"), "no/such/directory"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -271,7 +271,9 @@ def test_if_one_of_two_ports_is_in_use_the_server_does_not_start():
     assert "serving" not in result.stderr
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1:0", "no.such.host.invalid:80", "unix:/no/such/folder/socket"])
+@pytest.mark.parametrize(
+    "address", ["192.0.2.1:0", "no.such.host.invalid:80", "unix:/no/such/directory/socket"]
+)
 def test_an_address_that_cannot_be_bound_is_one_clear_sentence(address):
     result = run("raw", "--bind", address)
     assert result.returncode in (1, 2)
@@ -451,4 +453,4 @@ def test_the_examples_respond_as_documented():
         ("wsgi_example", "Hello, World from the WSGI App!\n"),
         ("flask_app", "Hi from Flask!\n"),
     ):
-        assert said("/", app, cwd=ROOT / "examples") == body
+        assert body_from("/", app, cwd=ROOT / "examples") == body

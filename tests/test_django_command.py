@@ -79,12 +79,12 @@ def project(tmp_path):
         "pages/views.py": VIEWS,
         "pages/static/style.css": "body { color: teal }",
     }
-    folder = tmp_path / "project"
+    directory = tmp_path / "project"
     for name, text in files.items():
-        path = folder / name
+        path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return folder
+    return directory
 
 
 def manage(project, *words, cwd=None, **environment):

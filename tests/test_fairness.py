@@ -65,9 +65,9 @@ class Busy:
 
 
 @contextlib.contextmanager
-def reads_a_fast_stream(server, folder, mode):
+def reads_a_fast_stream(server, directory, mode):
     """Rows are made, sent and read as fast as they can be; the others must not wait until millions of them are."""
-    until, received, count = folder / "until", folder / "rows", 3_000_000
+    until, received, count = directory / "until", directory / "rows", 3_000_000
     url = f"http://{server.host}:{server.port}" + target("/rows", until=until, count=count)
     with subprocess.Popen(["curl", "--silent", "--output", received, url]) as reader:
         try:
@@ -81,7 +81,7 @@ def reads_a_fast_stream(server, folder, mode):
 
 
 @contextlib.contextmanager
-def uploads_chunks_of_one_byte(server, folder, mode):
+def uploads_chunks_of_one_byte(server, directory, mode):
     def send(busy):
         with server.wire() as wire:
             wire.send(b"POST /upload HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -101,7 +101,7 @@ def uploads_chunks_of_one_byte(server, folder, mode):
 
 
 @contextlib.contextmanager
-def uploads_a_large_body(server, folder, mode):
+def uploads_a_large_body(server, directory, mode):
     """With one thread, no more than is taken before the app is called."""
     body = content("upload", 500_000 if mode == "inline" else 64 << 20)
 
@@ -119,7 +119,7 @@ def uploads_a_large_body(server, folder, mode):
 
 
 @contextlib.contextmanager
-def pipelines_hundreds_of_requests(server, folder, mode):
+def pipelines_hundreds_of_requests(server, directory, mode):
     batch = 200
 
     def send(busy):
@@ -135,7 +135,7 @@ def pipelines_hundreds_of_requests(server, folder, mode):
 
 
 @contextlib.contextmanager
-def does_not_read(server, folder, count, size, types):
+def does_not_read(server, directory, count, size, types):
     with contextlib.ExitStack() as ends:
         wires = {}
         for number in range(count):
@@ -150,12 +150,12 @@ def does_not_read(server, folder, count, size, types):
             assert answer.body == content(name, size)
 
 
-def does_not_read_a_large_body(server, folder, mode):
-    return does_not_read(server, folder, 3, 8 << 20, ["bytes", "stream", "write"])
+def does_not_read_a_large_body(server, directory, mode):
+    return does_not_read(server, directory, 3, 8 << 20, ["bytes", "stream", "write"])
 
 
-def does_not_read_64_responses(server, folder, mode):
-    return does_not_read(server, folder, 64, 300_000, ["bytes", "list", "stream", "write", "file"])
+def does_not_read_64_responses(server, directory, mode):
+    return does_not_read(server, directory, 64, 300_000, ["bytes", "list", "stream", "write", "file"])
 
 
 HOSTILE = [

@@ -197,9 +197,9 @@ def test_an_endless_loop_in_a_child_is_killed_at_the_timeout(start, path):
 @pytest.fixture
 def open_gate():
     """A gate at which processes of any user may wait."""
-    with tempfile.TemporaryDirectory() as folder:
-        gate = Gate(Path(folder))
-        for path in [gate.folder, *gate.folder.iterdir()]:
+    with tempfile.TemporaryDirectory() as directory:
+        gate = Gate(Path(directory))
+        for path in [gate.directory, *gate.directory.iterdir()]:
             path.chmod(0o777)
         yield gate
         gate.end()
@@ -245,11 +245,11 @@ def test_requests_beyond_max_children_and_the_queue_get_503_with_retry_after(sta
     gate.wait_for(allowed)
     queued = ask(server, "/answers/hello")
     with crowd(server, queue - 1 + over, HELLO) as waiting:
-        refused = set()
-        while len(refused) < over:
-            refused.update(readable([client for client in waiting if client not in refused]))
-        assert len(refused) == over
-        for client in refused:
+        rejected = set()
+        while len(rejected) < over:
+            rejected.update(readable([client for client in waiting if client not in rejected]))
+        assert len(rejected) == over
+        for client in rejected:
             answer = client.recv(1000).lower()
             assert answer.startswith(b"http/1.1 503 ") and b"\r\nretry-after: 1\r\n" in answer
         assert len(server.children(worker)) == allowed

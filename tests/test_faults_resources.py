@@ -49,13 +49,13 @@ def test_accepting_pauses_without_descriptors_and_resumes(start, concurrency, at
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of a megabyte."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+    directory = tmp_path / "small"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(directory)]
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("only who may mount can make a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    yield directory
+    subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
 def body_that_is_too_large(chunked):
@@ -66,7 +66,7 @@ def body_that_is_too_large(chunked):
     return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
-def expect_507(server, folder, times):
+def expect_507(server, directory, times):
     """The disk is full: the client gets an error, nothing is left behind, and others are served."""
     assert server.get("/answers/hello").status == 200
     before = settled(server)
@@ -80,7 +80,7 @@ def expect_507(server, folder, times):
         assert server.get("/inputs/echo", "POST", b"small").text == "small"
     server.log.wait_for("storing a request body failed")
     eventually(lambda: settled(server) == before, "every descriptor to be closed")
-    assert not folder.exists() or list(folder.iterdir()) == []
+    assert not directory.exists() or list(directory.iterdir()) == []
 
 
 TO_FILES = ("--bodies-in-memory", "0")
@@ -102,11 +102,11 @@ def test_a_body_that_exceeds_the_file_size_limit_is_rejected(start, concurrency,
 
 
 def test_a_body_is_rejected_if_there_is_no_temporary_directory(start, concurrency, tmp_path):
-    folder = tmp_path / "gone"
-    folder.mkdir()
-    server = start("raw", *CONCURRENCY[concurrency], *TO_FILES, env={"TMPDIR": str(folder)})
-    folder.rmdir()
-    expect_507(server, folder, 2)
+    directory = tmp_path / "gone"
+    directory.mkdir()
+    server = start("raw", *CONCURRENCY[concurrency], *TO_FILES, env={"TMPDIR": str(directory)})
+    directory.rmdir()
+    expect_507(server, directory, 2)
 
 
 def serves_all_the_same(server, address, times):
@@ -201,10 +201,10 @@ time_t time(time_t *into) {
 class WallClock:
     """The wall clock of the servers that are started with `env`; it can be moved while they run."""
 
-    def __init__(self, folder):
-        self._file = folder / "clock"
+    def __init__(self, directory):
+        self._file = directory / "clock"
         self._file.write_bytes(bytes(8))
-        library = folder / "clock.so"
+        library = directory / "clock.so"
         compiler = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library), "-ldl"]
         subprocess.run(compiler, input=CLOCK.encode(), check=True)
         self.env = {"LD_PRELOAD": str(library), "WALL_CLOCK": str(self._file)}

@@ -107,7 +107,7 @@ def test_a_child_that_exceeds_its_timeout_is_killed_and_its_client_gets_504(star
 def test_a_child_that_exceeds_its_timeout_midway_is_killed_and_its_response_truncated(start, gate):
     server = start("raw", "--fork", "--timeout", "1")
     with server.wire() as wire:
-        answer = wire.request(f"/gates/stream?gate={gate.folder}")
+        answer = wire.request(f"/gates/stream?gate={gate.directory}")
     assert (answer.status, answer.body, answer.complete) == (200, b"first\n", False)
     assert eventually(lambda: gone(gate.pids()[0]))
 
@@ -154,7 +154,7 @@ def test_a_child_holds_no_other_connection_open(forking, gate):
 def test_a_process_left_behind_by_the_app_keeps_no_connection_open(forking, gate):
     with forking.wire() as wire:
         wire.send(
-            f"GET /gates/leave_child?gate={gate.folder} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n".encode()
+            f"GET /gates/leave_child?gate={gate.directory} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n".encode()
         )
         assert wire.rest().endswith(b"left\n")
     gate.wait_for(1)
@@ -241,6 +241,6 @@ def test_the_timeout_bounds_each_chunk_and_not_the_whole_response(start):
 
 def test_the_timeout_bounds_the_close_of_a_response_too(start, gate):
     server = start("raw", "--fork", "--timeout", "1")
-    assert server.get(f"/gates/after?gate={gate.folder}").text == "early\n"
+    assert server.get(f"/gates/after?gate={gate.directory}").text == "early\n"
     server.log.wait_for("request timeout: ")
     assert eventually(lambda: gone(gate.pids()[0]))

@@ -14,7 +14,7 @@ def forking(shared):
 
 
 def path(kind, gate, record):
-    return f"/background/{kind}?gate={gate.folder}&record={record}"
+    return f"/background/{kind}?gate={gate.directory}&record={record}"
 
 
 def lines(record):
@@ -98,13 +98,13 @@ def test_a_graceful_stop_waits_for_background_work(start, gate, record):
     assert server.get(path("thread", gate, record)).text == "started\n"
     gate.wait_for(1)
     server.process.send_signal(signal.SIGTERM)
-    eventually(lambda: refuses(server), "the server to accept no more")
+    eventually(lambda: refuses_connections(server), "the server to accept no more")
     gate.open()
     assert server.wait() == 0
     assert lines(record) == ["done"]
 
 
-def refuses(server):
+def refuses_connections(server):
     try:
         server.wire().close()
     except ConnectionRefusedError:

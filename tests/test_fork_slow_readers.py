@@ -73,7 +73,7 @@ def test_pipelined_requests_of_a_slow_reader_are_answered_in_order(forking):
 
 
 def test_later_data_of_the_child_follows_the_unread_data(forking, gate):
-    with slow(forking, f"/large/gated?gate={gate.folder}") as wire:
+    with slow(forking, f"/large/gated?gate={gate.directory}") as wire:
         gate.wait_for(1)
         gate.open()
         childless(forking)
@@ -81,7 +81,7 @@ def test_later_data_of_the_child_follows_the_unread_data(forking, gate):
 
 
 def test_a_slow_reader_that_catches_up_gets_new_data_immediately(forking, gate):
-    with slow(forking, f"/large/gated?gate={gate.folder}") as wire:
+    with slow(forking, f"/large/gated?gate={gate.directory}") as wire:
         gate.wait_for(1)
         wire.head()
         got = b""
@@ -182,7 +182,7 @@ def test_a_client_that_never_reads_is_disconnected_at_the_write_timeout(start, r
 
 def test_a_child_that_hangs_is_killed_although_its_client_reads_slowly(start, gate):
     server = start("raw", "--fork", "--timeout", "1")
-    with slow(server, f"/large/gated?gate={gate.folder}") as wire:
+    with slow(server, f"/large/gated?gate={gate.directory}") as wire:
         gate.wait_for(1)
         assert eventually(lambda: gone(gate.pids()[0]))
         answer = wire.answer()
@@ -192,7 +192,7 @@ def test_a_child_that_hangs_is_killed_although_its_client_reads_slowly(start, ga
 
 
 def test_a_process_that_the_application_leaves_behind_does_not_hold_up_the_response(forking, gate):
-    with slow(forking, f"/large/leaves_process?gate={gate.folder}") as wire:
+    with slow(forking, f"/large/leaves_process?gate={gate.directory}") as wire:
         gate.wait_for(1)
         childless(forking)
         assert wire.answer().body == CONTENT
@@ -210,7 +210,7 @@ def test_a_graceful_stop_waits_for_slow_readers(start):
 
 def test_background_threads_and_slow_readers_can_be_combined(forking, gate, record):
     """The response goes through the worker, and the child stays for its threads."""
-    with slow(forking, f"/large/with_thread?gate={gate.folder}&record={record}") as wire:
+    with slow(forking, f"/large/with_thread?gate={gate.directory}&record={record}") as wire:
         gate.wait_for(1)
         assert wire.answer().body == CONTENT
         assert wire.request("/answers/hello").text == "hello\n"

@@ -78,9 +78,9 @@ def test_sets_and_receives_cookies(shop, tmp_path):
 def test_accepts_an_upload_of_50_megabytes(shop, large_file):
     """curl waits for `100 Continue` before it sends so much."""
     file = f"file=@{large_file};filename=large.bin"
-    told = json.loads(shop.curl("--form", "note=fragile", "--form", file, "URL/upload"))
+    result = json.loads(shop.curl("--form", "note=fragile", "--form", file, "URL/upload"))
     digest = hashlib.sha256(large_file.read_bytes()).hexdigest()
-    assert told == {"name": "large.bin", "size": 50_000_000, "sha256": digest, "note": "fragile"}
+    assert result == {"name": "large.bin", "size": 50_000_000, "sha256": digest, "note": "fragile"}
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +95,9 @@ def chunked_file(tmp_path_factory):
 def test_accepts_a_chunked_upload_of_20_megabytes(shop, chunked_file, expect):
     chunked = ("--header", "Transfer-Encoding: chunked", "--header", expect)
     file = f"file=@{chunked_file};filename=chunked.bin"
-    told = json.loads(shop.curl(*chunked, "--form", "note=heavy", "--form", file, "URL/upload"))
+    result = json.loads(shop.curl(*chunked, "--form", "note=heavy", "--form", file, "URL/upload"))
     digest = hashlib.sha256(chunked_file.read_bytes()).hexdigest()
-    assert told == {"name": "chunked.bin", "size": 20_000_000, "sha256": digest, "note": "heavy"}
+    assert result == {"name": "chunked.bin", "size": 20_000_000, "sha256": digest, "note": "heavy"}
 
 
 @pytest.mark.parametrize("expect", ["Expect:", "Expect: 100-continue"], ids=["sent at once", "Expect"])
@@ -105,8 +105,8 @@ def test_bottle_accepts_a_chunked_upload_of_20_megabytes(shared, concurrency, ch
     """Bottle decodes the body a second time if the environ still names the coding."""
     server = shared("bottle_uploads:app", *CONCURRENCY[concurrency])
     chunked = ("--header", "Transfer-Encoding: chunked", "--header", expect)
-    told = json.loads(server.curl(*chunked, "--data-binary", f"@{chunked_file}", "URL/upload"))
-    assert told == {"size": 20_000_000, "sha256": hashlib.sha256(chunked_file.read_bytes()).hexdigest()}
+    result = json.loads(server.curl(*chunked, "--data-binary", f"@{chunked_file}", "URL/upload"))
+    assert result == {"size": 20_000_000, "sha256": hashlib.sha256(chunked_file.read_bytes()).hexdigest()}
 
 
 def test_streams_a_generator(shop):

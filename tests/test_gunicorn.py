@@ -91,13 +91,15 @@ def client(server):
         seen["connection"] = [*seen.get("connection", []), answer.header("connection")]
         if answer.status == 200 and answer.body.startswith(b"{"):
             facts = json.loads(answer.body)
-            seen.update({f"{name}: environ {key}": told(server, key, value) for key, value in facts.items()})
+            seen.update(
+                {f"{name}: environ {key}": comparable(server, key, value) for key, value in facts.items()}
+            )
         elif answer.status < 400:
             seen[f"{name}: body"] = answer.body
     return seen
 
 
-def told(server, key, value):
+def comparable(server, key, value):
     """What differs between two runs of one server stays out."""
     if key == "REMOTE_PORT":
         return re.sub("[0-9]+", "N", str(value))
@@ -143,7 +145,7 @@ def borrowed(server):
     """What applications of Flask often do, to log where gunicorn does."""
     seen = {"status": server.ready().get("/pid").status}
     server.ends()
-    return {**seen, "told": "shop: borrowed" in server.told()}
+    return {**seen, "logged": "shop: borrowed" in server.output()}
 
 
 def behind_proxy(server):
@@ -182,17 +184,19 @@ def started(workers):
             facts = json.loads(answer.body)
             own = facts.pop("module path")
             facts["module path"] = [
-                folder.replace(str(server.folder), "") for folder in own if str(server.folder) in folder
+                directory.replace(str(server.directory), "")
+                for directory in own
+                if str(server.directory) in directory
             ]
             seen.update({f"process: {key}": value for key, value in facts.items()})
         seen["pidfile"] = [
-            path.read_text().strip() == str(server.pid) for path in server.folder.glob("*.pid")
+            path.read_text().strip() == str(server.pid) for path in server.directory.glob("*.pid")
         ]
         server.get("/cookies")
         seen["status"] = server.ends()
         seen["access"] = [
             re.sub(r"\[.*?\]", "[]", line)
-            for path in server.folder.glob("access.log")
+            for path in server.directory.glob("access.log")
             for line in path.read_text().splitlines()
             if "/cookies" in line
         ]
@@ -271,9 +275,9 @@ STARTS = {
             "os.dup2(s.fileno(), 9); os.execv(sys.argv[1], sys.argv[1:])",
         ),
     ),
-    "another folder": start("--chdir", "sub", files={"sub/facts.py": FACTS}),
-    "another folder in a file": start(files={FOUND: "chdir = 'sub'", "sub/facts.py": FACTS}),
-    "folders of modules": start("--pythonpath", "one,two", files={"one/a.py": "", "two/a.py": ""}),
+    "another directory": start("--chdir", "sub", files={"sub/facts.py": FACTS}),
+    "another directory in a file": start(files={FOUND: "chdir = 'sub'", "sub/facts.py": FACTS}),
+    "directories of modules": start("--pythonpath", "one,two", files={"one/a.py": "", "two/a.py": ""}),
     "a mask from the shell": start(
         launcher=("sh", "-c", 'umask 0037; exec "$@"', "-"), bind=("-b", "unix:app.sock")
     ),

@@ -23,7 +23,7 @@ ENDS = {
     "a config file that fails": ("facts", *SOCKET, "-c", "broken.py"),
     "a config file with a slip": ("facts", *SOCKET, "-c", "slip.py"),
     "no such config module": ("facts", *SOCKET, "-c", "python:nothing"),
-    "no such folder": ("facts", *SOCKET, "--chdir", "nowhere"),
+    "no such directory": ("facts", *SOCKET, "--chdir", "nowhere"),
     "no such user": ("facts", *SOCKET, "--user", "nobody-of-that-name"),
     "a certificate that is not there": ("facts", *SOCKET, "--certfile", "nothing.pem"),
     "a pidfile of one that lives": ("facts", *SOCKET, "--pid", "parent.pid"),
@@ -49,7 +49,7 @@ STATUSES = (
     "a config file that fails",
     "a config file with a slip",
     "no such config module",
-    "no such folder",
+    "no such directory",
     "no such user",
     "--check-config of a module that fails",
 )

@@ -68,7 +68,7 @@ CALL = re.compile(r"([a-z_]+)\|([0-9]+)\|(.*)")
 
 
 def calls(server):
-    path = server.folder / "calls"
+    path = server.directory / "calls"
     return [CALL.fullmatch(line).groups() for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -84,7 +84,7 @@ def settled(server, count):
     """Waits until the master has registered that number of ready workers; gunicorn's does not ask."""
     if server.make == "mlws":
         eventually(
-            lambda: server.told().count("Worker ready") >= count,
+            lambda: server.output().count("Worker ready") >= count,
             f"{count} workers to be up",
             deadline=PATIENCE,
         )
@@ -92,13 +92,13 @@ def settled(server, count):
 
 def noted(server):
     """What was called, by the process: the master's calls, and those of each worker in the order of their ages."""
-    told = {}
+    calls_by_pid = {}
     for name, pid, facts in calls(server):
-        told.setdefault(pid, []).append((name, facts))
-    master = told.pop(str(server.pid), [])
+        calls_by_pid.setdefault(pid, []).append((name, facts))
+    master = calls_by_pid.pop(str(server.pid), [])
     facts = {f"master {number}: {name}": facts for number, (name, facts) in enumerate(master)}
     facts["master"] = [name for name, _ in master]
-    for number, own in enumerate(told.values()):
+    for number, own in enumerate(calls_by_pid.values()):
         facts[f"worker {number}"] = [name for name, _ in own]
         facts.update({f"worker {number}: {name}": facts_ for name, facts_ in own})
     return facts
@@ -179,13 +179,13 @@ def executed(server):
     wait_for(server, "post_worker_init")
     server.kill(signal.SIGUSR2)
     wait_for(server, "pre_exec")
-    second = server.folder / "app.pid.2"
+    second = server.directory / "app.pid.2"
     eventually(lambda: second.exists() and second.read_text().strip(), "a second pidfile")
     pid = int(second.read_text())
     os.kill(pid, signal.SIGTERM)
     eventually(lambda: gone(pid), "the second to end")
-    told = [(name, facts) for name, _, facts in calls(server) if name == "pre_exec"]
-    return {"status": server.ends(), "pre_exec": told}
+    calls_by_pid = [(name, facts) for name, _, facts in calls(server) if name == "pre_exec"]
+    return {"status": server.ends(), "pre_exec": calls_by_pid}
 
 
 WORDS = ("facts", "--bind", "127.0.0.1:0", "-k", "sync")
@@ -234,10 +234,10 @@ def config(workers):
         seen["workers after an interruption"] = server.number(workers)
         settled(server, 2 * workers + 1)
         seen["status"] = server.ends()
-        lines = re.findall(r"\[([A-Z]+)\] shop: (.*)", server.told())
+        lines = re.findall(r"\[([A-Z]+)\] shop: (.*)", server.output())
         seen["log"] = sorted((level, re.sub("[0-9]+", "N", line)) for level, line in lines)
         seen["files"] = [*server.files()]
-        seen["spans"] = [path.read_text() for path in sorted(server.folder.glob("spans*"))]
+        seen["spans"] = [path.read_text() for path in sorted(server.directory.glob("spans*"))]
         return seen
 
     return look

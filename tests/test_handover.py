@@ -203,7 +203,7 @@ def test_connections_that_are_handed_over_are_distributed_over_the_workers(start
 # The end of the service: nobody goes on
 
 
-def refuses(server):
+def refuses_connections(server):
     try:
         server.wire().close()
     except ConnectionRefusedError:
@@ -219,7 +219,7 @@ def test_an_idle_connection_gets_one_more_response_at_shutdown(start, concurrenc
         for wire in wires:
             assert wire.request("/inputs/echo", "POST", b"x").header("connection") is None
         os.kill(server.pid, signal.SIGTERM)
-        eventually(lambda: refuses(server), "the listening socket to be closed")
+        eventually(lambda: refuses_connections(server), "the listening socket to be closed")
         for wire in wires:
             answer = wire.request("/inputs/echo", "POST", b"last")
             assert (answer.status, answer.body, answer.header("connection")) == (200, b"last", "close")
@@ -232,7 +232,7 @@ def test_an_idle_connection_closed_by_its_client_does_not_delay_the_shutdown(sta
     with server.wire() as wire:
         assert wire.request("/answers/hello").status == 200
         os.kill(server.pid, signal.SIGTERM)
-        eventually(lambda: refuses(server), "the listening socket to be closed")
+        eventually(lambda: refuses_connections(server), "the listening socket to be closed")
     assert server.wait() == 0
 
 
@@ -255,7 +255,7 @@ def test_a_reload_just_before_a_shutdown_loses_no_connection(start, concurrency)
         os.kill(server.pid, signal.SIGHUP)
         server.log.wait_for("Reload complete")
         os.kill(server.pid, signal.SIGTERM)
-        eventually(lambda: refuses(server), "the listening socket to be closed")
+        eventually(lambda: refuses_connections(server), "the listening socket to be closed")
         for wire in wires:
             assert wire.request("/inputs/echo", "POST", b"last").body == b"last"
     assert server.wait() == 0

@@ -69,27 +69,27 @@ def test_hooks_run_in_the_order_of_the_server_lifecycle(configured, record, opti
         master = str(server.pid)
         assert server.get("/").status == 200
         server.stop()
-    told = notes(record)
-    order = [note[0] for note in told]
+    all_notes = notes(record)
+    order = [note[0] for note in all_notes]
     assert order[:3] == ["nworkers_changed", "on_starting", "when_ready"]
     assert order[-1] == "on_exit"
-    assert told[1] == ("on_starting", master, master)
-    assert ("nworkers_changed", "2", "None") in told
-    assert ("when_ready", master, "0", "127.0.0.1") in told
-    workers = {note[1] for note in told if note[0] == "post_fork"}
+    assert all_notes[1] == ("on_starting", master, master)
+    assert ("nworkers_changed", "2", "None") in all_notes
+    assert ("when_ready", master, "0", "127.0.0.1") in all_notes
+    workers = {note[1] for note in all_notes if note[0] == "post_fork"}
     assert len(workers) == 2
-    assert {note[2] for note in told if note[0] == "post_fork"} == workers, (
+    assert {note[2] for note in all_notes if note[0] == "post_fork"} == workers, (
         "worker.pid is that of the process"
     )
     ages = [("1", "[booting]"), ("2", "[booting]")]
-    assert sorted(note[2:] for note in told if note[0] == "pre_fork") == ages
+    assert sorted(note[2:] for note in all_notes if note[0] == "pre_fork") == ages
     for name in ("post_worker_init", "worker_exit"):
-        assert {note[1] for note in told if note[0] == name} == workers, name
+        assert {note[1] for note in all_notes if note[0] == name} == workers, name
     # With --preload there is a process for the generation, which forks the workers.
-    forkers = {note[1] for note in told if note[0] == "pre_fork"}
+    forkers = {note[1] for note in all_notes if note[0] == "pre_fork"}
     assert len(forkers) == 1
     assert (forkers == {master}) == (not preload)
-    exits = [note[1:] for note in told if note[0] == "child_exit"]
+    exits = [note[1:] for note in all_notes if note[0] == "child_exit"]
     (forker,) = forkers
     assert {(parent, pid) for parent, pid, age in exits if age != "0"} == {(forker, pid) for pid in workers}
     # It is also called for other processes that ran the application.
@@ -100,7 +100,9 @@ def test_hooks_run_in_the_order_of_the_server_lifecycle(configured, record, opti
     assert set(of_requests) <= workers
     for worker in workers:
         own = [
-            note[0] for note in told if worker in note[1:] and (note[0], note[1]) != ("child_exit", worker)
+            note[0]
+            for note in all_notes
+            if worker in note[1:] and (note[0], note[1]) != ("child_exit", worker)
         ]
         assert own == ["post_fork", "post_worker_init", "worker_exit", "child_exit"]
 

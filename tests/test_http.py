@@ -262,5 +262,5 @@ def test_one_thread_runs_one_request_at_a_time(shared, gate):
 
 def test_curl_and_its_keep_alive_are_served(server):
     urls = [f"URL/inputs/echo?{number}" for number in range(20)]
-    told = server.curl("--data", "x", "--write-out", "%{num_connects}\n", *urls).decode()
-    assert told == "x1\n" + "x0\n" * 19
+    output = server.curl("--data", "x", "--write-out", "%{num_connects}\n", *urls).decode()
+    assert output == "x1\n" + "x0\n" * 19

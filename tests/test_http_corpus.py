@@ -102,12 +102,12 @@ def check(answer, method, target, version, *more):
     if method == "HEAD":
         return
     seen = json.loads(answer.body)
-    said = dict(word.partition("=")[::2] for word in more)
+    expected = dict(word.partition("=")[::2] for word in more)
     assert (seen["method"], seen["target"], seen["version"]) == (method, target, version)
-    assert seen["body"].encode("latin-1") == unescape(said.get("body", ""))
-    if "query" in said:
-        assert seen["query"] == said["query"]
-    if "host" in said:
-        assert seen["host"] == said["host"]
-    if "decoded" in said:
-        assert seen["path"].encode("latin-1") == unescape(said["decoded"])
+    assert seen["body"].encode("latin-1") == unescape(expected.get("body", ""))
+    if "query" in expected:
+        assert seen["query"] == expected["query"]
+    if "host" in expected:
+        assert seen["host"] == expected["host"]
+    if "decoded" in expected:
+        assert seen["path"].encode("latin-1") == unescape(expected["decoded"])

@@ -381,7 +381,7 @@ def test_every_form_of_key_is_accepted_in_one_file_too(start, authority, tmp_pat
 def test_a_certificate_is_chosen_by_name_exact_before_wildcard(start, options, authority, issued):
     exact = authority.issue("shop.example.com", file="exact")
     wildcard = authority.issue("*.example.com", file="wildcard")
-    both = authority.folder / "exact-both.pem"
+    both = authority.directory / "exact-both.pem"
     both.write_bytes(exact.certificate.read_bytes() + exact.key.read_bytes())
     more = ("--extra-certfile", f"{wildcard.certificate}:{wildcard.key}", "--extra-certfile", str(both))
     server = start("raw", *options, *more)
@@ -571,11 +571,11 @@ def test_a_certificate_that_ends_soon_is_reported(start, authority, tmp_path):
         server.log.wait_for(f"certificate '.*' {text}")
 
 
-def wrong_files(authority, issued, folder):
+def wrong_files(authority, issued, directory):
     """Options that cannot be served, each with what the error says."""
-    folder = folder / "wrong"
-    folder.mkdir()
-    empty, text = folder / "empty.pem", folder / "text.pem"
+    directory = directory / "wrong"
+    directory.mkdir()
+    empty, text = directory / "empty.pem", directory / "text.pem"
     empty.touch()
     text.write_text("hello")
     encrypted = authority.issue("localhost", file="encrypted", password="secret")
@@ -583,7 +583,7 @@ def wrong_files(authority, issued, folder):
     certificate, key = str(issued.certificate), str(issued.key)
     return {
         "missing": (("--certfile", "missing.pem"), "certfile 'missing.pem': No such file"),
-        "directory": (("--certfile", str(folder)), "Is a directory"),
+        "directory": (("--certfile", str(directory)), "Is a directory"),
         "empty": (("--certfile", str(empty)), "no certificate found, it is not a PEM file.*openssl x509"),
         "text": (("--certfile", str(text)), "no certificate found, it is not a PEM file"),
         "swapped": (("--certfile", key, "--keyfile", certificate), "it contains only: PRIVATE KEY"),

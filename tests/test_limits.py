@@ -42,11 +42,11 @@ def test_the_table_has_every_limit_and_every_limit_has_a_test():
 
 @pytest.mark.parametrize(("option", "default"), [row[:2] for row in ROWS], ids=[row[0] for row in ROWS])
 def test_the_table_has_the_defaults(option, default):
-    said = subprocess.run([MLWS, "--help"], check=True, capture_output=True, text=True).stdout
-    of_option = re.search(rf"(?s) {option} <.+?(?=\n\n| --[a-z-]+ <)", said).group()
-    told = re.search(r"\[default:\s+(\S+?)\]", of_option)
-    assert told is None or told.group(1) == default.removesuffix(" (none)")
-    assert told is not None or not default.isdigit()
+    help_text = subprocess.run([MLWS, "--help"], check=True, capture_output=True, text=True).stdout
+    of_option = re.search(rf"(?s) {option} <.+?(?=\n\n| --[a-z-]+ <)", help_text).group()
+    shown = re.search(r"\[default:\s+(\S+?)\]", of_option)
+    assert shown is None or shown.group(1) == default.removesuffix(" (none)")
+    assert shown is not None or not default.isdigit()
 
 
 SIZES = {
@@ -279,10 +279,10 @@ def max_queue(start, gate):
     for _ in range(2):
         wires.append(ask(server, gate.path))
         rests(server.workers()[0])
-    with ask(server, gate.path) as refused:
-        answer = refused.answer()
+    with ask(server, gate.path) as rejected:
+        answer = rejected.answer()
         assert (answer.status, answer.header("retry-after")) == (503, "1")
-        assert refused.closed()
+        assert rejected.closed()
     gate.open()
     for wire in wires:
         assert wire.answer().text == "passed\n"

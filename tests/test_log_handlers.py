@@ -50,7 +50,11 @@ def gated(tmp_path, start, gate):
     """Starts a server whose log goes to stderr and to a handler that the gate holds up."""
     (tmp_path / "gated.py").write_text(MODULE)
     handlers = {
-        "gated": {"class": "gated.Gated", "filename": str(tmp_path / "error.log"), "gate": str(gate.folder)},
+        "gated": {
+            "class": "gated.Gated",
+            "filename": str(tmp_path / "error.log"),
+            "gate": str(gate.directory),
+        },
         "console": {"class": "logging.StreamHandler"},
     }
     logger = {"level": "DEBUG", "handlers": ["gated", "console"], "propagate": False}
@@ -65,10 +69,10 @@ def gated(tmp_path, start, gate):
     return start_gated
 
 
-def handled(folder, name="error.log"):
+def handled(directory, name="error.log"):
     """The records that came out of the handler."""
     return [
-        line for line in (folder / name).read_text().splitlines() if line.startswith(("rejected", "slow"))
+        line for line in (directory / name).read_text().splitlines() if line.startswith(("rejected", "slow"))
     ]
 
 
@@ -77,19 +81,19 @@ def written_natively(server):
     return re.findall(r"^\[.+\] \[(?:INFO|DEBUG)\] (rejected.*)", server.log.text, re.MULTILINE)
 
 
-def refuse(server, times=1):
+def provoke_rejections(server, times=1):
     for _ in range(times):
         assert b" 400 " in server.talk(REFUSED)
     return times
 
 
-def refuse_until_the_handler_blocks(server, gate):
+def reject_until_the_handler_blocks(server, gate):
     """How often that was. What the monitor thread logs while nobody leads does not go to the handler."""
     times = 0
 
     def is_blocked():
         nonlocal times
-        times += refuse(server)
+        times += provoke_rejections(server)
         return gate.inside()
 
     eventually(is_blocked, "the handler to block")
@@ -99,16 +103,16 @@ def refuse_until_the_handler_blocks(server, gate):
 @pytest.mark.parametrize("options", WITHOUT_FORK.values(), ids=WITHOUT_FORK)
 def test_a_handler_that_blocks_on_a_record_of_the_event_loop_delays_no_client(gated, gate, tmp_path, options):
     server = gated(*options)
-    refused = refuse_until_the_handler_blocks(server, gate)
+    rejected = reject_until_the_handler_blocks(server, gate)
     for _ in range(5):
         assert server.get("/").status == 200
-    refused += refuse(server, 5)
+    rejected += provoke_rejections(server, 5)
     assert handled(tmp_path) == []
     gate.open()
-    eventually(lambda: len(handled(tmp_path) + written_natively(server)) >= refused, "all records")
+    eventually(lambda: len(handled(tmp_path) + written_natively(server)) >= rejected, "all records")
     server.stop()
     assert handled(tmp_path)
-    assert len(handled(tmp_path) + written_natively(server)) == refused
+    assert len(handled(tmp_path) + written_natively(server)) == rejected
 
 
 @pytest.mark.parametrize("options", WITHOUT_FORK.values(), ids=WITHOUT_FORK)
@@ -116,9 +120,9 @@ def test_a_blocking_handler_attached_while_serving_delays_no_client(start, gate,
     (tmp_path / "gated.py").write_text(MODULE)
     env = {"PYTHONPATH": f"{tmp_path}:{APPS}"}
     server = start("gated:app", "--log-level", "debug", *options, cwd=tmp_path, env=env)
-    refuse(server)
-    assert server.get("/attaches", headers={"Gate": str(gate.folder)}).status == 200
-    refuse_until_the_handler_blocks(server, gate)
+    provoke_rejections(server)
+    assert server.get("/attaches", headers={"Gate": str(gate.directory)}).status == 200
+    reject_until_the_handler_blocks(server, gate)
     for _ in range(5):
         assert server.get("/").status == 200
     gate.open()
@@ -132,20 +136,20 @@ def test_the_last_records_of_the_event_loop_are_handled_before_the_worker_exits(
 ):
     gate.open()
     server = gated(*options)
-    refused = refuse(server, 20)
+    rejected = provoke_rejections(server, 20)
     server.stop()
-    assert len(handled(tmp_path) + written_natively(server)) == refused
+    assert len(handled(tmp_path) + written_natively(server)) == rejected
 
 
 def test_what_is_queued_for_a_blocked_handler_is_written_natively_when_a_stuck_worker_exits(gated, gate):
     server = gated("--threads", "1", "--timeout", "1")
     (worker,) = server.workers()
-    refused = refuse_until_the_handler_blocks(server, gate)
-    refused += refuse(server, 5)
+    rejected = reject_until_the_handler_blocks(server, gate)
+    rejected += provoke_rejections(server, 5)
     assert server.get("/hangs").status == 504
     eventually(lambda: gone(worker), "the worker to exit")
-    eventually(lambda: len(written_natively(server)) >= refused - 1, "all records but that of the handler")
-    assert len(written_natively(server)) == refused - 1
+    eventually(lambda: len(written_natively(server)) >= rejected - 1, "all records but that of the handler")
+    assert len(written_natively(server)) == rejected - 1
 
 
 def test_usr1_reopens_files_of_handlers_without_waiting_for_a_blocked_one(gated, gate, tmp_path):

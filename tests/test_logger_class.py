@@ -84,12 +84,12 @@ def test_both_logs_have_the_format_of_gunicorn(name, tmp_path):
         server.ready()
         for path in ("/healthz", "/page?a=1", "/last"):
             assert server.get(path, headers="X-Id: 7\r\n").status == 200
-        log = server.folder / "access.log"
+        log = server.directory / "access.log"
         eventually(lambda: log.read_text().count("\n") >= (2 if name in ("setup", "access") else 3))
         server.ends()
         access = [re.sub(r"\[\d\d/.+?\]", "[date]", line) for line in log.read_text().splitlines()]
         # What servers say differs, but not its form.
-        error = (server.folder / "error.log").read_text()
+        error = (server.directory / "error.log").read_text()
         (listening,) = re.findall(r"^(.*)Listening at: ", error, re.M)
         return {"access": access, "error": re.sub(r"^\[.+?\] \[\d+\]", "[date] [pid]", listening)}
 

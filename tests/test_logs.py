@@ -203,10 +203,10 @@ def test_levels_are_coloured_on_a_terminal_that_supports_it(environ, coloured):
         command, stderr=writer, stdout=subprocess.DEVNULL, env={**os.environ, **environ}, check=False
     )
     os.close(writer)
-    said = read_all(reader)
+    output = read_all(reader)
     assert ended.returncode == 3
-    assert (b"[\x1b[31mCRITICAL\x1b[0m]" in said) == coloured
-    assert (b"[CRITICAL]" in said) != coloured
+    assert (b"[\x1b[31mCRITICAL\x1b[0m]" in output) == coloured
+    assert (b"[CRITICAL]" in output) != coloured
 
 
 # Nobody reads
@@ -215,15 +215,15 @@ def test_levels_are_coloured_on_a_terminal_that_supports_it(environ, coloured):
 def read_all(descriptor):
     """What is there, without waiting for more."""
     os.set_blocking(descriptor, False)
-    said = b""
+    output = b""
     while True:
         try:
             piece = os.read(descriptor, 1 << 16)
         except (BlockingIOError, OSError):
-            return said
+            return output
         if not piece:
-            return said
-        said += piece
+            return output
+        output += piece
 
 
 def a_pipe():
@@ -295,7 +295,7 @@ def test_unread_log_pipes_do_not_block_requests(concurrency, make, at_length):
     with Unread(make, *CONCURRENCY[concurrency]) as server:
         server.answers(times, agent="x" * 700)
         # First, because the last line of the access log may follow its response and then report what was lost.
-        said = [read_all(server.stderr)]
+        output = [read_all(server.stderr)]
         lines = read_all(server.stdout).replace(b"\r\n", b"\n").split(b"\n")
         assert 0 < len(lines) < times
         # A terminal accepts the beginning of a line if its buffer is nearly full. The rest follows, unless the process has ended.
@@ -304,14 +304,14 @@ def test_unread_log_pipes_do_not_block_requests(concurrency, make, at_length):
             "fork",
         )
 
-        def told():
+        def losses_are_logged():
             server.answers(10)
             read_all(server.stdout)
-            said.append(read_all(server.stderr))
-            text = b"".join(said)
+            output.append(read_all(server.stderr))
+            text = b"".join(output)
             return re.search(rb"access log: (\d+) lines lost", text) and b"log records lost" in text
 
-        eventually(told, "what was lost to be told")
+        eventually(losses_are_logged, "what was lost to be told")
         assert os.get_blocking(server.stdout) is False  # by this test, and for its own end alone
 
 
@@ -424,14 +424,14 @@ def test_a_failed_start_is_reported_on_stderr_even_if_output_is_captured(tmp_pat
     assert "no module 'no_such_module'" in ended.stderr
 
 
-def background(folder, *options):
+def background(directory, *options):
     """Starts a daemon; what its command said, and the pid of its master."""
-    words = [MLWS, "talker:app", "--daemon", "--pid", folder / "pid", *options]
-    with open(folder / "out", "wb") as out:
+    words = [MLWS, "talker:app", "--daemon", "--pid", directory / "pid", *options]
+    with open(directory / "out", "wb") as out:
         subprocess.run(
-            [str(word) for word in words], cwd=folder, check=True, stdout=out, stderr=out, timeout=30
+            [str(word) for word in words], cwd=directory, check=True, stdout=out, stderr=out, timeout=30
         )
-    return int((folder / "pid").read_text())
+    return int((directory / "pid").read_text())
 
 
 @pytest.mark.parametrize("kept", [("--capture-output",), ("-R",)], ids=" ".join)

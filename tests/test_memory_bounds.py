@@ -140,13 +140,13 @@ def test_an_app_waits_for_its_client_when_its_response_exceeds_the_buffer(start,
 @pytest.fixture
 def full_disk(tmp_path):
     """A directory on its own file system, limited to 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1M", "none", folder]
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1M", "none", directory]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("needs to mount a small file system")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    yield directory
+    subprocess.run(["umount", "--lazy", directory], check=True)
 
 
 @pytest.mark.parametrize("kind", ["stream", "write", "bytes"])
@@ -185,7 +185,7 @@ def unfinished(server, count, head, sent, rest, expected):
             assert wire.answer().text == expected
 
 
-def told(body):
+def expected_result(body):
     return f"{len(body)} {hashlib.sha256(body).hexdigest()}"
 
 
@@ -196,7 +196,10 @@ def test_incomplete_bodies_share_a_memory_budget(start, tmp_path, mode):
     assert server.get("/hello").status == 200
     body = content("body", 500_000)
     head = b"POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 500000\r\n\r\n"
-    with Peak(worker) as peak, unfinished(server, 300, head, body[:472_000], body[472_000:], told(body)):
+    with (
+        Peak(worker) as peak,
+        unfinished(server, 300, head, body[:472_000], body[472_000:], expected_result(body)),
+    ):
         assert server.get("/hello").status == 200
         assert peak.look() < 64 * MB + ALLOWANCE
     eventually(lambda: unlinked_files(worker) == 0, "the files to be given back")
@@ -212,7 +215,7 @@ def test_a_body_that_is_spooled_to_a_file_releases_its_memory(start, tmp_path):
     head = b"POST /upload HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
     sent, rest = b"".join(chunks[:12]), b"".join(chunks[12:]) + b"0\r\n\r\n"
     before = resident(worker)
-    with unfinished(server, 300, head, sent, rest, told(body)):
+    with unfinished(server, 300, head, sent, rest, expected_result(body)):
         assert resident(worker) - before < ALLOWANCE
     eventually(lambda: unlinked_files(worker) == 0, "the files to be given back")
 

@@ -43,7 +43,7 @@ def run(*arguments, command=(MLWS,), **settings):
     )
 
 
-def told(server, path):
+def result_of(server, path):
     return json.loads(server.get(f"/processes/{path}").text)
 
 
@@ -122,9 +122,9 @@ def test_a_startup_error_is_reported_in_the_log_file_and_on_stderr(tmp_path):
 
 
 def test_a_log_file_that_cannot_be_opened_is_an_error():
-    ended = run("raw", "--bind", "127.0.0.1:0", "--error-logfile", "/no/such/folder/log")
+    ended = run("raw", "--bind", "127.0.0.1:0", "--error-logfile", "/no/such/directory/log")
     assert ended.returncode == 1
-    assert "cannot open the log /no/such/folder/log: " in ended.stderr
+    assert "cannot open the log /no/such/directory/log: " in ended.stderr
 
 
 # Daemons
@@ -324,7 +324,7 @@ def test_a_service_manager_is_notified_of_start_and_stop(start, manager):
     server = start("raw", "--workers", "2", env=env)
     words = manager.recv(1000).decode().splitlines()
     assert words == ["READY=1", f"STATUS=serving on {server.urls[0]} (2 workers, 1 thread each)"]
-    names, env = told(server, "variables")
+    names, env = result_of(server, "variables")
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
         assert name not in names
         assert name not in env
@@ -369,8 +369,8 @@ def test_an_inherited_socket_replaces_bind(start):
     server.log.wait_for(
         f"Inherited sockets from the service manager, --bind is ignored: http://127.0.0.1:{port}\n"
     )
-    assert told(server, "inheritable") == []
-    names, env = told(server, "variables")
+    assert result_of(server, "inheritable") == []
+    names, env = result_of(server, "variables")
     assert not any(name.startswith("LISTEN_") for name in names)
     assert "LISTEN_" not in env
 
@@ -526,6 +526,6 @@ def test_two_servers_can_share_an_address_with_reuse_port():
         address = f"{one.host}:{one.port}"
         with Server("raw", "--bind", address, "--reuse-port") as two:
             assert two.urls == one.urls
-        refused = Command(MLWS, "raw", "--bind", address)
-        assert refused.wait() == 1
-        assert "cannot listen" in refused.log.wait_for_end()
+        second = Command(MLWS, "raw", "--bind", address)
+        assert second.wait() == 1
+        assert "cannot listen" in second.log.wait_for_end()

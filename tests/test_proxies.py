@@ -331,14 +331,14 @@ def test_root_path_is_where_the_app_is_mounted(start):
     server = start("raw", *INLINE, "--root-path", "/shop/")
     assert seen(environ_of(server, target=SHOP), "SCRIPT_NAME", "PATH_INFO") == ("/shop", "/environs/show")
     assert answer_to(server, target="/environs/show").status == 500
-    told = environ_of(server, "SCRIPT_NAME: /other", target="/other/environs/show")
-    assert seen(told, "SCRIPT_NAME", "PATH_INFO") == ("/other", "/environs/show")
+    reported = environ_of(server, "SCRIPT_NAME: /other", target="/other/environs/show")
+    assert seen(reported, "SCRIPT_NAME", "PATH_INFO") == ("/other", "/environs/show")
     server = start("raw", *INLINE, env={"SCRIPT_NAME": "/shop"})
     assert environ_of(server, target=SHOP)["SCRIPT_NAME"] == "/shop"
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (("--forwarded-allow-ips", "localhost"), "localhost"),
         (("--forwarded-allow-ips", "10.0.0.1/8"), "10.0.0.1/8"),
@@ -349,12 +349,12 @@ def test_root_path_is_where_the_app_is_mounted(start):
         (("--forwarded-fields", "x-real-ip"), "x-forwarded-for"),
     ],
 )
-def test_an_invalid_value_is_an_error_that_names_valid_ones(words, told):
+def test_an_invalid_value_is_an_error_that_names_valid_ones(words, reported):
     result = subprocess.run(
         [MLWS, "raw", *words], check=False, capture_output=True, text=True, timeout=DEADLINE
     )
     assert result.returncode == 2
-    assert told in result.stderr
+    assert reported in result.stderr
 
 
 # The PROXY protocol
@@ -395,8 +395,8 @@ def environs(server, data, count=1, step=None, **settings):
 
 
 def test_a_proxy_header_applies_to_all_requests_of_its_connection(proxied, header):
-    told = environs(proxied, header() + request() + request("X: y"), count=2)
-    for environ in told:
+    reported = environs(proxied, header() + request() + request("X: y"), count=2)
+    for environ in reported:
         assert seen(environ, "REMOTE_ADDR", "REMOTE_PORT", "PROXY_PROTOCOL", "PROXY_ADDR", "PROXY_PORT") == (
             "192.0.2.1",
             "4711",
@@ -456,7 +456,7 @@ def test_a_client_behind_a_tcp_proxy_is_not_trusted(shared, header):
     assert environ["REMOTE_ADDR"] == "192.0.2.7"
 
 
-def refused(server, data, status, source=None, step=None):
+def assert_rejected(server, data, status, source=None, step=None):
     """Whether this is refused with a line in the log, and nothing behind it is answered."""
     before = len(server.log.text)
     with Wire((server.host, server.port), source=source) as wire:
@@ -495,21 +495,21 @@ MALFORMED = [
 @pytest.mark.parametrize("data", MALFORMED, ids=[repr(data[:40]) for data in MALFORMED])
 def test_a_malformed_header_closes_the_connection_and_is_logged(shared, data):
     server = shared("raw", *INLINE, *LOGS_ALL, "--proxy-protocol")
-    refused(server, data + request(), 400)
-    refused(server, data + request(), 400, step=1)
+    assert_rejected(server, data + request(), 400)
+    assert_rejected(server, data + request(), 400, step=1)
 
 
 def test_only_the_configured_version_is_accepted(shared):
     for mode, good, bad in (("v1", line(), block()), ("v2", block(), line())):
         server = shared("raw", *INLINE, *LOGS_ALL, "--proxy-protocol", mode)
         assert environs(server, good + request())[0]["REMOTE_ADDR"] == "192.0.2.1"
-        refused(server, bad + request(), 400)
+        assert_rejected(server, bad + request(), 400)
 
 
 def test_an_untrusted_peer_is_rejected_with_a_header_and_served_without(proxied, header):
-    refused(proxied, header() + request(), 403, source=STRANGER)
-    refused(proxied, header() + request(), 403, source=STRANGER, step=1)
-    refused(proxied, b"PROXY rubbish\r\n" + request(), 403, source=STRANGER)
+    assert_rejected(proxied, header() + request(), 403, source=STRANGER)
+    assert_rejected(proxied, header() + request(), 403, source=STRANGER, step=1)
+    assert_rejected(proxied, b"PROXY rubbish\r\n" + request(), 403, source=STRANGER)
     [environ] = environs(proxied, b"\r\n" + request("X-Forwarded-Proto: https"), source=STRANGER)
     assert seen(environ, "REMOTE_ADDR", "wsgi.url_scheme") == (STRANGER, "http")
 
@@ -519,7 +519,7 @@ def test_peers_that_may_send_a_header_are_a_list_of_networks(shared, header):
         "raw", *INLINE, *LOGS_ALL, "--proxy-protocol", "--proxy-allow-from", "10.0.0.0/8,127.0.0.2/31"
     )
     assert environs(server, header() + request(), source=STRANGER)[0]["REMOTE_ADDR"] == "192.0.2.1"
-    refused(server, header() + request(), 403)
+    assert_rejected(server, header() + request(), 403)
     server = shared("raw", *INLINE, "--proxy-protocol", "--proxy-allow-from", "*")
     assert environs(server, header() + request(), source=STRANGER)[0]["REMOTE_ADDR"] == "192.0.2.1"
 
@@ -537,8 +537,8 @@ def test_a_second_header_is_a_bad_request(proxied, header, second):
 def test_a_header_inside_a_body_is_data(proxied, header):
     inside = line("6.6.6.6") + block("6.6.6.6")
     post = b"POST /environs/show HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(inside)
-    told = environs(proxied, header() + post + inside + request(), count=2)
-    assert [environ["REMOTE_ADDR"] for environ in told] == ["192.0.2.1"] * 2
+    reported = environs(proxied, header() + post + inside + request(), count=2)
+    assert [environ["REMOTE_ADDR"] for environ in reported] == ["192.0.2.1"] * 2
 
 
 def test_without_the_option_a_header_is_a_bad_request(server, header):
@@ -731,11 +731,11 @@ def test_forwarded_values_do_not_affect_the_next_request(forwarded):
     with forwarded.wire() as wire:
         port = wire.socket.getsockname()[1]
         lines = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Prefix: /a\r\n"
-        told = wire.request("/environs/show", headers=lines)
+        reported = wire.request("/environs/show", headers=lines)
         silent = wire.request("/environs/show")
     keys = ("REMOTE_ADDR", "REMOTE_PORT", "wsgi.url_scheme", "SCRIPT_NAME")
-    told, silent = (json.loads(answer.text)["environ"] for answer in (told, silent))
-    assert seen(told, *keys) == ("192.0.2.1", "", "https", "/a")
+    reported, silent = (json.loads(answer.text)["environ"] for answer in (reported, silent))
+    assert seen(reported, *keys) == ("192.0.2.1", "", "https", "/a")
     assert seen(silent, *keys) == ("127.0.0.1", str(port), "http", "")
 
 
@@ -955,14 +955,14 @@ def test_a_client_cannot_append_its_own_proxy_header(behind, backend, name):
 
 
 def test_the_page_documents_the_options_and_their_defaults():
-    said = subprocess.run([MLWS, "--help"], check=True, capture_output=True, text=True).stdout
-    section = " ".join(re.search(r"(?s)\nProxies:\n(.+?)\n\n\w", said).group(1).split())
+    help_text = subprocess.run([MLWS, "--help"], check=True, capture_output=True, text=True).stdout
+    section = " ".join(re.search(r"(?s)\nProxies:\n(.+?)\n\n\w", help_text).group(1).split())
     rows = re.findall(r"(?m)^\| `(--[a-z-]+)` \| (`.+?`|none) \| .+ \|$", DOC)
     assert {option for option, _ in rows} | {"--forwarded-fields"} == set(
         re.findall(r"(--[a-z-]+) [<[]", section)
     )
     for option, default in rows:
-        told = re.search(rf"{option} .+?(?=--[a-z-]+ [<[]|$)", section).group()
-        told = re.search(r"\[default: (.+?)\]", told)
-        assert (told.group(1) if told else "none") == default.replace("`, `", " ").strip("`")
+        reported = re.search(rf"{option} .+?(?=--[a-z-]+ [<[]|$)", section).group()
+        reported = re.search(r"\[default: (.+?)\]", reported)
+        assert (reported.group(1) if reported else "none") == default.replace("`, `", " ").strip("`")
     assert ",".join(re.findall(r"(?m)^\| `((?:x-)?forwarded[a-z-]*)` \|", DOC)) == ALL

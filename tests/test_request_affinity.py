@@ -39,9 +39,9 @@ numbers = itertools.count()
 class Recorded:
     """A server whose app, hooks and access log record what they do."""
 
-    def __init__(self, folder, *options):
-        self.folder = folder
-        self.path = folder / "record"
+    def __init__(self, directory, *options):
+        self.directory = directory
+        self.path = directory / "record"
         self.path.touch()
         self.server = Server(
             "affinity:app",
@@ -216,7 +216,7 @@ def at_every_speed(made, visited, response):
 @pytest.mark.parametrize("mode", MODES)
 def test_a_request_whose_client_disconnects_ends_on_its_thread(recorded, mode, response):
     made = recorded(mode)
-    name, visitor, release = fresh("leaver"), fresh("visitor"), made.folder / fresh("release")
+    name, visitor, release = fresh("leaver"), fresh("visitor"), made.directory / fresh("release")
     lasting = response in ("generator", "iterator", "memory file")
     with made.ask(
         name, SlowWire, response=response, pieces=20_000 if lasting else COUNT, hold=release
@@ -260,7 +260,7 @@ def test_a_request_that_fails_midway_ends_on_its_thread(recorded, visited, mode,
 def test_a_stream_that_runs_during_shutdown_ends_on_its_thread(started, mode):
     made = started(*MODES[mode])
     responses = HELD[:1] if mode == "inline" else ["generator", "memory file", "write", "write and generator"]
-    release = made.folder / "release"
+    release = made.directory / "release"
     names = {response: fresh("lasting") for response in responses}
     wires = {
         name: made.ask(name, response=response, pieces=COUNT, hold=release)
@@ -281,7 +281,12 @@ def test_a_stream_that_runs_during_shutdown_ends_on_its_thread(started, mode):
 
 def test_a_stream_that_exceeds_its_timeout_is_closed_on_its_thread_when_it_returns(started):
     made = started("--threads", "4", "--timeout", "1")
-    late, other, release, end = fresh("late"), fresh("other"), made.folder / "release", made.folder / "end"
+    late, other, release, end = (
+        fresh("late"),
+        fresh("other"),
+        made.directory / "release",
+        made.directory / "end",
+    )
     with made.ask(other, response="beat", hold=end) as lasting:
         with made.ask(late, response="generator", pieces=20_000, hold=release) as wire:
             answer = wire.answer()

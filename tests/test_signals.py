@@ -30,14 +30,14 @@ PLAIN, PRELOADED = ("--workers", "2"), ("--workers", "2", "--preload")
 class Pages:
     """An application in a file that can be written anew."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, directory):
+        self.directory = directory
         self.write("first")
 
     def write(self, word, top=""):
-        new = self.folder / "new"
+        new = self.directory / "new"
         new.write_text(APP.format(word=word, top=top))
-        new.rename(self.folder / "pages.py")
+        new.rename(self.directory / "pages.py")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def pages(tmp_path):
 
 @pytest.fixture
 def serve(start, pages):
-    return lambda *options, **settings: start("pages:app", *options, cwd=pages.folder, **settings)
+    return lambda *options, **settings: start("pages:app", *options, cwd=pages.directory, **settings)
 
 
 class Load:
@@ -207,7 +207,7 @@ def test_winch_stops_the_workers_and_connections_wait_in_the_backlog(serve):
 
 @pytest.mark.parametrize("options", [(), ("--fork",), ("--preload",)], ids=["plain", "fork", "preload"])
 def test_usr1_reopens_the_logs(serve, pages, options):
-    log, moved = pages.folder / "access.log", pages.folder / "access.log.1"
+    log, moved = pages.directory / "access.log", pages.directory / "access.log.1"
     server = serve(*options, "--access-logfile", log)
     server.get("/before")
     eventually(lambda: "/before" in log.read_text(), "the line of the first request")
@@ -278,9 +278,9 @@ def test_usr2_follows_the_symlink_of_a_release(tmp_path, start):
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix"])
 def test_usr2_can_be_reverted_and_repeated(start, pages, bind):
-    path = pages.folder / "socket"
+    path = pages.directory / "socket"
     bind = f"unix:{path}" if bind == "unix" else bind
-    server = start("pages:app", *PLAIN, "--bind", bind, cwd=pages.folder)
+    server = start("pages:app", *PLAIN, "--bind", bind, cwd=pages.directory)
 
     def answer():
         with socket.socket(socket.AF_UNIX if bind.startswith("unix") else socket.AF_INET) as wire:
@@ -335,7 +335,7 @@ def test_a_client_that_keeps_sending_requests_receives_connection_close(serve):
 
 @pytest.mark.parametrize("name", ["HUP", "USR1", "TTIN"])
 def test_a_signal_at_the_moment_of_listening_does_not_kill_the_server(serve, pages, name):
-    (pages.folder / "gunicorn.conf.py").write_text(
+    (pages.directory / "gunicorn.conf.py").write_text(
         f"import os, signal\ndef when_ready(server):\n    os.kill(os.getpid(), signal.SIG{name})\n"
     )
     server = serve("--config", "gunicorn.conf.py")
@@ -346,7 +346,7 @@ def test_a_signal_at_the_moment_of_listening_does_not_kill_the_server(serve, pag
 def test_a_term_at_any_moment_of_the_start_leaves_nothing_behind(pages, at_length):
     chance = random.Random(5)
     for _ in range(at_length(20, 1000)):
-        with Command(MLWS, "pages:app", *PLAIN, "--bind", "127.0.0.1:0", cwd=pages.folder) as server:
+        with Command(MLWS, "pages:app", *PLAIN, "--bind", "127.0.0.1:0", cwd=pages.directory) as server:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(chance.random() * 0.3)
             # Before there is a master, TERM kills the command as it would any.
@@ -356,38 +356,38 @@ def test_a_term_at_any_moment_of_the_start_leaves_nothing_behind(pages, at_lengt
 # Notifications to service managers.
 
 
-def hears(manager, words):
+def receive_until(manager, words):
     """Takes what was said, until these words are."""
-    while words not in (said := manager.recv(1000).decode()):
+    while words not in (message := manager.recv(1000).decode()):
         pass
-    return said
+    return message
 
 
 def test_a_service_manager_is_notified_of_a_reload_and_its_result(serve, pages, manager):
     server = serve(env={"NOTIFY_SOCKET": manager.getsockname()})
-    hears(manager, "READY=1")
+    receive_until(manager, "READY=1")
     os.kill(server.pid, signal.SIGHUP)
-    assert re.search(r"MONOTONIC_USEC=\d+", hears(manager, "RELOADING=1"))
-    assert "serving on" in hears(manager, "READY=1")
+    assert re.search(r"MONOTONIC_USEC=\d+", receive_until(manager, "RELOADING=1"))
+    assert "serving on" in receive_until(manager, "READY=1")
     pages.write("broken", top="import nothing_of_this_name")
     os.kill(server.pid, signal.SIGHUP)
-    hears(manager, "RELOADING=1")
-    assert "reload failed" in hears(manager, "READY=1")
+    receive_until(manager, "RELOADING=1")
+    assert "reload failed" in receive_until(manager, "READY=1")
 
 
 def test_a_service_manager_with_a_watchdog_receives_keepalives(serve, manager):
     serve("--preload", env={"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "100000"})
     for _ in range(5):
-        hears(manager, "WATCHDOG=1")
+        receive_until(manager, "WATCHDOG=1")
 
 
 def test_a_new_master_is_the_main_process_until_it_stops(serve, manager):
     server = serve(env={"NOTIFY_SOCKET": manager.getsockname()})
-    hears(manager, "READY=1")
+    receive_until(manager, "READY=1")
     second = second_master(server)
-    hears(manager, f"MAINPID={second}")
+    receive_until(manager, f"MAINPID={second}")
     os.kill(second, signal.SIGTERM)
-    hears(manager, f"MAINPID={server.pid}")
+    receive_until(manager, f"MAINPID={server.pid}")
 
 
 def content(path):
@@ -398,29 +398,29 @@ def content(path):
 
 
 def test_a_new_master_takes_over_the_pidfile_after_the_old_one_exits(serve, pages):
-    pidfile = pages.folder / "pid"
+    pidfile = pages.directory / "pid"
     server = serve("--pid", pidfile)
     second = second_master(server)
     assert pidfile.read_text() == f"{server.pid}\n"
-    assert (pages.folder / "pid.2").read_text() == f"{second}\n"
+    assert (pages.directory / "pid.2").read_text() == f"{second}\n"
     os.kill(server.pid, signal.SIGTERM)
     assert server.wait() == 0
     eventually(lambda: content(pidfile) == f"{second}\n", "the pidfile to be taken over")
     os.kill(second, signal.SIGTERM)
     eventually(lambda: not server.family(), "the group to be empty")
-    assert list(pages.folder.glob("pid*")) == []
+    assert list(pages.directory.glob("pid*")) == []
 
 
 def test_a_daemon_hands_over_to_a_new_master(pages):
-    pidfile, log = pages.folder / "pid", pages.folder / "log"
+    pidfile, log = pages.directory / "pid", pages.directory / "log"
     words = ("--daemon", "--pid", str(pidfile), "--error-logfile", str(log), "--bind", "127.0.0.1:0")
-    subprocess.run([MLWS, "pages:app", *words], cwd=pages.folder, check=True, timeout=2 * DEADLINE)
+    subprocess.run([MLWS, "pages:app", *words], cwd=pages.directory, check=True, timeout=2 * DEADLINE)
     first = int(pidfile.read_text())
     second = None
     try:
         os.kill(first, signal.SIGUSR2)
         eventually(lambda: log.read_text().count("] Listening at: ") == 2, "both to serve")
-        second = int((pages.folder / "pid.2").read_text())
+        second = int((pages.directory / "pid.2").read_text())
         os.kill(first, signal.SIGTERM)
         eventually(lambda: content(pidfile) == f"{second}\n", "the pidfile to be taken over")
         assert gone(first)

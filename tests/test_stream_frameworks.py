@@ -43,8 +43,8 @@ FRAMEWORKS = {
 
 
 class Exports:
-    def __init__(self, server, folder, name):
-        self.server, self.ends, self.name = server, folder / "ends", name
+    def __init__(self, server, directory, name):
+        self.server, self.ends, self.name = server, directory / "ends", name
         self.place, self.framework = name.split()[0], FRAMEWORKS[name]
 
     def fill(self, template, user, language, number=""):
@@ -80,15 +80,15 @@ class Exports:
 @pytest.fixture(scope="module", params=CONCURRENCY)
 def serving(request, tmp_path_factory):
     """One server for all frameworks, and its directory."""
-    folder = tmp_path_factory.mktemp(request.param)
-    (folder / "ends").touch()
-    with sqlite3.connect(folder / "rows.db") as connection:
+    directory = tmp_path_factory.mktemp(request.param)
+    (directory / "ends").touch()
+    with sqlite3.connect(directory / "rows.db") as connection:
         connection.execute("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT)")
         connection.executemany("INSERT INTO row VALUES (?, ?)", ((number, TEXT) for number in range(ROWS)))
     connection.close()
-    server = Server("exports", *CONCURRENCY[request.param], env={"EXPORTS_FOLDER": str(folder)})
+    server = Server("exports", *CONCURRENCY[request.param], env={"EXPORTS_DIRECTORY": str(directory)})
     try:
-        yield server, folder
+        yield server, directory
         server.stop_if_running()
     finally:
         server.end()

@@ -138,15 +138,15 @@ def test_a_process_forked_by_the_app_does_not_return_to_the_server(serving, wher
 def test_threading_hooks_see_every_serving_thread(shared):
     """The threads are Python's: profilers, debuggers and tools that measure coverage find them, and their names."""
     server = shared("traced", "--threads", "4")
-    told = together(*[lambda: json.loads(server.get("/?parties=4").text)] * 4)
-    assert len({facts["thread"] for facts in told}) == 4
-    for facts in told:
+    threads = together(*[lambda: json.loads(server.get("/?parties=4").text)] * 4)
+    assert len({facts["thread"] for facts in threads}) == 4
+    for facts in threads:
         assert facts["main"] or facts["name"].startswith("mlws"), facts
         assert facts["class"] == ("_MainThread" if facts["main"] else "Thread")
         assert facts["listed"]
         # The hooks are for threads to come; the application was loaded on the main thread.
         assert facts["main"] or (facts["profiled"] and facts["traced"])
-    assert len({facts["name"] for facts in told}) == 4
+    assert len({facts["name"] for facts in threads}) == 4
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_a_huge_upload_is_rejected_early(server, record):
     """None of what is sent is run as a request."""
     hidden = f"GET /clients/called?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
     with server.wire() as wire:
-        wire.send(head("/uploads/refuse", "length", 400_000_000))
+        wire.send(head("/uploads/ignores_body", "length", 400_000_000))
         sent = send_until_answered(wire, hidden, 400_000_000)
         answer = wire.answer()
         assert (answer.status, answer.text, answer.header("connection")) == (401, "no\n", "close")
@@ -123,7 +123,7 @@ EXPECT = "Expect: 100-continue\r\n"
 
 def test_100_continue_is_sent_when_the_application_reads_and_not_before(server, gate):
     with server.wire() as wire:
-        wire.send(head(f"/uploads/behind_gate?gate={gate.folder}", "length", 5, EXPECT))
+        wire.send(head(f"/uploads/behind_gate?gate={gate.directory}", "length", 5, EXPECT))
         gate.wait_for(1)
         rests(server.workers()[0])
         assert says_nothing(wire)
@@ -135,7 +135,7 @@ def test_100_continue_is_sent_when_the_application_reads_and_not_before(server, 
 
 def test_a_response_without_reading_replaces_100_continue(server):
     with server.wire() as wire:
-        wire.send(head("/uploads/refuse", "length", 5, EXPECT))
+        wire.send(head("/uploads/ignores_body", "length", 5, EXPECT))
         answer = wire.answer()
         assert (answer.status, answer.header("connection")) == (401, "close")
         wire.send(HELLO)
@@ -144,7 +144,7 @@ def test_a_response_without_reading_replaces_100_continue(server):
 
 def test_100_continue_is_not_sent_if_the_client_does_not_wait_for_it(server, gate):
     with server.wire() as wire:
-        wire.send(head(f"/uploads/behind_gate?gate={gate.folder}", "length", 5, EXPECT))
+        wire.send(head(f"/uploads/behind_gate?gate={gate.directory}", "length", 5, EXPECT))
         gate.wait_for(1)
         wire.send(b"hello")
         gate.open()
@@ -236,9 +236,9 @@ def test_a_large_upload_arrives_whole(server, framing, concurrency, expect):
             assert wire.head()[1] == 100
         wire.send(framed(body, framing, 1_000_000) + HELLO)
         answer = wire.answer()
-        told = json.loads(answer.text)
-        assert (told["size"], told["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
-        assert told["environ"] == {
+        result = json.loads(answer.text)
+        assert (result["size"], result["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
+        assert result["environ"] == {
             "CONTENT_LENGTH": str(len(body)),
             "HTTP_TRANSFER_ENCODING": None,
             "wsgi.input_terminated": True,
@@ -261,8 +261,8 @@ def test_a_chunked_body_over_the_buffer_does_not_occupy_a_thread_while_it_is_sen
         assert server.get("/answers/hello").text == "hello\n"
         assert record.read_text() == ""
         slow.send(b"0\r\n\r\n")
-        told = json.loads(slow.answer().text)
-        assert (told["size"], told["environ"]["CONTENT_LENGTH"]) == (2000, "2000")
+        result = json.loads(slow.answer().text)
+        assert (result["size"], result["environ"]["CONTENT_LENGTH"]) == (2000, "2000")
 
 
 def test_a_body_up_to_the_buffer_does_not_occupy_a_thread_while_it_is_sent(start, record):

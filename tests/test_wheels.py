@@ -29,9 +29,9 @@ def wheel():
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory):
     """A new environment with nothing but pip."""
-    folder = tmp_path_factory.mktemp("empty")
-    venv.create(folder, with_pip=True)
-    return folder / "bin"
+    directory = tmp_path_factory.mktemp("empty")
+    venv.create(directory, with_pip=True)
+    return directory / "bin"
 
 
 def test_the_wheel_contains_exactly_the_expected_files(wheel):
@@ -108,12 +108,12 @@ def test_wheels_reports_the_interpreters_used_and_skipped(tmp_path):
         sys.executable,
     ]
     result = subprocess.run(words, check=True, capture_output=True, text=True, timeout=DEADLINE)
-    told = [line.partition(": ")[2] or line for line in result.stderr.splitlines()]
-    assert told[:4] == [
+    lines = [line.partition(": ")[2] or line for line in result.stderr.splitlines()]
+    assert lines[:4] == [
         "Python 3.8.18 is too old",
         "not CPython: pypy311",
         "it has no headers (/none)",
         "it does not run",
     ]
-    assert "(cpython-" in told[4]
-    assert told[5:] == ["another needs the same wheel"]
+    assert "(cpython-" in lines[4]
+    assert lines[5:] == ["another needs the same wheel"]

@@ -24,7 +24,7 @@ def ask(server, path):
     return wire
 
 
-def refused(server):
+def refuses_connections(server):
     """Whether nobody listens any more."""
     try:
         server.wire().close()
@@ -99,7 +99,7 @@ def test_a_running_request_finishes_before_the_server_exits(start, gate, options
     server.log.wait_for("Shutting down: draining")
     # A worker whose only thread is inside the application handles it when that thread returns.
     if options != INLINE:
-        eventually(lambda: refused(server), "the listening socket to be closed")
+        eventually(lambda: refuses_connections(server), "the listening socket to be closed")
     assert server.running()
     gate.open()
     answer = wire.answer()
@@ -150,7 +150,7 @@ def test_a_response_that_is_being_read_finishes_before_the_server_exits(start):
         wire.send(b"GET /answers/many?pieces=200&size=100000 HTTP/1.1\r\nHost: test\r\n\r\n")
         wire.head()
         os.kill(server.pid, signal.SIGTERM)
-        eventually(lambda: refused(server), "the listening socket to be closed")
+        eventually(lambda: refuses_connections(server), "the listening socket to be closed")
         size = 0
         while chunk := wire.chunk():
             size += len(chunk)
@@ -171,9 +171,9 @@ def test_idle_and_silent_connections_do_not_delay_the_shutdown(start):
 
 def test_a_shutdown_under_load_truncates_no_response(start, concurrency):
     server = start("raw", *CONCURRENCY[concurrency])
-    heard = []
+    received = []
 
-    def hear():
+    def read_some():
         try:
             return server.talk(b"GET /answers/hello HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
         except ConnectionResetError:
@@ -182,16 +182,16 @@ def test_a_shutdown_under_load_truncates_no_response(start, concurrency):
     def client():
         with contextlib.suppress(ConnectionRefusedError):
             while True:
-                heard.append(hear())
+                received.append(read_some())
 
     clients = [threading.Thread(target=client) for _ in range(8)]
     for thread in clients:
         thread.start()
-    eventually(lambda: len(heard) > 200, "some load")
+    eventually(lambda: len(received) > 200, "some load")
     server.stop()
     for thread in clients:
         thread.join()
-    assert {answer[-6:] for answer in heard} <= {b"hello\n", b""}
+    assert {answer[-6:] for answer in received} <= {b"hello\n", b""}
 
 
 def test_a_request_that_never_ends_is_aborted_at_the_graceful_timeout(start, gate):
@@ -317,8 +317,8 @@ def test_a_unix_socket_is_served_and_removed_at_exit(start, tmp_path):
         environ = json.loads(wire.request("/environs/show").text)["environ"]
     assert environ["SERVER_NAME"]
     assert isinstance(environ["REMOTE_ADDR"], str)
-    told = server.curl("--unix-socket", path, "http://test/answers/hello")
-    assert told == b"hello\n"
+    body = server.curl("--unix-socket", path, "http://test/answers/hello")
+    assert body == b"hello\n"
     server.stop()
     assert not path.exists()
 

@@ -106,8 +106,8 @@ def test_thirty_megabytes_arrive_completely(server, framing):
     body = random.Random(30).randbytes(30_000_000)
     with server.wire() as wire:
         wire.send(request_with("/inputs/size", body, framing, cut=1_000_000))
-        told = json.loads(wire.answer().text)
-    assert told == {"size": 30_000_000, "sha256": hashlib.sha256(body).hexdigest()}
+        result = json.loads(wire.answer().text)
+    assert result == {"size": 30_000_000, "sha256": hashlib.sha256(body).hexdigest()}
 
 
 def test_a_truncated_body_never_appears_complete(server, framing, gate):

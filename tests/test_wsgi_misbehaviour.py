@@ -80,11 +80,11 @@ def lasting(server):
 
 
 @pytest.fixture
-def told(server):
+def record_matching(server):
     """What the log has of this test: the one record, once there is any."""
     before = len(server.log.text)
 
-    def told(pattern):
+    def record_matching(pattern):
         server.log.wait_for(rf"(?s)\] \[(ERROR|WARNING)\] .*({pattern})", since=before)
         # The record of whatever else went wrong would be there by the time that another request is answered.
         assert server.get("/answers/hello").status == 200
@@ -92,7 +92,7 @@ def told(server):
         assert len(records) == 1, records
         return records[0]
 
-    return told
+    return record_matching
 
 
 def ask(server, path, method="GET", version="1.1", headers=""):
@@ -101,16 +101,16 @@ def ask(server, path, method="GET", version="1.1", headers=""):
 
 
 @pytest.mark.parametrize("name", BEFORE_THE_HEAD)
-def test_an_error_before_the_head_is_a_500(lasting, told, name):
+def test_an_error_before_the_head_is_a_500(lasting, record_matching, name):
     answer = ask(lasting, name)
     assert (answer.status, answer.complete) == (500, True)
     assert "Traceback" not in answer.text
-    assert told(BEFORE_THE_HEAD[name]).startswith(f"GET /misbehaviour/{name}: ")
+    assert record_matching(BEFORE_THE_HEAD[name]).startswith(f"GET /misbehaviour/{name}: ")
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize("name", AFTER_THE_HEAD)
-def test_an_error_after_the_head_recognizably_truncates_the_response(lasting, told, name, version):
+def test_an_error_after_the_head_recognizably_truncates_the_response(lasting, record_matching, name, version):
     """HTTP/1.0 has no chunk to leave out, so there the end itself must be a rude one."""
     with lasting.wire() as wire:
         wire.send(f"GET /misbehaviour/{name} HTTP/{version}\r\nHost: test\r\n\r\n".encode())
@@ -120,16 +120,16 @@ def test_an_error_after_the_head_recognizably_truncates_the_response(lasting, to
         else:
             answer = wire.answer()
             assert (answer.status, answer.body, answer.complete) == (200, b"so far ", False)
-    assert told(AFTER_THE_HEAD[name]).startswith(f"GET /misbehaviour/{name}: ")
+    assert record_matching(AFTER_THE_HEAD[name]).startswith(f"GET /misbehaviour/{name}: ")
 
 
 @pytest.mark.parametrize("name", AT_THE_END)
-def test_an_error_at_the_end_does_not_affect_the_response(lasting, told, record, name):
+def test_an_error_at_the_end_does_not_affect_the_response(lasting, record_matching, record, name):
     with lasting.wire() as wire:
         answer = wire.request(f"/misbehaviour/{name}?record={record}")
         assert (answer.status, answer.body, answer.complete) == (200, b"all of it", True)
         assert wire.request("/answers/hello").text == "hello\n"
-    assert told(AT_THE_END[name]).startswith(f"GET /misbehaviour/{name}?")
+    assert record_matching(AT_THE_END[name]).startswith(f"GET /misbehaviour/{name}?")
     assert record.read_text() in ("", "closed\n")
 
 
@@ -145,12 +145,12 @@ def test_unusual_but_valid_apps_are_served(lasting, name):
     assert RIGHT[name] is None or "ERROR" not in lasting.log.text[before:]
 
 
-def test_a_len_of_one_is_trusted_and_further_chunks_are_not_sent(lasting, told, record):
+def test_a_len_of_one_is_trusted_and_further_chunks_are_not_sent(lasting, record_matching, record):
     with lasting.wire() as wire:
         answer = wire.request(f"/misbehaviour/length_says_one?record={record}")
         assert (answer.status, answer.body, answer.complete) == (200, b"one ", True)
         assert wire.request("/answers/hello").text == "hello\n"
-    assert "longer" in told("longer")
+    assert "longer" in record_matching("longer")
     eventually(lambda: record.read_text() == "closed\n", "close() to be called once")
 
 
@@ -162,37 +162,42 @@ SHAPES = ["piece", "list", "tuple", "iterator", "body", "write"]
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("pieces", [6, 9])
 def test_a_body_longer_than_its_content_length_is_truncated_and_the_connection_kept(
-    lasting, told, shape, pieces
+    lasting, record_matching, shape, pieces
 ):
     with lasting.wire() as wire:
-        answer = wire.request(f"/misbehaviour/said?shape={shape}&length=5&pieces={pieces}")
+        answer = wire.request(f"/misbehaviour/declares_length?shape={shape}&length=5&pieces={pieces}")
         assert (answer.status, answer.body, answer.framing) == (200, b"xxxxx", "length")
         assert wire.request("/answers/hello").text == "hello\n"
-    record = told("Content-Length")
+    record = record_matching("Content-Length")
     assert "longer" in record
-    assert record.startswith("GET /misbehaviour/said?")
+    assert record.startswith("GET /misbehaviour/declares_length?")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("pieces", [0, 1, 4])
-def test_a_body_shorter_than_its_content_length_is_followed_by_the_close_only(lasting, told, shape, pieces):
+def test_a_body_shorter_than_its_content_length_is_followed_by_the_close_only(
+    lasting, record_matching, shape, pieces
+):
     """Whatever the client has asked next: its answer would be taken for the rest of this body."""
-    head = f"GET /misbehaviour/said?shape={shape}&length=5&pieces={pieces} HTTP/1.1\r\nHost: test\r\n\r\n"
+    head = f"GET /misbehaviour/declares_length?shape={shape}&length=5&pieces={pieces} HTTP/1.1\r\nHost: test\r\n\r\n"
     with lasting.wire() as wire:
         wire.send(head.encode() + b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n\r\n")
         answer = wire.answer()
     assert (answer.status, answer.body, answer.complete) == (200, b"x" * pieces, False)
-    record = told("Content-Length")
+    record = record_matching("Content-Length")
     assert "short" in record
-    assert record.startswith("GET /misbehaviour/said?")
+    assert record.startswith("GET /misbehaviour/declares_length?")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_body_that_matches_its_content_length_logs_nothing(lasting, shape):
     before = len(lasting.log.text)
     with lasting.wire() as wire:
-        assert wire.request(f"/misbehaviour/said?shape={shape}&length=5&pieces=5").body == b"xxxxx"
-        assert wire.request(f"/misbehaviour/said?shape={shape}&length=5&pieces=5", "HEAD").status == 200
+        assert wire.request(f"/misbehaviour/declares_length?shape={shape}&length=5&pieces=5").body == b"xxxxx"
+        assert (
+            wire.request(f"/misbehaviour/declares_length?shape={shape}&length=5&pieces=5", "HEAD").status
+            == 200
+        )
         assert wire.request("/answers/hello").text == "hello\n"
     assert not re.search("ERROR|WARNING", lasting.log.text[before:])
 

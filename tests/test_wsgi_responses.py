@@ -63,7 +63,7 @@ def test_a_long_stream_arrives_completely(server, pieces, size):
 def test_each_chunk_is_sent_before_the_next_one_is_produced(server, gate, quick):
     """Those that come quickly may be sent together; the one that is long in coming holds none of them up."""
     with server.wire() as wire:
-        path = f"/gates/stream?gate={gate.folder}&quick={quick}"
+        path = f"/gates/stream?gate={gate.directory}&quick={quick}"
         wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         assert wire.head()[1] == 200
         assert [wire.chunk() for _ in range(quick)] == [b"first\n"] * quick

@@ -150,8 +150,8 @@ def memory_file(request, start=0):
 
 def descriptor_file(request, start=0):
     """A plain file, which the server may send by its descriptor."""
-    folder = os.path.dirname(os.environ["AFFINITY_RECORD"])
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as made:
+    directory = os.path.dirname(os.environ["AFFINITY_RECORD"])
+    with tempfile.NamedTemporaryFile(dir=directory, delete=False) as made:
         made.writelines(piece(request.name, number) for number in range(start, request.count))
     file = open(made.name, "rb")  # noqa: SIM115 - the server closes it
     os.unlink(made.name)

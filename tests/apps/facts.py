@@ -30,7 +30,7 @@ def create_app(greeting="hi", *, loud=False):
 not_an_app = 42
 
 
-def told(start_response, facts):
+def json_response(start_response, facts):
     body = json.dumps(facts, sort_keys=True).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
@@ -41,24 +41,26 @@ def of_request(environ, start_response):
     plain = (str, int, bool, tuple, list, type(None))
     facts = {key: value if isinstance(value, plain) else "an object" for key, value in environ.items()}
     facts["body"] = environ["wsgi.input"].read().decode("latin-1")
-    return told(start_response, facts)
+    return json_response(start_response, facts)
 
 
 def of_process(_, start_response):
     umask = os.umask(0)
     os.umask(umask)
     facts = {
-        "folder": os.path.basename(os.getcwd()),
+        "directory": os.path.basename(os.getcwd()),
         "umask": umask,
         "loaded by another": os.getpid() != BORN_IN,
         "variables": {key: value for key, value in os.environ.items() if key.startswith("SHOP_")},
         "module path": [
-            folder for folder in sys.path if folder and "/lib" not in folder and "/bin" not in folder
+            directory
+            for directory in sys.path
+            if directory and "/lib" not in directory and "/bin" not in directory
         ],
         "user": os.geteuid(),
         "main thread": threading.current_thread() is threading.main_thread(),
     }
-    return told(start_response, facts)
+    return json_response(start_response, facts)
 
 
 def pid(_, start_response):

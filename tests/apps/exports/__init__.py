@@ -9,14 +9,14 @@ import os
 from importlib import import_module
 from pathlib import Path
 
-FOLDER = Path(os.environ["EXPORTS_FOLDER"])
-DATABASE = FOLDER / "rows.db"
+DIRECTORY = Path(os.environ["EXPORTS_DIRECTORY"])
+DATABASE = DIRECTORY / "rows.db"
 ROWS = 1500
 TEXT = "x" * 500
 
 
 def note_end(framework, user):
-    file = os.open(FOLDER / "ends", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    file = os.open(DIRECTORY / "ends", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, f"{framework} {user}\n".encode())
     os.close(file)
 

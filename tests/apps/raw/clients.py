@@ -8,12 +8,12 @@ GONE = "mylittlewebserver.client_gone"
 
 def gone(environ, start_response):
     """Whether the client has gone by now, and then behind the gate, if there is one."""
-    told = [environ[GONE]()]
+    results = [environ[GONE]()]
     if "gate" in query(environ):
         pass_gate(query(environ)["gate"])
-        told.append(environ[GONE]())
-    note(environ, f"gone {told}")
-    return answer_json(start_response, told)
+        results.append(environ[GONE]())
+    note(environ, f"gone {results}")
+    return answer_json(start_response, results)
 
 
 def stream(environ, start_response):
@@ -33,9 +33,9 @@ kept = []
 
 def earlier(environ, start_response):
     """What the callables of earlier requests say now."""
-    told = [gone() for gone in kept]
+    results = [gone() for gone in kept]
     kept.append(environ[GONE])
-    return answer_json(start_response, told)
+    return answer_json(start_response, results)
 
 
 def called(environ, start_response):

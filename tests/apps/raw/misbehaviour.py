@@ -353,7 +353,7 @@ SHAPES = {
 }
 
 
-def said(environ, start_response):
+def declares_length(environ, start_response):
     """As many pieces `x` as the query says, of which Content-Length says another number; returned in any shape or written."""
     asked = query(environ)
     pieces = [b"x"] * int(asked["pieces"])
@@ -425,15 +425,15 @@ def closes_its_streams(environ, start_response):
 
 def hidden_callables(environ, start_response):
     """Kept for longer than the request: they must refuse and harm nobody."""
-    told = []
+    results = []
     for before, start, write in kept:
-        told += [
+        results += [
             outcome(start, "200 OK", [TEXT]),
             outcome(write, b"x"),
             outcome(before["wsgi.input"].read),
         ]
     kept.append((environ, start_response, start_response("200 OK", [TEXT])))
-    return [" ".join(told).encode()]
+    return [" ".join(results).encode()]
 
 
 def outcome(call, *arguments):

@@ -11,7 +11,7 @@ from .tools import TEXT, add_line, answer_json, note, query
 CHUNKED = ("HTTP_TRANSFER_ENCODING", "CONTENT_LENGTH", "wsgi.input_terminated")
 
 
-def refuse(environ, start_response):
+def ignores_body(environ, start_response):
     """Answers without reading anything."""
     start_response("401 Unauthorized", [TEXT, ("Content-Length", "3")])
     return [b"no\n"]
@@ -24,8 +24,8 @@ def described(environ, start_response):
     while piece := environ["wsgi.input"].read(50_000):
         seen.update(piece)
         total += len(piece)
-    told = {key: environ.get(key) for key in CHUNKED}
-    return answer_json(start_response, {"size": total, "sha256": seen.hexdigest(), "environ": told})
+    framing = {key: environ.get(key) for key in CHUNKED}
+    return answer_json(start_response, {"size": total, "sha256": seen.hexdigest(), "environ": framing})
 
 
 def behind_gate(environ, start_response):

@@ -1,5 +1,5 @@
 """A package can be served itself."""
 
-from forms import saying
+from forms import app_returning
 
-application = saying("package")
+application = app_returning("package")
