@@ -41,7 +41,7 @@ ACTIONS = {actions!r}
 
 
 class Application:
-    """An application in a file, and what it notes in another."""
+    """An application in a file, and its notes in another."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -52,7 +52,7 @@ class Application:
         (self.directory / "signals.py").write_text(APP.format(top=top, actions=actions))
 
     def notes(self, what):
-        """The pids of the processes that noted this, once for each time."""
+        """The pid of the process, for each note of this text."""
         lines = [line.rsplit(" ", 1) for line in (self.directory / "notes").read_text().splitlines()]
         return [int(pid) for word, pid in lines if word == what]
 
@@ -81,7 +81,10 @@ def serve(start, application):
 
 
 def worker_of(server):
-    """The only worker, once there is one. With --preload the process of its generation is between it and the master."""
+    """The only worker, once there is one.
+
+    With --preload the process of its generation is between it and the master.
+    """
 
     def only_one():
         masters = server.workers() if server.preloads else [server.pid]
@@ -266,7 +269,7 @@ def test_a_worker_with_a_term_handler_stops_accepting_while_a_request_runs(serve
 
 @pytest.mark.parametrize("handler", ["signal.SIG_IGN", "signal.SIG_DFL", "before"])
 def test_a_signal_handler_of_the_application_does_not_prevent_a_drain(serve, application, mode, handler):
-    """A library may also put back the handler that it found."""
+    """A library may also restore the previous handler."""
     application.write(
         "before = signal.getsignal(signal.SIGTERM)\nassert callable(before)\n"
         f"signal.signal(signal.SIGTERM, lambda *_: None)\nsignal.signal(signal.SIGTERM, {handler})"

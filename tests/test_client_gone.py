@@ -1,4 +1,4 @@
-"""Clients that leave: the app can ask, and a request that nobody waits for any more is not begun."""
+"""Clients that disconnect: apps can check for it, and queued requests of such clients are dropped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness import Wire, eventually, rests
 
 
 def ask(server, path):
-    """A wire on which the request was sent and no answer was awaited yet."""
+    """A connection on which the request was sent and no response has been read."""
     wire = server.wire()
     wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
     return wire
@@ -22,14 +22,14 @@ def test_a_waiting_client_is_not_reported_as_gone(server):
     with server.wire() as wire:
         for _ in range(3):
             assert json.loads(wire.request("/clients/gone").body) == [False]
-        # The next request is on its way already, which is no sign of an end.
+        # The next request has arrived, which is not a disconnect.
         wire.send(b"GET /clients/gone HTTP/1.1\r\nHost: test\r\n\r\n" * 2)
         assert [json.loads(wire.answer().body) for _ in range(2)] == [[False]] * 2
 
 
 @pytest.mark.parametrize("leave", ["close", "reset", "finish"])
 def test_an_app_can_check_whether_its_client_has_disconnected(server, gate, record, leave):
-    """A half-close (`finish`) looks like any other end: nobody can tell them apart."""
+    """A half-close (`finish`) cannot be distinguished from a disconnect."""
     wire = ask(server, f"/clients/gone?gate={gate.directory}&record={record}")
     gate.wait_for(1)
     getattr(wire, leave)()
@@ -67,7 +67,7 @@ PLACES = {"inline": 1, "threads": 4, "fork": 4}
 
 @pytest.fixture
 def busy(start, concurrency, gate):
-    """A server all of whose places for requests are taken until the test lets them go."""
+    """A server that is at its limit of concurrent requests until the test releases them."""
     children = ("--max-children", "4") if concurrency == "fork" else ()
     server = start("raw", *CONCURRENCY[concurrency], *children, "--head-timeout", "1.5")
     wires = [ask(server, gate.path) for _ in range(PLACES[concurrency])]
@@ -78,7 +78,7 @@ def busy(start, concurrency, gate):
 
 
 def all_are_served(server, gate):
-    """Lets everyone go, and waits until nobody is left in the queue."""
+    """Releases all requests, and waits until the queue is empty."""
     gate.open()
     with server.wire() as wire:
         assert wire.request("/answers/hello").text == "hello\n"
@@ -97,7 +97,10 @@ def test_a_queued_request_is_dropped_when_its_client_resets_the_connection(busy,
 
 @pytest.mark.parametrize("concurrency", ["threads", "fork"], scope="module")
 def test_a_queued_request_is_dropped_when_its_client_disconnects(busy, gate, record):
-    """An end that comes long after the request is no half-close; of two clients that wait, one for the other's deadline."""
+    """An end of the input long after the request is a disconnect, not a half-close.
+
+    One client waits until the deadline of the other.
+    """
     gone = [ask(busy, f"/clients/called?record={record}") for _ in range(3)]
     with busy.wire() as silent:
         assert silent.closed()

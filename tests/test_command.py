@@ -1,4 +1,4 @@
-"""The command line: what it takes, what it says when something is wrong, and the same from Python."""
+"""The command line: options, APP, errors, help and logs; and the same from Python."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ OPTIONS = [
 
 
 def run(*arguments, cwd=APPS, command=(MLWS,)):
-    """Runs a command that ends by itself."""
+    """Runs a command that exits by itself."""
     words = [*command, *map(str, arguments)]
     return subprocess.run(words, cwd=cwd, check=False, capture_output=True, text=True, timeout=DEADLINE)
 
@@ -85,7 +85,7 @@ def write_app(path, body, name="application"):
 
 
 def body_from(path, *arguments, **settings):
-    """What a server started like this answers to a GET of the path."""
+    """The body of the response to a GET of the path."""
     with Server(*arguments, **settings) as server:
         return server.get(path).text
 
@@ -143,7 +143,7 @@ def test_python_m_is_equivalent_to_the_command(tmp_path):
     assert body_from("/", "here", cwd=tmp_path, command=(sys.executable, "-m", "mylittlewebserver")) == "here"
 
 
-# What is wrong
+# Errors
 
 
 def test_an_app_that_raises_during_import_shows_its_own_traceback(tmp_path):
@@ -365,7 +365,7 @@ def test_the_access_log_has_a_line_for_each_request(tmp_path, concurrency):
         server.stop()
     lines = log.read_text().splitlines()
     assert len(lines) >= 4
-    # Children of a fork write theirs when the answer is out, while the next one may run already: any order will do.
+    # Children write their lines after the response, when the next child may already run, so any order is valid.
     for pattern in (
         r'^127\.0\.0\.1 .*"GET /answers/hello\?q=1 HTTP/1\.1" 200 6\b.*"a tester"',
         r'"POST /inputs/echo HTTP/1.1" 200 5',

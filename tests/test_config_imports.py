@@ -1,4 +1,4 @@
-"""What a Python config file and its hooks can import, as under gunicorn; and as root, only what nobody else can change."""
+"""What a Python config file and its hooks can import: the same as under gunicorn, but as root only files that no other user can change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def project(tmp_path):
 
 
 def shown(project, *arguments, **environment):
-    """What --print-config says, or why it does not."""
+    """The output or error of --print-config."""
     return subprocess.run(
         [MLWS, *arguments, "--print-config"],
         cwd=project,

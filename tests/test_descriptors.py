@@ -1,4 +1,4 @@
-"""The limit on open files: raised for connections, with a part left to the application, and given back to programs that it starts."""
+"""The limit on open files: raised for connections, partly reserved for the application, and restored for child programs."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_silent_clients_leave_descriptors_to_the_application(limited):
 
 
 def connections(pid):
-    """How many TCP connections of clients the process has."""
+    """The number of client connections of the process."""
 
     def of(number):
         try:

@@ -88,7 +88,7 @@ def project(tmp_path):
 
 
 def manage(project, *words, cwd=None, **environment):
-    """The server that `manage.py runmlws` becomes."""
+    """A server started with `manage.py runmlws`."""
     command = (sys.executable, project / "manage.py", "runmlws")
     return Server(
         command[0], *command[1:], *words, command=(), bind=None, cwd=cwd or project, env=environment
@@ -96,7 +96,7 @@ def manage(project, *words, cwd=None, **environment):
 
 
 def run(project, *words, **environment):
-    """A command that ends by itself."""
+    """A command that exits by itself."""
     command = [sys.executable, "manage.py", *words]
     environment = {**os.environ, **environment}
     return subprocess.run(

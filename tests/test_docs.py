@@ -16,7 +16,7 @@ BIN = Path(sys.executable).parent
 
 
 def sections():
-    """The name of each section, with its blocks of code."""
+    """Code blocks by the name of their section."""
     page = (ROOT / "docs/frameworks.md").read_text()
     for section in page.split("\n## ")[1:]:
         name, text = section.split("\n", 1)

@@ -1,4 +1,4 @@
-"""`--env`, `--env-file` and `--factory`: what surrounds the application before it is loaded, and how it is made."""
+"""`--env`, `--env-file` and `--factory`: the environment of the application, and application factories."""
 
 from __future__ import annotations
 

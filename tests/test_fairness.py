@@ -1,6 +1,6 @@
-"""Whatever one client does, the others are answered meanwhile.
+"""Whatever one client does, the others are served meanwhile.
 
-"Meanwhile" is no matter of time: when the others have their answers, the hostile client is not done yet.
+"Meanwhile" is not measured: when the others have their responses, the hostile client has not finished.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def serving(shared, mode):
 
 
 def others_are_answered(server):
-    """On connections of their own, and on one that is kept."""
+    """On separate connections, and on one persistent connection."""
     with server.wire() as kept:
         for _ in range(15):
             assert kept.request("/hello").text == "hello\n"
@@ -66,7 +66,7 @@ class Busy:
 
 @contextlib.contextmanager
 def reads_a_fast_stream(server, directory, mode):
-    """Rows are made, sent and read as fast as they can be; the others must not wait until millions of them are."""
+    """Rows are produced, sent and read at full speed. Other clients must not wait for millions of them."""
     until, received, count = directory / "until", directory / "rows", 3_000_000
     url = f"http://{server.host}:{server.port}" + target("/rows", until=until, count=count)
     with subprocess.Popen(["curl", "--silent", "--output", received, url]) as reader:
@@ -102,7 +102,7 @@ def uploads_chunks_of_one_byte(server, directory, mode):
 
 @contextlib.contextmanager
 def uploads_a_large_body(server, directory, mode):
-    """With one thread, no more than is taken before the app is called."""
+    """With one thread, no more than the server reads before it calls the app."""
     body = content("upload", 500_000 if mode == "inline" else 64 << 20)
 
     def send(busy):
@@ -184,7 +184,10 @@ def test_other_clients_are_served_while_one_client(serving, tmp_path, at_length,
 
 @pytest.mark.parametrize("wait", [True, False], ids=["then ask", "while asking"])
 def test_each_request_is_answered_while_close_of_the_previous_one_runs(shared, tmp_path, record, wait):
-    """The next request comes when the thread sleeps in `close()`, or just when it goes there: either way another takes it."""
+    """The next request arrives while the thread is in `close()`, or enters it.
+
+    In both cases another thread serves it.
+    """
     server = shared("streaming", "--threads", "2")
     releases = [tmp_path / f"release{number}" for number in range(5)]
     try:
@@ -206,7 +209,7 @@ def test_each_request_is_answered_while_close_of_the_previous_one_runs(shared, t
 
 
 def test_requests_do_not_wait_for_threads_that_return_from_close(shared):
-    """A wake-up that is lost here costs a second, which makes minutes of it all."""
+    """Each lost wake-up costs a second, so that the test would take minutes."""
     server = shared("streaming", "--threads", "4")
 
     def ask_often():

@@ -1,4 +1,4 @@
-"""Processes that die, hang or cannot be made: workers, the children of `--fork`, the master."""
+"""Processes that die, hang or cannot be forked: workers, the children of `--fork`, the master."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ NAMES = {"killed": "SIGKILL", "segfaults": "SIGSEGV"}
 
 
 class Load:
-    """Clients that ask again and again, each on a connection of its own, until they are stopped. They expect no error."""
+    """Clients that send requests continuously, each on its own connection, until they are stopped.
+
+    They expect no error.
+    """
 
     def __init__(self, wires):
         self.answered = [0] * len(wires)
@@ -51,7 +54,7 @@ class Load:
             self.errors.append(repr(error))
 
     def goes_on(self):
-        """Waits until each client has had some more answers."""
+        """Waits until each client has received further responses."""
         before = list(self.answered)
 
         def more():
@@ -64,7 +67,7 @@ class Load:
 
 
 def wires_to(server, wanted, stack):
-    """A connection that a worker with such a pid has accepted, and that pid."""
+    """A connection accepted by one of these workers, and the pid of that worker."""
     while True:
         wire = stack.enter_context(server.wire())
         pid = json.loads(wire.request("/gates/pid").text)
@@ -98,7 +101,7 @@ def test_a_worker_that_dies_under_load_fails_only_its_own_requests(start, thread
 
 
 def test_children_that_die_under_load_fail_only_their_own_requests(start, gate, at_length):
-    """Every other one of the children at the gate is killed or segfaults while other clients are served."""
+    """Every second child at the gate is killed or segfaults while other clients are served."""
     server = start("raw", "--fork")
     worker = server.workers()
     wires = [ask(server, gate.path) for _ in range(at_length(8, 48))]
@@ -127,8 +130,10 @@ def test_children_that_die_under_load_fail_only_their_own_requests(start, gate, 
 def test_many_children_that_die_at_once_are_reaped_but_not_processes_of_the_app(
     start, gate, tmp_path, at_length
 ):
-    """The worker is stopped while they die, so that it is notified of all of them at once. A process that the app itself
-    has started dies with them; its exit status is the app's, so it is left as it is."""
+    """The worker is stopped while they die, so that it is notified of all of them at once.
+
+    A process started by the app dies with them, and is left to the app.
+    """
     (tmp_path / "helped.py").write_text(
         "import subprocess\nhelper = subprocess.Popen(['sleep', '1000'])\nfrom raw import application\n"
     )
@@ -162,7 +167,7 @@ def test_many_children_that_die_at_once_are_reaped_but_not_processes_of_the_app(
     ids=["inline", "threads", "fork"],
 )
 def test_a_killed_master_leaves_no_processes(start, gate, options):
-    """Nor of requests that were still running in children or threads, but for one that blocks its worker's only thread."""
+    """This includes requests that run in children or threads, except one that blocks its worker's only thread."""
     server = start("raw", *options)
     family = server.family()
     wires = [] if "1" in options else [ask(server, gate.path) for _ in range(3)]
@@ -196,7 +201,7 @@ def test_an_endless_loop_in_a_child_is_killed_at_the_timeout(start, path):
 
 @pytest.fixture
 def open_gate():
-    """A gate at which processes of any user may wait."""
+    """A gate for processes of any user."""
     with tempfile.TemporaryDirectory() as directory:
         gate = Gate(Path(directory))
         for path in [gate.directory, *gate.directory.iterdir()]:
@@ -206,7 +211,7 @@ def open_gate():
 
 
 def test_a_failed_fork_is_a_503_with_retry_after(start, open_gate, tmp_path):
-    """Such a limit does not hold for root, so the worker becomes somebody else once it has imported everything."""
+    """The limit does not apply to root, so the worker changes its user after all imports."""
     if os.getuid() != 0:
         pytest.skip("only root can make a user of whom there may be three processes")
     (tmp_path / "unprivileged.py").write_text(
@@ -236,7 +241,7 @@ def test_a_failed_fork_is_a_503_with_retry_after(start, open_gate, tmp_path):
 
 
 def test_requests_beyond_max_children_and_the_queue_get_503_with_retry_after(start, gate):
-    """8,192 requests may wait; later ones get an error at once."""
+    """8,192 requests may wait. Later ones get an error immediately."""
     allowed, queue, over = 2, 8192, 20
     raise_descriptors(allowed + queue + over + 500)
     server = start("raw", "--fork", "--max-children", str(allowed), "--timeout", "0")

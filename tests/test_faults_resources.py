@@ -1,4 +1,4 @@
-"""What runs out, or breaks: descriptors, disk, logs. And a wall clock that jumps."""
+"""Resources that run out or fail: descriptors, disk, logs. And a wall clock that jumps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_accepting_pauses_without_descriptors_and_resumes(start, concurrency, at
             eventually(pauses, "a pause")
             used, begun, enough = ticks(worker), pauses(), at_length(2, 30)
             eventually(lambda: pauses() >= begun + enough, "more of them", deadline=10 + enough)
-            # One that spins uses a tenth of a second in each pause; this allows a tenth of that.
+            # A busy loop uses a tenth of a second in each pause; this allows a tenth of that.
             assert ticks(worker) - used <= pauses() - begun
             for _ in range(10):
                 assert kept.request("/answers/hello").text == "hello\n"
@@ -110,7 +110,7 @@ def test_a_body_is_rejected_if_there_is_no_temporary_directory(start, concurrenc
 
 
 def serves_all_the_same(server, address, times):
-    """Good requests, and some that want to be told of in the log."""
+    """Valid requests, and some that are reported in the log."""
     for _ in range(times):
         with Wire(address) as wire:
             assert wire.request("/answers/hello").text == "hello\n"
@@ -199,7 +199,7 @@ time_t time(time_t *into) {
 
 
 class WallClock:
-    """The wall clock of the servers that are started with `env`; it can be moved while they run."""
+    """The wall clock of servers started with `env`. It can be changed while they run."""
 
     def __init__(self, directory):
         self._file = directory / "clock"
@@ -219,7 +219,7 @@ def date(answer):
 
 
 def test_a_jump_of_the_wall_clock_does_not_expire_deadlines(start, concurrency, tmp_path, gate):
-    """A day ahead, then a day back: no client and no child is out of time, and new requests are told the new time."""
+    """A day ahead, then a day back: no client or child times out, and new responses have the new date."""
     clock = WallClock(tmp_path)
     patience = ("--keep-alive", "600", "--head-timeout", "600", "--timeout", "600")
     server = start("raw", *CONCURRENCY[concurrency], *patience, env=clock.env)

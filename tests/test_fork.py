@@ -1,4 +1,4 @@
-"""`--fork`: each request in a process of its own, which may do what it likes to itself and to nobody else."""
+"""`--fork`: each request runs in its own process, whose faults affect no other request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def forking(shared):
 
 
 def ask(server, path):
-    """A wire on which the request was sent and no answer was awaited yet."""
+    """A connection on which the request was sent and no response has been read."""
     wire = server.wire()
     wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
     return wire
@@ -140,7 +140,7 @@ def test_a_client_that_disconnects_frees_its_place_in_the_queue(start, gate):
 
 
 def test_a_child_holds_no_other_connection_open(forking, gate):
-    """A connection that the parent closes is closed for its client, whatever copies of it a child inherited."""
+    """A connection that the parent closes is closed for its client, even if a child has inherited a copy."""
     with forking.wire() as other, forking.wire() as wire:
         assert other.request("/answers/hello").status == 200
         wire.send(f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())

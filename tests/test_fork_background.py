@@ -1,4 +1,4 @@
-"""`--fork`: threads that a request has started finish after its response, as they do before the end of any Python program."""
+"""`--fork`: threads started by a request finish after its response, as they do at the exit of any Python program."""
 
 from __future__ import annotations
 

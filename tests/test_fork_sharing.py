@@ -1,4 +1,4 @@
-"""`--fork`: what all children would share is named in the log, and what they must not share is not."""
+"""`--fork`: connections and threads that children would share are named in a warning, and random state is not shared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def app(environ, start_response):
 
 @pytest.fixture
 def service():
-    """Something that an application can connect to: tells each connection its own number."""
+    """A service for applications that sends each connection its own number."""
     numbers = iter(range(1, 1000))
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
 

@@ -1,4 +1,4 @@
-"""`--fork`: clients that do not read their responses hold no processes, and get all of it when they do read."""
+"""`--fork`: clients that read slowly do not occupy processes, and get their complete responses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def forking(shared):
 
 
 def slow(server, path, version="1.1", headers=""):
-    """A client that has asked and sees its response come, but reads nothing yet."""
+    """A client whose response has begun to arrive, but is unread."""
     wire = server.wire(receive_buffer=4096)
     separator = "&" if "?" in path else "?"
     target = f"{path}{separator}lines={LINES}"
@@ -209,7 +209,7 @@ def test_a_graceful_stop_waits_for_slow_readers(start):
 
 
 def test_background_threads_and_slow_readers_can_be_combined(forking, gate, record):
-    """The response goes through the worker, and the child stays for its threads."""
+    """The worker sends the response, and the child waits for its threads."""
     with slow(forking, f"/large/with_thread?gate={gate.directory}&record={record}") as wire:
         gate.wait_for(1)
         assert wire.answer().body == CONTENT

@@ -1,4 +1,4 @@
-"""A process that the application forks never goes on as the server, however it ends."""
+"""A process forked by the application never continues as the server, however it ends."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def shop(shared, framework, concurrency):
 
 @pytest.fixture(scope="module")
 def large_file(tmp_path_factory):
-    """50 MB that no part of looks like another."""
+    """50 MB without repetition."""
     path = tmp_path_factory.mktemp("upload") / "large.bin"
     path.write_bytes(random.Random(50).randbytes(50_000_000))
     return path
@@ -76,7 +76,7 @@ def test_sets_and_receives_cookies(shop, tmp_path):
 
 
 def test_accepts_an_upload_of_50_megabytes(shop, large_file):
-    """curl waits for `100 Continue` before it sends so much."""
+    """curl waits for `100 Continue` before it sends a large body."""
     file = f"file=@{large_file};filename=large.bin"
     result = json.loads(shop.curl("--form", "note=fragile", "--form", file, "URL/upload"))
     digest = hashlib.sha256(large_file.read_bytes()).hexdigest()

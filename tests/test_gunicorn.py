@@ -1,4 +1,4 @@
-"""A drop-in for gunicorn: the same command lines and the same config files, and what comes of them with either."""
+"""Compatibility with gunicorn: the same command lines and config files have the same effect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pairs import MAKES, Case, compare
 HOST_OF = {make: f"127.0.0.{2 + number}" for number, make in enumerate(MAKES)}
 SOCKET = ("--bind", "127.0.0.1:0")
 SYNC = ("--worker-class", "sync")
-# ---------------------------------------------------------------------------- what a client sees
+# Requests and responses
 
 REQUESTS = {
     "a GET": "GET /request?a=1&b=%20%C3%A9 HTTP/1.1\r\nHost: shop.test\r\nAccept: a\r\naccept: b\r\nCookie: a=1\r\nCookie: b=2\r\nX-Empty:\r\n\r\n",
@@ -75,7 +75,7 @@ REFUSED = (
 
 
 def client(server):
-    """What comes back for each request; of a mirror, each key of the environ."""
+    """The response to each request; for the mirror, each key of the environ."""
     seen = {}
     server.ready()
     for name, request in REQUESTS.items():
@@ -100,7 +100,7 @@ def client(server):
 
 
 def comparable(server, key, value):
-    """What differs between two runs of one server stays out."""
+    """Omits what differs between two runs of one server."""
     if key == "REMOTE_PORT":
         return re.sub("[0-9]+", "N", str(value))
     return str(value).replace(str(server.port), "PORT")
@@ -129,7 +129,7 @@ OF_CLIENT = {
 }
 
 
-# The same server, told in a file that gunicorn does not read to be as lenient.
+# The same server, made as lenient by a file that gunicorn does not read.
 LESS_STRICT = {pattern: why for pattern, why in OF_CLIENT.items() if why != "strict"}
 
 BORROWER = """
@@ -142,21 +142,21 @@ ours.info("shop: borrowed")
 
 
 def borrowed(server):
-    """What applications of Flask often do, to log where gunicorn does."""
+    """Flask applications often log to the handlers of gunicorn."""
     seen = {"status": server.ready().get("/pid").status}
     server.ends()
     return {**seen, "logged": "shop: borrowed" in server.output()}
 
 
 def behind_proxy(server):
-    """The scheme of a request that came by https to the proxy."""
+    """The scheme of a request that the proxy received over HTTPS."""
     answer = server.ready().get("/request", headers="X-Forwarded-Proto: https\r\n")
     return {"scheme": json.loads(answer.body)["wsgi.url_scheme"], "status": server.ends()}
 
 
 UNIX = ("--bind", "unix:app.sock")
 
-# ---------------------------------------------------------------------------- how it is started
+# Options
 
 FOUND = "gunicorn.conf.py"
 FACTS = (APPS / "facts.py").read_text()

@@ -1,4 +1,4 @@
-"""A drop-in for gunicorn: what cannot be served, and what is only to be looked at, ends the same with either."""
+"""Compatibility with gunicorn: errors and informational options have the same exit status."""
 
 from __future__ import annotations
 

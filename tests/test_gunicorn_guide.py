@@ -1,4 +1,4 @@
-"""The guide for those who come from gunicorn says what is so: each setting, each sentence, each command in it."""
+"""The migration guide for gunicorn is correct: each setting, each message and each command in it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ ROWS = {
         r"^\| `([a-z0-9_]+)` \| (.*?) \| (.*) \|$", GUIDE.partition("## All settings")[2], re.M
     )
 }
-# In place of an application, so not beside one; tests/test_paste.py is about them.
+# They replace APP, so they cannot be combined with it; see tests/test_paste.py.
 PASTE = ("paste", "raw_paste_global_conf")
-# Named by a file only, and never wrong: told of, or not looked at.
+# Settings of config files only, which are ignored with a message.
 SILENT = {"secure_scheme_headers", "default_proc_name", "ssl_context", "logconfig_dict", "config", "wsgi_app"}
 SOURCE = (ROOT / "crates/config/src/gunicorn.rs").read_text()
 
@@ -43,7 +43,7 @@ def is_hook(setting):
 
 
 def answers():
-    """What `gunicorn.rs` has: from flag to (kind, harmless value, sentence)."""
+    """The table in `gunicorn.rs`: flag to (kind, harmless value, message)."""
     texts = dict(re.findall(r'const ([A-Z0-9]+): &str =\s*"(.*)";', SOURCE))
     table = SOURCE.partition("const UNSUPPORTED")[2].partition("];")[0]
     entry = r'\(\s*"([a-z0-9-]+)",\s*(?:true|false),\s*(Ignore|Reject)\((.*?)\),?\s*\)'
@@ -55,7 +55,7 @@ def answers():
 
 
 ANSWERS = answers()
-# Values that are good, where what stands here by default is none.
+# Valid values where the default in the table is not one.
 VALUES = {
     "bind": "127.0.0.1:0",
     "worker_class": "sync",
@@ -126,7 +126,7 @@ def mlws(directory, *words):
 
 
 def taken():
-    """The settings that gunicorn has on the command line, that are taken now, and that are not refused."""
+    """The settings of gunicorn's command line that are accepted."""
     for setting in KNOWN_SETTINGS:
         kind, harmless, _ = answer(setting)
         if flags(setting) and setting.name not in ("config", *PASTE) and (kind != "Reject" or harmless):
@@ -352,7 +352,7 @@ def test_a_listener_of_a_hook_does_not_own_its_socket():
         listener.sock.close()
         assert listener.getsockname() == server.getsockname()
         assert (str(listener), listener.fileno()) == ("http://x", server.fileno())
-        os.dup2(other.fileno(), server.fileno())  # the server has closed it, and another file gets the number
+        os.dup2(other.fileno(), server.fileno())  # the server has closed it, and the number is reused
         assert listener.fileno() == -1
         with pytest.raises(OSError, match="Bad file descriptor"):
             listener.getsockname()

@@ -1,4 +1,4 @@
-"""A drop-in for gunicorn: the functions of a config file are called in the same order, in the same processes, with the same arguments."""
+"""Compatibility with gunicorn: hooks are called in the same order, in the same processes, with the same arguments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from harness import eventually, gone
 from pairs import PATIENCE, Case, compare
 
-# Each call is a line: the name, the pid, and what real config files look at.
+# Each call is a line: the name, the pid, and the values that real config files use.
 RECORDER = """
 import os
 MASTER = os.getpid()
@@ -81,7 +81,7 @@ def wait_for(server, name, count=1):
 
 
 def settled(server, count):
-    """Waits until the master has registered that number of ready workers; gunicorn's does not ask."""
+    """Waits until the master has registered that number of ready workers. gunicorn has no such event."""
     if server.make == "mlws":
         eventually(
             lambda: server.output().count("Worker ready") >= count,
@@ -91,7 +91,7 @@ def settled(server, count):
 
 
 def noted(server):
-    """What was called, by the process: the master's calls, and those of each worker in the order of their ages."""
+    """Calls by process: those of the master, and those of each worker by age."""
     calls_by_pid = {}
     for name, pid, facts in calls(server):
         calls_by_pid.setdefault(pid, []).append((name, facts))
@@ -114,7 +114,7 @@ def a_life(server):
 
 
 def two_lives(server):
-    """HUP, and an end at once."""
+    """HUP, and then an immediate stop."""
     server.ready()
     wait_for(server, "post_worker_init")
     server.kill(signal.SIGHUP)
@@ -214,7 +214,7 @@ OF_CONFIGS = {"tracing": {"spans": "generation", "files": "generation"}}
 
 
 def config(workers):
-    """A server is asked, reloaded, interrupted in one of its workers, and ended."""
+    """Sends a request, reloads, interrupts a worker, and stops the server."""
 
     def look(server):
         server.ready()

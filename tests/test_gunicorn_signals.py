@@ -1,4 +1,4 @@
-"""A drop-in for gunicorn: what signals, changed files and failures do, with either."""
+"""Compatibility with gunicorn: signals, changed files and failures have the same effect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOUND = "gunicorn.conf.py"
 
 
 def change(server, name, text):
-    """Replaces the file, so that a reader sees all of the old or all of the new content."""
+    """Replaces the file atomically."""
     new = server.directory / f"{name}.new"
     new.write_text(text)
     new.rename(server.directory / name)
@@ -102,7 +102,7 @@ def hup_with_another_address(server):
 
 
 def hup_with(name, text):
-    """A reload that cannot work."""
+    """A reload that fails."""
 
     def look(server):
         server.ready()
@@ -225,7 +225,7 @@ def recycled(server):
     pids = set()
 
     def changed():
-        pids.add(server.get("/pid").text)  # nobody is refused in between
+        pids.add(server.get("/pid").text)  # no connection is refused meanwhile
         return len(pids) > 2
 
     eventually(changed, "two successors")
@@ -250,7 +250,7 @@ def reloaded(server):
     versions = iter(range(100))
 
     def changed(text, is_seen):
-        """Again and again: gunicorn misses a change if its new worker has not looked for the first time."""
+        """Repeats the change, because gunicorn misses it until its new worker has scanned once."""
 
         def once():
             change(server, "shop.py", f"{text}# {next(versions)}")

@@ -1,4 +1,4 @@
-"""Idle connections when their worker leaves: other workers go on with them, and clients notice nothing (docs/signals.md)."""
+"""Idle connections of a worker that exits: other workers continue with them, invisibly to clients (docs/signals.md)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness import MLWS, eventually, gone
 from wire import Wire
 
 PATIENT = ("--keep-alive", "600", "--head-timeout", "600")
-"""So that nothing but the server's own end closes a connection, however loaded the machine is."""
+"""Long timeouts, so that only the shutdown closes a connection, even on a loaded machine."""
 
 
 class Pool:
-    """Keep-alive connections of one client, all idle but the one whose turn it is."""
+    """Keep-alive connections of one client, of which at most one is in use."""
 
     def __init__(self, connect, size=8):
         self.posted = 0
@@ -33,7 +33,10 @@ class Pool:
         self._stack.close()
 
     def post(self):
-        """A POST on the connection that has been idle for the longest time. The server must answer it and keep the connection."""
+        """A POST on the connection that has been idle for the longest time.
+
+        The server must answer it and keep the connection.
+        """
         self.posted += 1
         body = b"%d" % self.posted
         wire = self._wires[self.posted % len(self._wires)]
@@ -45,7 +48,7 @@ class Pool:
             self.post()
 
     def post_until(self, condition, message):
-        """Goes on with POSTs until the condition holds, and for one more on each connection."""
+        """Sends POSTs until the condition holds, and one more on each connection."""
 
         def holds():
             self.post()
@@ -66,7 +69,7 @@ def workers_of(server, preload):
 
 
 def reload_under(server, pool, preload=False):
-    """One HUP while the pool goes on, until no worker of before is left."""
+    """One HUP while the pool sends requests, until all old workers are gone."""
     before = workers_of(server, preload)
     assert before
     os.kill(server.pid, signal.SIGHUP)
@@ -200,7 +203,7 @@ def test_connections_that_are_handed_over_are_distributed_over_the_workers(start
         assert all(25 <= share <= 100 for share in shares.values()), shares
 
 
-# The end of the service: nobody goes on
+# Shutdown: no worker continues
 
 
 def refuses_connections(server):

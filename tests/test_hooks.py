@@ -1,4 +1,4 @@
-"""The functions of a Python config file that are called when something happens, as gunicorn calls them."""
+"""Hooks of a Python config file, called as by gunicorn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def note(*words):
 
 @pytest.fixture
 def configured(tmp_path, record):
-    """Starts a server with a config file that can `note(...)` what it is called with."""
+    """Starts a server with a config file in which hooks can `note(...)` their arguments."""
 
     def start(text, *options, app="whoami:application", cwd=APPS):
         path = tmp_path / "hooks.conf.py"
@@ -38,7 +38,7 @@ def notes(record):
 
 
 def noted(record, name, count=1):
-    """The notes of this name, once there are that many."""
+    """The notes of this name, once their number is reached."""
 
     def found():
         notes_of = [note[1:] for note in notes(record) if note[0] == name]
@@ -154,7 +154,7 @@ def test_a_hook_runs_for_a_worker_that_hangs(configured, record):
 WITHOUT_FORK = {name: options for name, options in CONCURRENCY.items() if name != "fork"}
 
 
-# It calls C functions only, and those without releasing the GIL, so that no other thread runs from the call on.
+# It only calls C functions that do not release the GIL, so that no other thread runs.
 HOLDS_THE_GIL = """
 import ctypes, os, sys
 
@@ -350,7 +350,7 @@ def test_hooks_can_write_to_the_log(configured):
 
 
 def test_a_thread_started_by_a_hook_in_the_master_runs(configured, record):
-    """As exporters of metrics do in `when_ready`."""
+    """Metrics exporters do this in `when_ready`."""
     text = """
     import threading, time
 

@@ -1,4 +1,4 @@
-"""HTTP/1.0 and 1.1 as clients speak it, polite and rude ones."""
+"""HTTP/1.0 and 1.1 with well-behaved and other clients."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_100_continue_is_sent_when_the_server_waits_for_the_body(server, framing
         wire.send(b"hello" if framing == "length" else b"5\r\nhello\r\n0\r\n\r\n")
         answer = wire.answer()
         assert answer.text == "hello"
-        if framing == "length" and concurrency == "fork":  # what a child has read, its parent does not know
+        if framing == "length" and concurrency == "fork":  # the parent does not know what a child has read
             assert answer.header("connection") == "close"
             assert wire.closed()
         else:
@@ -183,7 +183,7 @@ def test_a_client_that_never_finishes_its_head_is_disconnected(start, sent):
     ids=["nothing", "half a line", "no blank line", "half a body", "half a chunk", "unread answer"],
 )
 def test_clients_that_disconnect_leak_no_resources(server, sent, leave, many):
-    """Neither a descriptor, nor a process, nor a loop that spins."""
+    """No descriptor, no process and no busy loop is left."""
     worker = server.workers()[0]
     server.get("/answers/hello")
     eventually(lambda: server.children(worker) == [], "no child before")
@@ -193,7 +193,7 @@ def test_clients_that_disconnect_leak_no_resources(server, sent, leave, many):
         wire = server.wire()
         wire.send(sent)
         getattr(wire, leave)()
-        if number % 500 == 499:  # forks are slower than a client that only talks: let no queue fill up
+        if number % 500 == 499:  # forks are slower than this client: limit the queue
             assert server.get("/answers/hello").status == 200
     assert server.get("/answers/hello").status == 200
     eventually(lambda: server.children(worker) == [], "every child to be reaped")
@@ -204,7 +204,7 @@ def test_clients_that_disconnect_leak_no_resources(server, sent, leave, many):
 
 @pytest.mark.parametrize("path", ["/answers/big?size=20000000", "/answers/many?pieces=200&size=100000"])
 def test_a_slow_reader_does_not_block_others(server, path):
-    """20 MB are far more than the sockets hold."""
+    """20 MB are far more than the socket buffers hold."""
     with server.wire(receive_buffer=4096) as slow:
         slow.send(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
         slow.head()

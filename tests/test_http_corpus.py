@@ -1,4 +1,4 @@
-"""The corpus of the parser (`crates/http1/tests/corpus`, where a README tells the format) through a real socket."""
+"""The corpus of the parser (`crates/http1/tests/corpus`, its README describes the format) over a real socket."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Case:
 
     @property
     def can_be_asked_for(self):
-        """Some limits are no settings, and no field at all is none that the command takes."""
+        """Some limits are not settings, and the command does not accept a limit of zero fields."""
         return None not in self.options and self.options != ["--limit-request-fields", "0"]
 
 
 def unescape(text):
-    """The bytes that are meant."""
+    """Decodes the escapes of the corpus."""
 
     def meant(match):
         digits, times, repeated, letter = match.groups()
@@ -60,7 +60,7 @@ def test_the_corpus_is_not_empty():
 
 
 def final(wire, method="GET"):
-    """The next answer that is no `100 Continue`."""
+    """The next response that is not `100 Continue`."""
     while (answer := wire.answer(method)).status == 100:
         pass
     return answer
@@ -83,7 +83,7 @@ def test_the_server_responds_as_the_corpus_says(shared, name, step):
                 end = "closed"
             elif words[0] == "incomplete":
                 wire.finish()
-                # An empty line alone is no request yet, and its end no error.
+                # An empty line is not a request, so its end is not an error.
                 assert case.bytes == b"\r\n" or final(wire).status == 400
                 end = "closed"
             elif words[0] == "closed":
@@ -96,7 +96,7 @@ def test_the_server_responds_as_the_corpus_says(shared, name, step):
 
 
 def check(answer, method, target, version, *more):
-    """That the app saw the message that the corpus tells of."""
+    """Checks that the app saw the message that the corpus describes."""
     assert (answer.status, answer.complete) == (200, True)
     assert ("close" in more) == (answer.header("connection") == "close")
     if method == "HEAD":

@@ -1,4 +1,4 @@
-"""Hostile requests over a real socket: what must never reach the app, and answers that the client can read all the same."""
+"""Hostile requests over a real socket: what must never reach the app, and that the client can read the response."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_data_after_the_last_request_is_not_run_as_a_request(server, record, las
     assert record.read_text() == ""
 
 
-# Bodies cut short, and bodies left unread (16).
+# Truncated and unread bodies (16).
 
 SHORT = {
     "length": ("Content-Length: 6", b"hello"),
@@ -85,7 +85,7 @@ def test_an_unread_body_is_never_parsed_as_the_next_request(server, path, size):
         assert wire.request("/inputs/echo", "POST", b"mine").text == "mine"
 
 
-# Early answers that can be read (17).
+# Early responses that can be read (17).
 
 EARLY = {
     "bad head": (b"POST /inputs/echo HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n", 400),
@@ -100,7 +100,10 @@ EARLY = {
 
 @pytest.mark.parametrize("name", EARLY)
 def test_a_client_that_sends_everything_first_can_read_an_early_response(server, name):
-    """Five megabytes are more than the sockets hold: a server that did not read on would never be heard."""
+    """Five megabytes are more than the socket buffers hold.
+
+    The client would not get the response if the server stopped reading.
+    """
     request, status = EARLY[name]
     with server.wire() as wire:
         wire.send(request)
@@ -149,14 +152,14 @@ def test_an_upgrade_is_ignored(server, upgrade):
         assert wire.request("/answers/hello").text == "hello\n"
 
 
-# Answers without a body, or without a length (22).
+# Responses without a body, or without a length (22).
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 @pytest.mark.parametrize("status", ["204 None", "304 Same", "200 OK"])
 def test_a_response_without_a_body_ends_after_its_head(server, record, status, method, version):
-    """Not one byte: what comes next is the next head."""
+    """No body: the next bytes are the next head."""
     head = (
         f"{method} /answers/status?record={record}&status={status.replace(' ', '%20')} HTTP/{version}\r\n"
         "Host: test\r\nConnection: keep-alive\r\n\r\n"

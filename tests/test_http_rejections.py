@@ -1,4 +1,4 @@
-"""What a strict server does not take: one answer that says so, then the close, and the app never sees it."""
+"""Requests that a strict server rejects: one error response, then the close, and the app is not called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTPS: certificates, handshakes, bodies of any size in each concurrency mode, and what goes wrong (docs/https.md)."""
+"""HTTPS: certificates, handshakes, bodies of any size in each concurrency mode, and errors (docs/https.md)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def connect(server, context, **settings):
 
 
 def ask(server, context, path=HELLO, **settings):
-    """The answer to one request on a connection of its own."""
+    """The response to one request on its own connection."""
     with connect(server, context, **settings) as wire:
         return wire.request(path)
 
@@ -246,7 +246,7 @@ def test_a_truncated_response_has_no_proper_end(secure, context, version):
 
 
 def ends_properly(wire):
-    """Whether the answer is complete. One whose end is that of the connection needs close_notify."""
+    """Returns whether the response is complete. One that is delimited by the close requires close_notify."""
     try:
         return wire.answer().complete
     except (ssl.SSLEOFError, ConnectionResetError):
@@ -441,7 +441,7 @@ def test_an_optional_client_certificate(start, authority, mutual, tmp_path):
 
 
 def session_of(server, context):
-    """A session that can be resumed, and whether the connection that it is from was resumed itself."""
+    """A session that can be resumed, and whether its own connection was resumed."""
     with connect(server, context) as wire:
         wire.request(HELLO)  # the ticket of TLS 1.3 comes with the first bytes
         return wire.socket.session
@@ -572,7 +572,7 @@ def test_a_certificate_that_ends_soon_is_reported(start, authority, tmp_path):
 
 
 def wrong_files(authority, issued, directory):
-    """Options that cannot be served, each with what the error says."""
+    """Invalid options, each with its error message."""
     directory = directory / "wrong"
     directory.mkdir()
     empty, text = directory / "empty.pem", directory / "text.pem"

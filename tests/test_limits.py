@@ -1,4 +1,4 @@
-"""Each limit of docs/limits.md: it has the default that the table says, and a client sees what the table says."""
+"""Each limit of docs/limits.md has the default and the effect that the table gives."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SLOW = b"POST /inputs/echo HTTP/1.1\r\nHost: test\r\nContent-Length: 1001\r\n\r\
 
 
 def ask(server, path):
-    """A wire on which the request was sent and no answer was awaited yet."""
+    """A connection on which the request was sent and no response has been read."""
     wire = server.wire()
     wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
     return wire
 
 
 def status_of(server, request):
-    """The status, after which the server closes if it refuses."""
+    """The status of the response. After an error the server has to close."""
     with server.wire() as wire:
         wire.send(request)
         answer = wire.answer()
@@ -141,7 +141,7 @@ def test_a_body_that_cannot_be_stored_is_a_507(start, tmp_path):
     server.log.wait_for("storing a request body failed")
 
 
-# Patience. Each of these ends by the server's own clock; a server without the limit would keep the client for ever.
+# Timeouts. Each test waits for the server's own clock. A server without the limit would never close the connection.
 
 
 def keep_alive(server, wire):
@@ -164,7 +164,7 @@ def body_timeout(server, wire):
 
 
 def body_rate(server, wire):
-    """A client that has sent a thousand bytes has earned a thousand seconds; one that has sent one byte, one."""
+    """A thousand received bytes extend the timeout by a thousand seconds, one byte by one second."""
     wire.send(SLOW + b"x" * 1000)
     with server.wire() as slower:
         slower.send(SLOW + b"x")
@@ -211,7 +211,7 @@ def test_timeouts_expire(start, option):
     assert server.get("/answers/hello").status == 200
 
 
-# Crowds.
+# Many clients.
 
 
 def worker_connections(start, gate):

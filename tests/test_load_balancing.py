@@ -1,4 +1,4 @@
-"""Workers that share a listening socket have their fair share of the connections, and wait for nobody who is stuck."""
+"""Workers that share a listening socket get fair shares of the connections, and do not wait for a stuck worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PID = b"GET /gates/pid HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
 def spread(server, count):
-    """The number of connections of every worker, after `count` of them were opened at once and used twice."""
+    """The number of connections of each worker, after `count` were opened at once and used twice."""
     raise_descriptors(2 * count + 500)
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
         clients = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -59,7 +59,7 @@ def test_each_worker_gets_its_fair_share(start, count):
 
 
 def test_a_stuck_worker_does_not_keep_connections_from_the_others(start, gate):
-    """It has the fewest connections, so everybody waits for it; a moment, not for ever."""
+    """The stuck worker has the fewest connections, so the others wait for it, but only briefly."""
     server = start("raw", "--workers", "4", "--threads", "1", "--timeout", "0")
     eventually(lambda: len(server.workers()) == 4, "four workers")
     with server.wire() as stuck:

@@ -1,4 +1,4 @@
-"""Logs that go to Python's logging, to syslog, and what is counted for statsd."""
+"""Logs to Python's logging and to syslog, and metrics for statsd."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from conftest import CONCURRENCY
 from harness import APPS, DEADLINE, MLWS, ROOT, Command, Server, Wire, eventually, free_port
 
-# As found in the wild.
+# As real projects have it.
 INI = """
 [loggers]
 keys=root, gunicorn.error, gunicorn.access
@@ -96,7 +96,7 @@ def directory(tmp_path):
 
 
 def serving(*options, directory=None, app="forms:app", **settings):
-    """A command that serves on a port which the log does not tell."""
+    """A command that serves on a port that is not in its log."""
     port = free_port()
     command = Command(MLWS, app, "--bind", f"127.0.0.1:{port}", *options, cwd=directory or APPS, **settings)
     command.address = ("127.0.0.1", port)
@@ -197,7 +197,7 @@ def test_a_reload_applies_a_changed_log_config_to_new_workers(directory):
 
 
 def test_a_hanging_request_is_logged_where_python_cannot_run(directory):
-    """The thread that holds the interpreter never gives it back."""
+    """A thread holds the GIL forever."""
     options = (
         "--log-config",
         directory / "log.ini",
@@ -311,7 +311,7 @@ def syslog():
 
 
 def datagrams(collector, pattern):
-    """Those that come, up to one that the pattern is found in."""
+    """Received datagrams, up to one that matches the pattern."""
     found = []
     while not found or not re.search(pattern, found[-1]):
         found.append(collector.recv(1 << 16).decode())
@@ -384,7 +384,7 @@ def test_syslog_on_a_unix_socket_is_reconnected(start, tmp_path, kind):
 
 
 class Streams:
-    """A collector of streams, which it keeps apart."""
+    """A collector of streams, by connection."""
 
     def __init__(self, listener):
         self.listener, self.received = listener, []

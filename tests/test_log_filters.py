@@ -1,4 +1,4 @@
-"""What config files and applications do with the loggers `gunicorn.access` and `gunicorn.error` has its effect, as with gunicorn."""
+"""Changes of config files and applications to the loggers `gunicorn.access` and `gunicorn.error` have the same effect as with gunicorn."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("X-Kind", "test")])
     return [b"ok"]
 """
-# It is the same filter, wherever it is from.
+# The same filter from different sources.
 FILTER = """
 import logging
 

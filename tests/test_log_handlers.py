@@ -1,4 +1,4 @@
-"""Python's logging handlers may block: they hold up neither the event loop nor, for long, the end of a worker."""
+"""Python's logging handlers may block: they block neither the event loop nor, for long, the exit of a worker."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def app(environ, start_response):
     return [b"hi"]
 """
 WITHOUT_FORK = {name: options for name, options in CONCURRENCY.items() if name != "fork"}
-# The event loop refuses it without the application, and logs that.
+# The event loop rejects it without calling the application, and logs that.
 REFUSED = b"NONSENSE\r\n\r\n"
 
 
 @pytest.fixture
 def gated(tmp_path, start, gate):
-    """Starts a server whose log goes to stderr and to a handler that the gate holds up."""
+    """Starts a server whose log goes to stderr and to a handler that blocks at the gate."""
     (tmp_path / "gated.py").write_text(MODULE)
     handlers = {
         "gated": {
@@ -70,14 +70,14 @@ def gated(tmp_path, start, gate):
 
 
 def handled(directory, name="error.log"):
-    """The records that came out of the handler."""
+    """The records that the handler has written."""
     return [
         line for line in (directory / name).read_text().splitlines() if line.startswith(("rejected", "slow"))
     ]
 
 
 def written_natively(server):
-    """The records that Python's logging did not have."""
+    """The records that bypassed Python's logging."""
     return re.findall(r"^\[.+\] \[(?:INFO|DEBUG)\] (rejected.*)", server.log.text, re.MULTILINE)
 
 
@@ -88,7 +88,7 @@ def provoke_rejections(server, times=1):
 
 
 def reject_until_the_handler_blocks(server, gate):
-    """How often that was. What the monitor thread logs while nobody leads does not go to the handler."""
+    """Returns how many there were. Records of the monitor thread without a leader do not go to the handler."""
     times = 0
 
     def is_blocked():

@@ -1,4 +1,4 @@
-"""`logger_class`: what a class like gunicorn's `Logger` overrides has the effect that it has there."""
+"""`logger_class`: overridden methods have the same effect as with gunicorn's `Logger`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the logs say, in which form, and what becomes of it where nobody reads it."""
+"""Content and format of the logs, and logs that are not read."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_json_lines_have_the_documented_keys(shop):
     assert (sparse["status"], sparse["user_agent"]) == (500, "\u00e9 \u20ac")
 
 
-# The form of the log
+# The format of the log
 
 
 def test_each_record_can_be_json(start):
@@ -209,11 +209,11 @@ def test_levels_are_coloured_on_a_terminal_that_supports_it(environ, coloured):
     assert (b"[CRITICAL]" in output) != coloured
 
 
-# Nobody reads
+# Logs that are not read
 
 
 def read_all(descriptor):
-    """What is there, without waiting for more."""
+    """Reads what is available, without waiting for more."""
     os.set_blocking(descriptor, False)
     output = b""
     while True:
@@ -239,7 +239,7 @@ def a_terminal():
 
 
 class Unread(Command):
-    """A server whose stdout and stderr lead to something that is not read until the test does."""
+    """A server whose stdout and stderr are not read until the test does so."""
 
     def __init__(self, make, *options, app="raw"):
         self.port = free_port()
@@ -278,7 +278,7 @@ class Unread(Command):
         return [process.pid for process in self.family() if process.parent == self.pid]
 
     def answers(self, times, agent="tester"):
-        """So many answers to good requests, and one that is a 500 with a traceback for every ten of them."""
+        """Checks `times` valid requests, and a 500 with a traceback for every ten of them."""
         fields = f"User-Agent: {agent}\r\n"
         with self.wire() as wire:
             for number in range(times):
@@ -312,7 +312,7 @@ def test_unread_log_pipes_do_not_block_requests(concurrency, make, at_length):
             return re.search(rb"access log: (\d+) lines lost", text) and b"log records lost" in text
 
         eventually(losses_are_logged, "what was lost to be told")
-        assert os.get_blocking(server.stdout) is False  # by this test, and for its own end alone
+        assert os.get_blocking(server.stdout) is False  # this test has set only its own end to non-blocking
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run workers as somebody else")
@@ -371,7 +371,7 @@ def test_a_fifo_as_a_log_needs_no_reader(start, tmp_path):
     os.close(reader)
 
 
-# What the application writes itself
+# Output of the application
 
 TALKER = """
 import os, sys
@@ -425,7 +425,7 @@ def test_a_failed_start_is_reported_on_stderr_even_if_output_is_captured(tmp_pat
 
 
 def background(directory, *options):
-    """Starts a daemon; what its command said, and the pid of its master."""
+    """Starts a daemon. Returns the output of its command, and the pid of its master."""
     words = [MLWS, "talker:app", "--daemon", "--pid", directory / "pid", *options]
     with open(directory / "out", "wb") as out:
         subprocess.run(
@@ -451,7 +451,7 @@ def test_output_of_the_application_of_a_daemon_can_be_captured(talker, kept):
         )
 
 
-# What a client sends never looks like a record of the log
+# Clients cannot forge log records
 
 HOSTILE = """
 import logging
@@ -582,7 +582,7 @@ def test_a_full_queue_is_a_warning(start, gate):
         gate.open()
 
 
-# The access log says what was sent, when it was sent
+# The access log has the bytes that were sent, when they have been sent
 
 TOTAL = 8 * 200_000
 

@@ -1,4 +1,4 @@
-"""The memory of a worker has a bound, whatever its clients leave unread or unfinished; and what it puts aside arrives whole."""
+"""The memory of a worker is bounded, whatever its clients leave unread or incomplete; and buffered data arrives intact."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wire import Wire
 
 MB = 1 << 20
 ALLOWANCE = 40 * MB
-"""What connections, threads and the gaps between freed objects may take beside what is bounded."""
+"""Memory for connections, threads and fragmentation, in addition to the budget."""
 numbers = itertools.count()
 
 
@@ -27,7 +27,7 @@ def fresh(word):
 
 
 class Peak:
-    """The most memory that a process has had since the block began, beside what it had then."""
+    """The peak of a process's memory since the start of the block, above its memory at the start."""
 
     def __init__(self, pid):
         self.pid, self.over, self.most = pid, threading.Event(), 0
@@ -59,7 +59,7 @@ def lines(path):
     return path.read_text().splitlines()
 
 
-# Responses that nobody reads.
+# Unread responses.
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ def test_unread_responses_share_64_mib_by_default(start, record, at_length):
         assert peak.look() < 64 * MB + ALLOWANCE
 
 
-# What is put aside for one response.
+# The buffer of one response.
 
 
 def progress_of(path):
@@ -220,12 +220,12 @@ def test_a_body_that_is_spooled_to_a_file_releases_its_memory(start, tmp_path):
     eventually(lambda: unlinked_files(worker) == 0, "the files to be given back")
 
 
-# Nothing is lost or mixed up on the way.
+# Data arrives intact.
 
 
 @pytest.mark.parametrize("mode", CONCURRENCY)
 def test_large_responses_of_every_type_arrive_intact_at_every_speed(shared, mode):
-    """Together they are more than memory may hold."""
+    """Together they exceed the memory budget."""
     server = shared("streaming", *CONCURRENCY[mode])
     size, done = 8 * MB, []
     jobs = {

@@ -89,7 +89,7 @@ def workers_of(server, options):
 
 
 def wait_for_files_of_running_processes_only(server, directory, options):
-    """Each process that ends takes its files with it. Only workers keep running, and what forks them."""
+    """The files of ended processes are removed. Only workers, and the processes that fork them, keep running."""
 
     def running():
         return {*workers_of(server, options), *server.workers(), server.pid}
@@ -104,7 +104,7 @@ def test_every_request_is_counted_once_and_ended_processes_have_no_files(shop, d
     assert counts(scrape(server)) == (REQUESTS, REQUESTS)
     wait_for_files_of_running_processes_only(server, directory, options)
     assert counts(scrape(server)) == (REQUESTS, REQUESTS)
-    # One request more is one more, and not all of them again.
+    # One more request adds one, instead of counting all of them again.
     server.get("/")
     assert counts(scrape(server)) == (REQUESTS + 1, REQUESTS + 1)
 

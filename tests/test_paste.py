@@ -75,7 +75,7 @@ FREE = "bind = 127.0.0.1:0"
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes the shop and its file, which says this to the server."""
+    """Writes the shop and its file with these server settings."""
 
     def write(settings=FREE, use="egg:mylittlewebserver", more=""):
         (tmp_path / "shop.py").write_text(SHOP)
@@ -88,7 +88,7 @@ def write(tmp_path):
 
 
 def pserve(directory, *arguments):
-    """The server that pserve runs."""
+    """A server started by pserve."""
     command = (PSERVE, "production.ini", *arguments)
     return Server(
         command[0], *command[1:], command=(), bind=None, cwd=directory, env={"PYTHONPATH": str(directory)}
@@ -96,7 +96,7 @@ def pserve(directory, *arguments):
 
 
 def paste(directory, *options, name="production.ini", **settings):
-    """The server of `mlws --paste`."""
+    """A server started with `mlws --paste`."""
     return Server("--paste", name, *options, bind=None, cwd=directory, **settings)
 
 

@@ -1,4 +1,4 @@
-"""Pidfiles and Unix sockets: a server replaces and removes only its own, and no start waits for somebody else."""
+"""Pidfiles and Unix sockets: a server replaces and removes only its own, and no start blocks on those of another process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wire import DEADLINE
 
 
 def run(*arguments, command=(MLWS,), **settings):
-    """The ended process of a command that is to end soon by itself."""
+    """The completed process of a command that exits by itself."""
     words = [str(word) for word in (*command, *arguments)]
     return subprocess.run(
         words, cwd=APPS, capture_output=True, text=True, timeout=2 * DEADLINE, check=False, **settings
@@ -47,7 +47,7 @@ def test_a_pidfile_is_locked_as_long_as_the_master_lives(start, tmp_path):
     server = start("raw", "--pid", pidfile)
     child = subprocess.Popen(["true"])
     child.wait()
-    pidfile.write_text(f"{child.pid}\n")  # as the number looks from another container
+    pidfile.write_text(f"{child.pid}\n")  # the pid is another process in another container
     ended = run("raw", "--bind", "127.0.0.1:0", "--pid", pidfile)
     assert ended.returncode == 1
     assert "is locked by a running server" in ended.stderr
@@ -62,7 +62,7 @@ def test_workers_that_outlive_a_killed_master_do_not_keep_its_pidfile_locked(sta
         killed.log.wait_for("Listening at: ")
         workers = [pid for pid in killed.family_pids() if pid != killed.pid]
         for pid in workers:
-            os.kill(pid, signal.SIGSTOP)  # it cannot end by itself now
+            os.kill(pid, signal.SIGSTOP)  # it cannot exit now
         os.kill(killed.pid, signal.SIGKILL)
         killed.wait()
         server = start("raw", "--pid", pidfile)

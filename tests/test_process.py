@@ -1,4 +1,4 @@
-"""At home under an operator: pidfiles, daemons, other users, service managers, and process 1 of a container."""
+"""Process management: pidfiles, daemons, users, service managers, and process 1 of a container."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ AS_NOBODY = (
 
 
 def run(*arguments, command=(MLWS,), **settings):
-    """The ended process of a command that is to end soon by itself."""
+    """The completed process of a command that exits by itself."""
     words = [str(word) for word in (*command, *arguments)]
     return subprocess.run(
         words, cwd=APPS, capture_output=True, text=True, timeout=2 * DEADLINE, check=False, **settings
@@ -52,7 +52,7 @@ def who(server):
 
 
 def gone_pid():
-    """A number that was a process's, and is none's now."""
+    """The pid of a process that has exited."""
     child = subprocess.Popen(["true"])
     child.wait()
     return child.pid
@@ -66,7 +66,7 @@ def test_a_pidfile_names_the_master_for_as_long_as_it_serves(start, tmp_path):
     server = start("raw", "--pid", pidfile, "--workers", "2")
     assert pidfile.read_text() == f"{server.pid}\n"
     assert stat.S_IMODE(pidfile.stat().st_mode) == 0o644
-    os.kill(server.workers()[0], signal.SIGKILL)  # no worker takes the file with it
+    os.kill(server.workers()[0], signal.SIGKILL)  # an exiting worker does not remove the file
     eventually(lambda: len(server.workers()) == 2)
     assert pidfile.read_text() == f"{server.pid}\n"
     server.stop()
@@ -132,7 +132,7 @@ def test_a_log_file_that_cannot_be_opened_is_an_error():
 
 @pytest.fixture
 def daemon(tmp_path):
-    """Runs a command that leaves a daemon behind; its pidfile is in `tmp_path`. The daemon ends with the test."""
+    """Runs a command that starts a daemon with a pidfile in `tmp_path`. The daemon is stopped after the test."""
 
     def start(*arguments, env=os.environ, **settings):
         # Names of processes replace their command line, and leave their environment alone if so configured.
@@ -167,7 +167,10 @@ def test_a_daemon_serves_when_its_command_returns_and_exits_on_term(daemon, tmp_
         assert json.load(answer) == ["/dev/null"] * 3
     master = int((tmp_path / "pid").read_text())
     [found] = [process for process in processes() if process.pid == master]
-    assert found.group not in (master, os.getpgrp())  # it leads no session that could get a terminal
+    assert found.group not in (
+        master,
+        os.getpgrp(),
+    )  # it is not a session leader, which could acquire a terminal
     assert found.parent != os.getpid()
     assert os.readlink(f"/proc/{master}/fd/2") == "/dev/null"
     assert len(running_with(tmp_path)) == 3
@@ -222,7 +225,7 @@ def test_a_daemon_that_cannot_bind_is_an_error_of_the_command(daemon, tmp_path):
 
 
 def test_a_daemon_that_is_killed_before_it_is_ready_is_an_error_of_the_command(daemon, tmp_path):
-    """Its app kills the master, whose last word never comes."""
+    """Its app kills the master before it reports that it is ready."""
     (tmp_path / "deadly.py").write_text("import os\nos.kill(os.getppid(), 9)\n")
     started = daemon("deadly", "--bind", "127.0.0.1:0", "--chdir", tmp_path)
     assert started.returncode == 1
@@ -355,7 +358,7 @@ def test_a_daemon_sends_its_pid_to_the_service_manager(daemon, manager, tmp_path
 
 
 def activated(count, pid="$$"):
-    """The start of a command that is handed the socket which is its stdin, as descriptor 3 and up."""
+    """The start of a command that passes its stdin, a socket, on as descriptor 3 and up."""
     copies = " ".join(f"{3 + number}<&0" for number in range(count))
     script = f'export LISTEN_PID={pid} LISTEN_FDS={count} LISTEN_FDNAMES=http; exec {copies} 0</dev/null; exec "$@"'
     return ("sh", "-c", script, "sh", MLWS)
@@ -502,7 +505,7 @@ print(os.getpid(), file=open({str(record)!r}, "a"))
     assert record.read_text() == "1\n"
 
 
-# Names and addresses
+# Process titles and addresses
 
 
 def test_processes_have_titles_if_setproctitle_is_installed(tmp_path):

@@ -22,7 +22,7 @@ INLINE = ("--threads", "1")
 LOGS_ALL = ("--log-level", "debug")
 """At the default level, only the first rejections of each second are logged."""
 STRANGER = "127.0.0.2"
-"""Another address of this machine, which nobody trusts."""
+"""Another address of this machine, which is not trusted."""
 ALL = "x-forwarded-for,x-forwarded-proto,x-forwarded-host,x-forwarded-port,x-forwarded-prefix,forwarded"
 FORWARDED = ("--forwarded-fields", ALL)
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -51,7 +51,7 @@ def seen(environ, *keys):
     return tuple(environ.get(key) for key in keys)
 
 
-# Fields, as gunicorn takes them
+# Fields, as in gunicorn
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_trusted_proxies_can_be_set_in_the_environment(start):
 
 
 def scheme_on(path, scheme="https"):
-    """The scheme of a request to a Unix socket, whose client says that it is this one."""
+    """The scheme of a request to a Unix socket that sends `X-Forwarded-Proto`."""
     with Wire(str(path), family=socket.AF_UNIX) as wire:
         answer = wire.request("/environs/show", headers=f"X-Forwarded-Proto: {scheme}\r\n")
     return json.loads(answer.text)["environ"]["wsgi.url_scheme"]
@@ -377,7 +377,7 @@ def bare(command, family, body=b""):
 
 @pytest.fixture(params=["v1", "v2"])
 def header(request):
-    """What makes the header of each version."""
+    """Functions that create the header of each version."""
     return line if request.param == "v1" else block
 
 
@@ -457,7 +457,7 @@ def test_a_client_behind_a_tcp_proxy_is_not_trusted(shared, header):
 
 
 def assert_rejected(server, data, status, source=None, step=None):
-    """Whether this is refused with a line in the log, and nothing behind it is answered."""
+    """Checks that the data is rejected with a line in the log, and that no response follows."""
     before = len(server.log.text)
     with Wire((server.host, server.port), source=source) as wire:
         wire.send(data, step)
@@ -751,7 +751,7 @@ def test_the_access_log_shows_the_client_named_by_the_proxy(start, concurrency):
         server.out.wait_for(rf'(?m)^{re.escape(shown)} - - \[.*"GET /environs/show', since=before)  # fmt: skip
 
 
-# Real proxies, in the configurations of the doc
+# Real proxies, with the configurations in docs/proxies.md
 
 
 def program(name):
@@ -773,7 +773,7 @@ needs_stream = pytest.mark.skipif(
 
 
 def configuration(name, port, backend):
-    """The text of the doc with our addresses in place of its own."""
+    """A configuration of docs/proxies.md with the addresses of the test."""
     [text] = re.findall(rf"(?s)<!-- {name} -->\n```\w+\n(.+?)```", DOC)
     text = text.replace("listen 80;", f"listen 127.0.0.1:{port};").replace(
         "bind :80", f"bind 127.0.0.1:{port}"
@@ -788,7 +788,7 @@ def configuration(name, port, backend):
 
 @pytest.fixture
 def behind(tmp_path):
-    """Starts one of the doc's proxies before a backend; the port it listens on. It is ended with the test."""
+    """Starts a proxy of docs/proxies.md in front of a backend, and returns its port. It is stopped after the test."""
     started = []
 
     def behind(name, backend, change=lambda text: text):
@@ -832,7 +832,7 @@ def behind(tmp_path):
 
 @pytest.fixture(params=["tcp", "unix"])
 def backend(request, start, tmp_path):
-    """Starts a server on a socket of each kind that trusts its peers, and says how a proxy calls it."""
+    """Starts a server on a socket of each kind that trusts its peers, and returns its address in the syntax of the proxy."""
 
     def backend(*options):
         if request.param == "unix":
@@ -845,7 +845,7 @@ def backend(request, start, tmp_path):
 
 
 def through(port, *lines, target="/environs/show"):
-    """The environ of a request that a stranger sends through a proxy, and the stranger's port."""
+    """The environ of a request that an untrusted client sends through a proxy, and the client's port."""
     with Wire(("127.0.0.1", port), source=STRANGER) as wire:
         wire.send(request(*lines, target=target, host="shop.example:81"))
         answer = wire.answer()
@@ -863,7 +863,7 @@ def test_an_http_proxy_sets_the_client_and_prevents_forgery(behind, backend, nam
     assert f"mlws shop.wsgi --bind unix:/run/shop.sock --umask 007 {' '.join(DOC_FIELDS)}\n" in DOC
     _, address = backend(*DOC_FIELDS)
     port = behind(name, address)
-    # nginx sends the host that it has chosen the server by, which has no port.
+    # nginx sends the host by which it selected the server, without a port.
     host = (
         ("shop.example", "shop.example", "80")
         if "nginx" in name
@@ -951,7 +951,7 @@ def test_a_client_cannot_append_its_own_proxy_header(behind, backend, name):
             assert wire.closed()
 
 
-# What the doc says
+# The documentation
 
 
 def test_the_page_documents_the_options_and_their_defaults():

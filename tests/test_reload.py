@@ -1,4 +1,4 @@
-"""`--reload`: what changes on disk is served a moment later, and what cannot be loaded says why."""
+"""`--reload`: changed files are served after a reload, and import errors are shown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def app_returning(text):
 
 @pytest.fixture
 def directory(tmp_path):
-    """A project with one module, `shop.py`, that says `first`."""
+    """A project with one module, `shop.py`, that returns `first`."""
     directory = tmp_path / "project"
     directory.mkdir()
     (directory / "shop.py").write_text(app_returning("first"))
@@ -49,7 +49,7 @@ def reloading(start, directory):
 
 
 def answer(server, *request):
-    """The body of an answer. While a worker is replaced, a connection may fail: the next may not."""
+    """The body of a response. While a worker is replaced, one connection may fail, but not the next one."""
 
     def ask():
         try:
@@ -61,7 +61,7 @@ def answer(server, *request):
 
 
 def serves(server, text, *request):
-    """Waits for an answer with this text, and returns it."""
+    """Waits for a response with this text, and returns it."""
     return eventually(
         lambda: text in (got := answer(server, *request)).text and got, f"{text!r} to be served", deadline=30
     )
@@ -76,7 +76,7 @@ def inotify(pid):
 
 
 def reloads(server):
-    """What the log says has changed, in order."""
+    """The changed files according to the log, in order."""
     return re.findall(r"\] (\S+) has changed: reloading", server.log.text)
 
 
@@ -109,7 +109,7 @@ def test_only_one_of_several_workers_watches(reloading, directory):
 
 @pytest.mark.parametrize("engine", ["inotify", "poll"])
 def test_a_module_that_is_imported_later_is_watched_too(reloading, directory, tmp_path, engine):
-    """And it need not lie where the server was started."""
+    """The file is outside of the directory in which the server was started."""
     package = tmp_path / "elsewhere/lazy"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -246,7 +246,7 @@ def test_changes_of_other_files_are_ignored(reloading, directory):
     pages = directory / "pages"
     pages.mkdir()
     server = reloading("--reload-extra-file", "pages/*")
-    # Twice, so that the server watches by the first change of what it is to watch.
+    # Twice, so that the server watches when the first of them changes.
     for text in ["second", "third"]:
         for path in [
             cache / "shop.cpython-311.pyc",
@@ -265,7 +265,7 @@ def test_changes_of_other_files_are_ignored(reloading, directory):
 
 @pytest.mark.parametrize("options", [(), FORK], ids=" ".join)
 def test_reloads_leak_no_descriptors(reloading, directory, options):
-    """No process when it has ended (which `stop` sees to), and no descriptor more after many reloads."""
+    """No process is left at the end (`stop` checks that), and many reloads add no descriptor."""
     server = reloading(*options)
     before = None
     for text in ["second", "third", "fourth"]:
@@ -292,7 +292,7 @@ def test_the_watcher_ends_with_a_worker_that_is_killed(reloading, directory):
 
 @pytest.mark.parametrize("limit", ["watches", "instances"])
 def test_polling_is_used_if_inotify_is_exhausted(directory, limit):
-    """A user namespace of its own has limits of its own."""
+    """A new user namespace has its own limits."""
     file = f"/proc/sys/user/max_inotify_{limit}"
     script = f'echo 0 >{file} && test "$(cat {file})" = 0'
     inside = ["unshare", "--user", "--map-root-user", "sh", "-c"]

@@ -1,4 +1,4 @@
-"""One request, one thread: everything that belongs to a request runs on one thread and in one context, and nothing else in between.
+"""One request, one thread: all code of a request runs on one thread and in one context, without code of other requests in between.
 
 That holds for the call, each piece, each `write()`, `close()`, `pre_request`, `post_request` and the record of the access log, in every
 mode, for every type of response, for every speed of the client, and however the response ends.
@@ -29,15 +29,15 @@ HELD = [
     "write and generator",
     "write and file",
 ]
-"""The types during which the app can be made to wait, between their first piece and their second."""
+"""The types of responses whose app can wait between the first and the second chunk."""
 COUNT = 48
-"""Pieces of a response: more than the buffers of a slow connection take."""
+"""Chunks of a response: more than the buffers of a slow connection hold."""
 
 numbers = itertools.count()
 
 
 class Recorded:
-    """A server whose app, hooks and access log record what they do."""
+    """A server whose app, hooks and access log record events."""
 
     def __init__(self, directory, *options):
         self.directory = directory
@@ -65,7 +65,7 @@ class Recorded:
         return [event for event in self.events() if event["id"] == name]
 
     def reached(self, name, what):
-        """Waits for an event of the request."""
+        """Waits for this event of the request."""
         eventually(
             lambda: any(event["what"] == what for event in self.of(name)), f"{what} of {name}", pause=0.02
         )
@@ -74,7 +74,10 @@ class Recorded:
         return ask(self.server, target("/", id=name, **query), headers, wire)
 
     def conforms(self, name, closes=(1,), logged=True):
-        """Checks all that was recorded of a request, once it is over; `closes` are the numbers of calls of `close()` that are right."""
+        """Checks the recorded events of a request after its end.
+
+        `closes` are the permitted numbers of calls of `close()`.
+        """
         for what in ("close",) * min(closes) + ("post_request", "access") * logged:
             self.reached(name, what)
         mine = self.of(name)
@@ -128,7 +131,7 @@ def recorded(tmp_path_factory):
 
 @pytest.fixture
 def started(tmp_path):
-    """A server for this test alone."""
+    """A server for one test."""
     made = []
 
     def started(*options):
@@ -142,7 +145,7 @@ def started(tmp_path):
 
 @pytest.fixture
 def visited():
-    """Short requests all the time, on connections of their own, until the block ends; returns their names."""
+    """Sends short requests continuously, each on its own connection, until the block ends. Returns their names."""
 
     class Visitors:
         def __init__(self, recorded):

@@ -51,9 +51,9 @@ def app(environ, start_response):
 
 @pytest.fixture(scope="module")
 def command():
-    """The words that start the server so that its workers can read Python, which may lie in a private directory of root's.
+    """The command prefix with which workers can read Python, even if it is installed in a private directory of root.
 
-    They get a mount namespace of their own, in which that directory is replaced by an empty one with nothing but Python in it.
+    It creates a mount namespace in which that directory is replaced by one with nothing but Python.
     """
     script, spares = "", []
     for prefix in dict.fromkeys([os.path.realpath(sys.base_prefix), sys.prefix, os.path.dirname(MLWS)]):
@@ -82,7 +82,7 @@ def command():
 
 @pytest.fixture
 def shop():
-    """The directory of an application that everybody may read, in which the workers' user may write."""
+    """The directory of an application, readable for everybody and writable for the workers' user."""
     with tempfile.TemporaryDirectory() as name:
         shop = Path(name)
         shop.chmod(0o755)
@@ -109,7 +109,7 @@ def owner(path):
 
 
 def notes(shop):
-    """What has run, and as whom."""
+    """The code that has run, and its user."""
     path = shop / "notes"
     return set(path.read_text().splitlines()) if path.exists() else set()
 
@@ -193,7 +193,7 @@ def test_root_follows_its_own_links(tmp_path, shop, command):
         eventually(lambda: "GET / " in (tmp_path / "log").read_text(), "the line")
 
 
-# Orders of workers
+# Requests of workers to the master
 
 
 def test_a_worker_cannot_request_a_reload(shop, command):
@@ -252,7 +252,7 @@ def test_a_log_config_runs_as_the_workers_user_only(preload, shop, command):
     with Server("shop:app", *options, command=command, cwd=shop) as server:
         log = shop / "python.log"
         for reloads in (True, False):
-            # Workers of before the reload answer until the new ones are ready.
+            # The old workers respond until the new ones are ready.
             served = lambda: server.get("/").text == str(NOBODY.pw_uid) and "GET / " in log.read_text()  # noqa: E731
             eventually(served, "the line")
             assert owner(log)[0] == NOBODY.pw_uid

@@ -1,4 +1,4 @@
-"""Where settings come from: files in Python and TOML, the environment, the command line, and which of them counts."""
+"""Sources of settings: Python and TOML files, the environment, the command line, and their precedence."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write(directory, name, text):
 
 
 def ask(directory, *arguments, **environment):
-    """Runs a command that ends by itself."""
+    """Runs a command that exits by itself."""
     return subprocess.run(
         [MLWS, *map(str, arguments)],
         cwd=directory,
@@ -48,7 +48,7 @@ def ask(directory, *arguments, **environment):
 
 
 def shown(directory, *arguments, **environment):
-    """The settings as --print-config has them: name to value and origin."""
+    """The settings in the output of --print-config: name to value and source."""
     asked = ask(directory, "shop:app", "--print-config", *arguments, **environment)
     assert asked.returncode == 0, asked.stderr
     lines = re.findall(r"^(\w+) = (.*?) +# (.+)$", asked.stdout, re.M)

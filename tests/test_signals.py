@@ -1,4 +1,4 @@
-"""What an operator does to a running server by signals, and what its clients see of it: nothing."""
+"""Signals to a running server, which clients do not notice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLAIN, PRELOADED = ("--workers", "2"), ("--workers", "2", "--preload")
 
 
 class Pages:
-    """An application in a file that can be written anew."""
+    """An application in a file that can be replaced."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -51,7 +51,7 @@ def serve(start, pages):
 
 
 class Load:
-    """Clients that ask again and again, and note everything that is not the right answer."""
+    """Clients that send requests continuously, and record every wrong response."""
 
     def __init__(self, server, clients=4, keep_alive=True, pattern=rb"\w+ \d+"):
         self.server, self.keep_alive, self.pattern = server, keep_alive, re.compile(pattern)
@@ -166,7 +166,7 @@ def test_a_reload_is_invisible_to_clients(serve, pages, at_length, options, keep
 
 
 def test_hups_at_any_time_while_workers_are_killed(serve, pages, at_length):
-    """A killed worker loses only its own requests: new connections are served."""
+    """A killed worker fails only its own requests; new connections are served."""
     server = serve("--workers", "4")
     chance = random.Random(4)
     with Load(server, keep_alive=False) as load:
@@ -176,7 +176,7 @@ def test_hups_at_any_time_while_workers_are_killed(serve, pages, at_length):
             with contextlib.suppress(IndexError, ProcessLookupError):
                 os.kill(chance.choice(server.workers()), signal.SIGKILL)
             load.goes_on(chance.randrange(30))
-    # A kill cuts the few requests that were in the hands of that very worker; none is refused, and none is answered wrong.
+    # A kill interrupts only the requests of that worker. No connection is refused, and no response is wrong.
     assert not [failure for failure in load.failures if isinstance(failure, tuple)]
     assert not [failure for failure in load.failures if "Refused" in failure or "Timeout" in failure.title()]
     assert len(load.failures) <= 4 * at_length(5, 100)
@@ -199,7 +199,7 @@ def test_winch_stops_the_workers_and_connections_wait_in_the_backlog(serve):
     server = serve(*PLAIN)
     os.kill(server.pid, signal.SIGWINCH)
     eventually(lambda: server.workers() == [], "no worker")
-    with server.wire() as wire:  # somebody listens, nobody accepts
+    with server.wire() as wire:  # the socket is open, but no process accepts
         wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
         os.kill(server.pid, signal.SIGHUP)
         assert wire.answer().status == 200
@@ -213,7 +213,7 @@ def test_usr1_reopens_the_logs(serve, pages, options):
     eventually(lambda: "/before" in log.read_text(), "the line of the first request")
     log.rename(moved)
     os.kill(server.pid, signal.SIGUSR1)
-    # The master opens it, and then its workers, in no order that a client could know.
+    # The master reopens it first, then its workers in any order.
     eventually(lambda: server.get("/after").status == 200 and log.exists() and "/after" in log.read_text())
     assert "/before" not in log.read_text()
     os.kill(server.workers()[0], signal.SIGUSR1)
@@ -292,7 +292,7 @@ def test_usr2_can_be_reverted_and_repeated(start, pages, bind):
     second = second_master(server)
     eventually(lambda: answer() == "second", "the new code")
     eventually(lambda: answer() == "first", "the old code beside it")
-    os.kill(second, signal.SIGTERM)  # a change of mind
+    os.kill(second, signal.SIGTERM)  # the upgrade is reverted
     eventually(lambda: gone(second), "the second master to go")
     server.log.wait_for("this master keeps serving")
     assert {answer() for _ in range(10)} == {"first"}
@@ -357,7 +357,7 @@ def test_a_term_at_any_moment_of_the_start_leaves_nothing_behind(pages, at_lengt
 
 
 def receive_until(manager, words):
-    """Takes what was said, until these words are."""
+    """Receives notifications until one contains these words, and returns it."""
     while words not in (message := manager.recv(1000).decode()):
         pass
     return message
@@ -391,7 +391,7 @@ def test_a_new_master_is_the_main_process_until_it_stops(serve, manager):
 
 
 def content(path):
-    """What is in a file that others make and remove meanwhile."""
+    """The content of a file that other processes create and remove meanwhile."""
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
     return None

@@ -1,4 +1,4 @@
-"""Exports that real frameworks stream: their readers are slow, others visit meanwhile, and each row is for its own user."""
+"""Streamed exports of real frameworks with slow readers and concurrent requests: each row has its own user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ numbers = itertools.count()
 
 
 class Framework:
-    """How a framework is asked, and what has to come of it."""
+    """The requests to a framework, and their expected responses."""
 
     def __init__(self, row, page, stranger, query=None, ends=1):
         self.row, self.page, self.stranger, self.query, self.ends = row, page, stranger, query or {}, ends
@@ -63,7 +63,7 @@ class Exports:
         return "".join(self.fill(self.framework.row, user, language, number) for number in range(ROWS))
 
     def visits(self, user, language):
-        """Asks for the short page again and again."""
+        """Requests the short page continuously."""
         with self.server.wire() as wire:
             for _ in range(5):
                 path = target(f"/{self.place}/me", user=user)
@@ -109,7 +109,7 @@ def test_each_slow_export_has_all_rows_and_only_those_of_its_user(exports, at_le
 
 
 def export_slowly(exports):
-    """Nobody reads an export before others have been served."""
+    """No export is read before other requests have been served."""
     users = {fresh("reader"): language for language in ("de", "fr", "en")}
     wires = {user: exports.ask("export", user, language, SlowWire) for user, language in users.items()}
     together(
@@ -133,7 +133,7 @@ def export_slowly(exports):
 
 
 def test_an_abandoned_export_frees_the_resources_of_its_user(exports):
-    """The clients leave when their exports have begun, and others have been served since."""
+    """The clients disconnect after their exports have started and other requests have been served."""
     users = [fresh("leaver") for _ in range(4)]
     wires = [exports.ask("export", user, "de", SlowWire) for user in users]
     for wire in wires:

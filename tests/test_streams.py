@@ -1,4 +1,4 @@
-"""Streams: their framing, what keeps them alive, what ends them, on which threads they run, and that a fork in one stays out of the server."""
+"""Streams: framing, timeouts, ends, threads, and forks within a stream."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def serving(shared, concurrency):
     return shared("streaming", *CONCURRENCY[concurrency])
 
 
-# What takes longer than a timeout: all of it runs at once, beside the other tests of this module.
+# Streams that take longer than a timeout run concurrently, beside the other tests of this module.
 
 EVENTS = "".join(f"data: {word}\n\n" for word in (0, 1, "end"))
 
@@ -35,7 +35,7 @@ def empty_chunks(options):
 
 
 def events(options, content_type, clients):
-    """What each of the clients gets of a stream whose pauses are twice the timeout, and whether its worker goes on."""
+    """The results of clients of a stream whose pauses are twice the timeout, and whether its worker continues."""
     path = target("/events", content_type=content_type, count=2, pause=2.2)
 
     def subscribe():
@@ -72,7 +72,7 @@ LONG = {
 
 @pytest.fixture(scope="module", autouse=True)
 def long_ones(request):
-    """The futures of those whose tests are to run."""
+    """The futures of the selected tests."""
     items = [item for item in request.session.items if item.path == request.path]
     names = [item.callspec.params["long"] for item in items if "long" in getattr(item, "fixturenames", ())]
     with ThreadPoolExecutor(len(LONG)) as pool:
@@ -97,7 +97,7 @@ def test_a_file_after_a_write_is_in_the_same_body(serving, kind, version):
 
 
 def test_empty_chunks_are_not_sent(serving):
-    """One that was would be the last."""
+    """An empty chunk would end the body."""
     with serving.wire() as wire:
         answer = wire.request(target("/empty_chunks", seconds=0.1))
         assert (answer.framing, answer.text, answer.complete) == ("chunked", "working done", True)
@@ -119,7 +119,7 @@ def test_an_empty_chunk_after_a_disconnect_ends_the_stream(serving, record):
 @pytest.mark.parametrize("how", ["exit", "raise", "return"])
 @pytest.mark.parametrize("where", ["call", "stream"])
 def test_a_process_forked_by_the_app_does_not_return_to_the_server(serving, where, how):
-    """It ends with the status that it would have anywhere else; its parent alone answers."""
+    """It exits with its usual status; only its parent responds."""
     own = sorted([serving.pid, *serving.workers()])
     status = {"exit": 3, "raise": 1, "return": 0}[how]
     with ask(serving, target(f"/fork_in_{where}", how=how), "Connection: close\r\n") as wire:
@@ -136,7 +136,7 @@ def test_a_process_forked_by_the_app_does_not_return_to_the_server(serving, wher
 
 
 def test_threading_hooks_see_every_serving_thread(shared):
-    """The threads are Python's: profilers, debuggers and tools that measure coverage find them, and their names."""
+    """The threads are Python threads, so profilers, debuggers and coverage tools find them and their names."""
     server = shared("traced", "--threads", "4")
     threads = together(*[lambda: json.loads(server.get("/?parties=4").text)] * 4)
     assert len({facts["thread"] for facts in threads}) == 4
@@ -175,5 +175,5 @@ def test_two_hundred_clients_get_each_event(start, at_length):
 
 @pytest.mark.parametrize("long", LONG)
 def test_a_stream_that_takes_longer_than_a_timeout(long_ones, long):
-    """Empty chunks show that the app is alive, and so may be without end; silence is for events only, where it holds nobody up."""
+    """Empty chunks show that the app is alive, so they may continue without end."""
     long_ones[long].result(4 * DEADLINE)

@@ -54,7 +54,7 @@ def framed(body, framing, size=4099):
 
 
 def send_until_answered(wire, request, total):
-    """Sends up to `total` bytes, made of `request` again and again, until the answer begins. Returns how many were sent."""
+    """Sends up to `total` bytes of repeated `request`s until the response begins. Returns how many were sent."""
     sent, data = 0, request * (65536 // len(request) + 1)
     wire.socket.setblocking(False)
     try:
@@ -70,15 +70,15 @@ def send_until_answered(wire, request, total):
 
 
 def says_nothing(wire):
-    """Whether nothing has come from the server so far."""
+    """Returns whether nothing has been received so far."""
     return not select.select([wire.socket], [], [], 0)[0]
 
 
-# An upload that is refused before all of it was sent.
+# Uploads that are rejected early.
 
 
 def test_a_huge_upload_is_rejected_early(server, record):
-    """None of what is sent is run as a request."""
+    """None of the data is run as a request."""
     hidden = f"GET /clients/called?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
     with server.wire() as wire:
         wire.send(head("/uploads/ignores_body", "length", 400_000_000))
@@ -300,7 +300,7 @@ def test_a_client_that_half_closes_after_a_slow_upload_gets_its_response(streami
         assert wire.answer().text == "hello"
 
 
-# Clients that are slow, leave, or send nonsense while the application reads.
+# Clients that are slow, disconnect, or send invalid data while the application reads.
 
 
 @pytest.fixture
@@ -412,7 +412,10 @@ def test_a_signal_handler_of_the_application_runs_while_it_waits_for_the_client(
     "path", ["/inputs/ignore", "/failures/raises", "/answers/generator", "/uploads/first_bytes?size=5"]
 )
 def test_unread_input_is_never_run_as_a_request(streaming, record, framing, path, size):
-    """A little is dropped, and the connection lives on; before much, it is closed so that the answer can be read."""
+    """A short rest is discarded, and the connection is kept.
+
+    With a long rest it is closed so that the response can be read.
+    """
     hidden = f"GET /clients/called?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
     body = (hidden * (size // len(hidden) + 1))[:size]
     with streaming.wire() as wire:
@@ -452,7 +455,7 @@ def test_an_input_used_after_its_request_reads_nothing(start):
 
 
 def resident(pid):
-    """Bytes of memory that a process uses of its own."""
+    """Private memory of a process in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""`--timeout`: what becomes of a request that hangs, of its worker, and of everybody else; and where it hung."""
+"""`--timeout`: requests that hang, their worker, other requests, and the logged stack."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ THREADED = {name: options for name, options in CONCURRENCY.items() if name != "f
 
 
 def where(name):
-    """The traceback's line for the line that hangs."""
+    """The traceback entry of the line that hangs."""
     (number,) = [number for number, line in enumerate(HANGS, 1) if line.endswith(f"# {name}")]
     return rf'hangs\.py", line {number} in {name}'
 
@@ -23,7 +23,7 @@ def ask(server, path):
 
 
 def replaced(server, worker):
-    """Waits until another worker serves in place of this one."""
+    """Waits until another worker has replaced this one."""
     eventually(lambda: gone(worker), f"worker {worker} to be gone")
     assert server.get("/answers/hello").text == "hello\n"
     assert worker not in server.workers()
@@ -91,7 +91,7 @@ def test_a_long_response_of_quick_chunks_does_not_time_out(start, concurrency):
 
 
 def test_a_slow_reader_does_not_count_towards_the_timeout(start):
-    """It reads nothing for as long as another answer takes, which is longer than the timeout."""
+    """It does not read for the duration of another response, which exceeds the timeout."""
     server = start("raw", "--threads", "4", "--timeout", "1")
     with server.wire(receive_buffer=4096) as wire:
         wire.send(b"GET /hangs/writes HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -102,7 +102,7 @@ def test_a_slow_reader_does_not_count_towards_the_timeout(start):
 
 
 def hang(server, app, record):
-    """A request that hangs by now."""
+    """A request that hangs."""
     wire = ask(server, f"/hangs/{app}?record={record}")
     eventually(record.read_text, "the request to be in the application")
     return wire

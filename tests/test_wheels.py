@@ -1,4 +1,4 @@
-"""The wheel: what is in it, what it needs, and that it serves where there is nothing else."""
+"""The wheel: its files, its requirements, and that it works in an empty environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def application(environ, start_response):
 
 @pytest.fixture(scope="module")
 def wheel():
-    """The wheel that bin/build.sh has made."""
+    """The wheel built by bin/build.sh."""
     (wheel,) = (ROOT / ".venv/wheel").glob("*.whl")
     return wheel
 

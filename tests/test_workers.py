@@ -1,4 +1,4 @@
-"""The master and its workers: what is bound, who serves, who is replaced, and how it all ends."""
+"""The master and its workers: listeners, serving, replacement and shutdown."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def ask(server, path):
 
 
 def refuses_connections(server):
-    """Whether nobody listens any more."""
+    """Returns whether connections are refused."""
     try:
         server.wire().close()
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:
-        return False  # it was closed this very moment; ask again
+        return False  # it has just been closed; try again
     return False
 
 
@@ -46,7 +46,7 @@ def test_there_is_a_master_and_the_configured_number_of_workers(start):
 
 
 def test_all_workers_serve(start, gate):
-    """Three requests that wait inside the app of three workers with a single thread each."""
+    """Three requests that wait inside the apps of three single-threaded workers."""
     server = start("raw", "--workers", "3", "--threads", "1")
     wires = []
     for number in range(3):
@@ -104,7 +104,7 @@ def test_a_running_request_finishes_before_the_server_exits(start, gate, options
     gate.open()
     answer = wire.answer()
     assert (answer.status, answer.text) == (200, "passed\n")
-    # Nor does a child know what became of its parent after the fork.
+    # A child does not know what happened to its parent after the fork.
     if options not in (INLINE, FORK):
         assert answer.header("connection") == "close"
     assert wire.closed()
@@ -114,7 +114,7 @@ def test_a_running_request_finishes_before_the_server_exits(start, gate, options
 
 @pytest.mark.parametrize("options", [INLINE, ("--threads", "4"), FORK, ("--workers", "2")], ids=" ".join)
 def test_ctrl_c_in_a_terminal_stops_the_server_immediately(start, gate, options):
-    """A terminal sends the signal to the whole group, the children of a fork included."""
+    """A terminal sends the signal to the process group, including children of --fork."""
     server = start("raw", *options)
     wire = ask(server, gate.path)
     gate.wait_for(1)
@@ -128,7 +128,7 @@ def test_ctrl_c_in_a_terminal_stops_the_server_immediately(start, gate, options)
 
 @pytest.mark.parametrize("options", [INLINE, FORK], ids=" ".join)
 def test_connections_in_the_backlog_are_served_before_the_server_exits(start, gate, options):
-    """The only worker is stopped for a moment, so that a crowd gathers behind the socket that is to end with it."""
+    """The only worker is paused, so that connections accumulate in the backlog."""
     server = start("raw", *options)
     (worker,) = server.workers()
     os.kill(worker, signal.SIGSTOP)
@@ -219,7 +219,7 @@ def test_a_term_to_every_process_and_then_another_let_a_running_request_finish(s
         os.kill(server.pid, signal.SIGTERM)
         for worker in server.workers():
             os.kill(worker, signal.SIGTERM)
-        # Each process has taken the signals by then, except a main thread that is inside the application.
+        # Each process has received the signals by then, except a main thread that is inside the application.
         eventually(lambda: not pending(server.pid, signal.SIGTERM), "the master to take the signals")
         gate.open()
         answer = wire.answer()
@@ -231,7 +231,7 @@ def test_a_term_to_every_process_and_then_another_let_a_running_request_finish(s
 
 
 def pending(pid, signum):
-    """Whether the kernel still holds the signal for the process."""
+    """Returns whether the signal is pending for the process."""
     masks = re.findall(r"^(?:Shd|Sig)Pnd:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return any(int(mask, 16) >> (signum - 1) & 1 for mask in masks)
 
@@ -353,6 +353,9 @@ def policies(server):
     ids=["few", "many"],
 )
 def test_many_threads_wake_without_interrupting_each_other(start, threads, policy):
-    """Who is interrupted may hold the GIL, and the woken one would only wait for it. What the app starts is as usual."""
+    """An interrupted thread may hold the GIL, for which the woken one would only wait.
+
+    Processes of the app are scheduled as usual.
+    """
     server = start("raw", "--threads", str(threads))
     eventually(lambda: policies(server) == [policy] * threads, f"{threads} threads of that policy")

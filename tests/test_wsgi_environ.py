@@ -9,7 +9,7 @@ from conftest import CONCURRENCY
 
 
 def environ_of(server, request):
-    """The environ that this request gives, sent as it is on a connection of its own."""
+    """The environ of this request, sent unchanged on its own connection."""
     with server.wire() as wire:
         wire.send(request)
         answer = wire.answer()
@@ -157,7 +157,7 @@ def test_content_type_and_length_are_empty_or_missing_without_a_body(server):
 
 @pytest.mark.parametrize(("chunks", "length"), [(b"3\r\nabc\r\n2\r\nde\r\n", "5"), (b"", "0")])
 def test_a_chunked_body_has_its_decoded_length_and_no_transfer_coding(server, chunks, length):
-    """RFC 9112, section 7.1.3: what decodes the body adds the one and removes the other."""
+    """RFC 9112, section 7.1.3: decoding adds Content-Length and removes Transfer-Encoding."""
     head = b"POST /environs/show HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: Chunked\r\nTE: trailers\r\n\r\n"
     environ = environ_of(server, head + chunks + b"0\r\n\r\n")
     assert environ["CONTENT_LENGTH"] == length

@@ -1,4 +1,4 @@
-"""`wsgi.errors` leads to the error log, whatever that is, one whole line after the other."""
+"""`wsgi.errors` writes complete lines to the error log, wherever it goes."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def serve(directory, log):
 
 
 def written(log, pattern):
-    """The lines of the log that are no records, once one of them matches."""
+    """The lines of the log that are not records, once one of them matches."""
 
     def lines():
         return [

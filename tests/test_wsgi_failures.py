@@ -1,4 +1,4 @@
-"""What an app does wrong is a 500 with one traceback in the log, and the next request is served."""
+"""An error of an app is a 500 with one traceback in the log, and the next request is served."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BEFORE_THE_HEAD = [
 
 @pytest.fixture(autouse=True)
 def same_workers(server):
-    """Nothing here may cost a worker."""
+    """No test may end a worker."""
     workers = server.workers()
     yield
     assert server.workers() == workers
@@ -86,7 +86,10 @@ def test_an_app_that_fails_after_a_write_truncates_the_response(server):
 
 
 def test_requests_pipelined_after_a_failure_are_answered_or_not_started(server):
-    """Three in one packet, the first of which fails before its head: the others are not lost half-way."""
+    """Three requests in one packet, of which the first fails before its head.
+
+    The others are either complete or not run.
+    """
     one = b"GET /%s HTTP/1.1\r\nHost: test\r\n\r\n"
     with server.wire() as wire:
         wire.send(one % b"failures/raises" + one % b"answers/hello" * 2)

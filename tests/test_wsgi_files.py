@@ -37,7 +37,7 @@ def test_the_block_size_has_two_keyword_names(server):
 
 
 def test_a_buffered_file_is_sent_from_where_the_app_stopped_reading(server, file):
-    """The buffer of a Python file has read ahead of what the app has seen."""
+    """The buffer of a Python file is ahead of the position that the app has read to."""
     assert answer_to(server, f"/files/part_read?path={file}").body == file.read_bytes()[15:]
 
 
@@ -96,7 +96,7 @@ def test_a_file_that_fails_midway_closes_the_connection(server):
     ids=["option", "variable"],
 )
 def test_without_sendfile_a_file_is_read_with_its_read_method(file, options, environment):
-    """What only the system can tell, the length, is not told then."""
+    """The length, which is only known from the descriptor, is not sent then."""
     with Server("raw", *options, env=environment) as server:
         answer = answer_to(server, f"/files/whole?path={file}")
         assert answer.body == file.read_bytes()

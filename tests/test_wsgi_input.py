@@ -39,7 +39,7 @@ def framing(request):
 
 
 def request_with(path, body, framing, cut=4099):
-    """A POST with its body framed either way; the chunks come in different sizes."""
+    """A POST with either framing; chunks have different sizes."""
     head = f"POST {path} HTTP/1.1\r\nHost: test\r\n"
     if framing == "length":
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body

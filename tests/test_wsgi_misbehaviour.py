@@ -1,4 +1,4 @@
-"""Apps that misbehave in every way that PEP 3333 lets one imagine: the client gets a correct status or a cut, the log has one record, and
+"""Apps that violate PEP 3333 in every way: the client gets an error or a truncated response, the log has one record, and
 the next request is served."""
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ RIGHT = {
 
 @pytest.fixture
 def lasting(server):
-    """The server, to which none of this may cost a worker."""
+    """The server. No test may end a worker."""
     workers = server.workers()
     yield server
     assert server.get("/answers/hello").text == "hello\n"
@@ -81,12 +81,12 @@ def lasting(server):
 
 @pytest.fixture
 def record_matching(server):
-    """What the log has of this test: the one record, once there is any."""
+    """The log record of this test, of which there must be exactly one."""
     before = len(server.log.text)
 
     def record_matching(pattern):
         server.log.wait_for(rf"(?s)\] \[(ERROR|WARNING)\] .*({pattern})", since=before)
-        # The record of whatever else went wrong would be there by the time that another request is answered.
+        # Another record would be present when another request has been answered.
         assert server.get("/answers/hello").status == 200
         records = re.findall(r"(?m)^\[.+?\] \[\d+\] \[(?:ERROR|WARNING)\] (.+)", server.log.text[before:])
         assert len(records) == 1, records
@@ -111,7 +111,7 @@ def test_an_error_before_the_head_is_a_500(lasting, record_matching, name):
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize("name", AFTER_THE_HEAD)
 def test_an_error_after_the_head_recognizably_truncates_the_response(lasting, record_matching, name, version):
-    """HTTP/1.0 has no chunk to leave out, so there the end itself must be a rude one."""
+    """HTTP/1.0 has no final chunk that could be missing, so the connection has to be reset."""
     with lasting.wire() as wire:
         wire.send(f"GET /misbehaviour/{name} HTTP/{version}\r\nHost: test\r\n\r\n".encode())
         if version == "1.0":
@@ -154,7 +154,7 @@ def test_a_len_of_one_is_trusted_and_further_chunks_are_not_sent(lasting, record
     eventually(lambda: record.read_text() == "closed\n", "close() to be called once")
 
 
-# A Content-Length that is not true.
+# An incorrect Content-Length.
 
 SHAPES = ["piece", "list", "tuple", "iterator", "body", "write"]
 
@@ -178,7 +178,7 @@ def test_a_body_longer_than_its_content_length_is_truncated_and_the_connection_k
 def test_a_body_shorter_than_its_content_length_is_followed_by_the_close_only(
     lasting, record_matching, shape, pieces
 ):
-    """Whatever the client has asked next: its answer would be taken for the rest of this body."""
+    """The response to a pipelined request would be taken for the rest of this body."""
     head = f"GET /misbehaviour/declares_length?shape={shape}&length=5&pieces={pieces} HTTP/1.1\r\nHost: test\r\n\r\n"
     with lasting.wire() as wire:
         wire.send(head.encode() + b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -211,7 +211,7 @@ def test_an_endless_body_is_closed_at_its_content_length(lasting, record, method
     eventually(lambda: record.read_text() == "closed\n", "close() to be called once")
 
 
-# The rest of the server's own.
+# Other tests of the server.
 
 
 def test_no_exception_can_forge_a_log_record(lasting):

@@ -1,4 +1,4 @@
-"""PEP 3333: every shape an answer may have, how it is framed, and that it is always closed."""
+"""PEP 3333: every type of response, its framing, and that it is always closed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness import DEADLINE, MLWS, eventually
 
 
 def answer_to(server, path, method="GET"):
-    """The answer, after making sure that the connection serves the next request."""
+    """The response, after a check that the connection serves the next request."""
     with server.wire() as wire:
         answer = wire.request(path, method)
         assert wire.request("/answers/hello").text == "hello\n"
@@ -61,7 +61,7 @@ def test_a_long_stream_arrives_completely(server, pieces, size):
 
 @pytest.mark.parametrize("quick", [1, 5, 100])
 def test_each_chunk_is_sent_before_the_next_one_is_produced(server, gate, quick):
-    """Those that come quickly may be sent together; the one that is long in coming holds none of them up."""
+    """Quick chunks may be sent together, but are not delayed by a slow one."""
     with server.wire() as wire:
         path = f"/gates/stream?gate={gate.directory}&quick={quick}"
         wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())

@@ -1,4 +1,4 @@
-"""Tells what it was asked, and in what process it answers: what two servers can be compared by."""
+"""Returns the request and facts about the process, by which two servers can be compared."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def json_response(start_response, facts):
 
 
 def of_request(environ, start_response):
-    """All of the environ that is text, numbers or switches; of the rest the kind."""
+    """All strings, numbers and booleans of the environ, and the types of its other values."""
     plain = (str, int, bool, tuple, list, type(None))
     facts = {key: value if isinstance(value, plain) else "an object" for key, value in environ.items()}
     facts["body"] = environ["wsgi.input"].read().decode("latin-1")
@@ -92,7 +92,7 @@ def padded_length(_, start_response):
 
 
 def unusual_status(environ, start_response):
-    """The status is the query."""
+    """Returns the status in the query."""
     start_response(f"{environ['QUERY_STRING']} Unusual", [("Content-Length", "4")])
     return [b"body"]
 

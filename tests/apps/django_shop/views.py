@@ -1,4 +1,4 @@
-"""The answers."""
+"""The views of the shop."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Apps of every form that the command line can name."""
+"""Apps of every form that the command line accepts."""
 
 
 def app_returning(body):
@@ -32,7 +32,7 @@ def fail():
 
 
 class Made:
-    """A class is an app too: called with environ and start_response, its object is the body."""
+    """A class is an app, too: its instance is the body."""
 
     def __init__(self, environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])

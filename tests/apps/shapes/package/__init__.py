@@ -1,4 +1,4 @@
-"""A package can be served itself."""
+"""A package that is an app itself."""
 
 from forms import app_returning
 

@@ -1,4 +1,4 @@
-"""An app far down."""
+"""An app in a nested package."""
 
 from forms import app_returning
 
