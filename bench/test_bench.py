@@ -1,4 +1,4 @@
-"""What the benchmark makes of its figures. Run with `pytest bench`; nothing here measures anything."""
+"""Tests of the evaluation of results. Run with `pytest bench`. They measure nothing."""
 
 from __future__ import annotations
 

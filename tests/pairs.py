@@ -1,6 +1,7 @@
 """gunicorn and mlws, started with the same arguments in directories with the same files, and sent the same requests.
 
-Each difference is either a fault or listed with its reason. `compare` fails for unlisted differences, and for listed ones that do not occur.
+Each difference is either a fault or listed with its reason. `compare` fails for unlisted differences, and for
+listed ones that do not occur.
 """
 
 from __future__ import annotations

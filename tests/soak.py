@@ -1,6 +1,7 @@
 """Helpers of fault tests: many clients on one thread, and the resources of a process.
 
-Each test has a short form for every run and a long one for `--soak`; the fixture `at_length` chooses between their numbers.
+Each test has a short form for every run and a long one for `--soak`; the fixture `at_length` chooses between
+their numbers.
 """
 
 from __future__ import annotations

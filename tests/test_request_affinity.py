@@ -1,7 +1,8 @@
-"""One request, one thread: all code of a request runs on one thread and in one context, without code of other requests in between.
+"""One request, one thread: all code of a request runs on one thread and in one context.
 
-That holds for the call, each piece, each `write()`, `close()`, `pre_request`, `post_request` and the record of the access log, in every
-mode, for every type of response, for every speed of the client, and however the response ends.
+No code of other requests runs in between. That holds for the call, each chunk, each `write()`, `close()`,
+`pre_request`, `post_request` and the record of the access log, in every concurrency mode, for every type of
+response, for every speed of the client, and however the response ends.
 """
 
 from __future__ import annotations

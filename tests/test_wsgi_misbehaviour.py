@@ -1,5 +1,7 @@
-"""Apps that violate PEP 3333 in every way: the client gets an error or a truncated response, the log has one record, and
-the next request is served."""
+"""Apps that violate PEP 3333 in every way.
+
+The client gets an error or a truncated response, the log has one record, and the next request is served.
+"""
 
 from __future__ import annotations
 

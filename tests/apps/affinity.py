@@ -1,7 +1,7 @@
 """Records on which thread, and in which context, each part of a request runs.
 
-Each event is a line of JSON in the file that AFFINITY_RECORD names, in the order in which the events happened. The hooks and the
-log handler are those of `affinity_config.py`.
+Each event is a line of JSON in the file that AFFINITY_RECORD names, in the order in which the events
+happened. The hooks and the log handler are those of `affinity_config.py`.
 """
 
 import contextvars

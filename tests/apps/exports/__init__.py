@@ -1,6 +1,8 @@
 """Exports, each in the way its framework documents: `/flask/export?user=ann`, and so on.
 
-Each one streams rows with the name of the requesting user. The name is read while the row is produced, from where the framework keeps the current request. `/FRAMEWORK/me` is a short page that reads the user from the same place. The code that frees a request's resources adds a line to the file `ends`.
+Each one streams rows with the name of the requesting user. The name is read while the row is produced, from
+where the framework keeps the current request. `/FRAMEWORK/me` is a short page that reads the user from the
+same place. The code that frees a request's resources adds a line to the file `ends`.
 """
 
 import os
