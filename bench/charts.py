@@ -1,4 +1,4 @@
-"""The charts: bars from best to worst, ours in colour, the floor as a line, what was disqualified hatched."""
+"""The charts: bars from best to worst, mlws in colour, the baseline as a line, disqualified runs hatched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from servers import Role
 OVERVIEW = ["hello-64", "hello-64t", "flask", "flask-64t", "django", "sleep-512t"]
 COLOURS = {Role.OURS: "#d9480f", Role.RIVAL: "#748ca5", Role.BESIDE: "#c3ced9"}
 LINE = "#2b3440"
-GAP = 0.012  # between a bar or line and its label, as a part of the axis
+GAP = 0.012  # distance between a bar or line and its label, as a fraction of the axis
 AXES = {
     Kind.LOAD: "requests/s",
     Kind.START: "shorter is better",
@@ -27,8 +27,8 @@ AXES = {
 SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
-    "svg.fonttype": "none",  # text stays text: small files that can be searched
-    "svg.hashsalt": "mlws",  # the same figures give the same file
+    "svg.fonttype": "none",  # keeps text as text, so that files are small and searchable
+    "svg.hashsalt": "mlws",  # reproducible output
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.bottom": False,
@@ -43,7 +43,7 @@ def draw_scenario(table: Table, path: Path) -> None:
 
 
 def draw_overview(tables: dict[str, Table], subtitle: str, path: Path) -> None:
-    """Six scenarios on one page; nothing where none of them was run."""
+    """Six scenarios on one page. Draws nothing if none of them was run."""
     shown = [tables[name] for name in OVERVIEW if name in tables]
     if not shown:
         return
@@ -93,11 +93,11 @@ def draw_bar(
     if faulty:
         words.append("a run disqualified" if row.clean() else "disqualified")
     label = axes.text(value + gap, position, ", ".join(words), va="center", fontsize=8)
-    label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # above the line of a floor
+    label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # above the line of a baseline
 
 
 def shown_value(row: Row, figure: str) -> float:
-    """Of the clean runs; where there are none, of the others, so that the hatched bar has a length."""
+    """The figure of the clean runs. Without any, that of the others, so that the hatched bar has a length."""
     clean = row.median(figure)
     return (
         clean

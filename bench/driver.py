@@ -1,7 +1,7 @@
-"""Runs the benchmark: all servers in turn through all chosen scenarios, round after round, and writes what came out.
+"""Runs the benchmark: all servers in all selected scenarios, in several rounds, and writes the results.
 
-Rounds are the outermost loop, so that a disturbance of some minutes spoils one run of many scenarios, which the
-median forgets, and not all runs of one.
+Rounds are the outermost loop, so that a disturbance of some minutes affects one run of many scenarios,
+which the median ignores, instead of all runs of one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from floors import measure_floor
-from machine import facts, folder_name
+from machine import directory_name, facts
 from measure import Run, measure
 from place import BENCH, Place, set_up
-from report import COLUMNS, whole_report
+from report import COLUMNS, full_report
 from results import Table, as_json
 from scenarios import SCENARIOS, Floor, Scenario
 from servers import SERVERS, LeftOut, Role, Server, installed
@@ -38,7 +38,7 @@ def main() -> int:
         return 0
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
-    )  # so that it ends what it has started, as on Ctrl-C
+    )  # so that child processes are stopped, as on Ctrl-C
     with tempfile.TemporaryDirectory(prefix="mlws-bench-") as scratch:
         place = set_up(Path(scratch))
         allow_many_connections()
@@ -52,7 +52,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="how often each is run (3)")
     parser.add_argument("--seconds", type=float, default=4, help="how long one run is (4)")
     parser.add_argument("--servers", metavar="A,B", help="only these servers; the floors are always there")
-    parser.add_argument("--list", action="store_true", help="say which scenarios there are")
+    parser.add_argument("--list", action="store_true", help="list the scenarios")
     options = parser.parse_args()
     if unknown := sorted(set(options.scenarios) - set(names)):
         parser.error(f"no scenario {', '.join(unknown)}; there are {', '.join(names)}")
@@ -62,19 +62,19 @@ def read_options() -> argparse.Namespace:
         parser.error(f"no server {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     if options.rounds < 1 or options.seconds < 1:
         parser.error("a run takes at least one round of one second")
-    options.whole = not options.scenarios and options.servers == known
+    options.full = not options.scenarios and options.servers == known
     options.scenarios = [scenario for scenario in SCENARIOS if scenario.name in (options.scenarios or names)]
     return options
 
 
 def allow_many_connections() -> None:
-    """For this process and all it starts: 10,000 connections have two ends."""
+    """Raises the limit of this process and its children: 10,000 connections have two ends."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Benchmark:
-    """One call of the program. A whole run is kept by date and machine and becomes the latest; others are partial."""
+    """One run of the program. A full run is stored by date and machine and becomes the latest; others are partial."""
 
     def __init__(self, options: argparse.Namespace, place: Place) -> None:
         self.options = options
@@ -86,7 +86,7 @@ class Benchmark:
         self.absent = [server.name for server in chosen if server not in self.servers]
         packages = sorted({server.package for server in self.servers if server.package})
         self.facts = facts(["bin/bench.sh", *sys.argv[1:]], options.rounds, options.seconds, packages)
-        self.folder = RESULTS / (folder_name() if options.whole else "partial")
+        self.directory = RESULTS / (directory_name() if options.full else "partial")
 
     def run(self) -> int:
         for name in self.absent:
@@ -104,16 +104,16 @@ class Benchmark:
             say(f"interrupted after {finished} of {self.options.rounds} rounds")
         if not finished:
             return 130
-        print((self.folder / "table.md").read_text())
-        say(f"written to {self.folder.relative_to(BENCH.parent)}")
+        print((self.directory / "table.md").read_text())
+        say(f"written to {self.directory.relative_to(BENCH.parent)}")
         if finished < self.options.rounds:
             return 130
-        if self.options.whole:
+        if self.options.full:
             self.become_latest()
         return 0
 
     def steps(self) -> list[Step]:
-        """All of one round. Who is left out of a scenario is noted once, here."""
+        """Runs one round, and records the servers that are skipped in a scenario."""
         steps: list[Step] = []
         for table in self.tables.values():
             scenario = table.scenario
@@ -150,26 +150,26 @@ class Benchmark:
         )
 
     def write(self) -> None:
-        """After each round, so that an interrupted run leaves its figures."""
+        """Called after each round, so that an interrupted run keeps its figures."""
         from charts import draw_overview, draw_scenario  # matplotlib is not needed for --list
 
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        report = whole_report(self.facts, self.tables, self.commands, self.absent)
-        (self.folder / "table.md").write_text(report)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+        report = full_report(self.facts, self.tables, self.commands, self.absent)
+        (self.directory / "table.md").write_text(report)
         results = {"facts": self.facts, "scenarios": as_json(self.tables)}
-        (self.folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        (self.directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
         for name, table in self.tables.items():
             if table.rows:
-                draw_scenario(table, self.folder / f"{name}.svg")
+                draw_scenario(table, self.directory / f"{name}.svg")
         subtitle = f"{self.facts['machine']}, {self.facts['python']}, {self.facts['date'][:10]}"
-        draw_overview(self.tables, subtitle, self.folder / "overview.svg")
+        draw_overview(self.tables, subtitle, self.directory / "overview.svg")
 
     def become_latest(self) -> None:
         latest = RESULTS / "latest"
         latest.mkdir(exist_ok=True)
         for name in ("table.md", "overview.svg"):
-            shutil.copyfile(self.folder / name, latest / name)
+            shutil.copyfile(self.directory / name, latest / name)
 
 
 def say(line: str) -> None:

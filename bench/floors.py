@@ -1,4 +1,4 @@
-"""The floors that are no servers: the application alone, in an interpreter of its own on the server's core."""
+"""Baselines without a server: the application alone, in its own interpreter on the server's core."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIME_FOR_AN_IMPORT = 60.0
 
 
 def measure_floor(floor: Floor, scenario: Scenario, place: Place, seconds: float) -> Run:
-    """The figures have the names that those of a server have, as far as they make sense."""
+    """Returns figures with the same names as those of a server, as far as they apply."""
     if floor is Floor.IMPORT:
         return measure_import(scenario, place)
     how = LOOPS.get(floor, "hold")
@@ -24,7 +24,7 @@ def measure_floor(floor: Floor, scenario: Scenario, place: Place, seconds: float
     with open_session(place, command) as session:
         try:
             if floor is Floor.HOLD:
-                wait_for(session, seconds, said="ready")
+                wait_for(session, seconds, text="ready")
                 memory = session.memory()
                 return Run({"pss": memory.pss, "rss": memory.rss})
             wait_for(session, seconds)
@@ -33,10 +33,10 @@ def measure_floor(floor: Floor, scenario: Scenario, place: Place, seconds: float
             return Run(faults=[str(error)])
 
 
-def wait_for(session: Session, seconds: float, said: str = "") -> None:
-    """Until it has said that, or has ended well."""
+def wait_for(session: Session, seconds: float, text: str = "") -> None:
+    """Waits until the output contains the text, or the process has exited with status 0."""
     deadline = time.monotonic() + TIME_FOR_AN_IMPORT + 2 * seconds
-    while not (said and said in session.log.read_text()):
+    while not (text and text in session.log.read_text()):
         if session.ended() and session.process.returncode == 0:
             return
         if session.ended() or time.monotonic() > deadline:

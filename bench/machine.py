@@ -1,4 +1,4 @@
-"""Where and when a run was made: what somebody needs to repeat it, and nothing that names the machine."""
+"""Place and time of a run: what is needed to reproduce it, without the name of the machine."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def facts(command: list[str], rounds: int, seconds: float, packages: list[str]) 
     }
 
 
-def folder_name() -> str:
-    """DATE-MACHINE, as the results of a whole run are called."""
+def directory_name() -> str:
+    """The directory of a full run, DATE-MACHINE."""
     words = re.sub(r"\([^)]*\)|\bprocessor\b|\bcpu\b|@.*", " ", processor().lower())
     slug = re.sub(r"[^a-z0-9]+", "-", words).strip("-")
     return f"{datetime.now(timezone.utc):%Y-%m-%d}-{slug}-{os.cpu_count()}-cores"
@@ -77,7 +77,7 @@ def first_line(command: list[str], pattern: str, shape: str) -> str:
 
 
 def output(command: list[str]) -> str:
-    """Both its outputs; nothing where there is no such program."""
+    """The output of the command on both streams. Empty if the program is missing."""
     try:
         return subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

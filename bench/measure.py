@@ -1,8 +1,9 @@
-"""One run: a server started, asked, loaded, looked at and ended. What is wrong in it disqualifies the run.
+"""One run: starts a server, checks it, loads it, measures it, and stops it.
 
-Figures by their names: `rate` requests/s, `p50` and `p99` in microseconds, `cpu` microseconds of CPU per request,
-`core` the part of its core that the server used, `others` what strangers took of both cores, `errors` how many,
-`pss` and `rss` bytes, `start` seconds, `connection` bytes per idle connection.
+Any fault disqualifies the run. The figures: `rate` requests/s, `p50` and `p99` in microseconds, `cpu`
+microseconds of CPU per request, `core` the utilization of the server's core, `others` the share of both
+cores that other processes used, `errors` their number, `pss` and `rss` bytes, `start` seconds, `connection`
+bytes per idle connection.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from scenarios import Kind, Scenario
 from servers import Server
 
 STARTS_IN_A_RUN = 5
-TIME_TO_SETTLE = 0.3  # seconds after which the child of a lone request is gone
-IDLE_WATCH = 0.5  # seconds in which a server without requests has nothing to do
+TIME_TO_SETTLE = 0.3  # seconds after which the child of a single request has exited
+IDLE_WATCH = 0.5  # seconds in which a server without requests must be idle
 TIME_FOR_CHILDREN = 2.0
 sequence = itertools.count(1)
 
@@ -39,7 +40,7 @@ class Run:
 
 @dataclass
 class Subject:
-    """A server that has started and answered right, and for how long it is to be loaded."""
+    """A server that has started and responded correctly, and the duration of the load."""
 
     session: Session
     scenario: Scenario
@@ -49,7 +50,7 @@ class Subject:
 
 
 def measure(server: Server, scenario: Scenario, place: Place, seconds: float) -> Run:
-    """Measure what the scenario measures. Raises LeftOut before anything is started."""
+    """Run the scenario. Raises LeftOut before anything is started."""
     if scenario.kind is Kind.START:
         return measure_starts(server, scenario, place)
     run = Run()
@@ -100,7 +101,7 @@ def measure_load(run: Run, subject: Subject) -> None:
 
 
 def left_behind(session: Session, at_rest: int) -> list[str]:
-    """After the load no child is left, and without requests there is nothing to do."""
+    """Checks that after the load no child is left and that the server is idle."""
     deadline = time.monotonic() + TIME_FOR_CHILDREN
     while (more := len(session.processes()) - at_rest) > 0:
         if time.monotonic() > deadline:

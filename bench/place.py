@@ -1,4 +1,4 @@
-"""Where things are, for one run of the benchmark: directories, cores, the environment that every server gets."""
+"""The resources of one run of the benchmark: directories, cores, and the environment of every server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Place:
         return self.scratch / "file"
 
     def environment(self) -> dict[str, str]:
-        """Nothing of the caller's own, so that it changes no figure; the applications on the module path."""
+        """Variables for the servers: none of the caller's, which could change figures, and the applications on the module path."""
         applications = [BENCH / "apps", ROOT / "examples", ROOT / "examples/django_app"]
         return {
             "PATH": f"{self.programs}:{os.environ['PATH']}",
@@ -47,16 +47,16 @@ class Place:
         }
 
     def public(self, words: list[str]) -> str:
-        """The command without the directories of this machine."""
+        """The command without local directories."""
         named = {str(self.scratch): "TMP", str(self.programs) + "/": "", str(ROOT) + "/": ""}
         line = shlex.join(words)
-        for folder, name in named.items():
-            line = line.replace(folder, name)
+        for directory, name in named.items():
+            line = line.replace(directory, name)
         return line
 
 
 def set_up(scratch: Path) -> Place:
-    """Make the file that is served and take two cores, the load's for this process too."""
+    """Create the file to be served and select two cores. This process uses that of the load."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise SystemExit("bench: it takes two cores, one for the server and one for the load")

@@ -1,7 +1,7 @@
-"""A process under measurement and all that it starts: their CPU time, their memory, their end.
+"""A measured process and its descendants: CPU time, memory, and termination.
 
-They are known by their session, which the first of them opens: its workers, the children it forks and their
-children belong to it too, whatever process groups they make.
+They are identified by the session that the first of them creates. It includes all workers and children,
+whatever their process group.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ TIME_TO_END = 3.0
 
 
 class CannotStart(Exception):
-    """The process ended, or never got ready; the message is the last that it said."""
+    """The process exited or did not become ready. The message is its last output."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Of all processes together, in bytes: shared pages are counted once in `pss`, and in each process in `rss`."""
+    """Memory of all processes together in bytes. Shared pages count once in `pss`, and for each process in `rss`."""
 
     pss: int
     rss: int
 
 
 class Session:
-    """A command that runs on one core, in a session of its own, with its output in a file."""
+    """A command that runs on one core, in its own session, with its output in a file."""
 
     def __init__(self, command: list[str], environment: dict[str, str], core: int, log: Path) -> None:
         self.log = log
@@ -58,9 +58,9 @@ class Session:
         return self.process.poll() is not None
 
     def last_words(self) -> str:
-        """The last line of the log that has a letter in it."""
+        """The last line of the log that contains a letter."""
         lines = self.log.read_text(errors="replace").splitlines()
-        return next((line.strip() for line in reversed(lines) if re.search("[a-z]", line)), "it said nothing")
+        return next((line.strip() for line in reversed(lines) if re.search("[a-z]", line)), "no output")
 
     def processes(self) -> list[int]:
         return [
@@ -68,21 +68,21 @@ class Session:
         ]
 
     def cpu_seconds(self) -> float:
-        """Used so far, by those that live and by those that have been waited for, rounded to a tick (10 ms)."""
+        """CPU time used so far by running and by reaped processes, rounded to a tick (10 ms)."""
         spent = [fields[11:15] for _, fields in all_processes() if int(fields[3]) == self.process.pid]
         return sum(int(ticks) for four in spent for ticks in four) / TICKS_PER_SECOND
 
     def memory(self) -> Memory:
         pss = rss = 0
         for pid in self.processes():
-            with contextlib.suppress(OSError):  # it has just ended
+            with contextlib.suppress(OSError):  # it has just exited
                 rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
                 pss += kilobytes(rollup, "Pss")
                 rss += kilobytes(rollup, "Rss")
         return Memory(pss * 1024, rss * 1024)
 
     def end(self) -> None:
-        """Ask the first process to end, and end by force what is still there after a while."""
+        """Stop the first process gracefully, and kill the remaining ones after a timeout."""
         if not self.ended():
             self.process.terminate()
         deadline = time.monotonic() + TIME_TO_END
@@ -96,7 +96,7 @@ class Session:
 
 
 def all_processes() -> Iterator[tuple[int, list[str]]]:
-    """Each process and its fields in /proc/PID/stat from the third, the state, on."""
+    """Each process with its fields of /proc/PID/stat, starting with the third, the state."""
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
@@ -109,13 +109,13 @@ def kilobytes(rollup: str, name: str) -> int:
 
 
 def own_cpu_seconds() -> float:
-    """Of this process and its children that have been waited for, such as wrk."""
+    """CPU time of this process and its reaped children, such as wrk."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def busy_seconds(cores: set[int]) -> float:
-    """How long these cores have been at work for anyone, or not there when wanted (steal), since the machine began."""
+    """Time since boot that these cores were busy or stolen by the hypervisor."""
     names = {f"cpu{core}" for core in cores}
     ticks = 0
     for line in Path("/proc/stat").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""The tables, in Markdown that also reads well in a terminal."""
+"""The tables, in Markdown that is also readable in a terminal."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from scenarios import Kind
 from servers import Role
 from targets import all_targets
 
-DISTURBED = 0.05  # of two cores: from there on strangers had a say in a figure
+DISTURBED = 0.05  # share of two cores from which other processes affect the figures
 
 
 def seconds(value: float) -> str:
-    """A time given in seconds, with three digits that count."""
+    """Formats a time in seconds with three significant digits."""
     for unit, scale in (("µs", 1e6), ("ms", 1e3)):
         if value * scale < 999.5:
             return f"{value * scale:.3g} {unit}"
@@ -30,7 +30,7 @@ def per_second(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def whole(value: float) -> str:
+def integer(value: float) -> str:
     return f"{value:,.0f}"
 
 
@@ -38,7 +38,7 @@ def percent(value: float) -> str:
     return f"{value:.0%}"
 
 
-# For each kind of scenario: the column's title, the figure, how it is written.
+# For each kind of scenario: title of the column, figure, format.
 COLUMNS = {
     Kind.LOAD: [
         ("requests/s", "rate", per_second),
@@ -48,15 +48,15 @@ COLUMNS = {
         ("core", "core", percent),
         ("PSS", "pss", megabytes),
         ("RSS", "rss", megabytes),
-        ("errors", "errors", whole),
+        ("errors", "errors", integer),
     ],
     Kind.START: [("first answer", "start", seconds)],
     Kind.MEMORY: [("PSS", "pss", megabytes), ("RSS", "rss", megabytes)],
-    Kind.IDLE: [("bytes/connection", "connection", whole), ("PSS", "pss", megabytes)],
+    Kind.IDLE: [("bytes/connection", "connection", integer), ("PSS", "pss", megabytes)],
 }
 
 
-def whole_report(
+def full_report(
     facts: dict[str, str], tables: dict[str, Table], commands: dict[str, str], absent: list[str]
 ) -> str:
     parts = [
@@ -131,7 +131,7 @@ def line(table: Table, row: Row) -> list[str]:
 
 
 def markdown(titles: list[str], lines: list[list[str]], numbers: bool = True) -> str:
-    """Cells padded, so that the source is a table too: words to the left, numbers, after the first column, right."""
+    """Pads the cells, so that the source is readable as a table: the first column aligned to the left, numbers to the right."""
     rows = [titles, *[cells + [""] * (len(titles) - len(cells)) for cells in lines]]
     widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(titles))]
 

@@ -1,7 +1,7 @@
-"""The runs of all rounds, and what is made of them: medians over the clean runs, ratios round by round.
+"""The runs of all rounds, medians over the clean runs, and ratios.
 
-A ratio is taken within each round, where both ran one after the other, and then the median of these: what the
-machine does to a whole round falls out of it.
+A ratio is computed within each round, where both servers ran one after the other. The median of these is
+not affected by variations of the machine between rounds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from measure import Run
 from scenarios import Kind, Scenario
 from servers import Role
 
-# What a scenario is judged by, and whether more of it is better.
+# The figure by which a scenario is judged, and whether more is better.
 MAIN_FIGURE = {
     Kind.LOAD: ("rate", True),
     Kind.START: ("start", False),
@@ -25,7 +25,7 @@ MAIN_FIGURE = {
 
 @dataclass
 class Row:
-    """One server, or floor, in one scenario; its runs by round."""
+    """A server or baseline in one scenario, with its runs by round."""
 
     name: str
     role: Role
@@ -39,12 +39,12 @@ class Row:
         return statistics.median(values) if values else None
 
     def spread(self, figure: str) -> float | None:
-        """From the least to the most, as a part of the median."""
+        """The range of the values, divided by the median."""
         values = [run.figures[figure] for run in self.clean().values() if figure in run.figures]
         return (max(values) - min(values)) / statistics.median(values) if len(values) > 1 else None
 
     def fault(self) -> str | None:
-        """Why runs were disqualified: the first reason, with how many."""
+        """The first reason for disqualified runs, and their number."""
         faulty = [run for run in self.runs.values() if run.faults]
         if not faulty:
             return None
@@ -53,7 +53,7 @@ class Row:
 
 @dataclass
 class Table:
-    """One scenario: its rows by name, and why others are not among them."""
+    """One scenario: rows by name, and the reasons for skipped ones."""
 
     scenario: Scenario
     rows: dict[str, Row] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Table:
         return next((row for row in self.rows.values() if row.role is Role.OURS), None)
 
     def best_first(self, rows: Iterable[Row] | None = None) -> list[Row]:
-        """By the scenario's figure; those with no clean run come last."""
+        """Sorted by the scenario's figure; those without a clean run come last."""
         figure, more_is_better = MAIN_FIGURE[self.scenario.kind]
 
         def place(row: Row) -> tuple[bool, float]:
@@ -84,7 +84,7 @@ class Table:
         return rivals[0] if rivals else None
 
     def times_better(self, row: Row) -> float | None:
-        """How many times ours is better than the row in the scenario's figure."""
+        """The factor by which mlws is better than the row, in the scenario's figure."""
         figure, more_is_better = MAIN_FIGURE[self.scenario.kind]
         ours = self.ours()
         if ours is None:
@@ -93,7 +93,7 @@ class Table:
 
 
 def ratio(one: Row, other: Row, figure: str) -> float | None:
-    """`one` in units of `other`, where both have clean runs in the same round."""
+    """The ratio of `one` to `other`, over rounds in which both have clean runs."""
     ratios = []
     for number, run in one.clean().items():
         beside = other.clean().get(number)
@@ -103,7 +103,7 @@ def ratio(one: Row, other: Row, figure: str) -> float | None:
 
 
 def as_json(tables: dict[str, Table]) -> dict[str, object]:
-    """All runs as they were, by scenario, server and round."""
+    """All unprocessed runs, by scenario, server and round."""
     return {
         name: {
             "left_out": table.left_out,

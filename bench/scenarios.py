@@ -1,6 +1,6 @@
-"""What is measured: each scenario with its application, its load and the answer that is right.
+"""The scenarios, each with its application, its load and the correct response.
 
-A scenario says nothing of servers; `servers.py` tells which of them can do it, and how they are started for it.
+`servers.py` has the servers that support a scenario, and their commands.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SUM = b"%d\n" % sum(range(40_000))
 
 
 class Kind(Enum):
-    """How a scenario is measured, and so what its figures are."""
+    """How a scenario is measured, which determines its figures."""
 
     LOAD = "requests under load"
     START = "time from start to first answer"
@@ -29,7 +29,7 @@ class Kind(Enum):
 
 
 class Floor(Enum):
-    """What no server can pass, measured beside the servers."""
+    """A baseline that no server can beat, measured beside the servers."""
 
     EPOLL = "bare epoll loop"
     CALL = "app in a plain loop"
@@ -41,7 +41,7 @@ class Floor(Enum):
 
 @dataclass(frozen=True)
 class Scenario:
-    """`answer` is what a right server says to `path` with `posted`; the load itself always asks for /."""
+    """`answer` is the correct response to `path` with the body `posted`. The load itself always requests /."""
 
     name: str
     what: str
@@ -53,11 +53,11 @@ class Scenario:
     workers: int = 1
     preload: bool = False
     fork: bool = False
-    warm: bool = False  # the application has answered once before the forks
+    warm: bool = False  # the application has been called once before the forks
     posted: bytes = b""
     path: str = "/"
     floor: Floor | None = None
-    ideal: float | None = None  # requests/s that the application's own sleeping allows
+    ideal: float | None = None  # the requests/s that the sleeping application permits
 
 
 hello = Scenario("hello-64", "hello, 64 connections", "raw:hello", HELLO, floor=Floor.EPOLL)
@@ -72,7 +72,7 @@ SCENARIOS = [
     replace(hello, name="hello-512", what="hello, 512 connections", connections=512),
     replace(hello, name="reply-10k", what="10 KB reply", app="raw:reply", answer=TEN_KB),
     Scenario("echo-10k", "10 KB echo, read in 4 KB pieces", "raw:echo", POSTED_10_KB, posted=POSTED_10_KB),
-    Scenario("stream-100x1k", "100 pieces of 1 KB, length not told", "raw:stream", STREAMED),
+    Scenario("stream-100x1k", "100 chunks of 1 KB, no Content-Length", "raw:stream", STREAMED),
     flask,
     Scenario("django", "Django", "hi.wsgi:application", b"Hi from Django!\n", floor=Floor.CALL),
     Scenario("pyramid", "Pyramid", "pyramid_app:app", b"Hi from Pyramid!\n", floor=Floor.CALL),

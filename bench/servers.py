@@ -1,7 +1,7 @@
-"""Who is measured, and how each is started: one process on one core, in the settings that serve it best.
+"""The measured servers and their commands: one process on one core, with the best settings for each.
 
-What a scenario asks for and a server cannot do leaves the server out of it, by name. Where a setting can be
-disputed, the reason stands beside it. All servers log no requests, and listen with a backlog of 1024 or more.
+A server that does not support a scenario is skipped by name. Comments give the reasons for settings that
+can be disputed. All servers log no requests, and listen with a backlog of 1024 or more.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from shutil import which
 from place import BENCH, ROOT, Place
 from scenarios import Floor, Kind, Scenario
 
-IDLE_SECONDS = 300  # how long idle connections are to be kept, where a server would close them sooner
+IDLE_SECONDS = 300  # timeout of idle connections, for servers that would close them earlier
 
 
 class Role(Enum):
     OURS = "ours"
     RIVAL = "rival"
-    BESIDE = "beside"  # no WSGI server, shown for comparison
+    BESIDE = "beside"  # not a WSGI server, shown for comparison
     FLOOR = "floor"
 
 
 class LeftOut(Exception):
-    """The server cannot do the scenario; the message says why. Without a message it was never meant to."""
+    """The server does not support the scenario, for the reason in the message.
+
+    Without a message it is not intended for it.
+    """
 
 
 Command = Callable[[Scenario, Place, int], list[str]]
@@ -36,7 +39,10 @@ Command = Callable[[Scenario, Place, int], list[str]]
 
 @dataclass(frozen=True)
 class Server:
-    """`can` holds what it can do of: threads, workers, preload, fork, keep-alive. `package` is in the environment."""
+    """`can` is a subset of: threads, workers, preload, fork, keep-alive.
+
+    `package` is its distribution in the environment.
+    """
 
     name: str
     role: Role
@@ -45,7 +51,7 @@ class Server:
     can: frozenset[str] = field(default_factory=frozenset)
 
     def start(self, scenario: Scenario, place: Place, port: int) -> list[str]:
-        """The command that serves the scenario's application on the port, or the reason why there is none."""
+        """Returns the command that serves the scenario's application on the port. Raises LeftOut if there is none."""
         wanted = {
             "threads": (scenario.threads > 1, "no threads"),
             "workers": (scenario.workers > 1, "no worker processes"),
@@ -84,7 +90,7 @@ def known_option(program: str, option: str) -> str:
 
 
 def mlws_rust(scenario: Scenario, place: Place, port: int) -> list[str]:
-    """The HTTP floor alone: examples/hello.rs, no Python in the process."""
+    """The HTTP layer alone: examples/hello.rs, without Python in the process."""
     program = ROOT / ".venv/bin/hello"
     if scenario.app != "raw:hello" or scenario.kind is not Kind.LOAD or scenario.warm or not program.exists():
         raise LeftOut("")
@@ -93,7 +99,7 @@ def mlws_rust(scenario: Scenario, place: Place, port: int) -> list[str]:
 
 
 def granian(scenario: Scenario, place: Place, port: int) -> list[str]:
-    """Its backpressure, which is the backlog by default, is also how many connections it takes at all."""
+    """Its backpressure, by default the backlog, also limits the number of connections."""
     return [
         *[str(place.programs / "granian"), "--interface", "wsgi", "--http", "1", "--no-ws"],
         *["--workers", str(scenario.workers), "--blocking-threads", str(scenario.threads)],
@@ -117,12 +123,12 @@ def gunicorn(scenario: Scenario, place: Place, port: int, worker: list[str]) -> 
 
 
 def gunicorn_sync(scenario: Scenario, place: Place, port: int) -> list[str]:
-    """Gunicorn's default. It closes each connection, which is not what makes it slow: gthread keeps them."""
+    """gunicorn's default. It closes each connection, but that is not why it is slow: gthread keeps them open."""
     return gunicorn(scenario, place, port, ["--worker-class", "sync"])
 
 
 def gunicorn_gthread(scenario: Scenario, place: Place, port: int) -> list[str]:
-    """Past its default of 1000 connections it accepts no more until one is closed."""
+    """At its default of 1000 connections it accepts no more until one is closed."""
     worker = [
         "--worker-class",
         "gthread",
@@ -151,10 +157,11 @@ def embedded(name: str) -> Command:
 
 
 def uwsgi(scenario: Scenario, place: Place, port: int) -> list[str]:
-    """Its own HTTP without the router process, each connection closed and said to be: as fast as the router with
-    keep-alive when this was written, in one process. With http11-socket, which keeps connections, a thread stays
-    with its connection and the others starve, so that is for a single connection. Only the router can frame a
-    stream, and wrk takes the plain end of a connection for an error.
+    """Its built-in HTTP without the router process, with `Connection: close`: in one process, as fast as the router with keep-alive when this was written.
+
+    With http11-socket, which keeps connections open, a thread is bound to its connection and other
+    connections starve, so it is used for a single connection only. Only the router can frame a stream,
+    and wrk counts a response delimited by close as an error.
     """
     if scenario.connections == 1:
         http = ["--http11-socket", f"127.0.0.1:{port}"]
@@ -171,7 +178,7 @@ def uwsgi(scenario: Scenario, place: Place, port: int) -> list[str]:
 
 
 def waitress(scenario: Scenario, place: Place, port: int) -> list[str]:
-    """Its default of 100 connections would make the others wait; poll takes descriptors that select cannot."""
+    """With its default of 100 connections the others would wait. poll supports descriptors that select does not."""
     return [
         *[
             str(place.programs / "waitress-serve"),
@@ -191,18 +198,19 @@ def nginx(scenario: Scenario, place: Place, port: int) -> list[str]:
     if not program:
         raise LeftOut("not installed; Debian: apt install nginx-light")
     settings = place.scratch / "nginx.conf"
-    settings.write_text(NGINX.replace("FOLDER", str(place.scratch)).replace("PORT", str(port)))
+    settings.write_text(NGINX.replace("DIRECTORY", str(place.scratch)).replace("PORT", str(port)))
     return [program, "-c", str(settings), "-e", str(place.scratch / "nginx-error.log")]
 
 
 NGINX = """
-daemon off; master_process off; pid FOLDER/nginx.pid; error_log FOLDER/nginx-error.log;
+daemon off; master_process off; pid DIRECTORY/nginx.pid; error_log DIRECTORY/nginx-error.log;
 events { worker_connections 1024; }
 http {
     access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;
-    client_body_temp_path FOLDER/nginx-body; proxy_temp_path FOLDER/nginx-proxy; fastcgi_temp_path FOLDER/nginx-fcgi;
-    uwsgi_temp_path FOLDER/nginx-uwsgi; scgi_temp_path FOLDER/nginx-scgi;
-    server { listen 127.0.0.1:PORT; location = / { root FOLDER; try_files /file =404; } }
+    client_body_temp_path DIRECTORY/nginx-body; proxy_temp_path DIRECTORY/nginx-proxy; fastcgi_temp_path
+    DIRECTORY/nginx-fcgi;
+    uwsgi_temp_path DIRECTORY/nginx-uwsgi; scgi_temp_path DIRECTORY/nginx-scgi;
+    server { listen 127.0.0.1:PORT; location = / { root DIRECTORY; try_files /file =404; } }
 }
 """
 

@@ -1,6 +1,6 @@
-"""The targets that the project has set itself, each with the figure of this run and whether it is reached.
+"""The targets of the project, each with the figure of this run and whether it is reached.
 
-A run of ours that was disqualified reaches nothing. A rival's does not count, unless others of its runs were clean.
+A disqualified run of mlws misses its target. Disqualified runs of other servers are ignored.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ Figure = Callable[[Tables, str], tuple[float, str]]
 
 
 class NotMeasured(Exception):
-    """What the target compares has no clean figures in this run; the message says why."""
+    """There are no clean figures for the comparison, for the reason in the message."""
 
 
 class Disqualified(Exception):
-    """A run of ours was, and so the target is not reached; the message says why."""
+    """A run of mlws was disqualified, so the target is missed, for the reason in the message."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """`figure` gives the value for the scenario, and a remark on it. `unit` is for values that are no ratios.
-    `other` is the scenario that it is compared with, where that is not the same.
+    """`figure` returns the value for the scenario, and a remark.
+
+    `unit` is for values that are not ratios. `other` is the scenario to compare with, if it is another
+    one.
     """
 
     scenario: str
@@ -42,7 +44,7 @@ class Target:
         return self.scenario in tables and (self.other is None or self.other in tables)
 
     def check(self, tables: Tables) -> tuple[str, str]:
-        """The figure, and the verdict."""
+        """Returns the figure and the verdict."""
         try:
             value, remark = self.figure(tables, self.scenario)
         except NotMeasured as missing:
@@ -97,7 +99,7 @@ def ours_to_ours(
 
 
 def ours_to(*names: str, figure: str = "rate", other: str | None = None) -> Figure:
-    """Ours in units of the best of these servers, in the same scenario or in another."""
+    """The ratio of mlws to the best of these servers, in the same scenario or in another."""
 
     def value(tables: Tables, scenario: str) -> tuple[float, str]:
         best = best_row(tables[other or scenario], *names)
@@ -116,7 +118,7 @@ def ours_to_best_rival(tables: Tables, scenario: str) -> tuple[float, str]:
 
 
 def above(floor: Floor, figure: str, unit: float) -> Figure:
-    """How much more than the floor, round by round."""
+    """The excess over the baseline, in each round."""
 
     def value(tables: Tables, scenario: str) -> tuple[float, str]:
         ours = best_row(tables[scenario], "mlws").clean()
@@ -142,7 +144,7 @@ def own(figure: str, per: float) -> Figure:
 
 
 def best_row(table: Table, *names: str) -> Row:
-    """The best of these servers in the scenario; it has clean runs, and ours has no others."""
+    """The best of these servers with clean runs. Raises Disqualified if mlws has other ones."""
     present = [table.rows[name] for name in names if name in table.rows]
     if not present:
         raise NotMeasured(f"{names[0]}: {table.left_out.get(names[0]) or 'not in this run'}")

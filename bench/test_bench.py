@@ -1,4 +1,4 @@
-"""What the benchmark makes of its figures. Run with `pytest bench`; nothing here measures anything."""
+"""Tests of the evaluation of results. Run with `pytest bench`. They measure nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def verdict_on_granian(made: Table) -> tuple[str, str]:
     return target.check({HELLO.name: made})
 
 
-def test_a_ratio_is_taken_within_each_round() -> None:
+def test_ratios_are_computed_within_each_round() -> None:
     slow_round = table([rate(300), rate(30), rate(310)], [rate(100), rate(10), rate(100)])
     assert ratio(slow_round.rows["mlws"], slow_round.rows["granian"], "rate") == 3
 
@@ -46,7 +46,7 @@ def test_a_disqualified_run_of_a_rival_does_not_count() -> None:
     assert "granian: 1 of 2 runs disqualified (wrong body)." in section(made)
 
 
-def test_a_disqualified_run_of_ours_reaches_nothing() -> None:
+def test_a_disqualified_run_of_mlws_misses_its_target() -> None:
     made = table([rate(900), rate(900, "it spins")], [rate(100), rate(100)])
     figure, verdict = verdict_on_granian(made)
     assert (verdict, "it spins" in figure) == ("**not reached**", True)
@@ -59,7 +59,7 @@ def test_a_server_without_a_clean_run_comes_last_and_is_named() -> None:
     assert "| granian" in section(made) and "disqualified" in section(made)
 
 
-def test_every_target_is_of_a_scenario_and_of_servers_that_there_are() -> None:
+def test_every_target_names_an_existing_scenario_and_servers() -> None:
     everything = {scenario.name: Table(scenario) for scenario in SCENARIOS}
     assert all(target.was_run(everything) for target in all_targets())
     assert {target.check(everything)[1] for target in all_targets()} == {"not measured"}
@@ -90,7 +90,7 @@ def port(body: list[bytes]) -> Iterator[int]:
         thread.join()
 
 
-def test_a_right_answer_has_no_fault(port: int) -> None:
+def test_a_correct_response_has_no_fault(port: int) -> None:
     assert fault_of(HELLO, port) is None
 
 

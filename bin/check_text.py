@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Fails on private words where the field has a term, and on Markdown links that lead nowhere.
+"""Fails on private words where the field has a term, on broken Markdown links, and on merge-conflict markers.
 
-Both look at all files that git tracks, names included.
+All files that git tracks are checked, their names included.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ EXCEPTIONS = {
 }
 """Files that may use the words, each with the reason."""
 
+CONFLICT = re.compile(r"^(?:<{7} |\|{7} |={7}$|>{7} )", re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
@@ -52,6 +53,18 @@ def banned_words(files: list[Path]) -> list[str]:
     return found
 
 
+def conflict_markers(files: list[Path]) -> list[str]:
+    found = []
+    for file in files:
+        text = text_of(file) or ""
+        for marker in CONFLICT.finditer(text):
+            number = text.count("\n", 0, marker.start()) + 1
+            found.append(
+                f"{file}:{number}: merge-conflict marker '{marker[0].strip()}'; resolve the conflict"
+            )
+    return found
+
+
 def anchors(file: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = HEADING.findall(
@@ -79,7 +92,7 @@ def broken_links(files: list[Path]) -> list[str]:
 
 def main() -> int:
     files = tracked()
-    problems = banned_words(files) + broken_links(files)
+    problems = banned_words(files) + conflict_markers(files) + broken_links(files)
     print(*problems, sep="\n", file=sys.stderr)
     return 1 if problems else 0
 

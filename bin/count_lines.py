@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = re.compile(r"^#\[cfg\(test\)\]\n(?:#\[[^\n]*\]\n)*mod \w+ \{.*?^\}", re.MULTILINE | re.DOTALL)
 LAYERS = ("http1", "server", "wsgi")
-"""The way of a request: these have a budget of their own."""
+"""The crates that process requests, which have their own budget."""
 
 
 def lines(file: Path) -> int:

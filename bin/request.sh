@@ -22,13 +22,13 @@ main() {
         esac
     done
     check_curl
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
+    directory=$(mktemp -d)
+    trap 'rm -rf "$directory"' EXIT
     # Each transfer needs two descriptors, and some systems start with 256.
     ulimit -S -n 2048 2>/dev/null || true
     local TIMEFORMAT=%R seconds
-    seconds=$({ time send >"$folder/results" 2>"$folder/errors"; } 2>&1)
-    cat "$folder/errors" >&2
+    seconds=$({ time send >"$directory/results" 2>"$directory/errors"; } 2>&1)
+    cat "$directory/errors" >&2
     report "$seconds"
 }
 
@@ -61,7 +61,7 @@ transfers() {
 }
 
 report() {
-    LC_ALL=C sort -k 3,3n "$folder/results" | LC_ALL=C awk -v count="$count" -v seconds="$1" '
+    LC_ALL=C sort -k 3,3n "$directory/results" | LC_ALL=C awk -v count="$count" -v seconds="$1" '
         # The lines come sorted by latency.
         $1 == 0 { latency[++complete] = $3 * 1000; status[$2]++ }
         $1 == 0 && $2 >= 200 && $2 < 400 { succeeded++ }

@@ -22,7 +22,7 @@ main() {
     stage "mypy" "$venv/bin/mypy"
     stage "stubtest" "$venv/bin/stubtest" --mypy-config-file pyproject.toml mylittlewebserver
     stage "module circles" "$venv/bin/python" bin/check_modules.py
-    stage "words and links" "$venv/bin/python" bin/check_text.py
+    stage "words, links and conflict markers" "$venv/bin/python" bin/check_text.py
     stage "cargo clippy" cargo clippy --workspace --all-targets -- -D warnings
     stage "cargo doc" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
     stage "cargo test" env LD_LIBRARY_PATH="$python_library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" cargo test --workspace

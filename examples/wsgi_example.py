@@ -1,11 +1,11 @@
-"""A whole WSGI application: one callable, as PEP 3333 defines it. Serve it with `mlws wsgi_example`."""
+"""A complete WSGI application: one callable, as PEP 3333 defines it. Serve it with `mlws wsgi_example`."""
 
 
 def application(environ, start_response):
     """Answer every request with the same greeting.
 
-    `environ` is a dict that describes the request; `start_response` takes the status and the header
-    fields; what is returned is the body, in pieces of bytes.
+    `environ` is a dict that describes the request; `start_response` receives the status and the header
+    fields. The return value is the body, as chunks of bytes.
     """
     body = b"Hello, World from the WSGI App!\n"
     fields = [

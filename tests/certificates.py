@@ -25,10 +25,10 @@ class Issued:
 
 
 class Authority:
-    """A CA with files in `folder`."""
+    """A CA with files in `directory`."""
 
-    def __init__(self, folder, name="Test CA"):
-        self.folder = folder
+    def __init__(self, directory, name="Test CA"):
+        self.directory = directory
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.private_key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(self.name, self.private_key, None, None)
@@ -103,7 +103,7 @@ class Authority:
         )
 
     def _write(self, name, data):
-        path = self.folder / name
+        path = self.directory / name
         path.write_bytes(data)
         return path
 

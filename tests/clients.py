@@ -1,4 +1,4 @@
-"""Clients that read slowly, or not at all, and what is seen of a server's processes meanwhile."""
+"""Clients that read slowly or not at all, and the resources that server processes use meanwhile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wire import DEADLINE, Wire
 
 
 class SlowWire(Wire):
-    """A connection on which the system takes little before it is read: a response soon has to wait in the server."""
+    """A connection with a small receive buffer, so that a response soon waits in the server."""
 
     def __init__(self, address):
         # The segment size keeps the server's send buffer small, too. Both have to be set before the connection is made.
@@ -26,7 +26,7 @@ class SlowWire(Wire):
         self.stream = self.socket.makefile("rb")
 
     def hurry(self):
-        """From now on the client takes all it can get."""
+        """From now on the client reads without pauses."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 
     def dawdle(self):
@@ -59,14 +59,17 @@ def get(path, headers=""):
 
 
 def ask(server, path, headers="", wire=Wire):
-    """A connection on which the request was sent and no byte of the response was read yet."""
+    """A connection on which the request was sent and no byte of the response has been read."""
     made = wire((server.host, server.port))
     made.send(get(path, headers))
     return made
 
 
 def together(*works, deadline=3 * DEADLINE):
-    """Calls all of them at once, each on a thread, and returns their results; fails if one does, or is not done in time."""
+    """Calls all functions concurrently, each on a thread, and returns their results.
+
+    Fails if one of them fails or does not finish in time.
+    """
     results, failures = [None] * len(works), []
 
     def run(number, work):
@@ -100,7 +103,7 @@ def resident(*pids):
 
 
 def unlinked_files(pid):
-    """How many files without a name the process has open."""
+    """The number of unlinked files that the process has open."""
     places = []
     for descriptor in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(FileNotFoundError):
@@ -109,7 +112,7 @@ def unlinked_files(pid):
 
 
 def stands_still(look, pause=0.1):
-    """Waits until `look()` gives the same three times in a row, and returns it."""
+    """Waits until `look()` returns the same value three times in a row, and returns it."""
     looks = []
 
     def same():

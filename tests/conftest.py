@@ -28,7 +28,7 @@ def concurrency(request):
 
 @pytest.fixture
 def start():
-    """Starts a server for this test alone; it must still be able to end well when the test is over."""
+    """Starts a server for one test. It must still be able to stop gracefully after the test."""
     started = []
 
     def start(*arguments, **settings):
@@ -46,7 +46,7 @@ def start():
 
 @pytest.fixture(scope="module")
 def shared():
-    """One server for all tests of the module that ask for the same app and options; a dead one is replaced."""
+    """One server for all tests of the module that use the same app and options. A dead one is replaced."""
     servers = {}
 
     def shared(*arguments):
@@ -72,7 +72,7 @@ def server(shared, concurrency):
 
 @pytest.fixture
 def many(pytestconfig):
-    """How often to do what must leave no trace: so often, or with `--soak` a hundred times as often."""
+    """The number of repetitions in tests for leaks: a hundred times as many with `--soak`."""
     return lambda count: count * (100 if pytestconfig.getoption("--soak") else 1)
 
 
@@ -84,7 +84,7 @@ def at_length(pytestconfig):
 
 @pytest.fixture
 def manager(tmp_path):
-    """What listens where systemd would."""
+    """A socket in place of systemd's."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(DEADLINE)
@@ -93,7 +93,7 @@ def manager(tmp_path):
 
 @pytest.fixture
 def gate(tmp_path):
-    """A place inside the app where requests wait for the test."""
+    """A gate inside the app at which requests wait for the test."""
     gate = Gate(tmp_path)
     yield gate
     gate.end()
@@ -101,7 +101,7 @@ def gate(tmp_path):
 
 @pytest.fixture
 def record(tmp_path):
-    """A file in which an app notes what happens to it."""
+    """A file in which an app records events."""
     path = tmp_path / "record"
     path.touch()
     return path
@@ -109,7 +109,7 @@ def record(tmp_path):
 
 @pytest.fixture(scope="module")
 def seen(request):
-    """What is seen of the module's `CASES`. They wait more than they work, so that several are looked at ahead of their tests."""
+    """The results of the module's `CASES`. Several cases run ahead of their tests, because they mostly wait."""
     items = [item for item in request.session.items if item.path == request.path]
     names = [item.callspec.params["name"] for item in items if "seen" in item.fixturenames]
     with ThreadPoolExecutor(3) as pool:

@@ -1,4 +1,4 @@
-"""Starts the real server as its users do, and talks to it.
+"""Starts the real server as its users do, and sends it requests.
 
 Everything here waits on a condition with a deadline; nothing sleeps for a guessed time, no test measures one.
 """
@@ -36,7 +36,10 @@ def eventually(condition, message="the condition", deadline=DEADLINE, pause=0.01
 
 
 class Lines:
-    """What a process writes on one of its streams: read all the time, so that it never blocks, and kept."""
+    """The output of a process on one of its streams.
+
+    It is read continuously, so that the process never blocks, and stored.
+    """
 
     def __init__(self, stream):
         self._changed = threading.Condition()
@@ -61,7 +64,7 @@ class Lines:
             return self._text
 
     def wait_for(self, pattern, since=0, deadline=DEADLINE):
-        """The first match of the regular expression after character `since`, as soon as it was written."""
+        """The first match of the regular expression after character `since`, as soon as it is written."""
 
         def found():
             return re.search(pattern, self._text[since:])
@@ -73,7 +76,7 @@ class Lines:
             return match
 
     def read_rest(self, deadline=1):
-        """Waits until the stream has ended, unless some process still holds it open."""
+        """Waits until no process has the stream open any more."""
         self._reader.join(deadline)
 
     def wait_for_end(self, deadline=DEADLINE):
@@ -83,7 +86,7 @@ class Lines:
 
 
 class Command:
-    """A process in a group of its own, with all that it writes."""
+    """A process in its own process group, with its output."""
 
     alive: ClassVar[list[Command]] = []
 
@@ -128,27 +131,27 @@ class Command:
         return [process for process in processes() if process.group == self.pid and process.state == "Z"]
 
     def wait(self, deadline=DEADLINE):
-        """The exit status, once it has ended by itself."""
+        """The exit status, once the process has ended."""
         return self.process.wait(deadline)
 
     def stop(self, signum=signal.SIGTERM, statuses=(0,)):
-        """Asks it to end, and sees that it ends well and takes all of its processes with it."""
+        """Stops the process and checks that it exits with status 0 and leaves no processes."""
         self.process.send_signal(signum)
         assert self.wait() in statuses, self.log.text
         eventually(lambda: not self.family(), "the group to be empty")
 
     def stop_if_running(self):
-        """What every server has to stand when the tests are done with it, whatever they did to it."""
+        """The checks that every server has to pass after its tests."""
         if self.running():
             self.stop()
         assert "panicked" not in self.log.text
 
     def end(self):
-        """The last resort, harmless when all is over: nothing that a test started outlives it."""
+        """Kills all processes of the group that are left."""
         if self in Command.alive:
             Command.alive.remove(self)
             for process in self.family():
-                with contextlib.suppress(ProcessLookupError):  # it may end this very moment
+                with contextlib.suppress(ProcessLookupError):  # it may exit at this moment
                     os.kill(process.pid, signal.SIGKILL)
             self.process.wait()
 
@@ -156,15 +159,15 @@ class Command:
 class Server(Command):
     """`mlws APP OPTIONS` on a free port of 127.0.0.1, unless the options bind something else; made when ready.
 
-    With `bind=None` nothing is added to the words: the command knows by itself where to listen.
+    With `bind=None` no --bind is added.
     """
 
     def __init__(self, app, *options, command=(MLWS,), bind="127.0.0.1:0", **settings):
         words = () if bind is None or "--bind" in options else ("--bind", bind)
         super().__init__(*command, app, *words, *options, **settings)
         try:
-            told = self.log.wait_for(r"Listening at: (.+) \(").group(1)
-            self.urls = re.findall(r"(?:https?://|unix:)[^\s,]+", told)
+            addresses = self.log.wait_for(r"Listening at: (.+) \(").group(1)
+            self.urls = re.findall(r"(?:https?://|unix:)[^\s,]+", addresses)
             self.host, self.port = urlsplit(self.urls[0]).hostname, urlsplit(self.urls[0]).port
         except BaseException:
             self.end()
@@ -193,20 +196,20 @@ class Server(Command):
             client.close()
 
     def talk(self, request):
-        """Sends the bytes and returns all that comes back until the server closes."""
+        """Sends the bytes and returns everything received until the server closes."""
         with self.wire() as wire:
             wire.send(request)
             return wire.rest()
 
     def curl(self, *arguments):
-        """What curl prints for the arguments, with `URL` in them replaced by the server's address."""
+        """The output of curl with these arguments, in which `URL` stands for the server's address."""
         words = [str(word).replace("URL", f"http://{self.host}:{self.port}") for word in arguments]
         command = ["curl", "--silent", "--show-error", "--max-time", str(2 * DEADLINE), *words]
         return subprocess.run(command, check=True, capture_output=True).stdout
 
 
 class Process:
-    """A line of the process table."""
+    """An entry of the process table."""
 
     def __init__(self, pid, state, parent, group):
         self.pid = pid
@@ -219,7 +222,7 @@ class Process:
 
 
 def processes():
-    """Every process there is now."""
+    """All running processes."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -233,17 +236,17 @@ def processes():
 
 
 def gone(pid):
-    """Whether no process of this number lives (a zombie does not)."""
+    """Returns whether no process with this pid runs. Zombies do not count."""
     return all(process.pid != pid or process.state in "ZX" for process in processes())
 
 
 def descriptors(pid):
-    """How many descriptors a process has open."""
+    """The number of open descriptors of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def rests(pid):
-    """Waits until the process uses no processor time from one look to the next: one that spins never rests."""
+    """Waits until the process uses no CPU time between two checks. A busy loop never comes to rest."""
     looks = []
 
     def at_rest():
@@ -255,18 +258,18 @@ def rests(pid):
 
 
 class Gate:
-    """Holds requests inside the app (`/gates/wait?gate=...`) until the test lets them go."""
+    """Holds requests inside the app (`/gates/wait?gate=...`) until the test releases them."""
 
-    def __init__(self, folder):
-        self.folder = folder
-        self.arrivals = folder / "arrivals"
+    def __init__(self, directory):
+        self.directory = directory
+        self.arrivals = directory / "arrivals"
         self.arrivals.touch()
-        os.mkfifo(folder / "fifo")
+        os.mkfifo(directory / "fifo")
         self._fifo = None
 
     @property
     def path(self):
-        return f"/gates/wait?gate={self.folder}"
+        return f"/gates/wait?gate={self.directory}"
 
     def entries(self):
         """(what, pid) of each `enter` and `leave`, in order."""
@@ -283,21 +286,21 @@ class Gate:
         return [int(pid) for what, pid in self.entries() if what == "enter"]
 
     def open(self):
-        """From now on everyone passes."""
+        """From now on requests pass without waiting."""
         if self._fifo is None:
-            self._fifo = os.open(self.folder / "fifo", os.O_RDWR)
+            self._fifo = os.open(self.directory / "fifo", os.O_RDWR)
 
     def end(self):
-        """Releases everyone who waits, or is about to: a regular file takes the place of the FIFO, so that nobody waits in open()."""
+        """Releases all current and future requests: a regular file replaces the FIFO, so that open() does not block."""
         self.open()
-        opened = self.folder / "opened"
+        opened = self.directory / "opened"
         opened.touch()
-        os.replace(opened, self.folder / "fifo")
+        os.replace(opened, self.directory / "fifo")
         os.close(self._fifo)
 
 
 def free_port():
-    """A port that was free a moment ago, for what cannot be told to take any."""
+    """A port that was free a moment ago, for programs that do not accept port 0."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

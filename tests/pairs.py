@@ -1,7 +1,7 @@
 """gunicorn and mlws, started with the same arguments in directories with the same files, and sent the same requests.
 
-What differs is either a fault or listed with its reason: `compare` fails for both a difference that is not listed, and one that
-is listed and is none.
+Each difference is either a fault or listed with its reason. `compare` fails for unlisted differences, and for
+listed ones that do not occur.
 """
 
 from __future__ import annotations
@@ -54,43 +54,47 @@ REASONS = {
     "stuck": "`worker_exit` is not called in a worker that exits because a call never returned; `child_exit` is.",
     "own length": "`response.headers` in `post_request` are without `Content-Length`, which the server sends itself.",
 }
-"""Why something differs. The guide has each sentence."""
+"""The reason for a difference, as it is written in the guide."""
 
 SOMETIMES = {"main thread"}
-"""Reasons whose difference may not show in a given run: any thread of a pool may serve the request."""
+"""Reasons for differences that do not occur in every run, because any thread of a pool may serve the request."""
 
 PATIENCE = 20
-"""Seconds that either make may take for what it may never do: then that is the difference."""
+"""Seconds to wait for an event. That it does not occur may be the difference."""
 
 
 class Either(Command):
-    """A server of either make in its own directory, with the app `facts` in it."""
+    """gunicorn or mlws in its own directory, with the app `facts` in it."""
 
-    def __init__(self, make, words, folder, files=None, env=None, launcher=()):
-        self.make, self.folder, self.master = make, folder, None
+    def __init__(self, make, words, directory, files=None, env=None, launcher=()):
+        self.make, self.directory, self.master = make, directory, None
         self.addresses, self.port = [], None
         port = free_port()
 
         def filled(text):
             return text.replace("PORT!", str(port)).replace("HOST!", f"127.0.0.{2 + MAKES.index(make)}")
 
-        (folder.parent / "runtime").mkdir(parents=True)  # for gunicorn's control socket
+        (directory.parent / "runtime").mkdir(parents=True)  # for gunicorn's control socket
         for place, content in {"facts.py": (APPS / "facts.py").read_text(), **(files or {})}.items():
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            (folder / place).write_text(filled(content))
-        self.given = set(folder.rglob("*"))
-        own = {"XDG_RUNTIME_DIR": str(folder.parent / "runtime"), "PWD": str(folder), "LC_ALL": "C.UTF-8"}
+            (directory / place).parent.mkdir(parents=True, exist_ok=True)
+            (directory / place).write_text(filled(content))
+        self.given = set(directory.rglob("*"))
+        own = {
+            "XDG_RUNTIME_DIR": str(directory.parent / "runtime"),
+            "PWD": str(directory),
+            "LC_ALL": "C.UTF-8",
+        }
         super().__init__(
             *(launcher or ()),
             Path(sys.executable).with_name(make),
             *map(filled, words),
-            cwd=folder,
+            cwd=directory,
             env={**own, **{key: filled(value) for key, value in (env or {}).items()}},
         )
         self.master = self.pid
 
     def ready(self, since=0):
-        """Waits until it says where it listens; the port of the first address is known from then on."""
+        """Waits for the log line with the addresses, which sets the port of the first one."""
         self.addresses = eventually(
             lambda: self._addresses(since) or (not self.running() and ["gone"]),
             "an address",
@@ -104,18 +108,18 @@ class Either(Command):
         pattern = (
             r"Listening at: (.+?)(?: \(\d+\))?\n" if self.make == "gunicorn" else r"Listening at: (.+) \("
         )
-        told = re.findall(pattern, self.told()[since:])
-        return re.findall(r"(?:http://|unix:)[^\s,]+", told[-1]) if told else []
+        output = re.findall(pattern, self.output()[since:])
+        return re.findall(r"(?:http://|unix:)[^\s,]+", output[-1]) if output else []
 
-    def told(self):
-        """All that it wrote: on its streams, and in files that are named as logs."""
+    def output(self):
+        """The output on its streams and in its log files."""
         if self.master == self.pid and not self.running():
-            self.log.read_rest()  # what it wrote last may still be on its way
-        files = "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
+            self.log.read_rest()  # its last output may still be in the pipe
+        files = "".join(path.read_text() for path in sorted(self.directory.glob("*.log")))
         return self.log.text + files
 
     def workers(self):
-        """The pids of the processes that serve: all below the master that have no processes below them."""
+        """The pids of the serving processes: descendants of the master without children."""
         return [process.pid for process in self.below() if not self.below(process.pid)]
 
     def below(self, pid=None):
@@ -124,7 +128,7 @@ class Either(Command):
         return found + [grandchild for child in found for grandchild in self.below(child.pid)]
 
     def number(self, expected):
-        """How many workers there are: the expected number as soon as it is reached, else the number at the end."""
+        """The number of workers: the expected number as soon as it is reached, else the number at the deadline."""
         with contextlib.suppress(AssertionError):
             eventually(lambda: len(self.workers()) == expected, deadline=PATIENCE)
             return expected
@@ -133,7 +137,7 @@ class Either(Command):
     def wire(self, address=None):
         address = address or self.addresses[0]
         if address.startswith("unix:"):
-            return Wire(str(self.folder / address.removeprefix("unix:")), family=socket.AF_UNIX)
+            return Wire(str(self.directory / address.removeprefix("unix:")), family=socket.AF_UNIX)
         host = urlsplit(address).hostname.replace("0.0.0.0", "127.0.0.1")
         return Wire((host, urlsplit(address).port))
 
@@ -145,7 +149,7 @@ class Either(Command):
         return json.loads(self.get(path).body)
 
     def eventually_answers(self, path, text, deadline=PATIENCE, **how):
-        """Whether the answer comes to be this one."""
+        """Returns whether the response becomes this one before the deadline."""
 
         def same():
             with contextlib.suppress(OSError, AssertionError):
@@ -157,7 +161,7 @@ class Either(Command):
         return False
 
     def ended_by_itself(self):
-        """The exit status if it ends, or None if it is still there when it would have ended."""
+        """The exit status, or None if it still runs at the deadline."""
         with contextlib.suppress(AssertionError):
             eventually(lambda: not self.running(), deadline=2)
         return self.process.poll()
@@ -172,37 +176,37 @@ class Either(Command):
         return self.wait()
 
     def files(self):
-        """The files that it has made, and what they are."""
-        made = sorted(set(self.folder.rglob("*")) - self.given)
+        """The files that it has created, with their modes."""
+        made = sorted(set(self.directory.rglob("*")) - self.given)
         made = [path for path in made if "__pycache__" not in path.parts]
-        return {str(path.relative_to(self.folder)): stat.filemode(path.lstat().st_mode) for path in made}
+        return {str(path.relative_to(self.directory)): stat.filemode(path.lstat().st_mode) for path in made}
 
     def end(self):
         if self.master not in (None, self.pid) and not gone(self.master):
-            os.kill(self.master, signal.SIGKILL)  # a daemon is of no group of ours
+            os.kill(self.master, signal.SIGKILL)  # a daemon has its own process group
         super().end()
 
 
 class Case:
-    """What is said to both, what is looked at, and the names of the reasons for what differs, by the patterns of what that is."""
+    """The arguments of both servers, the function that inspects them, and the reasons for differences by the pattern of what differs."""
 
     def __init__(self, words, look, differs=None, **how):
         self.words, self.look, self.differs, self.how = list(words), look, differs or {}, how
 
     def seen(self):
-        """By the names of the makes."""
-        # Names of Unix sockets are short; and everybody may look in.
-        with tempfile.TemporaryDirectory(prefix="mlws") as folder:
-            os.chmod(folder, 0o755)
-            return both(Path(folder), self.words, self.look, **self.how)
+        """By the name of the server."""
+        # Paths of Unix sockets have to be short, and all users need access.
+        with tempfile.TemporaryDirectory(prefix="mlws") as directory:
+            os.chmod(directory, 0o755)
+            return both(Path(directory), self.words, self.look, **self.how)
 
 
-def both(folder, words, look, **how):
-    """What `look` sees of a server of either make, by the names of the makes. Both run at once."""
+def both(directory, words, look, **how):
+    """The results of `look` for gunicorn and mlws, which run concurrently, by the name of the server."""
 
     def seen(make):
         with contextlib.ExitStack() as ends:
-            server = Either(make, words, folder / make / "here", **how)
+            server = Either(make, words, directory / make / "here", **how)
             ends.callback(server.end)
             return look(server)
 
@@ -211,7 +215,7 @@ def both(folder, words, look, **how):
 
 
 def compare(seen, listed):
-    """`listed` has patterns of what differs, each with the name of its reason."""
+    """`listed` maps patterns of what differs to their reasons."""
     assert set(listed.values()) <= set(REASONS)
     theirs, ours = seen["gunicorn"], seen["mlws"]
     differ = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))

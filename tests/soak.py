@@ -1,6 +1,7 @@
-"""What tests of faults need beyond `harness`: crowds of clients on one thread, and what a process uses.
+"""Helpers of fault tests: many clients on one thread, and the resources of a process.
 
-Each test has a short form for every run and a long one for `--soak`; the fixture `at_length` chooses between their numbers.
+Each test has a short form for every run and a long one for `--soak`; the fixture `at_length` chooses between
+their numbers.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from harness import descriptors, eventually
 from wire import DEADLINE, Wire
 
 RESET = struct.pack("ii", 1, 0)
-"""For SO_LINGER: to close is to reset, and leaves no port behind that cannot be used again for a minute."""
+"""For SO_LINGER: closing resets the connection, which leaves no port in TIME_WAIT."""
 
 
 def ask(server, path):
-    """A wire on which the request was sent and no answer was awaited yet."""
+    """A connection on which the request was sent and no response has been read."""
     wire = server.wire()
     wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
     return wire
@@ -29,8 +30,11 @@ def ask(server, path):
 
 @contextlib.contextmanager
 def crowd(server, count, request=b"", reads=True):
-    """That many connections, each of which has sent `request`; they are reset at the end. Those that are not going to
-    read are made to take little: the system would buffer megabytes for each."""
+    """`count` connections, each of which has sent `request`.
+
+    They are reset at the end. Connections that do not read have small buffers, because the kernel would
+    otherwise buffer megabytes for each.
+    """
     clients = []
     try:
         for _ in range(count):
@@ -54,7 +58,7 @@ def connected(server, reads=True):
 
 
 def readable(clients):
-    """Those for whom something has come, once there is one."""
+    """The clients that have received something, once there is one."""
     poll = select.poll()
     numbers = {client.fileno(): client for client in clients}
     for number in numbers:
@@ -65,7 +69,7 @@ def readable(clients):
 
 
 def answer_of(client):
-    """The answer that has begun to come for a client of a crowd."""
+    """The response to a client of a crowd, which has begun to arrive."""
     wire = Wire.__new__(Wire)
     wire.socket, wire.stream = client, client.makefile("rb")
     with wire.stream:
@@ -73,7 +77,7 @@ def answer_of(client):
 
 
 def settled(server):
-    """How many descriptors the only worker has with no connection and no child left."""
+    """The number of descriptors of the only worker, without connections and children."""
     (worker,) = server.workers()
 
     def alone():
@@ -88,13 +92,13 @@ def settled(server):
 
 
 def resident(pid):
-    """Bytes of memory that a process has for itself."""
+    """Private memory of a process in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("RssAnon:")[2].split()[0]) * 1024
 
 
 def ticks(pid):
-    """The processor time that a process has used so far, in hundredths of a second."""
+    """The CPU time that a process has used, in hundredths of a second."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) * 100 // os.sysconf("SC_CLK_TCK")
 
@@ -112,7 +116,7 @@ def limited(pid, what, limit):
 
 
 def raise_descriptors(wanted):
-    """Lets this process, and the servers it starts, have that many descriptors."""
+    """Raises the limit on descriptors of this process and of the servers that it starts."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert hard == resource.RLIM_INFINITY or wanted <= hard, f"needs {wanted} descriptors, may have {hard}"
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -41,23 +41,23 @@ ACTIONS = {actions!r}
 
 
 class Application:
-    """An application in a file, and what it notes in another."""
+    """An application in a file, and its notes in another."""
 
-    def __init__(self, folder):
-        self.folder = folder
-        (folder / "notes").touch()
-        os.mkfifo(folder / "fifo")
+    def __init__(self, directory):
+        self.directory = directory
+        (directory / "notes").touch()
+        os.mkfifo(directory / "fifo")
 
     def write(self, top, **actions):
-        (self.folder / "signals.py").write_text(APP.format(top=top, actions=actions))
+        (self.directory / "signals.py").write_text(APP.format(top=top, actions=actions))
 
     def notes(self, what):
-        """The pids of the processes that noted this, once for each time."""
-        lines = [line.rsplit(" ", 1) for line in (self.folder / "notes").read_text().splitlines()]
+        """The pid of the process, for each note of this text."""
+        lines = [line.rsplit(" ", 1) for line in (self.directory / "notes").read_text().splitlines()]
         return [int(pid) for word, pid in lines if word == what]
 
     def open_fifo(self):
-        os.close(os.open(self.folder / "fifo", os.O_WRONLY))
+        os.close(os.open(self.directory / "fifo", os.O_WRONLY))
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def mode(request):
 @pytest.fixture
 def serve(start, application):
     def serve(*options):
-        server = start("signals:app", *options, cwd=application.folder)
+        server = start("signals:app", *options, cwd=application.directory)
         server.preloads = "--preload" in options
         return server
 
@@ -81,7 +81,10 @@ def serve(start, application):
 
 
 def worker_of(server):
-    """The only worker, once there is one. With --preload the process of its generation is between it and the master."""
+    """The only worker, once there is one.
+
+    With --preload the process of its generation is between it and the master.
+    """
 
     def only_one():
         masters = server.workers() if server.preloads else [server.pid]
@@ -116,7 +119,7 @@ before = signal.signal(signal.SIGTERM, stop)
 # While the server is idle
 
 
-def test_a_handler_runs_while_no_request_comes(serve, application, mode):
+def test_a_handler_runs_while_the_server_is_idle(serve, application, mode):
     application.write(HANDLES_USR2)
     worker = worker_of(serve(*mode))
     for count in range(1, 4):
@@ -124,7 +127,7 @@ def test_a_handler_runs_while_no_request_comes(serve, application, mode):
         eventually(lambda count=count: application.notes("usr2") == [worker] * count, "the handler to run")
 
 
-def test_a_timer_ticks_in_the_process_that_loaded_the_application(serve, application, mode):
+def test_a_timer_fires_in_the_process_that_loaded_the_application(serve, application, mode):
     application.write(
         'signal.signal(signal.SIGALRM, lambda *_: note("tick"))\nsignal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)'
     )
@@ -134,7 +137,7 @@ def test_a_timer_ticks_in_the_process_that_loaded_the_application(serve, applica
 
 
 @pytest.mark.parametrize("waiting", [1, 3])
-def test_a_handler_runs_while_other_threads_are_inside_the_application(serve, application, waiting):
+def test_a_handler_runs_while_other_threads_run_the_application(serve, application, waiting):
     application.write(HANDLES_USR2)
     server = serve("--threads", "4")
     with contextlib.ExitStack() as stack:
@@ -163,7 +166,9 @@ def test_a_handler_runs_on_the_main_thread(serve, application, mode):
     ("raises", "status"),
     [("sys.exit()", 0), ("sys.exit(5)", 5), ("sys.exit('why')", 1), ("raise KeyboardInterrupt", 130)],
 )
-def test_a_handler_that_ends_the_program_ends_its_worker_gracefully(serve, application, mode, raises, status):
+def test_a_handler_that_raises_system_exit_stops_its_worker_gracefully(
+    serve, application, mode, raises, status
+):
     application.write(f"def end(*_): {raises}\nsignal.signal(signal.SIGUSR2, end)")
     server = serve(*mode)
     worker = worker_of(server)
@@ -173,7 +178,7 @@ def test_a_handler_that_ends_the_program_ends_its_worker_gracefully(serve, appli
     assert server.get("/").status == 200
 
 
-def test_what_else_a_handler_raises_is_logged_and_the_worker_serves_on(serve, application, mode):
+def test_other_exceptions_of_a_handler_are_logged_and_the_worker_continues(serve, application, mode):
     application.write("def fail(*_): raise LookupError('no such thing')\nsignal.signal(signal.SIGUSR2, fail)")
     server = serve(*mode)
     worker = worker_of(server)
@@ -194,7 +199,7 @@ TERMS = {
 
 @pytest.mark.parametrize("send", TERMS.values(), ids=TERMS)
 @pytest.mark.parametrize("top", [HANDLES_TERM, CALLS_THE_ONE_BEFORE], ids=["alone", "calls the one before"])
-def test_the_handler_of_term_is_called_once_and_the_server_ends(serve, application, mode, top, send):
+def test_the_term_handler_is_called_once_and_the_server_exits(serve, application, mode, top, send):
     application.write(top)
     server = serve(*mode)
     worker = worker_of(server)
@@ -208,7 +213,7 @@ def test_the_handler_of_term_is_called_once_and_the_server_ends(serve, applicati
 
 
 @pytest.mark.parametrize("top", [HANDLES_TERM, CALLS_THE_ONE_BEFORE], ids=["alone", "calls the one before"])
-def test_a_worker_with_a_handler_of_term_drains_at_term_and_is_replaced(serve, application, mode, top):
+def test_a_worker_with_a_term_handler_drains_on_term_and_is_replaced(serve, application, mode, top):
     application.write(top)
     server = serve(*mode)
     worker = worker_of(server)
@@ -219,7 +224,7 @@ def test_a_worker_with_a_handler_of_term_drains_at_term_and_is_replaced(serve, a
     assert server.get("/").status == 200
 
 
-def test_a_reload_calls_the_handler_of_term_in_the_worker_that_goes(serve, application, mode):
+def test_a_reload_calls_the_term_handler_of_the_old_worker(serve, application, mode):
     application.write(HANDLES_TERM)
     server = serve(*mode)
     worker = worker_of(server)
@@ -228,7 +233,7 @@ def test_a_reload_calls_the_handler_of_term_in_the_worker_that_goes(serve, appli
     assert application.notes("term") == [worker]
 
 
-def test_a_handler_of_term_that_exits_does_not_cut_a_running_request(serve, application, mode):
+def test_a_term_handler_that_exits_does_not_interrupt_a_running_request(serve, application, mode):
     application.write('def stop(*_):\n    note("term")\n    sys.exit(0)\nsignal.signal(signal.SIGTERM, stop)')
     server = serve(*mode)
     worker = worker_of(server)
@@ -242,11 +247,11 @@ def test_a_handler_of_term_that_exits_does_not_cut_a_running_request(serve, appl
     assert application.notes("term") == [worker]
 
 
-def test_a_worker_with_a_handler_of_term_accepts_no_more_while_a_request_runs(serve, application):
+def test_a_worker_with_a_term_handler_stops_accepting_while_a_request_runs(serve, application):
     application.write(HANDLES_TERM)
     server = serve("--threads", "4")
 
-    def is_refused():
+    def refuses_connections():
         try:
             server.wire().close()
         except ConnectionRefusedError:
@@ -256,15 +261,15 @@ def test_a_worker_with_a_handler_of_term_accepts_no_more_while_a_request_runs(se
     with ask(server, "/?wait") as wire:
         eventually(lambda: application.notes("enter"), "the request to wait")
         os.kill(server.pid, signal.SIGTERM)
-        eventually(is_refused, "the listening socket to be closed")
+        eventually(refuses_connections, "the listening socket to be closed")
         application.open_fifo()
         assert wire.answer().status == 200
     assert server.wait() == 0
 
 
 @pytest.mark.parametrize("handler", ["signal.SIG_IGN", "signal.SIG_DFL", "before"])
-def test_no_handler_that_the_application_sets_keeps_a_worker_from_draining(serve, application, mode, handler):
-    """A library may also put back the handler that it found."""
+def test_a_signal_handler_of_the_application_does_not_prevent_a_drain(serve, application, mode, handler):
+    """A library may also restore the previous handler."""
     application.write(
         "before = signal.getsignal(signal.SIGTERM)\nassert callable(before)\n"
         f"signal.signal(signal.SIGTERM, lambda *_: None)\nsignal.signal(signal.SIGTERM, {handler})"
@@ -276,7 +281,7 @@ def test_no_handler_that_the_application_sets_keeps_a_worker_from_draining(serve
     assert server.get("/").status == 200
 
 
-def test_a_handler_below_python_that_calls_the_one_before_it_stays(serve, application, mode):
+def test_a_native_handler_that_calls_the_previous_one_stays_installed(serve, application, mode):
     application.write(
         "import faulthandler\nfaulthandler.register(signal.SIGTERM, file=open('stacks', 'w'), chain=True)"
     )
@@ -284,10 +289,10 @@ def test_a_handler_below_python_that_calls_the_one_before_it_stays(serve, applic
     worker = worker_of(server)
     os.kill(worker, signal.SIGTERM)
     server.log.wait_for(rf"Worker exited unexpectedly \(pid: {worker}\), status 0")
-    assert "most recent call first" in (application.folder / "stacks").read_text()
+    assert "most recent call first" in (application.directory / "stacks").read_text()
 
 
-def test_a_handler_that_a_request_installs_does_not_keep_a_worker_from_draining(serve, application):
+def test_a_handler_installed_by_a_request_does_not_prevent_a_drain(serve, application):
     application.write("", install="signal.signal(signal.SIGTERM, lambda *_: note('term'))")
     server = serve()
     worker = worker_of(server)
@@ -303,7 +308,7 @@ def test_a_handler_that_a_request_installs_does_not_keep_a_worker_from_draining(
     assert f"(pid: {worker}), status 0" in server.log.wait_for(".*Worker exited.*").group(0)
 
 
-def test_the_handler_that_the_application_finds_stops_the_worker_gracefully(serve, application, mode):
+def test_the_handler_installed_by_the_server_stops_the_worker_gracefully(serve, application, mode):
     application.write("", stop="signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)")
     server = serve(*mode)
     worker = worker_of(server)
@@ -332,9 +337,7 @@ note(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}")
 
 
 @pytest.mark.parametrize("options", [MODES["inline"], MODES["threads"], MODES["preload"]], ids=" ".join)
-def test_a_process_that_the_application_forks_has_its_handler_of_term_or_the_default(
-    serve, application, options
-):
+def test_a_process_forked_by_the_application_has_its_term_handler_or_the_default(serve, application, options):
     application.write(
         "def stop(*_):\n    note('term')\n    os._exit(7)\nsignal.signal(signal.SIGTERM, stop)", fork=FORKS
     )
@@ -343,7 +346,7 @@ def test_a_process_that_the_application_forks_has_its_handler_of_term_or_the_def
     assert len(application.notes("7")) == 1
     assert application.notes("term") == application.notes("forked")
     server.stop(statuses=(0, 7))
-    (application.folder / "notes").write_text("")
+    (application.directory / "notes").write_text("")
     application.write("", fork=FORKS)
     assert serve(*options).get("/?fork").status == 200
     assert len(application.notes("-15")) == 1

@@ -1,4 +1,4 @@
-"""Clients that leave: the app can ask, and a request that nobody waits for any more is not begun."""
+"""Clients that disconnect: apps can check for it, and queued requests of such clients are dropped."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from harness import Wire, eventually, rests
 
 
 def ask(server, path):
-    """A wire on which the request was sent and no answer was awaited yet."""
+    """A connection on which the request was sent and no response has been read."""
     wire = server.wire()
     wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
     return wire
 
 
-def test_a_client_that_waits_is_not_gone(server):
+def test_a_waiting_client_is_not_reported_as_gone(server):
     with server.wire() as wire:
         for _ in range(3):
             assert json.loads(wire.request("/clients/gone").body) == [False]
-        # The next request is on its way already, which is no sign of an end.
+        # The next request has arrived, which is not a disconnect.
         wire.send(b"GET /clients/gone HTTP/1.1\r\nHost: test\r\n\r\n" * 2)
         assert [json.loads(wire.answer().body) for _ in range(2)] == [[False]] * 2
 
 
 @pytest.mark.parametrize("leave", ["close", "reset", "finish"])
-def test_an_app_can_ask_whether_its_client_has_gone(server, gate, record, leave):
-    """A half-close (`finish`) looks like any other end: nobody can tell them apart."""
-    wire = ask(server, f"/clients/gone?gate={gate.folder}&record={record}")
+def test_an_app_can_check_whether_its_client_has_disconnected(server, gate, record, leave):
+    """A half-close (`finish`) cannot be distinguished from a disconnect."""
+    wire = ask(server, f"/clients/gone?gate={gate.directory}&record={record}")
     gate.wait_for(1)
     getattr(wire, leave)()
     gate.open()
@@ -42,8 +42,8 @@ def test_an_app_can_ask_whether_its_client_has_gone(server, gate, record, leave)
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
-def test_an_app_can_ask_while_it_streams(server, gate, record, leave):
-    wire = ask(server, f"/clients/stream?gate={gate.folder}&record={record}")
+def test_an_app_can_check_for_its_client_while_it_streams(server, gate, record, leave):
+    wire = ask(server, f"/clients/stream?gate={gate.directory}&record={record}")
     assert wire.head()[1] == 200
     assert wire.chunk() == b"first\n"
     gate.wait_for(1)
@@ -52,7 +52,7 @@ def test_an_app_can_ask_while_it_streams(server, gate, record, leave):
     eventually(lambda: record.read_text() == "gone True\nclosed\n", "the app to be told and closed once")
 
 
-def test_what_an_app_keeps_of_a_client_keeps_no_connection_open(start):
+def test_a_stored_client_gone_callable_does_not_keep_the_connection_open(start):
     server = start("raw", "--threads", "1")
     with server.wire() as wire:
         assert json.loads(wire.request("/clients/earlier", headers="Connection: close\r\n").body) == []
@@ -67,7 +67,7 @@ PLACES = {"inline": 1, "threads": 4, "fork": 4}
 
 @pytest.fixture
 def busy(start, concurrency, gate):
-    """A server all of whose places for requests are taken until the test lets them go."""
+    """A server that is at its limit of concurrent requests until the test releases them."""
     children = ("--max-children", "4") if concurrency == "fork" else ()
     server = start("raw", *CONCURRENCY[concurrency], *children, "--head-timeout", "1.5")
     wires = [ask(server, gate.path) for _ in range(PLACES[concurrency])]
@@ -78,7 +78,7 @@ def busy(start, concurrency, gate):
 
 
 def all_are_served(server, gate):
-    """Lets everyone go, and waits until nobody is left in the queue."""
+    """Releases all requests, and waits until the queue is empty."""
     gate.open()
     with server.wire() as wire:
         assert wire.request("/answers/hello").text == "hello\n"
@@ -86,7 +86,7 @@ def all_are_served(server, gate):
     eventually(lambda: server.children() == [], "every child to be reaped")
 
 
-def test_a_request_whose_client_reset_while_it_waited_is_never_begun(busy, gate, record):
+def test_a_queued_request_is_dropped_when_its_client_resets_the_connection(busy, gate, record):
     gone = [ask(busy, f"/clients/called?record={record}") for _ in range(3)]
     rests(busy.workers()[0])
     for wire in gone:
@@ -96,8 +96,11 @@ def test_a_request_whose_client_reset_while_it_waited_is_never_begun(busy, gate,
 
 
 @pytest.mark.parametrize("concurrency", ["threads", "fork"], scope="module")
-def test_a_request_whose_client_gave_up_while_it_waited_is_never_begun(busy, gate, record):
-    """An end that comes long after the request is no half-close; of two clients that wait, one for the other's deadline."""
+def test_a_queued_request_is_dropped_when_its_client_disconnects(busy, gate, record):
+    """An end of the input long after the request is a disconnect, not a half-close.
+
+    One client waits until the deadline of the other.
+    """
     gone = [ask(busy, f"/clients/called?record={record}") for _ in range(3)]
     with busy.wire() as silent:
         assert silent.closed()
@@ -107,7 +110,7 @@ def test_a_request_whose_client_gave_up_while_it_waited_is_never_begun(busy, gat
     assert record.read_text() == ""
 
 
-def test_a_request_whose_client_half_closes_behind_it_is_answered_however_long_it_waits(busy, gate, record):
+def test_a_queued_request_whose_client_half_closed_is_answered(busy, gate, record):
     wire = ask(busy, f"/clients/called?record={record}")
     wire.finish()
     if len(gate.pids()) > 1:
@@ -121,7 +124,7 @@ def test_a_request_whose_client_half_closes_behind_it_is_answered_however_long_i
     assert record.read_text() == "called with 0\nclosed\n"
 
 
-def test_a_server_whose_clients_have_all_left_the_queue_can_end(busy, gate):
+def test_a_server_stops_after_all_queued_clients_have_disconnected(busy, gate):
     gone = [ask(busy, "/answers/hello") for _ in range(3)]
     rests(busy.workers()[0])
     for wire in gone:
@@ -131,7 +134,7 @@ def test_a_server_whose_clients_have_all_left_the_queue_can_end(busy, gate):
     assert busy.wait() == 0
 
 
-def test_a_unix_socket_tells_at_once_who_left(start, tmp_path, gate, record):
+def test_a_disconnect_on_a_unix_socket_is_detected_immediately(start, tmp_path, gate, record):
     path = tmp_path / "socket"
     start("raw", "--bind", f"unix:{path}", "--threads", "1")
 

@@ -1,4 +1,4 @@
-"""The command line: what it takes, what it says when something is wrong, and the same from Python."""
+"""The command line: options, APP, errors, help and logs; and the same from Python."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ OPTIONS = [
 
 
 def run(*arguments, cwd=APPS, command=(MLWS,)):
-    """Runs a command that ends by itself."""
+    """Runs a command that exits by itself."""
     words = [*command, *map(str, arguments)]
     return subprocess.run(words, cwd=cwd, check=False, capture_output=True, text=True, timeout=DEADLINE)
 
@@ -84,8 +84,8 @@ def write_app(path, body, name="application"):
     path.write_text(APP.format(name=name, body=body))
 
 
-def said(path, *arguments, **settings):
-    """What a server started like this answers to a GET of the path."""
+def body_from(path, *arguments, **settings):
+    """The body of the response to a GET of the path."""
     with Server(*arguments, **settings) as server:
         return server.get(path).text
 
@@ -111,42 +111,42 @@ def said(path, *arguments, **settings):
         ("package", "package"),
     ],
 )
-def test_app_may_be_named_in_many_ways(app, body):
-    assert said("/", app, cwd=APPS / "shapes") == body
+def test_every_form_of_app_spec_is_accepted(app, body):
+    assert body_from("/", app, cwd=APPS / "shapes") == body
 
 
 def test_a_module_in_the_current_directory_is_found(tmp_path):
     write_app(tmp_path / "here.py", "here")
-    assert said("/", "here", cwd=tmp_path) == "here"
+    assert body_from("/", "here", cwd=tmp_path) == "here"
 
 
-def test_chdir_goes_there_first(tmp_path):
+def test_chdir_changes_the_directory_before_the_import(tmp_path):
     write_app(tmp_path / "there" / "place.py", "there")
-    assert said("/", "place", "--chdir", tmp_path / "there", cwd=tmp_path) == "there"
+    assert body_from("/", "place", "--chdir", tmp_path / "there", cwd=tmp_path) == "there"
 
 
-def test_chdir_is_relative_to_where_the_command_was_given(tmp_path):
+def test_chdir_is_relative_to_the_current_directory(tmp_path):
     write_app(tmp_path / "there" / "place.py", "there")
-    assert said("/", "place", "--chdir", "there", cwd=tmp_path) == "there"
+    assert body_from("/", "place", "--chdir", "there", cwd=tmp_path) == "there"
 
 
 def test_pythonpath_adds_directories(tmp_path):
-    write_app(tmp_path / "two" / "second.py", "from the second folder")
+    write_app(tmp_path / "two" / "second.py", "from the second directory")
     assert (
-        said("/", "second", "--pythonpath", f"{tmp_path}/one,{tmp_path}/two", cwd=tmp_path)
-        == "from the second folder"
+        body_from("/", "second", "--pythonpath", f"{tmp_path}/one,{tmp_path}/two", cwd=tmp_path)
+        == "from the second directory"
     )
 
 
-def test_the_module_does_the_same_as_the_command(tmp_path):
+def test_python_m_is_equivalent_to_the_command(tmp_path):
     write_app(tmp_path / "here.py", "here")
-    assert said("/", "here", cwd=tmp_path, command=(sys.executable, "-m", "mylittlewebserver")) == "here"
+    assert body_from("/", "here", cwd=tmp_path, command=(sys.executable, "-m", "mylittlewebserver")) == "here"
 
 
-# What is wrong
+# Errors
 
 
-def test_an_app_that_raises_while_imported_shows_its_own_traceback(tmp_path):
+def test_an_app_that_raises_during_import_shows_its_own_traceback(tmp_path):
     (tmp_path / "broken.py").write_text("def fail():\n    raise RuntimeError('no database')\n\nfail()\n")
     result = run("broken:app", "--bind", "127.0.0.1:0", cwd=tmp_path)
     assert result.returncode == 3
@@ -166,7 +166,7 @@ def test_an_app_that_raises_while_imported_shows_its_own_traceback(tmp_path):
         ("import sys; sys.exit('no settings')", "no settings"),
     ],
 )
-def test_an_app_that_cannot_be_imported_is_status_3(tmp_path, source, error):
+def test_an_app_that_cannot_be_imported_exits_with_status_3(tmp_path, source, error):
     (tmp_path / "broken.py").write_text(source)
     result = run("broken:app", "--bind", "127.0.0.1:0", "--workers", "2", cwd=tmp_path)
     assert result.returncode == 3
@@ -174,7 +174,7 @@ def test_an_app_that_cannot_be_imported_is_status_3(tmp_path, source, error):
     assert "mylittlewebserver/" not in result.stderr
 
 
-def test_a_module_that_does_not_exist_is_status_3():
+def test_a_module_that_does_not_exist_exits_with_status_3():
     result = run("no_such_module:app", "--bind", "127.0.0.1:0")
     assert result.returncode == 3
     assert "no_such_module" in result.stderr
@@ -188,7 +188,7 @@ def test_a_factory_that_raises_shows_its_own_traceback():
 
 
 @pytest.mark.parametrize("app", ["forms:number()", "forms:make(unknown=1)"])
-def test_a_factory_that_cannot_be_called_like_that_is_named(app):
+def test_a_factory_called_with_wrong_arguments_is_named(app):
     result = run(app, "--bind", "127.0.0.1:0", cwd=APPS / "shapes")
     assert result.returncode in (2, 3)
     assert app in result.stderr
@@ -222,11 +222,11 @@ def test_a_factory_that_cannot_be_called_like_that_is_named(app):
         (("forms", "--bind", "127.0.0.1:65536"), "65536"),
         (("forms", "--bind", "unix:"), "unix:"),
         (("forms", "--bind", "[::1:80"), "[::1:80"),
-        (("forms", "--chdir", "no/such/folder"), "no/such/folder"),
+        (("forms", "--chdir", "no/such/directory"), "no/such/directory"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_mistake_in_the_command_is_one_clear_sentence(arguments, culprit):
+def test_a_usage_error_is_one_clear_sentence(arguments, culprit):
     bind = () if "--bind" in arguments else ("--bind", "127.0.0.1:0")
     result = run(*arguments, *bind, cwd=APPS / "shapes")
     assert result.returncode == 2
@@ -263,7 +263,7 @@ def test_an_address_that_becomes_free_is_bound(tmp_path, kind):
             server.log.wait_for("Listening at")
 
 
-def test_one_port_in_use_of_two_starts_nothing():
+def test_if_one_of_two_ports_is_in_use_the_server_does_not_start():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = run("raw", "--bind", "127.0.0.1:0", "--bind", f"127.0.0.1:{port}")
@@ -271,7 +271,9 @@ def test_one_port_in_use_of_two_starts_nothing():
     assert "serving" not in result.stderr
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1:0", "no.such.host.invalid:80", "unix:/no/such/folder/socket"])
+@pytest.mark.parametrize(
+    "address", ["192.0.2.1:0", "no.such.host.invalid:80", "unix:/no/such/directory/socket"]
+)
 def test_an_address_that_cannot_be_bound_is_one_clear_sentence(address):
     result = run("raw", "--bind", address)
     assert result.returncode in (1, 2)
@@ -322,7 +324,7 @@ def test_the_first_lines_of_the_log_have_versions_address_and_concurrency():
 
 
 @pytest.mark.parametrize("option", ["--access-logfile=-", "--log-syslog"])
-def test_the_log_does_not_explain_how_to_log_requests_if_they_are_logged(option):
+def test_the_hint_about_the_access_log_is_omitted_if_it_is_enabled(option):
     with Server("raw", option) as server:
         assert "Starting mlws" in server.log.text
         assert "Access log is off" not in server.log.text
@@ -338,7 +340,7 @@ def test_every_log_line_has_date_pid_and_level():
     assert all(re.fullmatch(r"\[\d{4}-\d\d-\d\d .+\] \[\d+\] \[[A-Z]+\] .+", line) for line in lines)
 
 
-def test_a_higher_log_level_says_less(tmp_path):
+def test_a_higher_log_level_logs_less(tmp_path):
     path = tmp_path / "socket"
     command = Command(MLWS, "raw", "--bind", f"unix:{path}", "--log-level", "warning")
     with command:
@@ -363,7 +365,7 @@ def test_the_access_log_has_a_line_for_each_request(tmp_path, concurrency):
         server.stop()
     lines = log.read_text().splitlines()
     assert len(lines) >= 4
-    # Children of a fork write theirs when the answer is out, while the next one may run already: any order will do.
+    # Children write their lines after the response, when the next child may already run, so any order is valid.
     for pattern in (
         r'^127\.0\.0\.1 .*"GET /answers/hello\?q=1 HTTP/1\.1" 200 6\b.*"a tester"',
         r'"POST /inputs/echo HTTP/1.1" 200 5',
@@ -373,14 +375,14 @@ def test_the_access_log_has_a_line_for_each_request(tmp_path, concurrency):
         assert len([line for line in lines if re.search(pattern, line)]) == 1, pattern
 
 
-def test_the_access_log_goes_to_stdout_if_asked():
+def test_the_access_log_can_go_to_stdout():
     with Server("raw", "--access-logfile", "-") as server:
         server.get("/answers/hello")
         server.stop()
         assert '"GET /answers/hello HTTP/1.1" 200 6' in server.out.wait_for_end()
 
 
-def test_no_request_can_forge_a_line_of_the_access_log():
+def test_no_request_can_forge_a_line_in_the_access_log():
     evil = b'GET /%0d%0aforged"%22 HTTP/1.1\r\nHost: test\r\nUser-Agent: a" 200 1 "\xe9\r\nConnection: close\r\n\r\n'
     with Server("raw", "--access-logfile", "-") as server:
         server.talk(evil)
@@ -422,7 +424,7 @@ def test_serve_serves_a_callable(tmp_path):
         assert server.out.wait_for_end() == "served\n"
 
 
-def test_serve_serves_what_a_text_names_and_forks(tmp_path):
+def test_serve_accepts_an_app_spec_and_forks(tmp_path):
     path = script(
         tmp_path,
         f"""
@@ -440,15 +442,15 @@ def test_serve_serves_what_a_text_names_and_forks(tmp_path):
 @pytest.mark.parametrize(
     "call", ["serve(5)", "serve('raw', threads=0)", "serve('raw', bogus=1)", "serve('raw', bind='x:y')"]
 )
-def test_serve_raises_for_what_makes_no_sense(call):
+def test_serve_raises_for_invalid_settings(call):
     result = run("-c", f"import mylittlewebserver as m; m.{call}", command=(sys.executable,))
     assert result.returncode == 1
     assert re.search(r"^(TypeError|ValueError): ", result.stderr, re.MULTILINE)
 
 
-def test_the_examples_of_the_package_say_what_they_answer():
+def test_the_examples_respond_as_documented():
     for app, body in (
         ("wsgi_example", "Hello, World from the WSGI App!\n"),
         ("flask_app", "Hi from Flask!\n"),
     ):
-        assert said("/", app, cwd=ROOT / "examples") == body
+        assert body_from("/", app, cwd=ROOT / "examples") == body

@@ -1,4 +1,4 @@
-"""What a Python config file and its hooks can import, as under gunicorn; and as root, only what nobody else can change."""
+"""What a Python config file and its hooks can import: the same as under gunicorn, but as root only files that no other user can change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def project(tmp_path):
 
 
 def shown(project, *arguments, **environment):
-    """What --print-config says, or why it does not."""
+    """The output or error of --print-config."""
     return subprocess.run(
         [MLWS, *arguments, "--print-config"],
         cwd=project,
@@ -84,13 +84,13 @@ def test_hooks_can_import_from_the_directories_that_their_file_names(project):
         server.out.wait_for("imported late")
 
 
-def test_a_config_module_can_import_the_modules_of_its_project_late(project):
+def test_a_config_module_can_import_modules_of_its_project_later(project):
     (project / "conf.py").write_text("import shop.limits\ndef when_ready(server):\n    import shop.tasks\n")
     with Server("shop.web:app", "-c", "python:conf", cwd=project) as server:
         server.out.wait_for("imported late")
 
 
-def test_a_config_module_that_fails_at_a_reload_leaves_the_modules_as_they_are(project):
+def test_a_config_module_that_fails_at_a_reload_does_not_change_sys_modules(project):
     (project / "conf").mkdir()
     main, part = project / "conf" / "__init__.py", project / "conf" / "part.py"
     good = (
@@ -134,7 +134,7 @@ def test_a_reload_does_not_import_a_module_of_the_program_again(project):
 
 
 @as_root
-def test_root_imports_nothing_from_a_directory_of_somebody_else(project):
+def test_root_imports_nothing_from_a_directory_of_another_user(project):
     (project / "gunicorn.conf.py").write_text("import shop.limits\n")
     os.chown(project, NOBODY, NOBODY)
     ended = shown(project, "shop.web:app")
@@ -145,7 +145,7 @@ def test_root_imports_nothing_from_a_directory_of_somebody_else(project):
 
 @as_root
 @pytest.mark.parametrize("what", ["shop", "shop/limits.py", "shop/__pycache__"])
-def test_root_imports_no_module_that_somebody_else_can_change(what, project):
+def test_root_imports_no_module_that_another_user_can_change(what, project):
     (project / "gunicorn.conf.py").write_text("import shop.limits\n")
     (project / "shop" / "__pycache__").mkdir()
     os.chown(project / what, NOBODY, NOBODY)

@@ -1,4 +1,4 @@
-"""The limit on open files: raised for connections, with a part left to the application, and given back to programs that it starts."""
+"""The limit on open files: raised for connections, partly reserved for the application, and restored for child programs."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def limited(start, tmp_path):
 
 @pytest.mark.skipif(not IS_RAISABLE, reason="the hard limit is low")
 @pytest.mark.parametrize("options", [(), ("--preload",), ("--fork",)], ids=["threads", "preload", "fork"])
-def test_the_limit_is_raised_but_not_for_programs(options, limited):
+def test_the_limit_is_raised_but_not_for_child_programs(options, limited):
     hard = 1024
     limits = json.loads(limited(SOFT, hard, *options).get("/").text)
     assert limits == {"own": [hard, hard], "program": SOFT, "hard": hard, "lowered": 100}
 
 
 @pytest.mark.skipif(not IS_RAISABLE, reason="the hard limit is low")
-def test_a_program_that_serves_has_its_own_limit_back_afterwards(tmp_path):
+def test_serve_restores_the_limit_of_its_program(tmp_path):
     (tmp_path / "opens.py").write_text(APP)
     program = (
         "import resource\n"
@@ -99,7 +99,7 @@ def test_silent_clients_leave_descriptors_to_the_application(limited):
 
 
 def connections(pid):
-    """How many TCP connections of clients the process has."""
+    """The number of client connections of the process."""
 
     def of(number):
         try:

@@ -79,16 +79,16 @@ def project(tmp_path):
         "pages/views.py": VIEWS,
         "pages/static/style.css": "body { color: teal }",
     }
-    folder = tmp_path / "project"
+    directory = tmp_path / "project"
     for name, text in files.items():
-        path = folder / name
+        path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return folder
+    return directory
 
 
 def manage(project, *words, cwd=None, **environment):
-    """The server that `manage.py runmlws` becomes."""
+    """A server started with `manage.py runmlws`."""
     command = (sys.executable, project / "manage.py", "runmlws")
     return Server(
         command[0], *command[1:], *words, command=(), bind=None, cwd=cwd or project, env=environment
@@ -96,7 +96,7 @@ def manage(project, *words, cwd=None, **environment):
 
 
 def run(project, *words, **environment):
-    """A command that ends by itself."""
+    """A command that exits by itself."""
     command = [sys.executable, "manage.py", *words]
     environment = {**os.environ, **environment}
     return subprocess.run(
@@ -104,7 +104,7 @@ def run(project, *words, **environment):
     )
 
 
-def test_it_serves_pages_by_the_projects_own_wsgi_application(project):
+def test_pages_are_served_by_the_wsgi_application_of_the_project(project):
     with manage(project, "127.0.0.1:0", "--workers", "2", "--threads=3") as server:
         assert server.get("/").text == "first, by its own wsgi.py"
         assert "2 workers, 3 threads each" in server.log.text
@@ -126,12 +126,14 @@ def test_static_files_are_served_while_debug_is_on(project):
         (("--nostatic", "--insecure"), {"NO_DEBUG": "1"}, 404),
     ],
 )
-def test_static_files_are_served_only_where_runserver_would(project, words, environment, status):
+def test_static_files_are_served_under_the_same_conditions_as_by_runserver(
+    project, words, environment, status
+):
     with manage(project, "127.0.0.1:0", *words, **environment) as server:
         assert server.get("/static/style.css").status == status
 
 
-def test_a_change_is_served_a_moment_later(project):
+def test_a_changed_file_is_served_after_an_automatic_reload(project):
     with manage(project, "127.0.0.1:0") as server:
         assert server.get("/").text.startswith("first")
         views = project / "pages/views.py"
@@ -184,7 +186,7 @@ def test_reload_is_on_by_default_only_in_debug(project, words, environment):
         assert "--reload is for development" not in server.log.text
 
 
-def test_a_hangup_loads_the_project_again(project):
+def test_hup_reloads_the_project(project):
     with manage(project, "127.0.0.1:0", NO_DEBUG="1") as server:
         (project / "pages/views.py").write_text(VIEWS.replace("first", "second"))
         server.process.send_signal(signal.SIGHUP)
@@ -206,7 +208,7 @@ def test_an_address_is_written_as_for_runserver(project, address, url):
         server.log.wait_for(f"Listening at: ({url})")
 
 
-def test_it_listens_where_runserver_does_by_default(project):
+def test_the_default_address_is_that_of_runserver(project):
     code = textwrap.dedent("""
         import os, sys
         sys.argv = ["manage.py", "runmlws"]
@@ -243,7 +245,7 @@ def test_it_runs_from_any_directory_and_with_settings_of_another_name(project, t
         assert server.get("/files/style.css").status == 200
 
 
-def test_the_checks_of_the_project_come_first(project):
+def test_the_system_checks_run_first(project):
     settings = project / "site_of_ours/settings.py"
     settings.write_text(SETTINGS + "STATICFILES_DIRS = 'no list'\n")
     result = run(project, "runmlws", "0")
@@ -267,7 +269,7 @@ def test_help_shows_the_options_of_both(project):
             assert option in result.stdout
 
 
-def test_another_command_may_call_it(project):
+def test_another_command_can_call_runmlws(project):
     words = "from django.core.management import call_command as c; c('runmlws', '0', '--threads', '2')"
     with Server(
         sys.executable, "manage.py", "shell", "-c", words, command=(), bind=None, cwd=project

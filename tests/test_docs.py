@@ -16,7 +16,7 @@ BIN = Path(sys.executable).parent
 
 
 def sections():
-    """The name of each section, with its blocks of code."""
+    """Code blocks by the name of their section."""
     page = (ROOT / "docs/frameworks.md").read_text()
     for section in page.split("\n## ")[1:]:
         name, text = section.split("\n", 1)
@@ -39,7 +39,7 @@ def test_every_block_is_a_file_or_a_command():
 
 
 @pytest.mark.parametrize(("section", "command"), COMMANDS, ids=[command for _, command in COMMANDS])
-def test_an_example_does_what_it_says(section, command, tmp_path):
+def test_each_example_works_as_documented(section, command, tmp_path):
     if section == "Django":
         start = [sys.executable, "-m", "django", "startproject", "mysite", "."]
         subprocess.run(start, cwd=tmp_path, check=True, timeout=DEADLINE)

@@ -1,6 +1,6 @@
-"""Whatever one client does, the others are answered meanwhile.
+"""Whatever one client does, the others are served meanwhile.
 
-"Meanwhile" is no matter of time: when the others have their answers, the hostile client is not done yet.
+"Meanwhile" is not measured: when the others have their responses, the hostile client has not finished.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def serving(shared, mode):
 
 
 def others_are_answered(server):
-    """On connections of their own, and on one that is kept."""
+    """On separate connections, and on one persistent connection."""
     with server.wire() as kept:
         for _ in range(15):
             assert kept.request("/hello").text == "hello\n"
@@ -65,9 +65,9 @@ class Busy:
 
 
 @contextlib.contextmanager
-def reads_a_fast_stream(server, folder, mode):
-    """Rows are made, sent and read as fast as they can be; the others must not wait until millions of them are."""
-    until, received, count = folder / "until", folder / "rows", 3_000_000
+def reads_a_fast_stream(server, directory, mode):
+    """Rows are produced, sent and read at full speed. Other clients must not wait for millions of them."""
+    until, received, count = directory / "until", directory / "rows", 3_000_000
     url = f"http://{server.host}:{server.port}" + target("/rows", until=until, count=count)
     with subprocess.Popen(["curl", "--silent", "--output", received, url]) as reader:
         try:
@@ -81,7 +81,7 @@ def reads_a_fast_stream(server, folder, mode):
 
 
 @contextlib.contextmanager
-def uploads_chunks_of_one_byte(server, folder, mode):
+def uploads_chunks_of_one_byte(server, directory, mode):
     def send(busy):
         with server.wire() as wire:
             wire.send(b"POST /upload HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -101,8 +101,8 @@ def uploads_chunks_of_one_byte(server, folder, mode):
 
 
 @contextlib.contextmanager
-def uploads_a_large_body(server, folder, mode):
-    """With one thread, no more than is taken before the app is called."""
+def uploads_a_large_body(server, directory, mode):
+    """With one thread, no more than the server reads before it calls the app."""
     body = content("upload", 500_000 if mode == "inline" else 64 << 20)
 
     def send(busy):
@@ -119,7 +119,7 @@ def uploads_a_large_body(server, folder, mode):
 
 
 @contextlib.contextmanager
-def pipelines_hundreds_of_requests(server, folder, mode):
+def pipelines_hundreds_of_requests(server, directory, mode):
     batch = 200
 
     def send(busy):
@@ -135,7 +135,7 @@ def pipelines_hundreds_of_requests(server, folder, mode):
 
 
 @contextlib.contextmanager
-def does_not_read(server, folder, count, size, types):
+def does_not_read(server, directory, count, size, types):
     with contextlib.ExitStack() as ends:
         wires = {}
         for number in range(count):
@@ -150,12 +150,12 @@ def does_not_read(server, folder, count, size, types):
             assert answer.body == content(name, size)
 
 
-def does_not_read_a_large_body(server, folder, mode):
-    return does_not_read(server, folder, 3, 8 << 20, ["bytes", "stream", "write"])
+def does_not_read_a_large_body(server, directory, mode):
+    return does_not_read(server, directory, 3, 8 << 20, ["bytes", "stream", "write"])
 
 
-def does_not_read_64_responses(server, folder, mode):
-    return does_not_read(server, folder, 64, 300_000, ["bytes", "list", "stream", "write", "file"])
+def does_not_read_64_responses(server, directory, mode):
+    return does_not_read(server, directory, 64, 300_000, ["bytes", "list", "stream", "write", "file"])
 
 
 HOSTILE = [
@@ -170,7 +170,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.__name__)
 @pytest.mark.parametrize("mode", MODES)
-def test_others_are_answered_while_a_client(serving, tmp_path, at_length, mode, hostile):
+def test_other_clients_are_served_while_one_client(serving, tmp_path, at_length, mode, hostile):
     if mode == "inline" and hostile is reads_a_fast_stream:
         pytest.skip("the one thread is the stream's until the app is done with it")
     for _ in range(at_length(1, 20)):
@@ -183,10 +183,11 @@ def test_others_are_answered_while_a_client(serving, tmp_path, at_length, mode, 
 
 
 @pytest.mark.parametrize("wait", [True, False], ids=["then ask", "while asking"])
-def test_each_of_five_requests_in_a_row_is_answered_while_close_of_the_one_before_runs(
-    shared, tmp_path, record, wait
-):
-    """The next request comes when the thread sleeps in `close()`, or just when it goes there: either way another takes it."""
+def test_each_request_is_answered_while_close_of_the_previous_one_runs(shared, tmp_path, record, wait):
+    """The next request arrives while the thread is in `close()`, or enters it.
+
+    In both cases another thread serves it.
+    """
     server = shared("streaming", "--threads", "2")
     releases = [tmp_path / f"release{number}" for number in range(5)]
     try:
@@ -207,8 +208,8 @@ def test_each_of_five_requests_in_a_row_is_answered_while_close_of_the_one_befor
             release.touch()
 
 
-def test_nobody_waits_for_threads_that_come_back_from_close(shared):
-    """A wake-up that is lost here costs a second, which makes minutes of it all."""
+def test_requests_do_not_wait_for_threads_that_return_from_close(shared):
+    """Each lost wake-up costs a second, so that the test would take minutes."""
     server = shared("streaming", "--threads", "4")
 
     def ask_often():
@@ -220,7 +221,7 @@ def test_nobody_waits_for_threads_that_come_back_from_close(shared):
 
 
 @pytest.mark.parametrize("mode", ["threads", "fork"])
-def test_others_are_answered_while_close_of_three_runs(serving, tmp_path, record, mode):
+def test_other_clients_are_served_while_three_close_calls_run(serving, tmp_path, record, mode):
     release = tmp_path / "release"
     try:
         for number in range(3):

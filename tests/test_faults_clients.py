@@ -1,4 +1,4 @@
-"""Clients by the thousand that are slow, read nothing, or reset; and as many good requests as might show a leak."""
+"""Thousands of clients that are slow, read nothing, or reset; and enough valid requests to reveal a leak."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from soak import connected, crowd, raise_descriptors, resident, settled
 
 PATIENCE = ("--head-timeout", "600", "--keep-alive", "600", "--timeout", "600")
 EACH = 16 * 1024
-# What all responses that are not read may take together.
+# The budget of all unread responses together.
 RESPONSE_MEMORY = 64 << 20
 # The size of `/faults/long`.
 LONG = 128 * 4096
-"""Bytes of the server's memory that a slow client may cost."""
+"""Bytes of the server's memory that a slow client may use."""
 
 SLOW = {
     "silent": (b"", b""),
@@ -30,7 +30,7 @@ SLOW = {
 
 
 def is_well(server, times=20):
-    """A good client has its answers."""
+    """A well-behaved client gets its responses."""
     with server.wire() as wire:
         for _ in range(times):
             assert wire.request("/answers/hello").text == "hello\n"
@@ -46,7 +46,7 @@ def expect(client, count):
 
 
 @pytest.mark.parametrize("kind", SLOW)
-def test_slow_clients_stop_nobody_and_cost_little(start, concurrency, kind, at_length):
+def test_slow_clients_do_not_block_others_and_use_little_memory(start, concurrency, kind, at_length):
     forks = concurrency == "fork" and kind == "idle"
     count = at_length(100, 2000) if forks else at_length(500, 10_000)
     raise_descriptors(count + 500)
@@ -69,8 +69,8 @@ def test_slow_clients_stop_nobody_and_cost_little(start, concurrency, kind, at_l
 
 
 @pytest.mark.parametrize("concurrency", ["inline", "threads"])
-def test_slow_readers_stop_nobody_and_share_the_memory_for_responses(start, concurrency, at_length):
-    """Their streams are produced to the end, and what they do not read is buffered: no thread waits for them."""
+def test_slow_readers_do_not_block_others_and_share_the_memory_for_responses(start, concurrency, at_length):
+    """Their streams are produced to the end, and unread data is buffered. No thread waits for them."""
     count = at_length(200, 2_000)
     raise_descriptors(2 * count + 500)
     server = start("raw", *CONCURRENCY[concurrency], *PATIENCE)
@@ -88,7 +88,7 @@ def test_slow_readers_stop_nobody_and_share_the_memory_for_responses(start, conc
     is_well(server)
 
 
-def test_a_slow_reader_of_a_child_stops_nobody_and_is_served_in_the_end(start):
+def test_a_slow_reader_of_a_child_does_not_block_others_and_gets_its_response(start):
     server = start("raw", "--fork", *PATIENCE)
     with server.wire(receive_buffer=4096) as slow:
         slow.send(b"GET /answers/big?size=20000000 HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -116,8 +116,8 @@ STAGES = {
 }
 
 
-def test_clients_that_reset_at_any_stage_leave_nothing_behind(start, concurrency, record, at_length):
-    """What was begun is closed, and every descriptor, child and byte of memory is given back."""
+def test_clients_that_reset_at_any_stage_leak_no_resources(start, concurrency, record, at_length):
+    """Started responses are closed, and all descriptors, children and memory are released."""
     server = start("raw", *CONCURRENCY[concurrency], *PATIENCE)
     (worker,) = server.workers()
     is_well(server)
@@ -150,8 +150,8 @@ MIX = (
 )
 
 
-def test_memory_stays_flat_however_many_requests_there_are(start, concurrency, at_length):
-    """The last nine tenths of them may not make the server a megabyte larger."""
+def test_memory_does_not_grow_with_the_number_of_requests(start, concurrency, at_length):
+    """The last nine tenths of the requests may increase memory by less than a megabyte."""
     count = at_length(400, 50_000) if concurrency == "fork" else at_length(20_000, 1_000_000)
     server = start("raw", *CONCURRENCY[concurrency], *PATIENCE)
     (worker,) = server.workers()

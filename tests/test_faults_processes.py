@@ -1,4 +1,4 @@
-"""Processes that die, hang or cannot be made: workers, the children of `--fork`, the master."""
+"""Processes that die, hang or cannot be forked: workers, the children of `--fork`, the master."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ NAMES = {"killed": "SIGKILL", "segfaults": "SIGSEGV"}
 
 
 class Load:
-    """Clients that ask again and again, each on a connection of its own, until they are stopped. They expect no error."""
+    """Clients that send requests continuously, each on its own connection, until they are stopped.
+
+    They expect no error.
+    """
 
     def __init__(self, wires):
         self.answered = [0] * len(wires)
@@ -51,7 +54,7 @@ class Load:
             self.errors.append(repr(error))
 
     def goes_on(self):
-        """Waits until each client has had some more answers."""
+        """Waits until each client has received further responses."""
         before = list(self.answered)
 
         def more():
@@ -64,7 +67,7 @@ class Load:
 
 
 def wires_to(server, wanted, stack):
-    """A connection that a worker with such a pid has accepted, and that pid."""
+    """A connection accepted by one of these workers, and the pid of that worker."""
     while True:
         wire = stack.enter_context(server.wire())
         pid = json.loads(wire.request("/gates/pid").text)
@@ -74,7 +77,7 @@ def wires_to(server, wanted, stack):
 
 @pytest.mark.parametrize("how", KILLS)
 @pytest.mark.parametrize("threads", ["1", "4"], ids=["inline", "threads"])
-def test_a_worker_that_dies_under_load_takes_nobody_with_it(start, threads, how, at_length):
+def test_a_worker_that_dies_under_load_fails_only_its_own_requests(start, threads, how, at_length):
     server = start("raw", "--workers", "2", "--threads", threads)
     for _ in range(at_length(2, 12)):
         since = len(server.log.text)
@@ -97,8 +100,8 @@ def test_a_worker_that_dies_under_load_takes_nobody_with_it(start, threads, how,
     assert server.zombies() == []
 
 
-def test_children_that_die_under_load_take_nobody_with_them(start, gate, at_length):
-    """Every other one of the children at the gate is killed or segfaults while other clients are served."""
+def test_children_that_die_under_load_fail_only_their_own_requests(start, gate, at_length):
+    """Every second child at the gate is killed or segfaults while other clients are served."""
     server = start("raw", "--fork")
     worker = server.workers()
     wires = [ask(server, gate.path) for _ in range(at_length(8, 48))]
@@ -124,9 +127,13 @@ def test_children_that_die_under_load_take_nobody_with_them(start, gate, at_leng
     eventually(lambda: server.children() == [], "every child to be reaped")
 
 
-def test_many_children_that_die_at_once_are_all_reaped_and_nobody_else_is(start, gate, tmp_path, at_length):
-    """The worker is stopped while they die, so that it is notified of all of them at once. A process that the app itself
-    has started dies with them; its exit status is the app's, so it is left as it is."""
+def test_many_children_that_die_at_once_are_reaped_but_not_processes_of_the_app(
+    start, gate, tmp_path, at_length
+):
+    """The worker is stopped while they die, so that it is notified of all of them at once.
+
+    A process started by the app dies with them, and is left to the app.
+    """
     (tmp_path / "helped.py").write_text(
         "import subprocess\nhelper = subprocess.Popen(['sleep', '1000'])\nfrom raw import application\n"
     )
@@ -159,8 +166,8 @@ def test_many_children_that_die_at_once_are_all_reaped_and_nobody_else_is(start,
     ],
     ids=["inline", "threads", "fork"],
 )
-def test_nothing_of_a_killed_master_is_left(start, gate, options):
-    """Nor of requests that were still running in children or threads, but for one that blocks its worker's only thread."""
+def test_a_killed_master_leaves_no_processes(start, gate, options):
+    """This includes requests that run in children or threads, except one that blocks its worker's only thread."""
     server = start("raw", *options)
     family = server.family()
     wires = [] if "1" in options else [ask(server, gate.path) for _ in range(3)]
@@ -179,7 +186,7 @@ def test_nothing_of_a_killed_master_is_left(start, gate, options):
 
 
 @pytest.mark.parametrize("path", ["/faults/spin", "/faults/spin_midway"])
-def test_an_endless_loop_in_a_child_ends_at_the_timeout(start, path):
+def test_an_endless_loop_in_a_child_is_killed_at_the_timeout(start, path):
     server = start("raw", "--fork", "--timeout", "1")
     with ask(server, path) as wire:
         (child,) = eventually(server.children, "the child")
@@ -194,17 +201,17 @@ def test_an_endless_loop_in_a_child_ends_at_the_timeout(start, path):
 
 @pytest.fixture
 def open_gate():
-    """A gate at which processes of any user may wait."""
-    with tempfile.TemporaryDirectory() as folder:
-        gate = Gate(Path(folder))
-        for path in [gate.folder, *gate.folder.iterdir()]:
+    """A gate for processes of any user."""
+    with tempfile.TemporaryDirectory() as directory:
+        gate = Gate(Path(directory))
+        for path in [gate.directory, *gate.directory.iterdir()]:
             path.chmod(0o777)
         yield gate
         gate.end()
 
 
-def test_without_a_process_to_fork_the_client_is_asked_to_come_again(start, open_gate, tmp_path):
-    """Such a limit does not hold for root, so the worker becomes somebody else once it has imported everything."""
+def test_a_failed_fork_is_a_503_with_retry_after(start, open_gate, tmp_path):
+    """The limit does not apply to root, so the worker changes its user after all imports."""
     if os.getuid() != 0:
         pytest.skip("only root can make a user of whom there may be three processes")
     (tmp_path / "unprivileged.py").write_text(
@@ -233,8 +240,8 @@ def test_without_a_process_to_fork_the_client_is_asked_to_come_again(start, open
     eventually(lambda: server.children() == [], "every child to be reaped")
 
 
-def test_past_the_children_and_the_queue_clients_are_asked_to_come_again(start, gate):
-    """8,192 requests may wait; later ones get an error at once."""
+def test_requests_beyond_max_children_and_the_queue_get_503_with_retry_after(start, gate):
+    """8,192 requests may wait. Later ones get an error immediately."""
     allowed, queue, over = 2, 8192, 20
     raise_descriptors(allowed + queue + over + 500)
     server = start("raw", "--fork", "--max-children", str(allowed), "--timeout", "0")
@@ -243,11 +250,11 @@ def test_past_the_children_and_the_queue_clients_are_asked_to_come_again(start, 
     gate.wait_for(allowed)
     queued = ask(server, "/answers/hello")
     with crowd(server, queue - 1 + over, HELLO) as waiting:
-        refused = set()
-        while len(refused) < over:
-            refused.update(readable([client for client in waiting if client not in refused]))
-        assert len(refused) == over
-        for client in refused:
+        rejected = set()
+        while len(rejected) < over:
+            rejected.update(readable([client for client in waiting if client not in rejected]))
+        assert len(rejected) == over
+        for client in rejected:
             answer = client.recv(1000).lower()
             assert answer.startswith(b"http/1.1 503 ") and b"\r\nretry-after: 1\r\n" in answer
         assert len(server.children(worker)) == allowed

@@ -1,4 +1,4 @@
-"""What runs out, or breaks: descriptors, disk, logs. And a wall clock that jumps."""
+"""Resources that run out or fail: descriptors, disk, logs. And a wall clock that jumps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from soak import answer_of, ask, crowd, limited, readable, settled, ticks
 HELLO = b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
-def test_without_descriptors_accepting_pauses_and_goes_on_by_itself(start, concurrency, at_length):
+def test_accepting_pauses_without_descriptors_and_resumes(start, concurrency, at_length):
     server = start("raw", *CONCURRENCY[concurrency], "--keep-alive", "600")
     (worker,) = server.workers()
 
@@ -31,7 +31,7 @@ def test_without_descriptors_accepting_pauses_and_goes_on_by_itself(start, concu
             eventually(pauses, "a pause")
             used, begun, enough = ticks(worker), pauses(), at_length(2, 30)
             eventually(lambda: pauses() >= begun + enough, "more of them", deadline=10 + enough)
-            # One that spins uses a tenth of a second in each pause; this allows a tenth of that.
+            # A busy loop uses a tenth of a second in each pause; this allows a tenth of that.
             assert ticks(worker) - used <= pauses() - begun
             for _ in range(10):
                 assert kept.request("/answers/hello").text == "hello\n"
@@ -49,13 +49,13 @@ def test_without_descriptors_accepting_pauses_and_goes_on_by_itself(start, concu
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of a megabyte."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+    directory = tmp_path / "small"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(directory)]
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("only who may mount can make a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    yield directory
+    subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
 def body_that_is_too_large(chunked):
@@ -66,7 +66,7 @@ def body_that_is_too_large(chunked):
     return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
-def expect_507(server, folder, times):
+def expect_507(server, directory, times):
     """The disk is full: the client gets an error, nothing is left behind, and others are served."""
     assert server.get("/answers/hello").status == 200
     before = settled(server)
@@ -80,7 +80,7 @@ def expect_507(server, folder, times):
         assert server.get("/inputs/echo", "POST", b"small").text == "small"
     server.log.wait_for("storing a request body failed")
     eventually(lambda: settled(server) == before, "every descriptor to be closed")
-    assert not folder.exists() or list(folder.iterdir()) == []
+    assert not directory.exists() or list(directory.iterdir()) == []
 
 
 TO_FILES = ("--bodies-in-memory", "0")
@@ -93,7 +93,7 @@ def test_a_body_that_does_not_fit_on_the_disk_is_rejected(start, concurrency, sm
     assert space.f_bfree == space.f_blocks
 
 
-def test_a_body_longer_than_a_file_may_be_is_refused(start, concurrency, tmp_path, at_length):
+def test_a_body_that_exceeds_the_file_size_limit_is_rejected(start, concurrency, tmp_path, at_length):
     server = start("raw", *CONCURRENCY[concurrency], *TO_FILES, env={"TMPDIR": str(tmp_path)})
     (worker,) = server.workers()
     with limited(worker, resource.RLIMIT_FSIZE, 1 << 20):
@@ -102,15 +102,15 @@ def test_a_body_longer_than_a_file_may_be_is_refused(start, concurrency, tmp_pat
 
 
 def test_a_body_is_rejected_if_there_is_no_temporary_directory(start, concurrency, tmp_path):
-    folder = tmp_path / "gone"
-    folder.mkdir()
-    server = start("raw", *CONCURRENCY[concurrency], *TO_FILES, env={"TMPDIR": str(folder)})
-    folder.rmdir()
-    expect_507(server, folder, 2)
+    directory = tmp_path / "gone"
+    directory.mkdir()
+    server = start("raw", *CONCURRENCY[concurrency], *TO_FILES, env={"TMPDIR": str(directory)})
+    directory.rmdir()
+    expect_507(server, directory, 2)
 
 
 def serves_all_the_same(server, address, times):
-    """Good requests, and some that want to be told of in the log."""
+    """Valid requests, and some that are reported in the log."""
     for _ in range(times):
         with Wire(address) as wire:
             assert wire.request("/answers/hello").text == "hello\n"
@@ -122,7 +122,7 @@ def serves_all_the_same(server, address, times):
     assert server.running()
 
 
-def test_a_full_disk_under_the_logs_stops_nobody(concurrency, at_length):
+def test_a_full_disk_for_the_logs_does_not_stop_the_server(concurrency, at_length):
     """Nothing can be written to /dev/full."""
     address = ("127.0.0.1", free_port())
     words = [MLWS, "raw", *CONCURRENCY[concurrency], "--bind", f"127.0.0.1:{address[1]}"]
@@ -132,7 +132,7 @@ def test_a_full_disk_under_the_logs_stops_nobody(concurrency, at_length):
         serves_all_the_same(server, address, at_length(5, 500))
 
 
-def test_a_broken_pipe_under_the_logs_stops_nobody(start, concurrency, at_length):
+def test_a_broken_log_pipe_does_not_stop_the_server(start, concurrency, at_length):
     """The reader of the logs exits as soon as the server runs."""
     shell = 'exec "$@" > >(exec true) 2> >(exec sed -u "/ Listening at: /q" >&2)'
     options = (*CONCURRENCY[concurrency], "--access-logfile", "-")
@@ -199,12 +199,12 @@ time_t time(time_t *into) {
 
 
 class WallClock:
-    """The wall clock of the servers that are started with `env`; it can be moved while they run."""
+    """The wall clock of servers started with `env`. It can be changed while they run."""
 
-    def __init__(self, folder):
-        self._file = folder / "clock"
+    def __init__(self, directory):
+        self._file = directory / "clock"
         self._file.write_bytes(bytes(8))
-        library = folder / "clock.so"
+        library = directory / "clock.so"
         compiler = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library), "-ldl"]
         subprocess.run(compiler, input=CLOCK.encode(), check=True)
         self.env = {"LD_PRELOAD": str(library), "WALL_CLOCK": str(self._file)}
@@ -218,8 +218,8 @@ def date(answer):
     return parsedate_to_datetime(answer.header("date")).timestamp()
 
 
-def test_nothing_happens_when_the_wall_clock_jumps(start, concurrency, tmp_path, gate):
-    """A day ahead, then a day back: no client and no child is out of time, and new requests are told the new time."""
+def test_a_jump_of_the_wall_clock_does_not_expire_deadlines(start, concurrency, tmp_path, gate):
+    """A day ahead, then a day back: no client or child times out, and new responses have the new date."""
     clock = WallClock(tmp_path)
     patience = ("--keep-alive", "600", "--head-timeout", "600", "--timeout", "600")
     server = start("raw", *CONCURRENCY[concurrency], *patience, env=clock.env)

@@ -1,4 +1,4 @@
-"""`--fork`: each request in a process of its own, which may do what it likes to itself and to nobody else."""
+"""`--fork`: each request runs in its own process, whose faults affect no other request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def forking(shared):
 
 
 def ask(server, path):
-    """A wire on which the request was sent and no answer was awaited yet."""
+    """A connection on which the request was sent and no response has been read."""
     wire = server.wire()
     wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
     return wire
@@ -33,7 +33,7 @@ def test_each_request_has_a_process_of_its_own(forking):
     assert all(eventually(lambda pid=pid: gone(pid)) for pid in pids)
 
 
-def test_requests_run_side_by_side(forking, gate):
+def test_requests_run_concurrently(forking, gate):
     wires = [ask(forking, gate.path) for _ in range(8)]
     gate.wait_for(8)
     assert len(set(gate.pids())) == 8
@@ -44,7 +44,7 @@ def test_requests_run_side_by_side(forking, gate):
         wire.close()
 
 
-def test_a_connection_is_kept_across_children(forking):
+def test_a_connection_stays_open_across_children(forking):
     with forking.wire() as wire:
         one = b"POST /inputs/echo HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\n"
         wire.send(one + b"one" + one + b"two" + one + b"six")
@@ -53,7 +53,7 @@ def test_a_connection_is_kept_across_children(forking):
         assert wire.request("/answers/hello").text == "hello\n"
 
 
-def test_no_zombie_and_no_child_is_left_after_many_requests(forking, many):
+def test_many_requests_leave_no_zombie_and_no_child(forking, many):
     with forking.wire() as wire:
         for _ in range(many(100)):
             assert wire.request("/answers/hello").status == 200
@@ -64,13 +64,13 @@ def test_no_zombie_and_no_child_is_left_after_many_requests(forking, many):
     assert forking.zombies() == []
 
 
-def test_what_a_request_changes_dies_with_it(forking):
+def test_changes_made_by_a_request_end_with_its_process(forking):
     with forking.wire() as wire:
         assert [wire.request("/gates/count").text for _ in range(3)] == ["1", "1", "1"]
 
 
 @pytest.mark.parametrize("how", DEATHS)
-def test_a_child_that_dies_is_a_500_and_harms_nobody(forking, how):
+def test_a_child_that_dies_is_a_500_for_its_request_only(forking, how):
     workers = forking.workers()
     with forking.wire() as other:
         assert other.request("/answers/hello").status == 200
@@ -84,7 +84,7 @@ def test_a_child_that_dies_is_a_500_and_harms_nobody(forking, how):
 
 
 @pytest.mark.parametrize("how", DEATHS)
-def test_a_child_that_dies_midway_cuts_the_answer_where_it_is(forking, how):
+def test_a_child_that_dies_midway_truncates_the_response(forking, how):
     with forking.wire() as wire:
         answer = wire.request(f"/gates/die?sent=5&how={how.replace(' ', '%20')}")
         assert (answer.status, answer.body, answer.complete) == (200, b"xxxxx", False)
@@ -97,22 +97,22 @@ def test_the_signal_that_killed_a_child_is_in_the_log(forking):
     forking.log.wait_for("SIGSEGV|signal 11", since=before)
 
 
-def test_a_child_past_its_time_is_killed_and_answered_for_with_504(start, gate):
+def test_a_child_that_exceeds_its_timeout_is_killed_and_its_client_gets_504(start, gate):
     server = start("raw", "--fork", "--timeout", "1")
     assert server.get(gate.path).status == 504
     assert eventually(lambda: gone(gate.pids()[0]))
     assert server.get("/answers/hello").status == 200
 
 
-def test_a_child_past_its_time_midway_is_killed_and_its_answer_cut(start, gate):
+def test_a_child_that_exceeds_its_timeout_midway_is_killed_and_its_response_truncated(start, gate):
     server = start("raw", "--fork", "--timeout", "1")
     with server.wire() as wire:
-        answer = wire.request(f"/gates/stream?gate={gate.folder}")
+        answer = wire.request(f"/gates/stream?gate={gate.directory}")
     assert (answer.status, answer.body, answer.complete) == (200, b"first\n", False)
     assert eventually(lambda: gone(gate.pids()[0]))
 
 
-def test_there_are_never_more_children_than_allowed_and_the_queue_is_served(start, gate):
+def test_max_children_is_respected_and_queued_requests_are_served(start, gate):
     server = start("raw", "--fork", "--max-children", "2")
     wires = [ask(server, gate.path) for _ in range(10)]
     gate.wait_for(2)
@@ -125,7 +125,7 @@ def test_there_are_never_more_children_than_allowed_and_the_queue_is_served(star
     assert max(words[:end].count("enter") - words[:end].count("leave") for end in range(21)) == 2
 
 
-def test_a_client_that_leaves_the_queue_costs_no_place_in_it(start, gate):
+def test_a_client_that_disconnects_frees_its_place_in_the_queue(start, gate):
     server = start("raw", "--fork", "--max-children", "1")
     first = ask(server, gate.path)
     gate.wait_for(1)
@@ -140,7 +140,7 @@ def test_a_client_that_leaves_the_queue_costs_no_place_in_it(start, gate):
 
 
 def test_a_child_holds_no_other_connection_open(forking, gate):
-    """A connection that the parent closes is closed for its client, whatever copies of it a child inherited."""
+    """A connection that the parent closes is closed for its client, even if a child has inherited a copy."""
     with forking.wire() as other, forking.wire() as wire:
         assert other.request("/answers/hello").status == 200
         wire.send(f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
@@ -151,10 +151,10 @@ def test_a_child_holds_no_other_connection_open(forking, gate):
         assert wire.answer().text == "passed\n"
 
 
-def test_a_process_that_the_app_leaves_behind_holds_no_connection_open(forking, gate):
+def test_a_process_left_behind_by_the_app_keeps_no_connection_open(forking, gate):
     with forking.wire() as wire:
         wire.send(
-            f"GET /gates/leave_child?gate={gate.folder} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n".encode()
+            f"GET /gates/leave_child?gate={gate.directory} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n".encode()
         )
         assert wire.rest().endswith(b"left\n")
     gate.wait_for(1)
@@ -165,7 +165,7 @@ def test_a_process_that_the_app_leaves_behind_holds_no_connection_open(forking, 
 
 
 @pytest.mark.parametrize("options", [("--fork",), ("--threads", "4"), ("--threads", "1")], ids=" ".join)
-def test_the_exit_statuses_of_the_apps_own_processes_are_its_own(shared, options):
+def test_the_app_can_wait_for_its_own_processes(shared, options):
     server = shared("raw", *options)
     answers = []
 
@@ -213,7 +213,7 @@ def test_several_workers_fork_too(start, gate):
         wire.close()
 
 
-def test_a_warm_up_is_answered_once_before_the_first_fork(start):
+def test_the_warm_up_request_runs_once_before_the_first_fork(start):
     server = start("warm:app", "--fork", "--fork-warmup", "/warm?x=1")
     assert "Warm-up finished: /warm?x=1, status 200 OK" in server.log.text
     assert [server.get("/a").text, server.get("/b").text] == ["/warm /a", "/warm /b"]
@@ -241,6 +241,6 @@ def test_the_timeout_bounds_each_chunk_and_not_the_whole_response(start):
 
 def test_the_timeout_bounds_the_close_of_a_response_too(start, gate):
     server = start("raw", "--fork", "--timeout", "1")
-    assert server.get(f"/gates/after?gate={gate.folder}").text == "early\n"
+    assert server.get(f"/gates/after?gate={gate.directory}").text == "early\n"
     server.log.wait_for("request timeout: ")
     assert eventually(lambda: gone(gate.pids()[0]))

@@ -1,4 +1,4 @@
-"""`--fork`: threads that a request has started finish after its response, as they do before the end of any Python program."""
+"""`--fork`: threads started by a request finish after its response, as they do at the exit of any Python program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def forking(shared):
 
 
 def path(kind, gate, record):
-    return f"/background/{kind}?gate={gate.folder}&record={record}"
+    return f"/background/{kind}?gate={gate.directory}&record={record}"
 
 
 def lines(record):
@@ -66,14 +66,14 @@ def test_daemon_threads_end_with_the_response(forking, gate, record):
     assert lines(record) == []
 
 
-def test_what_background_work_prints_is_written(start, gate, record):
+def test_output_of_background_work_is_flushed(start, gate, record):
     server = start("raw", "--fork", env={"PYTHONUNBUFFERED": ""})
     assert server.get(path("prints", gate, record)).text == "started\n"
     gate.open()
     server.out.wait_for("printed in the background")
 
 
-def test_for_background_work_the_client_is_gone(forking, gate, record):
+def test_client_gone_is_true_for_background_work(forking, gate, record):
     with forking.wire() as wire:
         assert wire.request(path("asks_for_client", gate, record)).text == "started\n"
         gate.wait_for(1)
@@ -98,13 +98,13 @@ def test_a_graceful_stop_waits_for_background_work(start, gate, record):
     assert server.get(path("thread", gate, record)).text == "started\n"
     gate.wait_for(1)
     server.process.send_signal(signal.SIGTERM)
-    eventually(lambda: refuses(server), "the server to accept no more")
+    eventually(lambda: refuses_connections(server), "the server to accept no more")
     gate.open()
     assert server.wait() == 0
     assert lines(record) == ["done"]
 
 
-def refuses(server):
+def refuses_connections(server):
     try:
         server.wire().close()
     except ConnectionRefusedError:

@@ -1,4 +1,4 @@
-"""`--fork`: what all children would share is named in the log, and what they must not share is not."""
+"""`--fork`: connections and threads that children would share are named in a warning, and random state is not shared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def app(environ, start_response):
 
 @pytest.fixture
 def service():
-    """Something that an application can connect to: tells each connection its own number."""
+    """A service for applications that sends each connection its own number."""
     numbers = iter(range(1, 1000))
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
 
@@ -65,7 +65,7 @@ def test_a_connection_opened_while_the_application_is_loaded_is_named_in_a_warni
     assert f"connections are open after loading the application: {name(service)}." in server.log.text
 
 
-def test_without_forks_nothing_is_said_of_connections(serve):
+def test_without_fork_there_is_no_warning_about_connections(serve):
     server = serve("kept = socket.create_connection(service)\ndef answer(environ): return ''\n")
     assert "connections are open" not in server.log.text
 
@@ -97,7 +97,7 @@ def answer(environ):
 """
 
 
-def test_a_connection_opened_by_the_warm_up_is_shared_by_nobody(serve, service):
+def test_a_connection_opened_by_the_warm_up_is_not_shared(serve, service):
     server = serve(LAZY, "--fork", "--fork-warmup", "/warm")
     assert f"--fork-warmup /warm leaves connections open: {name(service)}." in server.log.text
     answers = [server.get("/").text.split() for _ in range(5)]
@@ -107,7 +107,7 @@ def test_a_connection_opened_by_the_warm_up_is_shared_by_nobody(serve, service):
     )
 
 
-def test_a_warm_up_that_leaves_a_connection_open_still_imports_for_all(serve):
+def test_modules_imported_by_a_warm_up_with_an_open_connection_are_shared(serve):
     text = (
         "kept = []\n"
         "def answer(environ):\n"
@@ -120,7 +120,7 @@ def test_a_warm_up_that_leaves_a_connection_open_still_imports_for_all(serve):
     assert serve(text, "--fork", "--fork-warmup", "/").get("/").text == "True"
 
 
-def test_a_warm_up_that_closes_its_connection_is_a_full_warm_up(serve):
+def test_state_of_a_warm_up_that_closes_its_connection_is_shared(serve):
     text = (
         "calls = 0\n"
         "def answer(environ):\n"
@@ -145,7 +145,7 @@ def test_threads_that_run_at_the_first_fork_are_named_in_a_warning(serve):
     assert server.log.text.count("other threads run") == 1
 
 
-def test_without_threads_there_is_no_warning_of_threads(serve):
+def test_without_threads_there_is_no_warning_about_threads(serve):
     server = serve("def answer(environ): return ''\n", "--fork")
     assert server.get("/").status == 200
     assert "WARN" not in server.log.text

@@ -1,4 +1,4 @@
-"""`--fork`: clients that do not read their responses hold no processes, and get all of it when they do read."""
+"""`--fork`: clients that read slowly do not occupy processes, and get their complete responses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def forking(shared):
 
 
 def slow(server, path, version="1.1", headers=""):
-    """A client that has asked and sees its response come, but reads nothing yet."""
+    """A client whose response has begun to arrive, but is unread."""
     wire = server.wire(receive_buffer=4096)
     separator = "&" if "?" in path else "?"
     target = f"{path}{separator}lines={LINES}"
@@ -54,7 +54,7 @@ def test_a_slow_reader_holds_no_process_and_gets_every_byte(forking, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_response_that_ends_with_the_connection_reaches_a_slow_reader(forking, kind):
+def test_a_response_delimited_by_close_reaches_a_slow_reader(forking, kind):
     with slow(forking, f"/large/{kind}", version="1.0") as wire:
         childless(forking)
         answer = wire.rest()
@@ -72,16 +72,16 @@ def test_pipelined_requests_of_a_slow_reader_are_answered_in_order(forking):
     assert bodies == [CONTENT, b"hello\n"] * 2
 
 
-def test_what_the_child_sends_later_follows_what_is_left_unread(forking, gate):
-    with slow(forking, f"/large/gated?gate={gate.folder}") as wire:
+def test_later_data_of_the_child_follows_the_unread_data(forking, gate):
+    with slow(forking, f"/large/gated?gate={gate.directory}") as wire:
         gate.wait_for(1)
         gate.open()
         childless(forking)
         assert wire.answer().body == CONTENT + b"end\n"
 
 
-def test_a_slow_reader_that_catches_up_waits_for_nothing_but_the_child(forking, gate):
-    with slow(forking, f"/large/gated?gate={gate.folder}") as wire:
+def test_a_slow_reader_that_catches_up_gets_new_data_immediately(forking, gate):
+    with slow(forking, f"/large/gated?gate={gate.directory}") as wire:
         gate.wait_for(1)
         wire.head()
         got = b""
@@ -92,7 +92,7 @@ def test_a_slow_reader_that_catches_up_waits_for_nothing_but_the_child(forking, 
 
 
 @pytest.mark.parametrize("how", ["dies", "raises"])
-def test_a_response_that_breaks_off_shows_that_to_a_slow_reader(forking, record, how):
+def test_a_truncated_response_is_recognizable_for_a_slow_reader(forking, record, how):
     with slow(forking, f"/large/{how}?record={record}") as wire:
         childless(forking)
         answer = wire.answer()
@@ -102,7 +102,7 @@ def test_a_response_that_breaks_off_shows_that_to_a_slow_reader(forking, record,
 
 
 @pytest.mark.parametrize("how", ["dies", "raises"])
-def test_a_response_that_should_end_with_the_connection_and_breaks_off_is_reset(forking, record, how):
+def test_a_truncated_response_delimited_by_close_ends_with_a_reset(forking, record, how):
     with slow(forking, f"/large/{how}?record={record}", version="1.0") as wire:
         childless(forking)
         assert is_reset(wire)
@@ -126,7 +126,7 @@ def is_reset(wire):
     ],
     ids=" ".join,
 )
-def test_what_does_not_fit_into_memory_goes_to_files_and_then_waits_in_the_child(start, options):
+def test_data_beyond_the_memory_limit_goes_to_files_and_then_blocks_the_child(start, options):
     server = start("raw", "--fork", *options)
     wires = [slow(server, f"/large/{kind}") for kind in KINDS]
     if "--response-spool" not in options:
@@ -138,7 +138,7 @@ def test_what_does_not_fit_into_memory_goes_to_files_and_then_waits_in_the_child
     childless(server)
 
 
-def test_temporary_files_are_gone_when_slow_readers_have_read(start):
+def test_temporary_files_are_removed_when_slow_readers_have_finished(start):
     server = start("raw", "--fork", "--response-memory", "1K")
     with slow(server, "/large/generator") as wire:
         childless(server)
@@ -160,7 +160,7 @@ def deleted_files(pid):
     return found
 
 
-def test_a_slow_reader_that_leaves_ends_the_production_of_its_response(start, record):
+def test_a_slow_reader_that_disconnects_ends_its_response(start, record):
     server = start("raw", "--fork", "--response-memory", "1M", "--response-spool", "1M")
     wire = slow(server, f"/large/endless?record={record}")
     eventually(lambda: server.children(), "the child")
@@ -170,7 +170,7 @@ def test_a_slow_reader_that_leaves_ends_the_production_of_its_response(start, re
     assert server.get("/answers/hello").text == "hello\n"
 
 
-def test_a_client_that_never_reads_is_cut_after_the_write_timeout(start, record):
+def test_a_client_that_never_reads_is_disconnected_at_the_write_timeout(start, record):
     server = start(
         "raw", "--fork", "--write-timeout", "1", "--response-memory", "1M", "--response-spool", "1M"
     )
@@ -182,7 +182,7 @@ def test_a_client_that_never_reads_is_cut_after_the_write_timeout(start, record)
 
 def test_a_child_that_hangs_is_killed_although_its_client_reads_slowly(start, gate):
     server = start("raw", "--fork", "--timeout", "1")
-    with slow(server, f"/large/gated?gate={gate.folder}") as wire:
+    with slow(server, f"/large/gated?gate={gate.directory}") as wire:
         gate.wait_for(1)
         assert eventually(lambda: gone(gate.pids()[0]))
         answer = wire.answer()
@@ -192,7 +192,7 @@ def test_a_child_that_hangs_is_killed_although_its_client_reads_slowly(start, ga
 
 
 def test_a_process_that_the_application_leaves_behind_does_not_hold_up_the_response(forking, gate):
-    with slow(forking, f"/large/leaves_process?gate={gate.folder}") as wire:
+    with slow(forking, f"/large/leaves_process?gate={gate.directory}") as wire:
         gate.wait_for(1)
         childless(forking)
         assert wire.answer().body == CONTENT
@@ -208,9 +208,9 @@ def test_a_graceful_stop_waits_for_slow_readers(start):
     assert server.wait() == 0
 
 
-def test_background_threads_and_slow_readers_go_together(forking, gate, record):
-    """The response goes through the worker, and the child stays for its threads."""
-    with slow(forking, f"/large/with_thread?gate={gate.folder}&record={record}") as wire:
+def test_background_threads_and_slow_readers_can_be_combined(forking, gate, record):
+    """The worker sends the response, and the child waits for its threads."""
+    with slow(forking, f"/large/with_thread?gate={gate.directory}&record={record}") as wire:
         gate.wait_for(1)
         assert wire.answer().body == CONTENT
         assert wire.request("/answers/hello").text == "hello\n"

@@ -1,4 +1,4 @@
-"""A process that the application forks never goes on as the server, however it ends."""
+"""A process forked by the application never continues as the server, however it ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def statuses(record):
 
 @pytest.mark.parametrize("how", ENDS)
 @pytest.mark.parametrize("where", ["in_call", "in_iterator", "in_close"])
-def test_a_forked_process_ends_where_it_would_return_into_the_server(server, record, where, how):
+def test_a_forked_process_exits_instead_of_returning_to_the_server(server, record, where, how):
     request = (
         f"GET /escapes/{where}?how={how}&record={record} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
     )
@@ -31,7 +31,7 @@ def test_a_forked_process_ends_where_it_would_return_into_the_server(server, rec
     assert server.get("/answers/hello").text == "hello\n"
 
 
-def test_the_log_has_what_ended_a_forked_process(server, record):
+def test_the_log_says_why_a_forked_process_ended(server, record):
     for how, pattern in {
         "3": "Process forked by the application exits with status 3",
         "message": "a message on purpose",
@@ -44,7 +44,7 @@ def test_the_log_has_what_ended_a_forked_process(server, record):
 
 
 @pytest.mark.parametrize("hook", ["pre_request(worker, req)", "post_request(worker, req, environ, resp)"])
-def test_a_process_forked_in_a_hook_ends(start, tmp_path, record, concurrency, hook):
+def test_a_process_forked_in_a_hook_exits(start, tmp_path, record, concurrency, hook):
     config = tmp_path / "conf.py"
     config.write_text(
         "import os, sys\n"
@@ -61,7 +61,7 @@ def test_a_process_forked_in_a_hook_ends(start, tmp_path, record, concurrency, h
     eventually(lambda: statuses(record) == ["status 5"], "the status of the forked process")
 
 
-def test_a_process_forked_while_the_application_is_imported_ends(start, tmp_path, record, concurrency):
+def test_a_process_forked_during_import_exits(start, tmp_path, record, concurrency):
     (tmp_path / "forking.py").write_text(
         "import os\n"
         "pid = os.fork()\n"

@@ -29,58 +29,58 @@ def shop(shared, framework, concurrency):
 
 @pytest.fixture(scope="module")
 def large_file(tmp_path_factory):
-    """50 MB that no part of looks like another."""
+    """50 MB without repetition."""
     path = tmp_path_factory.mktemp("upload") / "large.bin"
     path.write_bytes(random.Random(50).randbytes(50_000_000))
     return path
 
 
-def test_says_hello(shop, framework):
+def test_serves_a_page(shop, framework):
     answer = shop.get("/hello")
     assert (answer.status, answer.text) == (200, f"Hello from {SHOPS[framework][1]}!\n")
     assert answer.header("content-type").startswith("text/plain")
 
 
-def test_sees_the_query(shop):
+def test_passes_the_query(shop):
     answer = shop.get("/query?name=caf%C3%A9&tag=a+b&tag=%26")
     assert json.loads(answer.text) == {"name": ["café"], "tag": ["a b", "&"]}
 
 
-def test_sees_the_decoded_path(shop):
+def test_passes_the_decoded_path(shop):
     assert json.loads(shop.get("/path/caf%C3%A9/100%2525/%20end").text) == "café/100%25/ end"
 
 
-def test_takes_a_form(shop):
+def test_accepts_a_form(shop):
     body = "name=caf%C3%A9&tag=a+b&tag=%26"
     answer = shop.get("/form", "POST", body, {"Content-Type": "application/x-www-form-urlencoded"})
     assert json.loads(answer.text) == {"name": ["café"], "tag": ["a b", "&"]}
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
-def test_takes_a_body_on_any_method(shop, method):
+def test_accepts_a_body_with_any_method(shop, method):
     answer = shop.get("/echo", method, b"\0\1\2\xff" * 1000, {"Content-Type": "application/octet-stream"})
     assert (answer.header("x-method"), answer.body) == (method, b"\0\1\2\xff" * 1000)
 
 
-def test_takes_a_chunked_form(shop):
+def test_accepts_a_chunked_form(shop):
     pieces = [b"first=1", b"&sec", b"ond=2"]
     answer = shop.get("/form", "POST", iter(pieces), {"Content-Type": "application/x-www-form-urlencoded"})
     assert json.loads(answer.text) == {"first": ["1"], "second": ["2"]}
 
 
-def test_cookies_make_the_round_trip(shop, tmp_path):
+def test_sets_and_receives_cookies(shop, tmp_path):
     jar = tmp_path / "jar"
     shop.curl("--cookie-jar", jar, "URL/cookies/set")
     shown = json.loads(shop.curl("--cookie", jar, "URL/cookies/show"))
     assert shown == {"flavour": "chocolate chip", "size": "large"}
 
 
-def test_takes_an_upload_of_50_megabytes(shop, large_file):
-    """curl waits for `100 Continue` before it sends so much."""
+def test_accepts_an_upload_of_50_megabytes(shop, large_file):
+    """curl waits for `100 Continue` before it sends a large body."""
     file = f"file=@{large_file};filename=large.bin"
-    told = json.loads(shop.curl("--form", "note=fragile", "--form", file, "URL/upload"))
+    result = json.loads(shop.curl("--form", "note=fragile", "--form", file, "URL/upload"))
     digest = hashlib.sha256(large_file.read_bytes()).hexdigest()
-    assert told == {"name": "large.bin", "size": 50_000_000, "sha256": digest, "note": "fragile"}
+    assert result == {"name": "large.bin", "size": 50_000_000, "sha256": digest, "note": "fragile"}
 
 
 @pytest.fixture(scope="module")
@@ -92,21 +92,21 @@ def chunked_file(tmp_path_factory):
 
 
 @pytest.mark.parametrize("expect", ["Expect:", "Expect: 100-continue"], ids=["sent at once", "Expect"])
-def test_takes_a_chunked_upload_of_20_megabytes(shop, chunked_file, expect):
+def test_accepts_a_chunked_upload_of_20_megabytes(shop, chunked_file, expect):
     chunked = ("--header", "Transfer-Encoding: chunked", "--header", expect)
     file = f"file=@{chunked_file};filename=chunked.bin"
-    told = json.loads(shop.curl(*chunked, "--form", "note=heavy", "--form", file, "URL/upload"))
+    result = json.loads(shop.curl(*chunked, "--form", "note=heavy", "--form", file, "URL/upload"))
     digest = hashlib.sha256(chunked_file.read_bytes()).hexdigest()
-    assert told == {"name": "chunked.bin", "size": 20_000_000, "sha256": digest, "note": "heavy"}
+    assert result == {"name": "chunked.bin", "size": 20_000_000, "sha256": digest, "note": "heavy"}
 
 
 @pytest.mark.parametrize("expect", ["Expect:", "Expect: 100-continue"], ids=["sent at once", "Expect"])
-def test_bottle_takes_a_chunked_upload_of_20_megabytes(shared, concurrency, chunked_file, expect):
+def test_bottle_accepts_a_chunked_upload_of_20_megabytes(shared, concurrency, chunked_file, expect):
     """Bottle decodes the body a second time if the environ still names the coding."""
     server = shared("bottle_uploads:app", *CONCURRENCY[concurrency])
     chunked = ("--header", "Transfer-Encoding: chunked", "--header", expect)
-    told = json.loads(server.curl(*chunked, "--data-binary", f"@{chunked_file}", "URL/upload"))
-    assert told == {"size": 20_000_000, "sha256": hashlib.sha256(chunked_file.read_bytes()).hexdigest()}
+    result = json.loads(server.curl(*chunked, "--data-binary", f"@{chunked_file}", "URL/upload"))
+    assert result == {"size": 20_000_000, "sha256": hashlib.sha256(chunked_file.read_bytes()).hexdigest()}
 
 
 def test_streams_a_generator(shop):
@@ -129,7 +129,7 @@ def test_redirects(shop, framework):
     assert followed.decode() == f"Hello from {SHOPS[framework][1]}!\n"
 
 
-def test_does_not_find_what_is_missing(shop):
+def test_answers_404_for_an_unknown_path(shop):
     assert shop.get("/missing").status == 404
 
 

@@ -1,4 +1,4 @@
-"""A drop-in for gunicorn: the same command lines and the same config files, and what comes of them with either."""
+"""Compatibility with gunicorn: the same command lines and config files have the same effect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pairs import MAKES, Case, compare
 HOST_OF = {make: f"127.0.0.{2 + number}" for number, make in enumerate(MAKES)}
 SOCKET = ("--bind", "127.0.0.1:0")
 SYNC = ("--worker-class", "sync")
-# ---------------------------------------------------------------------------- what a client sees
+# Requests and responses
 
 REQUESTS = {
     "a GET": "GET /request?a=1&b=%20%C3%A9 HTTP/1.1\r\nHost: shop.test\r\nAccept: a\r\naccept: b\r\nCookie: a=1\r\nCookie: b=2\r\nX-Empty:\r\n\r\n",
@@ -77,7 +77,7 @@ REFUSED = (
 
 
 def client(server):
-    """What comes back for each request; of a mirror, each key of the environ."""
+    """The response to each request; for the mirror, each key of the environ."""
     seen = {}
     server.ready()
     for name, request in REQUESTS.items():
@@ -96,14 +96,16 @@ def client(server):
         seen["connection"] = [*seen.get("connection", []), answer.header("connection")]
         if answer.status == 200 and answer.body.startswith(b"{"):
             facts = json.loads(answer.body)
-            seen.update({f"{name}: environ {key}": told(server, key, value) for key, value in facts.items()})
+            seen.update(
+                {f"{name}: environ {key}": comparable(server, key, value) for key, value in facts.items()}
+            )
         elif answer.status < 400:
             seen[f"{name}: body"] = answer.body
     return seen
 
 
-def told(server, key, value):
-    """What differs between two runs of one server stays out."""
+def comparable(server, key, value):
+    """Omits what differs between two runs of one server."""
     if key == "REMOTE_PORT":
         return re.sub("[0-9]+", "N", str(value))
     return str(value).replace(str(server.port), "PORT")
@@ -131,7 +133,7 @@ OF_CLIENT = {
 }
 
 
-# The same server, told in a file that gunicorn does not read to be as lenient.
+# The same server, made as lenient by a file that gunicorn does not read.
 LESS_STRICT = {pattern: why for pattern, why in OF_CLIENT.items() if why != "strict"}
 
 BORROWER = """
@@ -144,21 +146,21 @@ ours.info("shop: borrowed")
 
 
 def borrowed(server):
-    """What applications of Flask often do, to log where gunicorn does."""
+    """Flask applications often log to the handlers of gunicorn."""
     seen = {"status": server.ready().get("/pid").status}
     server.ends()
-    return {**seen, "told": "shop: borrowed" in server.told()}
+    return {**seen, "logged": "shop: borrowed" in server.output()}
 
 
 def behind_proxy(server):
-    """The scheme of a request that came by https to the proxy."""
+    """The scheme of a request that the proxy received over HTTPS."""
     answer = server.ready().get("/request", headers="X-Forwarded-Proto: https\r\n")
     return {"scheme": json.loads(answer.body)["wsgi.url_scheme"], "status": server.ends()}
 
 
 UNIX = ("--bind", "unix:app.sock")
 
-# ---------------------------------------------------------------------------- how it is started
+# Options
 
 FOUND = "gunicorn.conf.py"
 FACTS = (APPS / "facts.py").read_text()
@@ -186,17 +188,19 @@ def started(workers):
             facts = json.loads(answer.body)
             own = facts.pop("module path")
             facts["module path"] = [
-                folder.replace(str(server.folder), "") for folder in own if str(server.folder) in folder
+                directory.replace(str(server.directory), "")
+                for directory in own
+                if str(server.directory) in directory
             ]
             seen.update({f"process: {key}": value for key, value in facts.items()})
         seen["pidfile"] = [
-            path.read_text().strip() == str(server.pid) for path in server.folder.glob("*.pid")
+            path.read_text().strip() == str(server.pid) for path in server.directory.glob("*.pid")
         ]
         server.get("/cookies")
         seen["status"] = server.ends()
         seen["access"] = [
             re.sub(r"\[.*?\]", "[]", line)
-            for path in server.folder.glob("access.log")
+            for path in server.directory.glob("access.log")
             for line in path.read_text().splitlines()
             if "/cookies" in line
         ]
@@ -275,9 +279,9 @@ STARTS = {
             "os.dup2(s.fileno(), 9); os.execv(sys.argv[1], sys.argv[1:])",
         ),
     ),
-    "another folder": start("--chdir", "sub", files={"sub/facts.py": FACTS}),
-    "another folder in a file": start(files={FOUND: "chdir = 'sub'", "sub/facts.py": FACTS}),
-    "folders of modules": start("--pythonpath", "one,two", files={"one/a.py": "", "two/a.py": ""}),
+    "another directory": start("--chdir", "sub", files={"sub/facts.py": FACTS}),
+    "another directory in a file": start(files={FOUND: "chdir = 'sub'", "sub/facts.py": FACTS}),
+    "directories of modules": start("--pythonpath", "one,two", files={"one/a.py": "", "two/a.py": ""}),
     "a mask from the shell": start(
         launcher=("sh", "-c", 'umask 0037; exec "$@"', "-"), bind=("-b", "unix:app.sock")
     ),
@@ -361,7 +365,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_both_do_the_same(name, seen):
+def test_gunicorn_and_mlws_behave_the_same(name, seen):
     if name == "a user" and not everybody_can_import():
         pytest.skip("only root can become somebody else, who must be allowed to read Python")
     compare(seen(name), CASES[name].differs)

@@ -1,4 +1,4 @@
-"""The guide for those who come from gunicorn says what is so: each setting, each sentence, each command in it."""
+"""The migration guide for gunicorn is correct: each setting, each message and each command in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import test_gunicorn
-import test_gunicorn_ends
+import test_gunicorn_exit_statuses
 import test_gunicorn_hooks
 import test_gunicorn_signals
 from certificates import Authority
@@ -27,9 +27,9 @@ ROWS = {
         r"^\| `([a-z0-9_]+)` \| (.*?) \| (.*) \|$", GUIDE.partition("## All settings")[2], re.M
     )
 }
-# In place of an application, so not beside one; tests/test_paste.py is about them.
+# They replace APP, so they cannot be combined with it; see tests/test_paste.py.
 PASTE = ("paste", "raw_paste_global_conf")
-# Named by a file only, and never wrong: told of, or not looked at.
+# Settings of config files only, which are ignored with a message.
 SILENT = {"secure_scheme_headers", "default_proc_name", "ssl_context", "logconfig_dict", "config", "wsgi_app"}
 SOURCE = (ROOT / "crates/config/src/gunicorn.rs").read_text()
 
@@ -43,7 +43,7 @@ def is_hook(setting):
 
 
 def answers():
-    """What `gunicorn.rs` has: from flag to (kind, harmless value, sentence)."""
+    """The table in `gunicorn.rs`: flag to (kind, harmless value, message)."""
     texts = dict(re.findall(r'const ([A-Z0-9]+): &str =\s*"(.*)";', SOURCE))
     table = SOURCE.partition("const UNSUPPORTED")[2].partition("];")[0]
     entry = r'\(\s*"([a-z0-9-]+)",\s*(?:true|false),\s*(Ignore|Reject)\((.*?)\),?\s*\)'
@@ -55,7 +55,7 @@ def answers():
 
 
 ANSWERS = answers()
-# Values that are good, where what stands here by default is none.
+# Valid values where the default in the table is not one.
 VALUES = {
     "bind": "127.0.0.1:0",
     "worker_class": "sync",
@@ -86,8 +86,8 @@ VALUES = {
     "statsd_host": "127.0.0.1:8125",
     "logger_class": "gunicorn.glogging.Logger",
 }
-# What a refused setting is said with, to be refused.
-REFUSED = {
+# Values with which settings are rejected.
+REJECTED = {
     "protocol": "uwsgi",
     "dirty_workers": "1",
 }
@@ -113,20 +113,20 @@ def value(setting):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     (tmp_path / "shop").mkdir()
     Authority(tmp_path).issue("localhost")
     (tmp_path / "shop" / "wsgi.py").write_text("def application(environ, start_response): ...\n")
     return tmp_path
 
 
-def mlws(folder, *words):
+def mlws(directory, *words):
     command = [MLWS, *map(str, words)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
 
 
 def taken():
-    """The settings that gunicorn has on the command line, that are taken now, and that are not refused."""
+    """The settings of gunicorn's command line that are accepted."""
     for setting in KNOWN_SETTINGS:
         kind, harmless, _ = answer(setting)
         if flags(setting) and setting.name not in ("config", *PASTE) and (kind != "Reject" or harmless):
@@ -139,7 +139,7 @@ def test_the_guide_names_each_setting_and_its_flags():
         assert ROWS[setting.name][0] == ", ".join(f"`{flag}`" for flag in setting.cli or []), setting.name
 
 
-def test_each_setting_is_taken_on_the_command_line(folder):
+def test_each_setting_is_accepted_on_the_command_line(directory):
     words, warnings = [], []
     for setting in taken():
         kind, _, sentence = answer(setting)
@@ -147,12 +147,12 @@ def test_each_setting_is_taken_on_the_command_line(folder):
         words += [flag] if setting.action in ("store_true", "store_const") else [f"{flag}={value(setting)}"]
         if kind == "Ignore":
             warnings.append(f"[WARNING] {flag} is ignored: {sentence}")
-    run = mlws(folder, "shop.wsgi", *words, "--check-config")
+    run = mlws(directory, "shop.wsgi", *words, "--check-config")
     assert run.returncode == 0, run.stderr
     assert [warning for warning in warnings if warning not in run.stderr] == []
 
 
-def test_each_unambiguous_prefix_of_an_option_is_taken(folder):
+def test_each_unambiguous_prefix_of_an_option_is_accepted(directory):
     known = {flag for setting in KNOWN_SETTINGS for flag in flags(setting)} | {"--help", "--version"}
     assert all(f"`{prefix}`" in GUIDE for prefix in LONGER_PREFIXES.values())
     words = []
@@ -164,11 +164,11 @@ def test_each_unambiguous_prefix_of_an_option_is_taken(folder):
         words += (
             [prefix] if setting.action in ("store_true", "store_const") else [f"{prefix}={value(setting)}"]
         )
-    run = mlws(folder, "shop.wsgi", *words)
+    run = mlws(directory, "shop.wsgi", *words)
     assert run.returncode == 0, run.stderr
 
 
-def test_each_setting_is_taken_in_a_config_file(folder):
+def test_each_setting_is_accepted_in_a_config_file(directory):
     lines, warnings = [], []
     for setting in taken():
         is_switch = setting.action in ("store_true", "store_const")
@@ -178,8 +178,8 @@ def test_each_setting_is_taken_in_a_config_file(folder):
         if answer(setting)[0] == "Ignore":
             warnings.append(f"{flags(setting)[0]} is ignored: {answer(setting)[2]}")
     lines += ["tmp_upload_dir = '.'", "wsgi_app = 'shop.wsgi'"]
-    (folder / "gunicorn.conf.py").write_text("\n".join(lines))
-    run = mlws(folder, "--print-config")
+    (directory / "gunicorn.conf.py").write_text("\n".join(lines))
+    run = mlws(directory, "--print-config")
     assert run.returncode == 0, run.stderr
     assert [warning for warning in warnings if warning not in run.stderr] == []
     shown = set(re.findall(r"^([a-z0-9_]+) = .*# gunicorn.conf.py$", run.stdout, re.M))
@@ -190,7 +190,7 @@ def test_each_setting_is_taken_in_a_config_file(folder):
     assert shown == {*ours, "tmp_dir", "app"}
 
 
-def test_hooks_and_what_a_file_alone_can_say_are_known():
+def test_hooks_and_settings_of_config_files_are_known():
     called = re.findall(r"`([a-z_]+)\(", GUIDE.partition("\n## Hooks\n")[2].partition("\n## ")[0])
     hooks = {setting.name for setting in KNOWN_SETTINGS if setting.section == "Server Hooks"} - {
         "ssl_context"
@@ -203,43 +203,43 @@ def test_hooks_and_what_a_file_alone_can_say_are_known():
             assert setting.name == "tmp_upload_dir"
 
 
-def test_the_guide_quotes_the_messages_as_they_are_logged(folder):
-    said = {setting.name: answer(setting) for setting in KNOWN_SETTINGS if answer(setting)[0]}
+def test_the_guide_quotes_the_messages_as_they_are_logged(directory):
+    unsupported = {setting.name: answer(setting) for setting in KNOWN_SETTINGS if answer(setting)[0]}
     assert {flag for setting in KNOWN_SETTINGS for flag in flags(setting) if flag[2:] in ANSWERS} == {
         f"--{flag}" for flag in ANSWERS
     }
-    for name, (kind, harmless, sentence) in said.items():
+    for name, (kind, harmless, sentence) in unsupported.items():
         unless = f" unless `{harmless}`" if harmless else ""
-        start = "ignored" if kind == "Ignore" else f"refused{unless}"
+        start = "ignored" if kind == "Ignore" else f"rejected{unless}"
         assert ROWS[name][1] == f"{start}: {sentence}"
 
 
-def test_what_is_refused_is_refused_with_its_sentence(folder):
-    def refused(setting):
+def test_rejected_settings_have_the_documented_message(directory):
+    def check(setting):
         flag = flags(setting)[0]
         return (
             flag,
             answer(setting)[2],
-            mlws(folder, "shop.wsgi", f"{flag}={REFUSED.get(setting.name, 'x')}", "--check-config"),
+            mlws(directory, "shop.wsgi", f"{flag}={REJECTED.get(setting.name, 'x')}", "--check-config"),
         )
 
     with ThreadPoolExecutor(4) as pool:
-        for flag, sentence, run in pool.map(refused, [s for s in KNOWN_SETTINGS if answer(s)[0] == "Reject"]):
+        for flag, sentence, run in pool.map(check, [s for s in KNOWN_SETTINGS if answer(s)[0] == "Reject"]):
             assert (run.returncode, run.stderr) == (2, f"error: {flag}: {sentence}\n")
 
 
-def test_worker_classes_are_answered_as_the_guide_says(folder):
+def test_worker_classes_are_handled_as_the_guide_says(directory):
     table = GUIDE.partition("\n## Worker classes\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (.*?) \| (refused: )?(.*) \|$", table, re.M)[2:]
-    for names, is_refused, sentence in rows:
+    rows = re.findall(r"^\| (.*?) \| (rejected: )?(.*) \|$", table, re.M)[2:]
+    for names, is_rejected, sentence in rows:
         for name in re.findall("`(.*?)`", names) or ["shop.Worker"]:
-            run = mlws(folder, "shop.wsgi", "-k", name, "--check-config")
-            assert run.returncode == (2 if is_refused else 0), run.stderr
-            assert not is_refused or sentence in run.stderr
+            run = mlws(directory, "shop.wsgi", "-k", name, "--check-config")
+            assert run.returncode == (2 if is_rejected else 0), run.stderr
+            assert not is_rejected or sentence in run.stderr
 
 
-def test_the_defaults_that_differ_are_those_of_the_guide(folder):
-    shown = mlws(folder, "shop.wsgi", "--print-config").stdout
+def test_the_guide_lists_all_different_defaults(directory):
+    shown = mlws(directory, "shop.wsgi", "--print-config").stdout
     differ = {}
     for setting in taken():
         name = flags(setting)[0][2:].replace("-", "_")
@@ -252,26 +252,26 @@ def test_the_defaults_that_differ_are_those_of_the_guide(folder):
         ):
             differ[setting.name] = (str(setting.default), ours)
     table = GUIDE.partition("### Defaults")[2].partition("###")[0]
-    told = re.findall(r"^\| `([a-z0-9_]+)` \| ([0-9a-z,]+) \| ([0-9a-z,]+) \|", table, re.M)
-    assert differ == {name: (theirs, ours) for name, theirs, ours in told}
+    rows = re.findall(r"^\| `([a-z0-9_]+)` \| ([0-9a-z,]+) \| ([0-9a-z,]+) \|", table, re.M)
+    assert differ == {name: (theirs, ours) for name, theirs, ours in rows}
 
 
-def test_the_commands_of_the_guide_are_gunicorns_with_one_word_changed_and_can_be_run(folder):
+def test_the_commands_of_the_guide_run_and_differ_from_gunicorns_in_one_word(directory):
     diff = GUIDE.partition("```diff")[2].partition("```")[0]
     removed, added = re.findall(r"^-(.*)$", diff, re.M), re.findall(r"^\+(.*)$", diff, re.M)
     assert [re.sub(r"\bgunicorn(?!\.)", "mlws", line) for line in removed] == added
-    (folder / "gunicorn.conf.py").write_text("")
+    (directory / "gunicorn.conf.py").write_text("")
     for line in added:
         words = re.sub(r'[",\[\]]+', " ", line) if "CMD" in line else line
-        run = mlws(folder, *shlex.split(words.partition("mlws ")[2]), "--check-config")
+        run = mlws(directory, *shlex.split(words.partition("mlws ")[2]), "--check-config")
         assert run.returncode == 0, run.stderr
     for command in re.findall(r"^mlws (--.*?)(?: +#.*)?$", GUIDE, re.M):
-        assert mlws(folder, *command.split()).returncode == 0
+        assert mlws(directory, *command.split()).returncode == 0
 
 
-def test_what_differs_is_in_the_guide_and_is_seen_by_a_test():
+def test_each_difference_is_in_the_guide_and_tested():
     listed = set()
-    for module in (test_gunicorn, test_gunicorn_ends, test_gunicorn_hooks, test_gunicorn_signals):
+    for module in (test_gunicorn, test_gunicorn_exit_statuses, test_gunicorn_hooks, test_gunicorn_signals):
         for case in module.CASES.values():
             listed |= set(case.differs.values())
     assert listed == set(REASONS)
@@ -279,12 +279,12 @@ def test_what_differs_is_in_the_guide_and_is_seen_by_a_test():
     assert [sentence for sentence in REASONS.values() if f"- {sentence}" not in lines] == []
 
 
-def test_the_links_of_the_guide_lead_somewhere():
+def test_the_links_of_the_guide_resolve():
     for target in re.findall(r"\]\(([^)#]+)", GUIDE):
         assert (ROOT / "docs" / target).exists(), target
 
 
-def test_what_hooks_are_given_has_the_attributes_that_the_guide_names():
+def test_arguments_of_hooks_have_the_documented_attributes():
     from mylittlewebserver import _hooks
 
     paragraph = GUIDE.partition("The arguments have these attributes")[2].partition("\n\n")[0]
@@ -337,7 +337,7 @@ def test_what_hooks_are_given_has_the_attributes_that_the_guide_names():
         "fd://3",
     ],
 )
-def test_addresses_in_hooks_are_those_of_gunicorn(text):
+def test_addresses_in_hooks_have_the_form_of_gunicorn(text):
     from mylittlewebserver import _hooks
 
     assert _hooks.Settings({"bind": [text]}).address == [parse_address(text)]
@@ -352,7 +352,7 @@ def test_a_listener_of_a_hook_does_not_own_its_socket():
         listener.sock.close()
         assert listener.getsockname() == server.getsockname()
         assert (str(listener), listener.fileno()) == ("http://x", server.fileno())
-        os.dup2(other.fileno(), server.fileno())  # the server has closed it, and another file gets the number
+        os.dup2(other.fileno(), server.fileno())  # the server has closed it, and the number is reused
         assert listener.fileno() == -1
         with pytest.raises(OSError, match="Bad file descriptor"):
             listener.getsockname()

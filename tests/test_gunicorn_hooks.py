@@ -1,4 +1,4 @@
-"""A drop-in for gunicorn: the functions of a config file are called in the same order, in the same processes, with the same arguments."""
+"""Compatibility with gunicorn: hooks are called in the same order, in the same processes, with the same arguments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from harness import eventually, gone
 from pairs import PATIENCE, Case, compare
 
-# Each call is a line: the name, the pid, and what real config files look at.
+# Each call is a line: the name, the pid, and the values that real config files use.
 RECORDER = """
 import os
 MASTER = os.getpid()
@@ -68,7 +68,7 @@ CALL = re.compile(r"([a-z_]+)\|([0-9]+)\|(.*)")
 
 
 def calls(server):
-    path = server.folder / "calls"
+    path = server.directory / "calls"
     return [CALL.fullmatch(line).groups() for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -81,24 +81,24 @@ def wait_for(server, name, count=1):
 
 
 def settled(server, count):
-    """Waits until the master has registered that number of ready workers; gunicorn's does not ask."""
+    """Waits until the master has registered that number of ready workers. gunicorn has no such event."""
     if server.make == "mlws":
         eventually(
-            lambda: server.told().count("Worker ready") >= count,
+            lambda: server.output().count("Worker ready") >= count,
             f"{count} workers to be up",
             deadline=PATIENCE,
         )
 
 
 def noted(server):
-    """What was called, by the process: the master's calls, and those of each worker in the order of their ages."""
-    told = {}
+    """Calls by process: those of the master, and those of each worker by age."""
+    calls_by_pid = {}
     for name, pid, facts in calls(server):
-        told.setdefault(pid, []).append((name, facts))
-    master = told.pop(str(server.pid), [])
+        calls_by_pid.setdefault(pid, []).append((name, facts))
+    master = calls_by_pid.pop(str(server.pid), [])
     facts = {f"master {number}: {name}": facts for number, (name, facts) in enumerate(master)}
     facts["master"] = [name for name, _ in master]
-    for number, own in enumerate(told.values()):
+    for number, own in enumerate(calls_by_pid.values()):
         facts[f"worker {number}"] = [name for name, _ in own]
         facts.update({f"worker {number}: {name}": facts_ for name, facts_ in own})
     return facts
@@ -114,7 +114,7 @@ def a_life(server):
 
 
 def two_lives(server):
-    """HUP, and an end at once."""
+    """HUP, and then an immediate stop."""
     server.ready()
     wait_for(server, "post_worker_init")
     server.kill(signal.SIGHUP)
@@ -179,13 +179,13 @@ def executed(server):
     wait_for(server, "post_worker_init")
     server.kill(signal.SIGUSR2)
     wait_for(server, "pre_exec")
-    second = server.folder / "app.pid.2"
+    second = server.directory / "app.pid.2"
     eventually(lambda: second.exists() and second.read_text().strip(), "a second pidfile")
     pid = int(second.read_text())
     os.kill(pid, signal.SIGTERM)
     eventually(lambda: gone(pid), "the second to end")
-    told = [(name, facts) for name, _, facts in calls(server) if name == "pre_exec"]
-    return {"status": server.ends(), "pre_exec": told}
+    calls_by_pid = [(name, facts) for name, _, facts in calls(server) if name == "pre_exec"]
+    return {"status": server.ends(), "pre_exec": calls_by_pid}
 
 
 WORDS = ("facts", "--bind", "127.0.0.1:0", "-k", "sync")
@@ -214,7 +214,7 @@ OF_CONFIGS = {"tracing": {"spans": "generation", "files": "generation"}}
 
 
 def config(workers):
-    """A server is asked, reloaded, interrupted in one of its workers, and ended."""
+    """Sends a request, reloads, interrupts a worker, and stops the server."""
 
     def look(server):
         server.ready()
@@ -234,10 +234,10 @@ def config(workers):
         seen["workers after an interruption"] = server.number(workers)
         settled(server, 2 * workers + 1)
         seen["status"] = server.ends()
-        lines = re.findall(r"\[([A-Z]+)\] shop: (.*)", server.told())
+        lines = re.findall(r"\[([A-Z]+)\] shop: (.*)", server.output())
         seen["log"] = sorted((level, re.sub("[0-9]+", "N", line)) for level, line in lines)
         seen["files"] = [*server.files()]
-        seen["spans"] = [path.read_text() for path in sorted(server.folder.glob("spans*"))]
+        seen["spans"] = [path.read_text() for path in sorted(server.directory.glob("spans*"))]
         return seen
 
     return look
@@ -265,10 +265,10 @@ CASES = {**HOOKS, **FILES}
 
 
 @pytest.mark.parametrize("name", HOOKS)
-def test_hooks_are_called_the_same(name, seen):
+def test_hooks_are_called_as_by_gunicorn(name, seen):
     compare(seen(name), CASES[name].differs)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_config_file_of_the_kind_that_projects_have_does_the_same(name, seen):
+def test_real_config_files_work_as_with_gunicorn(name, seen):
     compare(seen(name), CASES[name].differs)

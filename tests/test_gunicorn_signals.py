@@ -1,4 +1,4 @@
-"""A drop-in for gunicorn: what signals, changed files and failures do, with either."""
+"""Compatibility with gunicorn: signals, changed files and failures have the same effect."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ FOUND = "gunicorn.conf.py"
 
 
 def change(server, name, text):
-    """Replaces the file, so that a reader sees all of the old or all of the new content."""
-    new = server.folder / f"{name}.new"
+    """Replaces the file atomically."""
+    new = server.directory / f"{name}.new"
     new.write_text(text)
-    new.rename(server.folder / name)
+    new.rename(server.directory / name)
 
 
 def during_a_request(server, signum, then=lambda: None):
     """The response to a request that was sent before the signal."""
     with server.wire() as wire:
         wire.send(b"GET /long HTTP/1.1\r\nHost: shop.test\r\n\r\n")
-        eventually(lambda: (server.folder / "inside").exists(), "the request to be inside the app")
+        eventually(lambda: (server.directory / "inside").exists(), "the request to be inside the app")
         server.kill(signum)
         then()
-        (server.folder / "go").touch()
+        (server.directory / "go").touch()
         try:
             answer = wire.answer()
             return answer.status, answer.complete
@@ -46,15 +46,15 @@ def during_a_request(server, signum, then=lambda: None):
 
 def term(server):
     server.ready()
-    heard = during_a_request(server, signal.SIGTERM)
-    return {"heard": heard, "status": server.wait(), "files": [*server.files()]}
+    response = during_a_request(server, signal.SIGTERM)
+    return {"response": response, "status": server.wait(), "files": [*server.files()]}
 
 
 def quit_(signum):
     def look(server):
         server.ready()
-        heard = during_a_request(server, signum, then=server.wait)
-        return {"heard": heard, "status": server.wait(), "files": [*server.files()]}
+        response = during_a_request(server, signum, then=server.wait)
+        return {"response": response, "status": server.wait(), "files": [*server.files()]}
 
     return look
 
@@ -70,7 +70,7 @@ def hup_with_other_settings(server):
     seen["new"] = server.eventually_answers("/", "new")
     eventually(lambda: not set(old) & set(server.workers()), "the old workers to go", deadline=PATIENCE)
     seen["workers"] = server.number(3)
-    seen["pidfiles"] = sorted(path.name for path in server.folder.glob("*.pid"))
+    seen["pidfiles"] = sorted(path.name for path in server.directory.glob("*.pid"))
     seen["status"] = server.ends()
     seen["files"] = [*server.files()]
     return seen
@@ -95,22 +95,22 @@ def hup_with_another_address(server):
     change(server, FOUND, "bind = ['unix:b.sock', 'unix:c.sock']")
     server.kill(signal.SIGHUP)
     seen = {name: server.eventually_answers("/", "old", address=f"unix:{name}.sock") for name in "bc"}
-    seen["the old socket's file"] = (server.folder / "a.sock").exists()
+    seen["the old socket's file"] = (server.directory / "a.sock").exists()
     seen["status"] = server.ends()
     seen["files"] = [*server.files()]
     return seen
 
 
 def hup_with(name, text):
-    """A reload that cannot work."""
+    """A reload that fails."""
 
     def look(server):
         server.ready()
         server.number(1)
         change(server, name, text)
         server.kill(signal.SIGHUP)
-        said = r"Traceback|cannot|failed|Error|rror:"
-        server.log.wait_for(said)
+        error = r"Traceback|cannot|failed|Error|rror:"
+        server.log.wait_for(error)
         with_status = server.ended_by_itself()
         return {"goes on": with_status is None, "answers": with_status is None and server.get("/").text}
 
@@ -151,7 +151,7 @@ def more_and_fewer(server):
 def reopened(server):
     server.ready()
     server.get("/")
-    error, access = server.folder / "error.log", server.folder / "access.log"
+    error, access = server.directory / "error.log", server.directory / "access.log"
     eventually(lambda: access.read_text(), "the access log")
     for path in (error, access):
         path.rename(path.with_suffix(".old"))
@@ -183,7 +183,7 @@ def winch_in_the_foreground(server):
 
 def second_master(server):
     server.ready()
-    first, second = server.folder / "app.pid", server.folder / "app.pid.2"
+    first, second = server.directory / "app.pid", server.directory / "app.pid.2"
     server.kill(signal.SIGUSR2)
     eventually(lambda: second.exists() and second.read_text().strip(), "a second pidfile")
     pid = int(second.read_text())
@@ -225,7 +225,7 @@ def recycled(server):
     pids = set()
 
     def changed():
-        pids.add(server.get("/pid").text)  # nobody is refused in between
+        pids.add(server.get("/pid").text)  # no connection is refused meanwhile
         return len(pids) > 2
 
     eventually(changed, "two successors")
@@ -250,7 +250,7 @@ def reloaded(server):
     versions = iter(range(100))
 
     def changed(text, is_seen):
-        """Again and again: gunicorn misses a change if its new worker has not looked for the first time."""
+        """Repeats the change, because gunicorn misses it until its new worker has scanned once."""
 
         def once():
             change(server, "shop.py", f"{text}# {next(versions)}")
@@ -269,13 +269,13 @@ def reloaded(server):
 
 def daemon(server):
     seen = {"status of the command": server.wait()}
-    pidfile = server.folder / "app.pid"
+    pidfile = server.directory / "app.pid"
     eventually(lambda: pidfile.exists() and pidfile.read_text().strip(), "a pidfile")
     server.master = int(pidfile.read_text())
     server.addresses = ["unix:app.sock"]
     seen["workers"] = server.number(2)
     seen["answer"] = server.get("/pid").status
-    seen["folder and mask"] = [server.facts()[key] for key in ("folder", "umask")]
+    seen["directory and mask"] = [server.facts()[key] for key in ("directory", "umask")]
     old = server.workers()
     server.kill(signal.SIGWINCH)
     eventually(lambda: not set(old) & set(server.workers()), "the workers to go")
@@ -334,8 +334,8 @@ SCENES = {
 
 ENDED = {"goes on": "safe reload", "answers": "safe reload"}
 LISTED = {
-    "INT": {"heard": "fast end"},
-    "QUIT": {"heard": "fast end"},
+    "INT": {"response": "fast end"},
+    "QUIT": {"response": "fast end"},
     "HUP with another address": {"the old socket's file": "socket files", "files": "socket files"},
     "HUP with a config module": {"workers": "config module"},
     "HUP with an app that fails": ENDED,
@@ -354,5 +354,5 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_same_comes_of_it(name, seen):
+def test_signals_have_the_same_effect_as_with_gunicorn(name, seen):
     compare(seen(name), CASES[name].differs)

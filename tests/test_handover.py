@@ -1,4 +1,4 @@
-"""Idle connections when their worker leaves: other workers go on with them, and clients notice nothing (docs/signals.md)."""
+"""Idle connections of a worker that exits: other workers continue with them, invisibly to clients (docs/signals.md)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness import MLWS, eventually, gone
 from wire import Wire
 
 PATIENT = ("--keep-alive", "600", "--head-timeout", "600")
-"""So that nothing but the server's own end closes a connection, however loaded the machine is."""
+"""Long timeouts, so that only the shutdown closes a connection, even on a loaded machine."""
 
 
 class Pool:
-    """Keep-alive connections of one client, all idle but the one whose turn it is."""
+    """Keep-alive connections of one client, of which at most one is in use."""
 
     def __init__(self, connect, size=8):
         self.posted = 0
@@ -33,7 +33,10 @@ class Pool:
         self._stack.close()
 
     def post(self):
-        """A POST on the connection that has been idle for the longest time. The server must answer it and keep the connection."""
+        """A POST on the connection that has been idle for the longest time.
+
+        The server must answer it and keep the connection.
+        """
         self.posted += 1
         body = b"%d" % self.posted
         wire = self._wires[self.posted % len(self._wires)]
@@ -45,7 +48,7 @@ class Pool:
             self.post()
 
     def post_until(self, condition, message):
-        """Goes on with POSTs until the condition holds, and for one more on each connection."""
+        """Sends POSTs until the condition holds, and one more on each connection."""
 
         def holds():
             self.post()
@@ -66,7 +69,7 @@ def workers_of(server, preload):
 
 
 def reload_under(server, pool, preload=False):
-    """One HUP while the pool goes on, until no worker of before is left."""
+    """One HUP while the pool sends requests, until all old workers are gone."""
     before = workers_of(server, preload)
     assert before
     os.kill(server.pid, signal.SIGHUP)
@@ -75,7 +78,7 @@ def reload_under(server, pool, preload=False):
 
 @pytest.mark.parametrize("listener", ["tcp", "unix"])
 @pytest.mark.parametrize("preload", [False, True], ids=["loaded", "preloaded"])
-def test_reload_after_reload_closes_no_connection_and_fails_no_post(
+def test_repeated_reloads_close_no_connection_and_fail_no_post(
     start, concurrency, preload, listener, tmp_path, at_length
 ):
     path = tmp_path / "socket" if listener == "unix" else None
@@ -87,7 +90,7 @@ def test_reload_after_reload_closes_no_connection_and_fails_no_post(
             reload_under(server, pool, preload)
 
 
-def test_recycling_all_the_time_closes_no_connection_and_fails_no_post(start, concurrency, at_length):
+def test_continuous_recycling_closes_no_connection_and_fails_no_post(start, concurrency, at_length):
     options = (*CONCURRENCY[concurrency], *PATIENT, "--workers", "2", "--max-requests", "30")
     server = start("raw", *options)
     with Pool(server.wire) as pool:
@@ -97,7 +100,7 @@ def test_recycling_all_the_time_closes_no_connection_and_fails_no_post(start, co
             )
 
 
-def test_idle_connections_go_to_the_workers_that_stay_when_there_is_one_fewer(start):
+def test_idle_connections_move_to_other_workers_when_a_worker_is_removed(start):
     server = start("raw", *PATIENT, "--workers", "3")
     with Pool(server.wire, size=12) as pool:
         pool.post_on_each()
@@ -106,7 +109,7 @@ def test_idle_connections_go_to_the_workers_that_stay_when_there_is_one_fewer(st
             pool.post_until(lambda left=left: len(server.workers()) == left, f"{left} workers")
 
 
-def test_a_request_that_runs_during_a_reload_does_not_cost_its_connection(start, gate):
+def test_the_connection_of_a_request_that_runs_during_a_reload_stays_open(start, gate):
     server = start("raw", "--threads", "4", *PATIENT)
     (old,) = server.workers()
     with server.wire() as wire:
@@ -121,7 +124,7 @@ def test_a_request_that_runs_during_a_reload_does_not_cost_its_connection(start,
         assert wire.request("/answers/hello").text == "hello\n"
 
 
-def test_a_connection_on_which_nothing_was_asked_yet_is_handed_over_too(start, concurrency):
+def test_a_connection_without_a_request_is_handed_over_too(start, concurrency):
     server = start("raw", *CONCURRENCY[concurrency], *PATIENT)
     with server.wire() as silent, Pool(server.wire) as pool:
         reload_under(server, pool)
@@ -129,7 +132,7 @@ def test_a_connection_on_which_nothing_was_asked_yet_is_handed_over_too(start, c
         assert (answer.text, answer.header("connection")) == ("hello\n", None)
 
 
-def test_what_a_proxy_has_said_of_a_connection_holds_after_the_hand_over(start, concurrency):
+def test_the_proxy_header_of_a_connection_applies_after_the_handover(start, concurrency):
     server = start("raw", *CONCURRENCY[concurrency], *PATIENT, "--workers", "2", "--proxy-protocol")
     keys = ("REMOTE_ADDR", "REMOTE_PORT", "PROXY_ADDR", "PROXY_PORT", "SERVER_PORT", "wsgi.url_scheme")
 
@@ -175,7 +178,7 @@ def test_each_connection_keeps_its_listener_when_a_reload_changes_the_addresses(
         assert last.closed()
 
 
-def test_a_worker_that_is_stuck_leaves_its_idle_connections_to_its_successor(start, record):
+def test_a_stuck_worker_hands_over_its_idle_connections(start, record):
     server = start("raw", "--threads", "1", "--timeout", "1", *PATIENT)
     with server.wire() as idle, server.wire() as hanging:
         assert idle.request("/answers/hello").status == 200
@@ -186,7 +189,7 @@ def test_a_worker_that_is_stuck_leaves_its_idle_connections_to_its_successor(sta
         assert (answer.text, answer.header("connection")) == ("hello\n", None)
 
 
-def test_connections_that_are_handed_over_are_spread_over_the_workers(start):
+def test_connections_that_are_handed_over_are_distributed_over_the_workers(start):
     server = start("raw", *PATIENT, "--workers", "4", "--threads", "1")
     with contextlib.ExitStack() as stack:
         wires = [stack.enter_context(server.wire()) for _ in range(200)]
@@ -200,10 +203,10 @@ def test_connections_that_are_handed_over_are_spread_over_the_workers(start):
         assert all(25 <= share <= 100 for share in shares.values()), shares
 
 
-# The end of the service: nobody goes on
+# Shutdown: no worker continues
 
 
-def refuses(server):
+def refuses_connections(server):
     try:
         server.wire().close()
     except ConnectionRefusedError:
@@ -212,14 +215,14 @@ def refuses(server):
 
 
 @pytest.mark.parametrize("preload", [False, True], ids=["loaded", "preloaded"])
-def test_at_the_end_an_idle_connection_gets_one_more_answer(start, concurrency, preload):
+def test_an_idle_connection_gets_one_more_response_at_shutdown(start, concurrency, preload):
     server = start("raw", *CONCURRENCY[concurrency], *PATIENT, "--workers", "2", *["--preload"] * preload)
     with contextlib.ExitStack() as stack:
         wires = [stack.enter_context(server.wire()) for _ in range(8)]
         for wire in wires:
             assert wire.request("/inputs/echo", "POST", b"x").header("connection") is None
         os.kill(server.pid, signal.SIGTERM)
-        eventually(lambda: refuses(server), "the listening socket to be closed")
+        eventually(lambda: refuses_connections(server), "the listening socket to be closed")
         for wire in wires:
             answer = wire.request("/inputs/echo", "POST", b"last")
             assert (answer.status, answer.body, answer.header("connection")) == (200, b"last", "close")
@@ -227,16 +230,16 @@ def test_at_the_end_an_idle_connection_gets_one_more_answer(start, concurrency, 
     assert server.wait() == 0
 
 
-def test_an_idle_connection_that_its_client_closes_does_not_hold_up_the_end(start):
+def test_an_idle_connection_closed_by_its_client_does_not_delay_the_shutdown(start):
     server = start("raw", *PATIENT, "--graceful-timeout", "600")
     with server.wire() as wire:
         assert wire.request("/answers/hello").status == 200
         os.kill(server.pid, signal.SIGTERM)
-        eventually(lambda: refuses(server), "the listening socket to be closed")
+        eventually(lambda: refuses_connections(server), "the listening socket to be closed")
     assert server.wait() == 0
 
 
-def test_a_client_that_stays_silent_does_not_get_the_worker_killed(start):
+def test_a_silent_client_does_not_cause_the_worker_to_be_killed(start):
     server = start("raw", *PATIENT, "--graceful-timeout", "3")
     with server.wire() as idle, server.wire() as silent:
         assert idle.request("/answers/hello").status == 200
@@ -246,7 +249,7 @@ def test_a_client_that_stays_silent_does_not_get_the_worker_killed(start):
     assert "killed" not in server.log.text
 
 
-def test_a_reload_just_before_the_end_loses_no_connection(start, concurrency):
+def test_a_reload_just_before_a_shutdown_loses_no_connection(start, concurrency):
     server = start("raw", *CONCURRENCY[concurrency], *PATIENT, "--workers", "2")
     with contextlib.ExitStack() as stack:
         wires = [stack.enter_context(server.wire()) for _ in range(8)]
@@ -255,7 +258,7 @@ def test_a_reload_just_before_the_end_loses_no_connection(start, concurrency):
         os.kill(server.pid, signal.SIGHUP)
         server.log.wait_for("Reload complete")
         os.kill(server.pid, signal.SIGTERM)
-        eventually(lambda: refuses(server), "the listening socket to be closed")
+        eventually(lambda: refuses_connections(server), "the listening socket to be closed")
         for wire in wires:
             assert wire.request("/inputs/echo", "POST", b"last").body == b"last"
     assert server.wait() == 0

@@ -1,4 +1,4 @@
-"""The functions of a Python config file that are called when something happens, as gunicorn calls them."""
+"""Hooks of a Python config file, called as by gunicorn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def note(*words):
 
 @pytest.fixture
 def configured(tmp_path, record):
-    """Starts a server with a config file that can `note(...)` what it is called with."""
+    """Starts a server with a config file in which hooks can `note(...)` their arguments."""
 
     def start(text, *options, app="whoami:application", cwd=APPS):
         path = tmp_path / "hooks.conf.py"
@@ -38,7 +38,7 @@ def notes(record):
 
 
 def noted(record, name, count=1):
-    """The notes of this name, once there are that many."""
+    """The notes of this name, once their number is reached."""
 
     def found():
         notes_of = [note[1:] for note in notes(record) if note[0] == name]
@@ -64,32 +64,32 @@ def on_exit(server): note("on_exit", os.getpid())
 
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preload"])
 @pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY.keys())
-def test_hooks_run_in_the_order_of_a_server_life(configured, record, options, preload):
+def test_hooks_run_in_the_order_of_the_server_lifecycle(configured, record, options, preload):
     with configured(ALL, "--workers", "2", *options, *preload) as server:
         master = str(server.pid)
         assert server.get("/").status == 200
         server.stop()
-    told = notes(record)
-    order = [note[0] for note in told]
+    all_notes = notes(record)
+    order = [note[0] for note in all_notes]
     assert order[:3] == ["nworkers_changed", "on_starting", "when_ready"]
     assert order[-1] == "on_exit"
-    assert told[1] == ("on_starting", master, master)
-    assert ("nworkers_changed", "2", "None") in told
-    assert ("when_ready", master, "0", "127.0.0.1") in told
-    workers = {note[1] for note in told if note[0] == "post_fork"}
+    assert all_notes[1] == ("on_starting", master, master)
+    assert ("nworkers_changed", "2", "None") in all_notes
+    assert ("when_ready", master, "0", "127.0.0.1") in all_notes
+    workers = {note[1] for note in all_notes if note[0] == "post_fork"}
     assert len(workers) == 2
-    assert {note[2] for note in told if note[0] == "post_fork"} == workers, (
+    assert {note[2] for note in all_notes if note[0] == "post_fork"} == workers, (
         "worker.pid is that of the process"
     )
     ages = [("1", "[booting]"), ("2", "[booting]")]
-    assert sorted(note[2:] for note in told if note[0] == "pre_fork") == ages
+    assert sorted(note[2:] for note in all_notes if note[0] == "pre_fork") == ages
     for name in ("post_worker_init", "worker_exit"):
-        assert {note[1] for note in told if note[0] == name} == workers, name
+        assert {note[1] for note in all_notes if note[0] == name} == workers, name
     # With --preload there is a process for the generation, which forks the workers.
-    forkers = {note[1] for note in told if note[0] == "pre_fork"}
+    forkers = {note[1] for note in all_notes if note[0] == "pre_fork"}
     assert len(forkers) == 1
     assert (forkers == {master}) == (not preload)
-    exits = [note[1:] for note in told if note[0] == "child_exit"]
+    exits = [note[1:] for note in all_notes if note[0] == "child_exit"]
     (forker,) = forkers
     assert {(parent, pid) for parent, pid, age in exits if age != "0"} == {(forker, pid) for pid in workers}
     # It is also called for other processes that ran the application.
@@ -100,7 +100,9 @@ def test_hooks_run_in_the_order_of_a_server_life(configured, record, options, pr
     assert set(of_requests) <= workers
     for worker in workers:
         own = [
-            note[0] for note in told if worker in note[1:] and (note[0], note[1]) != ("child_exit", worker)
+            note[0]
+            for note in all_notes
+            if worker in note[1:] and (note[0], note[1]) != ("child_exit", worker)
         ]
         assert own == ["post_fork", "post_worker_init", "worker_exit", "child_exit"]
 
@@ -125,7 +127,7 @@ def test_a_hook_receives_the_number_of_workers(configured, record):
         noted(record, "child_exit")
 
 
-def test_a_worker_that_is_interrupted_is_told_and_one_that_is_killed_is_mourned(configured, record):
+def test_an_interrupted_worker_runs_worker_int_and_a_killed_one_child_exit(configured, record):
     with configured(ALL, "--workers", "1") as server:
         (first,) = server.workers()
         server.get("/")
@@ -152,7 +154,7 @@ def test_a_hook_runs_for_a_worker_that_hangs(configured, record):
 WITHOUT_FORK = {name: options for name, options in CONCURRENCY.items() if name != "fork"}
 
 
-# It calls C functions only, and those without releasing the GIL, so that no other thread runs from the call on.
+# It only calls C functions that do not release the GIL, so that no other thread runs.
 HOLDS_THE_GIL = """
 import ctypes, os, sys
 
@@ -196,7 +198,7 @@ def test_worker_int_is_called_while_a_request_blocks(configured, record, options
 
 
 @pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY.keys())
-def test_a_worker_int_that_blocks_does_not_keep_the_worker(configured, record, options):
+def test_a_blocking_worker_int_does_not_keep_the_worker_alive(configured, record, options):
     hooks = """
     import threading
     def worker_int(worker):
@@ -302,7 +304,7 @@ def test_the_hook_after_a_request_runs_if_the_application_fails(configured, reco
         assert noted(record, "post_request")[0][2] == "500"
 
 
-def test_a_function_that_fails_before_a_request_is_that_requests_failure(configured, record):
+def test_a_pre_request_hook_that_fails_fails_its_request(configured, record):
     failing = "def pre_request(worker, req): 1 / 0\ndef post_request(worker, req): note('post_request', 'two arguments')\n"
     with configured(failing) as server:
         assert server.get("/").status == 500
@@ -310,14 +312,14 @@ def test_a_function_that_fails_before_a_request_is_that_requests_failure(configu
         assert server.get("/").status == 500
 
 
-def test_a_function_that_fails_in_the_master_is_logged_and_all_goes_on(configured):
+def test_a_hook_that_fails_in_the_master_is_logged_and_the_server_continues(configured):
     with configured("def pre_fork(server, worker): 1 / 0\ndef on_starting(server): 2 / 0\n") as server:
         assert server.get("/").status == 200
         assert server.log.text.count("ZeroDivisionError") == 2
 
 
 @pytest.mark.parametrize("name", ["post_fork(server, worker)", "post_worker_init(worker)"])
-def test_a_function_that_fails_in_a_worker_that_starts_ends_the_start(tmp_path, name):
+def test_a_hook_that_fails_in_a_starting_worker_is_a_startup_error(tmp_path, name):
     path = tmp_path / "hooks.conf.py"
     path.write_text(f"def {name}: 1 / 0\n")
     with Command(MLWS, "whoami:application", "-c", path, "--bind", "127.0.0.1:0") as command:
@@ -325,7 +327,7 @@ def test_a_function_that_fails_in_a_worker_that_starts_ends_the_start(tmp_path, 
         assert "ZeroDivisionError" in command.log.wait_for_end()
 
 
-def test_the_log_is_theirs_to_write_to(configured):
+def test_hooks_can_write_to_the_log(configured):
     text = """
     def when_ready(server):
         server.log.info("ready with %s workers and %s threads", server.num_workers, server.cfg.threads)
@@ -347,8 +349,8 @@ def test_the_log_is_theirs_to_write_to(configured):
         assert "not seen" not in server.log.text
 
 
-def test_a_thread_that_a_function_starts_in_the_master_runs(configured, record):
-    """As exporters of metrics do in `when_ready`."""
+def test_a_thread_started_by_a_hook_in_the_master_runs(configured, record):
+    """Metrics exporters do this in `when_ready`."""
     text = """
     import threading, time
 

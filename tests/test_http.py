@@ -1,4 +1,4 @@
-"""HTTP/1.0 and 1.1 as clients speak it, polite and rude ones."""
+"""HTTP/1.0 and 1.1 with well-behaved and other clients."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_connection_close_is_announced_and_honored(server):
 
 
 @pytest.mark.parametrize("value", ["close", "CLOSE", "x, close", "close,x", "keep-alive, close"])
-def test_close_is_seen_in_any_list(server, value):
+def test_connection_close_is_recognized_in_any_list(server, value):
     with server.wire() as wire:
         assert wire.request("/answers/hello", headers=f"Connection: {value}\r\n").text == "hello\n"
         assert wire.closed()
 
 
-def test_http_1_0_closes_unless_asked_to_keep_alive(server):
+def test_http_1_0_closes_without_keep_alive(server):
     with server.wire() as wire:
         assert wire.request("/answers/hello", version="1.0").text == "hello\n"
         assert wire.closed()
@@ -75,7 +75,7 @@ def test_a_hundred_requests_in_one_packet_are_answered(server):
     ],
     ids=["get", "after an empty line", "length", "chunked"],
 )
-def test_packets_of_one_byte_give_the_same_answer_as_one_packet(server, request_bytes):
+def test_a_request_may_arrive_byte_by_byte(server, request_bytes):
     answers = []
     for step in (None, 1, 7):
         with server.wire() as wire:
@@ -96,7 +96,7 @@ def test_any_method_may_have_a_body(server, method, body):
             assert (answer.header("x-method"), answer.body) == (method, body)
 
 
-def test_head_has_no_body_and_the_connection_goes_on(server):
+def test_head_has_no_body_and_the_connection_stays_open(server):
     with server.wire() as wire:
         answer = wire.request("/answers/hello", "HEAD")
         assert (answer.status, answer.header("content-length"), answer.body) == (200, "6", b"")
@@ -104,7 +104,7 @@ def test_head_has_no_body_and_the_connection_goes_on(server):
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-def test_100_continue_is_sent_when_the_body_is_awaited(server, framing, concurrency):
+def test_100_continue_is_sent_when_the_server_waits_for_the_body(server, framing, concurrency):
     head = b"POST /inputs/echo HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\n"
     with server.wire() as wire:
         wire.send(
@@ -115,14 +115,14 @@ def test_100_continue_is_sent_when_the_body_is_awaited(server, framing, concurre
         wire.send(b"hello" if framing == "length" else b"5\r\nhello\r\n0\r\n\r\n")
         answer = wire.answer()
         assert answer.text == "hello"
-        if framing == "length" and concurrency == "fork":  # what a child has read, its parent does not know
+        if framing == "length" and concurrency == "fork":  # the parent does not know what a child has read
             assert answer.header("connection") == "close"
             assert wire.closed()
         else:
             assert wire.request("/answers/hello").text == "hello\n"
 
 
-def test_100_continue_is_not_sent_when_the_body_is_there(server):
+def test_100_continue_is_not_sent_when_the_body_has_arrived(server):
     with server.wire() as wire:
         wire.send(echo(b"hello", "Expect: 100-continue\r\n"))
         assert wire.answer().text == "hello"
@@ -145,7 +145,7 @@ def test_chunks_may_have_extensions_and_trailers(server):
         assert wire.answer().text == "hello\n"
 
 
-def test_a_client_that_has_said_all_still_gets_its_answer(server):
+def test_a_client_that_half_closes_its_connection_gets_its_response(server):
     with server.wire() as wire:
         wire.send(HELLO)
         wire.finish()
@@ -161,7 +161,7 @@ def test_an_idle_connection_is_closed(start):
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET / HT", b"GET / HTTP/1.1\r\nHost: test\r\n"])
-def test_a_client_that_never_finishes_its_head_is_let_go(start, sent):
+def test_a_client_that_never_finishes_its_head_is_disconnected(start, sent):
     server = start("raw", "--head-timeout", "1")
     with server.wire() as wire:
         wire.send(sent)
@@ -182,8 +182,8 @@ def test_a_client_that_never_finishes_its_head_is_let_go(start, sent):
     ],
     ids=["nothing", "half a line", "no blank line", "half a body", "half a chunk", "unread answer"],
 )
-def test_clients_that_hang_up_leave_nothing_behind(server, sent, leave, many):
-    """Neither a descriptor, nor a process, nor a loop that spins."""
+def test_clients_that_disconnect_leak_no_resources(server, sent, leave, many):
+    """No descriptor, no process and no busy loop is left."""
     worker = server.workers()[0]
     server.get("/answers/hello")
     eventually(lambda: server.children(worker) == [], "no child before")
@@ -193,7 +193,7 @@ def test_clients_that_hang_up_leave_nothing_behind(server, sent, leave, many):
         wire = server.wire()
         wire.send(sent)
         getattr(wire, leave)()
-        if number % 500 == 499:  # forks are slower than a client that only talks: let no queue fill up
+        if number % 500 == 499:  # forks are slower than this client: limit the queue
             assert server.get("/answers/hello").status == 200
     assert server.get("/answers/hello").status == 200
     eventually(lambda: server.children(worker) == [], "every child to be reaped")
@@ -203,8 +203,8 @@ def test_clients_that_hang_up_leave_nothing_behind(server, sent, leave, many):
 
 
 @pytest.mark.parametrize("path", ["/answers/big?size=20000000", "/answers/many?pieces=200&size=100000"])
-def test_a_slow_reader_holds_up_nobody(server, path):
-    """20 MB are far more than the sockets hold."""
+def test_a_slow_reader_does_not_block_others(server, path):
+    """20 MB are far more than the socket buffers hold."""
     with server.wire(receive_buffer=4096) as slow:
         slow.send(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
         slow.head()
@@ -213,7 +213,7 @@ def test_a_slow_reader_holds_up_nobody(server, path):
         assert len(slow.rest()) >= 20_000_000
 
 
-def test_a_slow_sender_holds_up_nobody(server):
+def test_a_slow_sender_does_not_block_others(server):
     slow = [server.wire() for _ in range(20)]
     for wire in slow:
         wire.send(echo(b"slow")[:-2])
@@ -224,7 +224,7 @@ def test_a_slow_sender_holds_up_nobody(server):
         wire.close()
 
 
-def test_a_silent_client_holds_up_nobody(server):
+def test_a_silent_client_does_not_block_others(server):
     silent = [server.wire() for _ in range(50)]
     for wire in silent:
         wire.send(b"GET /answers/hello HT")
@@ -262,5 +262,5 @@ def test_one_thread_runs_one_request_at_a_time(shared, gate):
 
 def test_curl_and_its_keep_alive_are_served(server):
     urls = [f"URL/inputs/echo?{number}" for number in range(20)]
-    told = server.curl("--data", "x", "--write-out", "%{num_connects}\n", *urls).decode()
-    assert told == "x1\n" + "x0\n" * 19
+    output = server.curl("--data", "x", "--write-out", "%{num_connects}\n", *urls).decode()
+    assert output == "x1\n" + "x0\n" * 19

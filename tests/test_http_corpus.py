@@ -1,4 +1,4 @@
-"""The corpus of the parser (`crates/http1/tests/corpus`, where a README tells the format) through a real socket."""
+"""The corpus of the parser (`crates/http1/tests/corpus`, its README describes the format) over a real socket."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Case:
 
     @property
     def can_be_asked_for(self):
-        """Some limits are no settings, and no field at all is none that the command takes."""
+        """Some limits are not settings, and the command does not accept a limit of zero fields."""
         return None not in self.options and self.options != ["--limit-request-fields", "0"]
 
 
 def unescape(text):
-    """The bytes that are meant."""
+    """Decodes the escapes of the corpus."""
 
     def meant(match):
         digits, times, repeated, letter = match.groups()
@@ -54,13 +54,13 @@ CASES = {case.name: case for case in map(Case, sorted((ROOT / "crates/http1/test
 ASKED = [name for name, case in CASES.items() if case.can_be_asked_for and name != "12-tls"]
 
 
-def test_the_corpus_is_there():
+def test_the_corpus_is_not_empty():
     assert len(ASKED) > 400
     assert len(CASES) - len(ASKED) < 5
 
 
 def final(wire, method="GET"):
-    """The next answer that is no `100 Continue`."""
+    """The next response that is not `100 Continue`."""
     while (answer := wire.answer(method)).status == 100:
         pass
     return answer
@@ -68,7 +68,7 @@ def final(wire, method="GET"):
 
 @pytest.mark.parametrize("step", [None, 1], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize("name", ASKED)
-def test_a_server_answers_as_the_corpus_says(shared, name, step):
+def test_the_server_responds_as_the_corpus_says(shared, name, step):
     case = CASES[name]
     server = shared("mirror", "--threads", "1", *case.options)
     with server.wire() as wire:
@@ -83,7 +83,7 @@ def test_a_server_answers_as_the_corpus_says(shared, name, step):
                 end = "closed"
             elif words[0] == "incomplete":
                 wire.finish()
-                # An empty line alone is no request yet, and its end no error.
+                # An empty line is not a request, so its end is not an error.
                 assert case.bytes == b"\r\n" or final(wire).status == 400
                 end = "closed"
             elif words[0] == "closed":
@@ -96,18 +96,18 @@ def test_a_server_answers_as_the_corpus_says(shared, name, step):
 
 
 def check(answer, method, target, version, *more):
-    """That the app saw the message that the corpus tells of."""
+    """Checks that the app saw the message that the corpus describes."""
     assert (answer.status, answer.complete) == (200, True)
     assert ("close" in more) == (answer.header("connection") == "close")
     if method == "HEAD":
         return
     seen = json.loads(answer.body)
-    said = dict(word.partition("=")[::2] for word in more)
+    expected = dict(word.partition("=")[::2] for word in more)
     assert (seen["method"], seen["target"], seen["version"]) == (method, target, version)
-    assert seen["body"].encode("latin-1") == unescape(said.get("body", ""))
-    if "query" in said:
-        assert seen["query"] == said["query"]
-    if "host" in said:
-        assert seen["host"] == said["host"]
-    if "decoded" in said:
-        assert seen["path"].encode("latin-1") == unescape(said["decoded"])
+    assert seen["body"].encode("latin-1") == unescape(expected.get("body", ""))
+    if "query" in expected:
+        assert seen["query"] == expected["query"]
+    if "host" in expected:
+        assert seen["host"] == expected["host"]
+    if "decoded" in expected:
+        assert seen["path"].encode("latin-1") == unescape(expected["decoded"])

@@ -1,4 +1,4 @@
-"""Hostile requests over a real socket: what must never reach the app, and answers that the client can read all the same."""
+"""Hostile requests over a real socket: what must never reach the app, and that the client can read the response."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def post(path, framing, version="1.1"):
     ],
     ids=["close", "HTTP/1.0", "close with a length", "close with chunks", "an error"],
 )
-def test_what_follows_the_last_request_is_never_run(server, record, last, step):
+def test_data_after_the_last_request_is_not_run_as_a_request(server, record, last, step):
     with server.wire() as wire:
         wire.send(last + f"GET /clients/called?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode(), step)
         assert wire.answer().header("connection") == "close"
@@ -38,7 +38,7 @@ def test_what_follows_the_last_request_is_never_run(server, record, last, step):
     assert record.read_text() == ""
 
 
-# Bodies cut short, and bodies left unread (16).
+# Truncated and unread bodies (16).
 
 SHORT = {
     "length": ("Content-Length: 6", b"hello"),
@@ -53,7 +53,7 @@ SHORT = {
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_a_body_cut_short_is_a_400_for_who_still_reads_and_never_reaches_the_app(server, record, name):
+def test_a_truncated_body_is_a_400_and_never_reaches_the_app(server, record, name):
     framing, body = SHORT[name]
     with server.wire() as wire:
         wire.send(post(f"/clients/called?record={record}", framing) + body)
@@ -77,7 +77,7 @@ def test_a_body_whose_client_leaves_never_reaches_the_app(server, record, name, 
 
 @pytest.mark.parametrize("size", [10, 100_000, 3_000_000])
 @pytest.mark.parametrize("path", ["/inputs/ignore", "/failures/raises", "/answers/generator"])
-def test_a_body_that_the_app_leaves_unread_is_never_taken_for_the_next_request(server, path, size):
+def test_an_unread_body_is_never_parsed_as_the_next_request(server, path, size):
     hidden = (GET + b"\r\n") * (size // len(GET) + 1)
     with server.wire() as wire:
         answer = wire.request(path, "POST", hidden[:size])
@@ -85,7 +85,7 @@ def test_a_body_that_the_app_leaves_unread_is_never_taken_for_the_next_request(s
         assert wire.request("/inputs/echo", "POST", b"mine").text == "mine"
 
 
-# Early answers that can be read (17).
+# Early responses that can be read (17).
 
 EARLY = {
     "bad head": (b"POST /inputs/echo HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n", 400),
@@ -99,8 +99,11 @@ EARLY = {
 
 
 @pytest.mark.parametrize("name", EARLY)
-def test_an_early_answer_can_be_read_by_a_client_that_sends_all_first(server, name):
-    """Five megabytes are more than the sockets hold: a server that did not read on would never be heard."""
+def test_a_client_that_sends_everything_first_can_read_an_early_response(server, name):
+    """Five megabytes are more than the socket buffers hold.
+
+    The client would not get the response if the server stopped reading.
+    """
     request, status = EARLY[name]
     with server.wire() as wire:
         wire.send(request)
@@ -116,7 +119,7 @@ def send_for_ever(wire):
         wire.socket.sendall(b"x" * 1_000_000)
 
 
-def test_a_client_that_never_ends_sending_is_not_listened_to_for_ever(server):
+def test_a_client_that_never_stops_sending_is_disconnected(server):
     with server.wire() as wire:
         wire.send(EARLY["bad head"][0])
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
@@ -149,14 +152,14 @@ def test_an_upgrade_is_ignored(server, upgrade):
         assert wire.request("/answers/hello").text == "hello\n"
 
 
-# Answers without a body, or without a length (22).
+# Responses without a body, or without a length (22).
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 @pytest.mark.parametrize("status", ["204 None", "304 Same", "200 OK"])
-def test_nothing_follows_the_head_where_there_is_no_body(server, record, status, method, version):
-    """Not one byte: what comes next is the next head."""
+def test_a_response_without_a_body_ends_after_its_head(server, record, status, method, version):
+    """No body: the next bytes are the next head."""
     head = (
         f"{method} /answers/status?record={record}&status={status.replace(' ', '%20')} HTTP/{version}\r\n"
         "Host: test\r\nConnection: keep-alive\r\n\r\n"
@@ -175,14 +178,14 @@ def test_nothing_follows_the_head_where_there_is_no_body(server, record, status,
 @pytest.mark.parametrize(
     "status", ["100 Continue", "101 Switching Protocols", "103 Early Hints", "199 x", "1000 x"]
 )
-def test_an_app_cannot_answer_with_a_status_that_is_no_end(server, status):
+def test_an_app_cannot_respond_with_an_interim_status(server, status):
     with server.wire() as wire:
         assert wire.request(f"/answers/status?status={status.replace(' ', '%20')}").status == 500
         assert wire.request("/answers/hello").status == 200
 
 
 @pytest.mark.parametrize("path", ["/answers/generator", "/answers/many?pieces=200&size=1000"])
-def test_http_1_0_is_told_the_end_by_the_close_and_nothing_else(server, path):
+def test_an_http_1_0_response_without_a_length_ends_with_the_connection(server, path):
     with server.wire() as wire:
         wire.send(f"GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".encode())
         answer = wire.answer()

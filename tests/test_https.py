@@ -1,4 +1,4 @@
-"""HTTPS: certificates, handshakes, bodies of any size in each concurrency mode, and what goes wrong (docs/https.md)."""
+"""HTTPS: certificates, handshakes, bodies of any size in each concurrency mode, and errors (docs/https.md)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def connect(server, context, **settings):
 
 
 def ask(server, context, path=HELLO, **settings):
-    """The answer to one request on a connection of its own."""
+    """The response to one request on its own connection."""
     with connect(server, context, **settings) as wire:
         return wire.request(path)
 
@@ -246,7 +246,7 @@ def test_a_truncated_response_has_no_proper_end(secure, context, version):
 
 
 def ends_properly(wire):
-    """Whether the answer is complete. One whose end is that of the connection needs close_notify."""
+    """Returns whether the response is complete. One that is delimited by the close requires close_notify."""
     try:
         return wire.answer().complete
     except (ssl.SSLEOFError, ConnectionResetError):
@@ -270,7 +270,7 @@ def test_tls_on_a_plain_port_gets_an_alert_and_a_warning(shared, concurrency, co
     assert server.get(HELLO).status == 200
 
 
-def test_silent_clients_hold_up_nobody(secure, context, many):
+def test_silent_clients_do_not_block_others(secure, context, many):
     with contextlib.ExitStack() as stack:
         for _ in range(many(10) * 10):
             silent = stack.enter_context(socket.create_connection((secure.host, secure.port)))
@@ -381,7 +381,7 @@ def test_every_form_of_key_is_accepted_in_one_file_too(start, authority, tmp_pat
 def test_a_certificate_is_chosen_by_name_exact_before_wildcard(start, options, authority, issued):
     exact = authority.issue("shop.example.com", file="exact")
     wildcard = authority.issue("*.example.com", file="wildcard")
-    both = authority.folder / "exact-both.pem"
+    both = authority.directory / "exact-both.pem"
     both.write_bytes(exact.certificate.read_bytes() + exact.key.read_bytes())
     more = ("--extra-certfile", f"{wildcard.certificate}:{wildcard.key}", "--extra-certfile", str(both))
     server = start("raw", *options, *more)
@@ -441,7 +441,7 @@ def test_an_optional_client_certificate(start, authority, mutual, tmp_path):
 
 
 def session_of(server, context):
-    """A session that can be resumed, and whether the connection that it is from was resumed itself."""
+    """A session that can be resumed, and whether its own connection was resumed."""
     with connect(server, context) as wire:
         wire.request(HELLO)  # the ticket of TLS 1.3 comes with the first bytes
         return wire.socket.session
@@ -571,11 +571,11 @@ def test_a_certificate_that_ends_soon_is_reported(start, authority, tmp_path):
         server.log.wait_for(f"certificate '.*' {text}")
 
 
-def wrong_files(authority, issued, folder):
-    """Options that cannot be served, each with what the error says."""
-    folder = folder / "wrong"
-    folder.mkdir()
-    empty, text = folder / "empty.pem", folder / "text.pem"
+def wrong_files(authority, issued, directory):
+    """Invalid options, each with its error message."""
+    directory = directory / "wrong"
+    directory.mkdir()
+    empty, text = directory / "empty.pem", directory / "text.pem"
     empty.touch()
     text.write_text("hello")
     encrypted = authority.issue("localhost", file="encrypted", password="secret")
@@ -583,7 +583,7 @@ def wrong_files(authority, issued, folder):
     certificate, key = str(issued.certificate), str(issued.key)
     return {
         "missing": (("--certfile", "missing.pem"), "certfile 'missing.pem': No such file"),
-        "directory": (("--certfile", str(folder)), "Is a directory"),
+        "directory": (("--certfile", str(directory)), "Is a directory"),
         "empty": (("--certfile", str(empty)), "no certificate found, it is not a PEM file.*openssl x509"),
         "text": (("--certfile", str(text)), "no certificate found, it is not a PEM file"),
         "swapped": (("--certfile", key, "--keyfile", certificate), "it contains only: PRIVATE KEY"),
@@ -663,7 +663,7 @@ def test_keys_may_be_updated_within_a_body(secure, authority):
 
 
 @pytest.mark.parametrize("server", ["gunicorn", "mlws"])
-def test_a_config_file_of_gunicorn_means_the_same_here(start, authority, issued, tmp_path, server):
+def test_gunicorns_tls_settings_have_the_same_meaning(start, authority, issued, tmp_path, server):
     good = authority.issue("alice", file="alice-config", client=True)
     (tmp_path / "gunicorn.conf.py").write_text(
         f"import ssl\ncertfile = {str(issued.certificate)!r}\nkeyfile = {str(issued.key)!r}\n"
@@ -722,7 +722,7 @@ def test_the_hook_ssl_context_changes_what_is_served(start, authority, options, 
         ("1 / 0", "ZeroDivisionError"),
     ],
 )
-def test_what_the_hook_cannot_have_is_named(options, tmp_path, lines, expected):
+def test_unsupported_uses_of_the_hook_are_named(options, tmp_path, lines, expected):
     (tmp_path / "gunicorn.conf.py").write_text(SSL_CONTEXT.format(lines=lines))
     with Command(MLWS, "raw", "--config", tmp_path / "gunicorn.conf.py", *options) as command:
         assert command.wait() == 2

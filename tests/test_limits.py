@@ -1,4 +1,4 @@
-"""Each limit of docs/limits.md: it has the default that the table says, and a client sees what the table says."""
+"""Each limit of docs/limits.md has the default and the effect that the table gives."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SLOW = b"POST /inputs/echo HTTP/1.1\r\nHost: test\r\nContent-Length: 1001\r\n\r\
 
 
 def ask(server, path):
-    """A wire on which the request was sent and no answer was awaited yet."""
+    """A connection on which the request was sent and no response has been read."""
     wire = server.wire()
     wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
     return wire
 
 
 def status_of(server, request):
-    """The status, after which the server closes if it refuses."""
+    """The status of the response. After an error the server has to close."""
     with server.wire() as wire:
         wire.send(request)
         answer = wire.answer()
@@ -36,17 +36,17 @@ def status_of(server, request):
         return answer.status
 
 
-def test_the_table_has_every_limit_and_every_limit_a_test():
+def test_the_table_has_every_limit_and_every_limit_has_a_test():
     assert {option for option, _, _ in ROWS} == {*SIZES, *PATIENCE, *CROWDS, *BODIES}
 
 
 @pytest.mark.parametrize(("option", "default"), [row[:2] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_the_table_tells_the_default(option, default):
-    said = subprocess.run([MLWS, "--help"], check=True, capture_output=True, text=True).stdout
-    of_option = re.search(rf"(?s) {option} <.+?(?=\n\n| --[a-z-]+ <)", said).group()
-    told = re.search(r"\[default:\s+(\S+?)\]", of_option)
-    assert told is None or told.group(1) == default.removesuffix(" (none)")
-    assert told is not None or not default.isdigit()
+def test_the_table_has_the_defaults(option, default):
+    help_text = subprocess.run([MLWS, "--help"], check=True, capture_output=True, text=True).stdout
+    of_option = re.search(rf"(?s) {option} <.+?(?=\n\n| --[a-z-]+ <)", help_text).group()
+    shown = re.search(r"\[default:\s+(\S+?)\]", of_option)
+    assert shown is None or shown.group(1) == default.removesuffix(" (none)")
+    assert shown is not None or not default.isdigit()
 
 
 SIZES = {
@@ -60,7 +60,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("option", SIZES)
-def test_what_is_over_a_size_is_refused(start, option):
+def test_a_request_that_exceeds_a_size_limit_is_rejected(start, option):
     limit, below, above, status = SIZES[option]
     server = start("raw", "--threads", "1", option, limit)
     assert status_of(server, below + b"\r\n") == 200
@@ -68,12 +68,12 @@ def test_what_is_over_a_size_is_refused(start, option):
     assert str(status) in {option: seen for option, _, seen in ROWS}[option]
 
 
-def test_the_other_tolerance_takes_what_gunicorn_takes(start):
+def test_gunicorn_mode_accepts_what_gunicorn_accepts(start):
     server = start("raw", "--threads", "1", "--http-compat", "gunicorn")
     assert status_of(server, b"GET /answers/hello HTTP/1.1\r\n\r\n") == 200
 
 
-def test_a_body_over_what_memory_may_hold_goes_to_a_file_without_a_name(start, tmp_path):
+def test_a_body_that_exceeds_the_memory_limit_goes_to_an_unlinked_file(start, tmp_path):
     server = start("raw", *INLINE, *NO_MEMORY, "--tmp-dir", tmp_path)
     worker = server.workers()[0]
 
@@ -141,7 +141,7 @@ def test_a_body_that_cannot_be_stored_is_a_507(start, tmp_path):
     server.log.wait_for("storing a request body failed")
 
 
-# Patience. Each of these ends by the server's own clock; a server without the limit would keep the client for ever.
+# Timeouts. Each test waits for the server's own clock. A server without the limit would never close the connection.
 
 
 def keep_alive(server, wire):
@@ -164,7 +164,7 @@ def body_timeout(server, wire):
 
 
 def body_rate(server, wire):
-    """A client that has sent a thousand bytes has earned a thousand seconds; one that has sent one byte, one."""
+    """A thousand received bytes extend the timeout by a thousand seconds, one byte by one second."""
     wire.send(SLOW + b"x" * 1000)
     with server.wire() as slower:
         slower.send(SLOW + b"x")
@@ -202,7 +202,7 @@ PATIENCE = {
 
 
 @pytest.mark.parametrize("option", PATIENCE)
-def test_patience_ends(start, option):
+def test_timeouts_expire(start, option):
     scene, more = PATIENCE[option]
     mode = () if "--fork" in more else ("--threads", "1")
     server = start("raw", *mode, option, "1", *more)
@@ -211,7 +211,7 @@ def test_patience_ends(start, option):
     assert server.get("/answers/hello").status == 200
 
 
-# Crowds.
+# Many clients.
 
 
 def worker_connections(start, gate):
@@ -279,10 +279,10 @@ def max_queue(start, gate):
     for _ in range(2):
         wires.append(ask(server, gate.path))
         rests(server.workers()[0])
-    with ask(server, gate.path) as refused:
-        answer = refused.answer()
+    with ask(server, gate.path) as rejected:
+        answer = rejected.answer()
         assert (answer.status, answer.header("retry-after")) == (503, "1")
-        assert refused.closed()
+        assert rejected.closed()
     gate.open()
     for wire in wires:
         assert wire.answer().text == "passed\n"
@@ -297,5 +297,5 @@ CROWDS = {
 
 
 @pytest.mark.parametrize("option", CROWDS)
-def test_a_crowd_is_kept_in_bounds(start, gate, option):
+def test_the_number_of_connections_is_limited(start, gate, option):
     CROWDS[option](start, gate)

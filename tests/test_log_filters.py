@@ -1,4 +1,4 @@
-"""What config files and applications do with the loggers `gunicorn.access` and `gunicorn.error` has its effect, as with gunicorn."""
+"""Changes of config files and applications to the loggers `gunicorn.access` and `gunicorn.error` have the same effect as with gunicorn."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("X-Kind", "test")])
     return [b"ok"]
 """
-# It is the same filter, wherever it is from.
+# The same filter from different sources.
 FILTER = """
 import logging
 
@@ -126,13 +126,13 @@ CONFIGS = {
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     (tmp_path / "shop.py").write_text(APP)
     return tmp_path
 
 
-def lines(folder, name="access.log"):
-    path = folder / name
+def lines(directory, name="access.log"):
+    path = directory / name
     return path.read_text().splitlines() if path.exists() else []
 
 
@@ -141,10 +141,10 @@ def requests_in(found):
 
 
 @pytest.fixture
-def serve(start, folder):
+def serve(start, directory):
     def serve(*options, config=""):
-        (folder / "gunicorn.conf.py").write_text(FILTER + textwrap.dedent(config))
-        return start("shop:app", "--access-logfile", "access.log", *options, cwd=folder)
+        (directory / "gunicorn.conf.py").write_text(FILTER + textwrap.dedent(config))
+        return start("shop:app", "--access-logfile", "access.log", *options, cwd=directory)
 
     return serve
 
@@ -154,7 +154,7 @@ def do(server, code):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_the_access_log_is_gunicorns(config, tmp_path):
+def test_the_access_log_is_that_of_gunicorn(config, tmp_path):
     """The file of the access log, and the one that some handlers write to."""
 
     def look(server):
@@ -163,14 +163,14 @@ def test_the_access_log_is_gunicorns(config, tmp_path):
             assert server.get(path).status == 200
 
         def seen():
-            text = "\n".join(lines(server.folder) + lines(server.folder, "second.log"))
+            text = "\n".join(lines(server.directory) + lines(server.directory, "second.log"))
             return config == "a level" or "/last" in text
 
         eventually(seen)
         server.ends()
         found = {}
         for name in ("access.log", "second.log"):
-            found[name] = [re.sub(r"\[\d\d/.+?\]", "", line) for line in lines(server.folder, name)]
+            found[name] = [re.sub(r"\[\d\d/.+?\]", "", line) for line in lines(server.directory, name)]
         return found
 
     files = {"shop.py": APP, "gunicorn.conf.py": FILTER + textwrap.dedent(CONFIGS[config])}
@@ -187,10 +187,10 @@ def test_the_access_log_is_gunicorns(config, tmp_path):
     assert seen["mlws"] == seen["gunicorn"]
 
 
-def test_the_example_of_the_documentation_works(start, folder):
+def test_the_example_of_the_documentation_works(start, directory):
     text = (ROOT / "docs" / "logs.md").read_text().partition("### Filters and handlers")[2]
-    (folder / "gunicorn.conf.py").write_text(text.partition("```python\n")[2].partition("```")[0])
-    server = start("shop:app", cwd=folder)
+    (directory / "gunicorn.conf.py").write_text(text.partition("```python\n")[2].partition("```")[0])
+    server = start("shop:app", cwd=directory)
     for path in ("/healthz", "/page"):
         server.get(path)
     server.out.wait_for("GET /page")
@@ -198,50 +198,50 @@ def test_the_example_of_the_documentation_works(start, folder):
 
 
 @pytest.mark.parametrize("concurrency", CONCURRENCY)
-def test_a_filter_of_a_config_file_works_in_each_way_of_running_an_app(serve, folder, concurrency):
+def test_a_filter_of_a_config_file_works_in_each_way_of_running_an_app(serve, directory, concurrency):
     server = serve(*CONCURRENCY[concurrency], config=CONFIGS["on_starting"])
     for path in ("/healthz", "/page", "/healthz", "/last"):
         server.get(path)
-    eventually(lambda: "/last" in requests_in(lines(folder)))
-    assert requests_in(lines(folder)) == ["/page", "/last"]
+    eventually(lambda: "/last" in requests_in(lines(directory)))
+    assert requests_in(lines(directory)) == ["/page", "/last"]
 
 
 @pytest.mark.parametrize("options", [("--threads", "1"), ("--threads", "4")], ids=" ".join)
-def test_an_app_may_add_and_remove_a_filter_at_any_time(serve, folder, options):
+def test_an_app_may_add_and_remove_a_filter_at_any_time(serve, directory, options):
     server = serve(*options)
     server.get("/healthz?1")
     do(server, "access.addFilter(no_health_checks)")
     server.get("/healthz?2")
     do(server, "access.removeFilter(no_health_checks)")
     server.get("/healthz?3")
-    eventually(lambda: "/healthz?3" in requests_in(lines(folder)))
-    assert requests_in(lines(folder)) == ["/healthz?1", "/do/it", "/do/it", "/healthz?3"]
+    eventually(lambda: "/healthz?3" in requests_in(lines(directory)))
+    assert requests_in(lines(directory)) == ["/healthz?1", "/do/it", "/do/it", "/healthz?3"]
 
 
-def test_a_handler_gets_all_atoms_even_if_it_is_added_late(serve, folder):
+def test_a_handler_gets_all_atoms_even_if_it_is_added_late(serve, directory):
     server = serve("--access-logformat", "%(r)s")
     server.get("/first")
     do(server, "access.addHandler(atoms_handler('second.log'))")
     server.get("/second")
-    eventually(lambda: len(lines(folder, "second.log")) == 2)
-    last = json.loads(lines(folder, "second.log")[-1])
+    eventually(lambda: len(lines(directory, "second.log")) == 2)
+    last = json.loads(lines(directory, "second.log")[-1])
     assert last == {"s": "200", "m": "GET", "{x-kind}o": "test", "{path_info}e": "/second"}
-    assert lines(folder) == ["GET /first HTTP/1.1", "GET /do/it HTTP/1.1", "GET /second HTTP/1.1"]
+    assert lines(directory) == ["GET /first HTTP/1.1", "GET /do/it HTTP/1.1", "GET /second HTTP/1.1"]
 
 
-def test_without_an_access_log_handlers_get_nothing(start, folder):
-    server = start("shop:app", cwd=folder)
+def test_without_an_access_log_handlers_get_nothing(start, directory):
+    server = start("shop:app", cwd=directory)
     do(server, "access.addHandler(logging.FileHandler('second.log'))")
     server.get("/page")
     server.stop()
-    assert lines(folder, "second.log") == []
+    assert lines(directory, "second.log") == []
 
 
-def test_the_app_may_write_to_the_access_log_itself(serve, folder):
+def test_the_app_may_write_to_the_access_log_itself(serve, directory):
     server = serve()
     do(server, "access.info('a job of %s', 'ours')")
-    eventually(lambda: len(lines(folder)) == 2)
-    assert lines(folder)[0] == "a job of ours"
+    eventually(lambda: len(lines(directory)) == 2)
+    assert lines(directory)[0] == "a job of ours"
 
 
 def test_records_of_the_server_pass_the_filters_of_its_logger(serve):
@@ -262,7 +262,7 @@ def test_records_of_the_server_pass_the_filters_of_its_logger(serve):
     assert "Booting" not in server.log.text
 
 
-def test_handlers_and_formatters_of_the_error_log_work(serve, folder):
+def test_handlers_and_formatters_of_the_error_log_work(serve, directory):
     server = serve(
         config="""
         def on_starting(server):
@@ -276,8 +276,8 @@ def test_handlers_and_formatters_of_the_error_log_work(serve, folder):
     server.log.wait_for(r"(?m)^ERROR only: GET /fails: the application failed$")
     do(server, "error.warning('of the %s', 'app')")
     server.log.wait_for(r"(?m)^WARNING only: of the app$")
-    eventually(lambda: "gunicorn.error|WARNING|of the app" in lines(folder, "second.log"))
-    assert "gunicorn.error|ERROR|GET /fails: the application failed" in lines(folder, "second.log")
+    eventually(lambda: "gunicorn.error|WARNING|of the app" in lines(directory, "second.log"))
+    assert "gunicorn.error|ERROR|GET /fails: the application failed" in lines(directory, "second.log")
 
 
 def test_the_level_of_the_error_log_can_be_changed(serve):
@@ -309,31 +309,31 @@ def test_records_of_a_changed_logger_are_escaped_once(serve):
     assert f"[ERROR] {plain}" in server.log.text[before:]
 
 
-def test_a_dict_config_that_does_not_name_the_loggers_does_not_disable_them(serve, folder):
+def test_a_dict_config_that_does_not_name_the_loggers_does_not_disable_them(serve, directory):
     server = serve()
     do(server, "import logging.config; logging.config.dictConfig({'version': 1})")
     do(server, "error.warning('still %s', 'here')")
     server.log.wait_for(r"\[WARNING\] still here")
     assert server.get("/fails").status == 500
     server.log.wait_for(r"\[ERROR\] GET /fails")
-    eventually(lambda: requests_in(lines(folder)) == ["/do/it", "/do/it", "/fails"])
+    eventually(lambda: requests_in(lines(directory)) == ["/do/it", "/do/it", "/fails"])
 
 
-def test_a_reload_keeps_filters_and_reads_the_new_ones(serve, folder):
+def test_a_reload_keeps_filters_and_reads_the_new_ones(serve, directory):
     server = serve(config=CONFIGS["on_starting"])
     server.get("/healthz?1")
     text = (
         FILTER
         + "logging.getLogger('gunicorn.access').addFilter(lambda record: '/quiet' not in record.getMessage())"
     )
-    (folder / "gunicorn.conf.py").write_text(text)
+    (directory / "gunicorn.conf.py").write_text(text)
     before = len(server.log.text)
     os.kill(server.pid, signal.SIGHUP)
     server.log.wait_for("Worker exited", since=before)
     for path in ("/healthz?2", "/quiet", "/last"):
         server.get(path)
-    eventually(lambda: "/last" in requests_in(lines(folder)))
-    assert requests_in(lines(folder)) == ["/last"]
+    eventually(lambda: "/last" in requests_in(lines(directory)))
+    assert requests_in(lines(directory)) == ["/last"]
 
 
 def test_statsd_counts_each_record_once(serve):

@@ -1,4 +1,4 @@
-"""Python's logging handlers may block: they hold up neither the event loop nor, for long, the end of a worker."""
+"""Python's logging handlers may block: they block neither the event loop nor, for long, the exit of a worker."""
 
 from __future__ import annotations
 
@@ -41,16 +41,20 @@ def app(environ, start_response):
     return [b"hi"]
 """
 WITHOUT_FORK = {name: options for name, options in CONCURRENCY.items() if name != "fork"}
-# The event loop refuses it without the application, and logs that.
+# The event loop rejects it without calling the application, and logs that.
 REFUSED = b"NONSENSE\r\n\r\n"
 
 
 @pytest.fixture
 def gated(tmp_path, start, gate):
-    """Starts a server whose log goes to stderr and to a handler that the gate holds up."""
+    """Starts a server whose log goes to stderr and to a handler that blocks at the gate."""
     (tmp_path / "gated.py").write_text(MODULE)
     handlers = {
-        "gated": {"class": "gated.Gated", "filename": str(tmp_path / "error.log"), "gate": str(gate.folder)},
+        "gated": {
+            "class": "gated.Gated",
+            "filename": str(tmp_path / "error.log"),
+            "gate": str(gate.directory),
+        },
         "console": {"class": "logging.StreamHandler"},
     }
     logger = {"level": "DEBUG", "handlers": ["gated", "console"], "propagate": False}
@@ -65,31 +69,31 @@ def gated(tmp_path, start, gate):
     return start_gated
 
 
-def handled(folder, name="error.log"):
-    """The records that came out of the handler."""
+def handled(directory, name="error.log"):
+    """The records that the handler has written."""
     return [
-        line for line in (folder / name).read_text().splitlines() if line.startswith(("rejected", "slow"))
+        line for line in (directory / name).read_text().splitlines() if line.startswith(("rejected", "slow"))
     ]
 
 
 def written_natively(server):
-    """The records that Python's logging did not have."""
+    """The records that bypassed Python's logging."""
     return re.findall(r"^\[.+\] \[(?:INFO|DEBUG)\] (rejected.*)", server.log.text, re.MULTILINE)
 
 
-def refuse(server, times=1):
+def provoke_rejections(server, times=1):
     for _ in range(times):
         assert b" 400 " in server.talk(REFUSED)
     return times
 
 
-def refuse_until_the_handler_blocks(server, gate):
-    """How often that was. What the monitor thread logs while nobody leads does not go to the handler."""
+def reject_until_the_handler_blocks(server, gate):
+    """Returns how many there were. Records of the monitor thread without a leader do not go to the handler."""
     times = 0
 
     def is_blocked():
         nonlocal times
-        times += refuse(server)
+        times += provoke_rejections(server)
         return gate.inside()
 
     eventually(is_blocked, "the handler to block")
@@ -97,30 +101,28 @@ def refuse_until_the_handler_blocks(server, gate):
 
 
 @pytest.mark.parametrize("options", WITHOUT_FORK.values(), ids=WITHOUT_FORK)
-def test_a_handler_that_blocks_on_a_record_of_the_event_loop_holds_up_no_client(
-    gated, gate, tmp_path, options
-):
+def test_a_handler_that_blocks_on_a_record_of_the_event_loop_delays_no_client(gated, gate, tmp_path, options):
     server = gated(*options)
-    refused = refuse_until_the_handler_blocks(server, gate)
+    rejected = reject_until_the_handler_blocks(server, gate)
     for _ in range(5):
         assert server.get("/").status == 200
-    refused += refuse(server, 5)
+    rejected += provoke_rejections(server, 5)
     assert handled(tmp_path) == []
     gate.open()
-    eventually(lambda: len(handled(tmp_path) + written_natively(server)) >= refused, "all records")
+    eventually(lambda: len(handled(tmp_path) + written_natively(server)) >= rejected, "all records")
     server.stop()
     assert handled(tmp_path)
-    assert len(handled(tmp_path) + written_natively(server)) == refused
+    assert len(handled(tmp_path) + written_natively(server)) == rejected
 
 
 @pytest.mark.parametrize("options", WITHOUT_FORK.values(), ids=WITHOUT_FORK)
-def test_a_handler_that_an_app_attaches_while_it_serves_holds_up_no_client(start, gate, tmp_path, options):
+def test_a_blocking_handler_attached_while_serving_delays_no_client(start, gate, tmp_path, options):
     (tmp_path / "gated.py").write_text(MODULE)
     env = {"PYTHONPATH": f"{tmp_path}:{APPS}"}
     server = start("gated:app", "--log-level", "debug", *options, cwd=tmp_path, env=env)
-    refuse(server)
-    assert server.get("/attaches", headers={"Gate": str(gate.folder)}).status == 200
-    refuse_until_the_handler_blocks(server, gate)
+    provoke_rejections(server)
+    assert server.get("/attaches", headers={"Gate": str(gate.directory)}).status == 200
+    reject_until_the_handler_blocks(server, gate)
     for _ in range(5):
         assert server.get("/").status == 200
     gate.open()
@@ -129,26 +131,28 @@ def test_a_handler_that_an_app_attaches_while_it_serves_holds_up_no_client(start
 
 
 @pytest.mark.parametrize("options", CONCURRENCY.values(), ids=CONCURRENCY)
-def test_what_the_event_loop_logged_last_is_handled_before_the_worker_exits(gated, gate, tmp_path, options):
+def test_the_last_records_of_the_event_loop_are_handled_before_the_worker_exits(
+    gated, gate, tmp_path, options
+):
     gate.open()
     server = gated(*options)
-    refused = refuse(server, 20)
+    rejected = provoke_rejections(server, 20)
     server.stop()
-    assert len(handled(tmp_path) + written_natively(server)) == refused
+    assert len(handled(tmp_path) + written_natively(server)) == rejected
 
 
 def test_what_is_queued_for_a_blocked_handler_is_written_natively_when_a_stuck_worker_exits(gated, gate):
     server = gated("--threads", "1", "--timeout", "1")
     (worker,) = server.workers()
-    refused = refuse_until_the_handler_blocks(server, gate)
-    refused += refuse(server, 5)
+    rejected = reject_until_the_handler_blocks(server, gate)
+    rejected += provoke_rejections(server, 5)
     assert server.get("/hangs").status == 504
     eventually(lambda: gone(worker), "the worker to exit")
-    eventually(lambda: len(written_natively(server)) >= refused - 1, "all records but that of the handler")
-    assert len(written_natively(server)) == refused - 1
+    eventually(lambda: len(written_natively(server)) >= rejected - 1, "all records but that of the handler")
+    assert len(written_natively(server)) == rejected - 1
 
 
-def test_usr1_opens_the_files_of_handlers_again_without_waiting_for_one_that_blocks(gated, gate, tmp_path):
+def test_usr1_reopens_files_of_handlers_without_waiting_for_a_blocked_one(gated, gate, tmp_path):
     native = tmp_path / "native.log"
     server = gated("--threads", "4", "--error-logfile", native)
     (worker,) = server.workers()

@@ -1,4 +1,4 @@
-"""`logger_class`: what a class like gunicorn's `Logger` overrides has the effect that it has there."""
+"""`logger_class`: overridden methods have the same effect as with gunicorn's `Logger`."""
 
 from __future__ import annotations
 
@@ -79,17 +79,17 @@ def serve(start, tmp_path):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_both_logs_are_gunicorns(name, tmp_path):
+def test_both_logs_have_the_format_of_gunicorn(name, tmp_path):
     def look(server):
         server.ready()
         for path in ("/healthz", "/page?a=1", "/last"):
             assert server.get(path, headers="X-Id: 7\r\n").status == 200
-        log = server.folder / "access.log"
+        log = server.directory / "access.log"
         eventually(lambda: log.read_text().count("\n") >= (2 if name in ("setup", "access") else 3))
         server.ends()
         access = [re.sub(r"\[\d\d/.+?\]", "[date]", line) for line in log.read_text().splitlines()]
         # What servers say differs, but not its form.
-        error = (server.folder / "error.log").read_text()
+        error = (server.directory / "error.log").read_text()
         (listening,) = re.findall(r"^(.*)Listening at: ", error, re.M)
         return {"access": access, "error": re.sub(r"^\[.+?\] \[\d+\]", "[date] [pid]", listening)}
 
@@ -120,13 +120,13 @@ def test_a_class_logs_requests_and_records_in_each_way_of_running_an_app(serve, 
     ],
     ids=["a class", "a name", "a class of the config file"],
 )
-def test_a_config_file_has_the_class_or_its_name(serve, tmp_path, given):
+def test_a_config_file_sets_the_class_or_its_name(serve, tmp_path, given):
     server = serve(CLASSES["now"], given=given)
     server.get("/page")
     eventually(lambda: '- - [now] "GET /page' in (tmp_path / "access.log").read_text())
 
 
-def test_a_class_of_the_command_line_may_be_no_subclass(start, tmp_path):
+def test_a_class_need_not_be_a_subclass_of_gunicorns(start, tmp_path):
     (tmp_path / "shop.py").write_text(APP)
     (tmp_path / "loggers.py").write_text(
         "import sys\n"
@@ -194,7 +194,7 @@ def test_statsd_gets_each_request_once(start, tmp_path):
         ("loggers.Shop", "on purpose"),
     ],
 )
-def test_a_class_that_cannot_be_used_is_an_error_of_the_start(tmp_path, name, why):
+def test_an_unusable_class_is_a_startup_error(tmp_path, name, why):
     (tmp_path / "shop.py").write_text(APP)
     (tmp_path / "loggers.py").write_text(source("def setup(self, cfg): raise ValueError('on purpose')"))
     words = [MLWS, "shop:app", "--bind", "127.0.0.1:0", "--logger-class", name]

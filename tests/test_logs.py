@@ -1,4 +1,4 @@
-"""What the logs say, in which form, and what becomes of it where nobody reads it."""
+"""Content and format of the logs, and logs that are not read."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def logged(shop, *options, requests=(b"GET / HTTP/1.1\r\nHost: test\r\nConnectio
         return server.out.wait_for_end().splitlines()
 
 
-def test_new_logs_cannot_be_read_by_everybody(shop):
+def test_new_log_files_are_not_world_readable(shop):
     words = ("--access-logfile", "access.log", "--error-logfile", "error.log")
     command = ("sh", "-c", 'umask 0; exec "$@"', "-", MLWS)
     with Command(*command, "shop:app", "--bind", "127.0.0.1:0", *words, cwd=shop):
@@ -115,7 +115,7 @@ REQUEST = (
 
 
 @pytest.mark.parametrize("concurrency", CONCURRENCY)
-def test_each_atom_of_gunicorn_says_what_it_says_there(shop, concurrency):
+def test_each_atom_has_the_value_that_gunicorn_gives_it(shop, concurrency):
     form = "|".join(f"%({atom})s" for atom in ATOMS)
     options = ("--access-logformat", form, *CONCURRENCY[concurrency])
     (line,) = logged(shop, *options, requests=[REQUEST])
@@ -137,7 +137,7 @@ def test_width_precision_and_percent_are_as_in_python(shop):
 
 
 @pytest.mark.parametrize("form", ["%h %l", "%(h)", "%(h)d", "100%", "%(h"])
-def test_a_format_that_is_none_is_an_error_of_the_start(form):
+def test_an_invalid_format_is_a_startup_error(form):
     ended = run("raw", "--bind", "127.0.0.1:0", "--access-logformat", form)
     assert ended.returncode == 2
     assert "--access-logformat" in ended.stderr
@@ -160,7 +160,7 @@ def test_no_client_can_forge_a_line_in_any_format(shop, form):
         assert len(line.split('"')) == 11
 
 
-def test_a_line_of_json_has_the_keys_that_are_documented(shop):
+def test_json_lines_have_the_documented_keys(shop):
     requests = [REQUEST, b"GET /fails HTTP/1.0\r\nUser-Agent: \xc3\xa9 \xe2\x82\xac\r\n\r\n"]
     lines = logged(shop, "--access-logformat", "json", requests=requests)
     full, sparse = map(json.loads, lines)
@@ -178,10 +178,10 @@ def test_a_line_of_json_has_the_keys_that_are_documented(shop):
     assert (sparse["status"], sparse["user_agent"]) == (500, "\u00e9 \u20ac")
 
 
-# The form of the log
+# The format of the log
 
 
-def test_each_record_of_the_log_is_json_if_asked(start):
+def test_each_record_can_be_json(start):
     server = start("raw", "--error-logformat", "json", "--access-logfile", "-")
     assert server.get("/failures/raises").status == 500
     server.log.wait_for("on fire")
@@ -196,34 +196,34 @@ def test_each_record_of_the_log_is_json_if_asked(start):
 
 
 @pytest.mark.parametrize(("environ", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_a_level_has_its_colour_on_a_terminal_that_wants_one(environ, coloured):
+def test_levels_are_coloured_on_a_terminal_that_supports_it(environ, coloured):
     reader, writer = pty.openpty()
     command = [MLWS, "no_such_module", "--bind", "127.0.0.1:0"]
     ended = subprocess.run(
         command, stderr=writer, stdout=subprocess.DEVNULL, env={**os.environ, **environ}, check=False
     )
     os.close(writer)
-    said = read_all(reader)
+    output = read_all(reader)
     assert ended.returncode == 3
-    assert (b"[\x1b[31mCRITICAL\x1b[0m]" in said) == coloured
-    assert (b"[CRITICAL]" in said) != coloured
+    assert (b"[\x1b[31mCRITICAL\x1b[0m]" in output) == coloured
+    assert (b"[CRITICAL]" in output) != coloured
 
 
-# Nobody reads
+# Logs that are not read
 
 
 def read_all(descriptor):
-    """What is there, without waiting for more."""
+    """Reads what is available, without waiting for more."""
     os.set_blocking(descriptor, False)
-    said = b""
+    output = b""
     while True:
         try:
             piece = os.read(descriptor, 1 << 16)
         except (BlockingIOError, OSError):
-            return said
+            return output
         if not piece:
-            return said
-        said += piece
+            return output
+        output += piece
 
 
 def a_pipe():
@@ -239,7 +239,7 @@ def a_terminal():
 
 
 class Unread(Command):
-    """A server whose stdout and stderr lead to something that is not read until the test does."""
+    """A server whose stdout and stderr are not read until the test does so."""
 
     def __init__(self, make, *options, app="raw"):
         self.port = free_port()
@@ -278,7 +278,7 @@ class Unread(Command):
         return [process.pid for process in self.family() if process.parent == self.pid]
 
     def answers(self, times, agent="tester"):
-        """So many answers to good requests, and one that is a 500 with a traceback for every ten of them."""
+        """Checks `times` valid requests, and a 500 with a traceback for every ten of them."""
         fields = f"User-Agent: {agent}\r\n"
         with self.wire() as wire:
             for number in range(times):
@@ -290,12 +290,12 @@ class Unread(Command):
 
 @pytest.mark.parametrize("make", [a_pipe, a_socket, a_terminal])
 @pytest.mark.parametrize("concurrency", CONCURRENCY)
-def test_logs_that_nobody_reads_hold_up_nobody(concurrency, make, at_length):
+def test_unread_log_pipes_do_not_block_requests(concurrency, make, at_length):
     times = at_length(300, 3000) if concurrency == "fork" else at_length(4000, 20_000)
     with Unread(make, *CONCURRENCY[concurrency]) as server:
         server.answers(times, agent="x" * 700)
         # First, because the last line of the access log may follow its response and then report what was lost.
-        said = [read_all(server.stderr)]
+        output = [read_all(server.stderr)]
         lines = read_all(server.stdout).replace(b"\r\n", b"\n").split(b"\n")
         assert 0 < len(lines) < times
         # A terminal accepts the beginning of a line if its buffer is nearly full. The rest follows, unless the process has ended.
@@ -304,19 +304,19 @@ def test_logs_that_nobody_reads_hold_up_nobody(concurrency, make, at_length):
             "fork",
         )
 
-        def told():
+        def losses_are_logged():
             server.answers(10)
             read_all(server.stdout)
-            said.append(read_all(server.stderr))
-            text = b"".join(said)
+            output.append(read_all(server.stderr))
+            text = b"".join(output)
             return re.search(rb"access log: (\d+) lines lost", text) and b"log records lost" in text
 
-        eventually(told, "what was lost to be told")
-        assert os.get_blocking(server.stdout) is False  # by this test, and for its own end alone
+        eventually(losses_are_logged, "what was lost to be told")
+        assert os.get_blocking(server.stdout) is False  # this test has set only its own end to non-blocking
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run workers as somebody else")
-def test_a_pipe_of_the_masters_is_no_hindrance_for_a_worker_with_fewer_rights():
+def test_an_unprivileged_worker_can_write_to_the_pipe_of_its_master():
     """Two processes write to it, so checking for free space before each write is not enough."""
     with Unread(a_pipe, "--user", "nobody", "--workers", "2", app="whoami") as server:
         for _ in range(2):
@@ -371,7 +371,7 @@ def test_a_fifo_as_a_log_needs_no_reader(start, tmp_path):
     os.close(reader)
 
 
-# What the application writes itself
+# Output of the application
 
 TALKER = """
 import os, sys
@@ -393,7 +393,7 @@ def talker(tmp_path):
 
 
 @pytest.mark.parametrize("options", [("--threads", "1"), ("--fork",), ("--preload",)], ids=" ".join)
-def test_what_the_application_writes_goes_to_the_log_if_captured(talker, options):
+def test_captured_output_of_the_application_goes_to_the_log(talker, options):
     log = talker / "log"
     port = free_port()
     words = ("--bind", f"127.0.0.1:{port}", "--error-logfile", log, "--capture-output", *options)
@@ -424,18 +424,18 @@ def test_a_failed_start_is_reported_on_stderr_even_if_output_is_captured(tmp_pat
     assert "no module 'no_such_module'" in ended.stderr
 
 
-def background(folder, *options):
-    """Starts a daemon; what its command said, and the pid of its master."""
-    words = [MLWS, "talker:app", "--daemon", "--pid", folder / "pid", *options]
-    with open(folder / "out", "wb") as out:
+def background(directory, *options):
+    """Starts a daemon. Returns the output of its command, and the pid of its master."""
+    words = [MLWS, "talker:app", "--daemon", "--pid", directory / "pid", *options]
+    with open(directory / "out", "wb") as out:
         subprocess.run(
-            [str(word) for word in words], cwd=folder, check=True, stdout=out, stderr=out, timeout=30
+            [str(word) for word in words], cwd=directory, check=True, stdout=out, stderr=out, timeout=30
         )
-    return int((folder / "pid").read_text())
+    return int((directory / "pid").read_text())
 
 
 @pytest.mark.parametrize("kept", [("--capture-output",), ("-R",)], ids=" ".join)
-def test_what_the_application_of_a_daemon_writes_is_kept_if_asked(talker, kept):
+def test_output_of_the_application_of_a_daemon_can_be_captured(talker, kept):
     port = free_port()
     pid = background(talker, "--bind", f"127.0.0.1:{port}", "--error-logfile", talker / "log", *kept)
     try:
@@ -451,7 +451,7 @@ def test_what_the_application_of_a_daemon_writes_is_kept_if_asked(talker, kept):
         )
 
 
-# What a client sends never looks like a record of the log
+# Clients cannot forge log records
 
 HOSTILE = """
 import logging
@@ -582,7 +582,7 @@ def test_a_full_queue_is_a_warning(start, gate):
         gate.open()
 
 
-# The access log says what was sent, when it was sent
+# The access log has the bytes that were sent, when they have been sent
 
 TOTAL = 8 * 200_000
 
@@ -603,7 +603,7 @@ def test_a_response_that_waits_for_its_client_is_logged_when_it_is_sent(start, r
 
 @pytest.mark.parametrize("kind", ["closed", "whole"])
 @pytest.mark.parametrize("concurrency", ["inline", "threads"])
-def test_a_client_that_leaves_midway_is_logged_with_what_it_was_sent(start, record, concurrency, kind):
+def test_a_client_that_disconnects_midway_is_logged_with_the_bytes_sent(start, record, concurrency, kind):
     server = start("raw", "--access-logfile", "-", *CONCURRENCY[concurrency])
     with ask(server, f"/large/{kind}?lines=200000&record={record}", wire=SlowWire) as wire:
         assert wire.head()[1] == 200
@@ -613,7 +613,7 @@ def test_a_client_that_leaves_midway_is_logged_with_what_it_was_sent(start, reco
     assert int(sent) < TOTAL
 
 
-def test_what_is_not_sent_when_the_server_ends_is_logged_too(start, record):
+def test_responses_that_are_unsent_at_shutdown_are_logged_too(start, record):
     server = start("raw", "--access-logfile", "-", "--graceful-timeout", "1")
     with ask(server, f"/large/closed?lines=200000&record={record}", wire=SlowWire):
         eventually(lambda: "close" in record.read_text(), "the application to be done")

@@ -1,4 +1,4 @@
-"""The memory of a worker has a bound, whatever its clients leave unread or unfinished; and what it puts aside arrives whole."""
+"""The memory of a worker is bounded, whatever its clients leave unread or incomplete; and buffered data arrives intact."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wire import Wire
 
 MB = 1 << 20
 ALLOWANCE = 40 * MB
-"""What connections, threads and the gaps between freed objects may take beside what is bounded."""
+"""Memory for connections, threads and fragmentation, in addition to the budget."""
 numbers = itertools.count()
 
 
@@ -27,7 +27,7 @@ def fresh(word):
 
 
 class Peak:
-    """The most memory that a process has had since the block began, beside what it had then."""
+    """The peak of a process's memory since the start of the block, above its memory at the start."""
 
     def __init__(self, pid):
         self.pid, self.over, self.most = pid, threading.Event(), 0
@@ -59,7 +59,7 @@ def lines(path):
     return path.read_text().splitlines()
 
 
-# Responses that nobody reads.
+# Unread responses.
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def unread(server, record, kind, count):
         *itertools.product(["inline", "fork"], ["bytes", "stream"]),
     ],
 )
-def test_unread_responses_share_one_bound(start, tmp_path, record, mode, kind):
+def test_unread_responses_share_a_memory_budget(start, tmp_path, record, mode, kind):
     """Data beyond the budget goes to unlinked files, which are gone when the clients are."""
     server = start("streaming", *CONCURRENCY[mode], "--response-memory", "8M", "--tmp-dir", tmp_path)
     (worker,) = server.workers()
@@ -110,7 +110,7 @@ def test_unread_responses_share_64_mib_by_default(start, record, at_length):
         assert peak.look() < 64 * MB + ALLOWANCE
 
 
-# What is put aside for one response.
+# The buffer of one response.
 
 
 def progress_of(path):
@@ -119,7 +119,7 @@ def progress_of(path):
 
 @pytest.mark.parametrize("kind", ["stream", "write"])
 @pytest.mark.parametrize("mode", CONCURRENCY)
-def test_past_the_bound_of_a_response_the_app_waits_for_its_client(start, tmp_path, mode, kind):
+def test_an_app_waits_for_its_client_when_its_response_exceeds_the_buffer(start, tmp_path, mode, kind):
     options = ("--response-memory", "1M", "--response-spool", "1M", "--tmp-dir", tmp_path)
     server = start("streaming", *CONCURRENCY[mode], *options)
     name, size, progress = fresh("bounded"), 24 * MB, tmp_path / "progress"
@@ -140,13 +140,13 @@ def test_past_the_bound_of_a_response_the_app_waits_for_its_client(start, tmp_pa
 @pytest.fixture
 def full_disk(tmp_path):
     """A directory on its own file system, limited to 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1M", "none", folder]
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1M", "none", directory]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("needs to mount a small file system")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    yield directory
+    subprocess.run(["umount", "--lazy", directory], check=True)
 
 
 @pytest.mark.parametrize("kind", ["stream", "write", "bytes"])
@@ -185,24 +185,27 @@ def unfinished(server, count, head, sent, rest, expected):
             assert wire.answer().text == expected
 
 
-def told(body):
+def expected_result(body):
     return f"{len(body)} {hashlib.sha256(body).hexdigest()}"
 
 
 @pytest.mark.parametrize("mode", CONCURRENCY)
-def test_unfinished_bodies_share_one_bound(start, tmp_path, mode):
+def test_incomplete_bodies_share_a_memory_budget(start, tmp_path, mode):
     server = start("streaming", *CONCURRENCY[mode], "--tmp-dir", tmp_path)
     (worker,) = server.workers()
     assert server.get("/hello").status == 200
     body = content("body", 500_000)
     head = b"POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 500000\r\n\r\n"
-    with Peak(worker) as peak, unfinished(server, 300, head, body[:472_000], body[472_000:], told(body)):
+    with (
+        Peak(worker) as peak,
+        unfinished(server, 300, head, body[:472_000], body[472_000:], expected_result(body)),
+    ):
         assert server.get("/hello").status == 200
         assert peak.look() < 64 * MB + ALLOWANCE
     eventually(lambda: unlinked_files(worker) == 0, "the files to be given back")
 
 
-def test_a_body_that_goes_to_a_file_gives_its_memory_back(start, tmp_path):
+def test_a_body_that_is_spooled_to_a_file_releases_its_memory(start, tmp_path):
     server = start("streaming", "--threads", "4", "--tmp-dir", tmp_path, "--bodies-in-memory", "0")
     (worker,) = server.workers()
     assert server.get("/hello").status == 200
@@ -212,17 +215,17 @@ def test_a_body_that_goes_to_a_file_gives_its_memory_back(start, tmp_path):
     head = b"POST /upload HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
     sent, rest = b"".join(chunks[:12]), b"".join(chunks[12:]) + b"0\r\n\r\n"
     before = resident(worker)
-    with unfinished(server, 300, head, sent, rest, told(body)):
+    with unfinished(server, 300, head, sent, rest, expected_result(body)):
         assert resident(worker) - before < ALLOWANCE
     eventually(lambda: unlinked_files(worker) == 0, "the files to be given back")
 
 
-# Nothing is lost or mixed up on the way.
+# Data arrives intact.
 
 
 @pytest.mark.parametrize("mode", CONCURRENCY)
 def test_large_responses_of_every_type_arrive_intact_at_every_speed(shared, mode):
-    """Together they are more than memory may hold."""
+    """Together they exceed the memory budget."""
     server = shared("streaming", *CONCURRENCY[mode])
     size, done = 8 * MB, []
     jobs = {
@@ -251,7 +254,7 @@ def test_large_responses_of_every_type_arrive_intact_at_every_speed(shared, mode
 
 
 @pytest.mark.parametrize("mode", CONCURRENCY)
-def test_a_stream_of_50_megabytes_is_put_aside_and_arrives_intact(shared, record, mode):
+def test_a_stream_of_50_megabytes_is_buffered_and_arrives_intact(shared, record, mode):
     server = shared("streaming", *CONCURRENCY[mode])
     name, size = fresh("long"), 50_000_000
     with ask(server, large(name, size, "stream", record=record), wire=SlowWire) as wire:

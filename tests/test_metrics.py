@@ -33,7 +33,7 @@ forking = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     """The files of the page, and an empty directory for metrics."""
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
@@ -51,10 +51,10 @@ def test_the_page_has_the_files_that_its_commands_use():
 
 
 @pytest.fixture
-def shop(start, folder):
+def shop(start, directory):
     """Starts the page's shop."""
-    environment = {"PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics")}
-    return lambda *options: start("shop:app", *options, cwd=folder, env=environment)
+    environment = {"PROMETHEUS_MULTIPROC_DIR": str(directory / "metrics")}
+    return lambda *options: start("shop:app", *options, cwd=directory, env=environment)
 
 
 def scrape(server):
@@ -78,8 +78,8 @@ def request_many(server, count=REQUESTS):
         assert {answer.status for answer in pool.map(lambda _: server.get("/"), range(count))} == {200}
 
 
-def pids_of_files(folder):
-    return {int(path.stem.rpartition("_")[2]) for path in (folder / "metrics").glob("*.db")} - {0}
+def pids_of_files(directory):
+    return {int(path.stem.rpartition("_")[2]) for path in (directory / "metrics").glob("*.db")} - {0}
 
 
 def workers_of(server, options):
@@ -88,29 +88,29 @@ def workers_of(server, options):
     return [process.pid for process in server.family() if process.parent in masters]
 
 
-def wait_for_files_of_running_processes_only(server, folder, options):
-    """Each process that ends takes its files with it. Only workers keep running, and what forks them."""
+def wait_for_files_of_running_processes_only(server, directory, options):
+    """The files of ended processes are removed. Only workers, and the processes that fork them, keep running."""
 
     def running():
         return {*workers_of(server, options), *server.workers(), server.pid}
 
-    eventually(lambda: pids_of_files(folder) <= running(), "the files of ended processes to be merged")
+    eventually(lambda: pids_of_files(directory) <= running(), "the files of ended processes to be merged")
 
 
 @modes
-def test_every_request_is_counted_once_and_ended_processes_have_no_files(shop, folder, options):
+def test_every_request_is_counted_once_and_ended_processes_have_no_files(shop, directory, options):
     server = shop(*options)
     request_many(server)
     assert counts(scrape(server)) == (REQUESTS, REQUESTS)
-    wait_for_files_of_running_processes_only(server, folder, options)
+    wait_for_files_of_running_processes_only(server, directory, options)
     assert counts(scrape(server)) == (REQUESTS, REQUESTS)
-    # One request more is one more, and not all of them again.
+    # One more request adds one, instead of counting all of them again.
     server.get("/")
     assert counts(scrape(server)) == (REQUESTS + 1, REQUESTS + 1)
 
 
 @modes
-def test_counters_do_not_go_backwards_while_generations_change(shop, folder, options):
+def test_counters_do_not_go_backwards_while_generations_change(shop, directory, options):
     server = shop(*options)
     seen, done = [], threading.Event()
 
@@ -133,7 +133,7 @@ def test_counters_do_not_go_backwards_while_generations_change(shop, folder, opt
         watching.result(DEADLINE)
     assert seen == sorted(seen)
     assert counts(scrape(server)) == (total, total)
-    wait_for_files_of_running_processes_only(server, folder, options)
+    wait_for_files_of_running_processes_only(server, directory, options)
     assert counts(scrape(server)) == (total, total)
 
 
@@ -156,16 +156,16 @@ def set_gauges(environ):
 """
 
 
-def with_gauges(folder):
+def with_gauges(directory):
     text = FILES["shop.py"].replace("def app(", LIVE + "\n\ndef app(")
     line = "        REQUESTS.labels"
     assert line in text
-    (folder / "shop.py").write_text(text.replace(line, "        set_gauges(environ)\n" + line))
+    (directory / "shop.py").write_text(text.replace(line, "        set_gauges(environ)\n" + line))
 
 
 @modes
-def test_live_gauges_of_an_old_generation_vanish(shop, folder, options):
-    with_gauges(folder)
+def test_live_gauges_of_an_old_generation_vanish(shop, directory, options):
+    with_gauges(directory)
     server = shop(*options)
 
     def loaded():
@@ -180,25 +180,25 @@ def test_live_gauges_of_an_old_generation_vanish(shop, folder, options):
 
 
 @modes
-def test_live_gauges_of_a_killed_worker_vanish(shop, folder, options):
-    with_gauges(folder)
+def test_live_gauges_of_a_killed_worker_vanish(shop, directory, options):
+    with_gauges(directory)
     server = shop(*options)
     request_many(server)
-    wait_for_files_of_running_processes_only(server, folder, options)
+    wait_for_files_of_running_processes_only(server, directory, options)
     worker = workers_of(server, options)[0]
     os.kill(worker, signal.SIGKILL)
     eventually(lambda: gone(worker), "the worker to be gone")
-    wait_for_files_of_running_processes_only(server, folder, options)
+    wait_for_files_of_running_processes_only(server, directory, options)
     assert counts(scrape(server)) == (REQUESTS, REQUESTS)
 
 
 @forking
-def test_a_process_that_dies_is_neither_running_nor_forgotten(shop, folder, options):
-    with_gauges(folder)
+def test_the_metrics_of_a_process_that_dies_are_kept(shop, directory, options):
+    with_gauges(directory)
     server = shop(*options)
     for _ in range(3):
         assert server.get("/crash").status == 500
-    wait_for_files_of_running_processes_only(server, folder, options)
+    wait_for_files_of_running_processes_only(server, directory, options)
     metrics = scrape(server)
     assert metrics["shop_running"] == 0
     assert server.get("/").status == 200
@@ -206,50 +206,50 @@ def test_a_process_that_dies_is_neither_running_nor_forgotten(shop, folder, opti
 
 
 @forking
-def test_gauges_that_combine_processes_include_ended_ones(shop, folder, options):
-    with_gauges(folder)
+def test_gauges_that_combine_processes_include_ended_ones(shop, directory, options):
+    with_gauges(directory)
     server = shop(*options)
     for value in (5, -9, 7):
         server.get(f"/?{value}")
-        wait_for_files_of_running_processes_only(server, folder, options)
+        wait_for_files_of_running_processes_only(server, directory, options)
     metrics = scrape(server)
     found = [metrics[name] for name in ("shop_highest", "shop_lowest", "shop_latest")]
     assert found == [7, -9, 7]
 
 
 @forking
-def test_a_stop_that_kills_requests_leaves_no_files(shop, folder, options):
+def test_a_stop_that_kills_requests_leaves_no_files(shop, directory, options):
     text = FILES["shop.py"].replace(
         "        start_response", "        block(environ)\n        start_response"
     )
     block = f"""
 def block(environ):
     if environ["PATH_INFO"] == "/block":
-        open({str(folder / "blocked")!r}, "w").close()
+        open({str(directory / "blocked")!r}, "w").close()
         import signal
         signal.pause()
 """
-    (folder / "shop.py").write_text(text + block)
+    (directory / "shop.py").write_text(text + block)
     server = shop(*options)
     with server.wire() as wire:
         wire.send(b"GET /block HTTP/1.1\r\nHost: test\r\n\r\n")
-        eventually((folder / "blocked").exists, "the request to run")
+        eventually((directory / "blocked").exists, "the request to run")
         server.stop(signal.SIGINT)
-    assert pids_of_files(folder) == set()
+    assert pids_of_files(directory) == set()
 
 
 @forking
-def test_the_functions_of_prometheus_client_work_too(shop, folder, options):
+def test_the_functions_of_prometheus_client_work_too(shop, directory, options):
     for name in ("shop.py", "gunicorn.conf.py"):
         text = (
-            (folder / name)
+            (directory / name)
             .read_text()
             .replace("mylittlewebserver.prometheus", "prometheus_client.multiprocess")
         )
-        (folder / name).write_text(text)
+        (directory / name).write_text(text)
     server = shop(*options)
     request_many(server)
-    metrics = folder / "metrics"
+    metrics = directory / "metrics"
     running = {*workers_of(server, options), *server.workers()}
     eventually(
         lambda: {int(file.stem.rpartition("_")[2]) for file in metrics.glob("gauge_live*")} <= running,
@@ -331,7 +331,7 @@ def collector():
 
 
 @pytest.fixture
-def traced(collector, start, folder):
+def traced(collector, start, directory):
     """Starts the page's traced application. Its batches are never due, so spans arrive only if they are flushed.
 
     The collector ends after the servers.
@@ -342,7 +342,7 @@ def traced(collector, start, folder):
         "OTEL_EXPORTER_OTLP_TIMEOUT": "3600",
     }
     return lambda *options: start(
-        "traced:app", "-c", "tracing.conf.py", *options, cwd=folder, env=environment
+        "traced:app", "-c", "tracing.conf.py", *options, cwd=directory, env=environment
     )
 
 
@@ -409,22 +409,22 @@ def test_no_client_waits_for_the_collector(traced, collector, options):
 
 
 @pytest.mark.parametrize("options", [MODES["workers"], MODES["threads"]], ids=["workers", "threads"])
-def test_the_spans_of_a_worker_that_is_stuck_arrive(traced, collector, folder, options):
-    text = (folder / "traced.py").read_text()
+def test_the_spans_of_a_worker_that_is_stuck_arrive(traced, collector, directory, options):
+    text = (directory / "traced.py").read_text()
     stuck = '        if environ["PATH_INFO"] == "/stuck":\n            threading.Event().wait()\n'
     text = "import threading\n" + text.replace("        start_response", stuck + "        start_response")
-    (folder / "traced.py").write_text(text)
+    (directory / "traced.py").write_text(text)
     server = traced(*options, "--workers", "1", "--timeout", "0.5")
     assert server.get("/0").status == 200
     assert server.get("/stuck").status == 504
     eventually(lambda: collector.spans == ["GET /0"], "the span")
 
 
-def test_a_provider_of_a_preloaded_application_exports_in_each_worker(traced, collector, folder):
+def test_a_provider_of_a_preloaded_application_exports_in_each_worker(traced, collector, directory):
     """As in an application that creates the provider when it is imported."""
-    config = (folder / "tracing.conf.py").read_text()
-    (folder / "traced.py").write_text(config + "\npost_fork(None, None)\n" + FILES["traced.py"])
-    (folder / "tracing.conf.py").write_text("preload_app = True\n")
+    config = (directory / "tracing.conf.py").read_text()
+    (directory / "traced.py").write_text(config + "\npost_fork(None, None)\n" + FILES["traced.py"])
+    (directory / "tracing.conf.py").write_text("preload_app = True\n")
     server = traced("--workers", "2")
     assert "the application has started 1 threads while it was preloaded" in server.log.text
     for number in range(5):

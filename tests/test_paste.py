@@ -75,7 +75,7 @@ FREE = "bind = 127.0.0.1:0"
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes the shop and its file, which says this to the server."""
+    """Writes the shop and its file with these server settings."""
 
     def write(settings=FREE, use="egg:mylittlewebserver", more=""):
         (tmp_path / "shop.py").write_text(SHOP)
@@ -87,21 +87,21 @@ def write(tmp_path):
     return write
 
 
-def pserve(folder, *arguments):
-    """The server that pserve runs."""
+def pserve(directory, *arguments):
+    """A server started by pserve."""
     command = (PSERVE, "production.ini", *arguments)
     return Server(
-        command[0], *command[1:], command=(), bind=None, cwd=folder, env={"PYTHONPATH": str(folder)}
+        command[0], *command[1:], command=(), bind=None, cwd=directory, env={"PYTHONPATH": str(directory)}
     )
 
 
-def paste(folder, *options, name="production.ini", **settings):
-    """The server of `mlws --paste`."""
-    return Server("--paste", name, *options, bind=None, cwd=folder, **settings)
+def paste(directory, *options, name="production.ini", **settings):
+    """A server started with `mlws --paste`."""
+    return Server("--paste", name, *options, bind=None, cwd=directory, **settings)
 
 
 def test_pserve_serves_with_the_settings_of_the_section(write):
-    folder = write(
+    directory = write(
         """\
         bind = 127.0.0.1:0 127.0.0.1:0
         workers = 2
@@ -111,17 +111,17 @@ def test_pserve_serves_with_the_settings_of_the_section(write):
         access_logfile = %(here)s/access.log
         """
     )
-    with pserve(folder) as server:
-        assert server.get("/").text == f"Hello from {folder} with None!"
+    with pserve(directory) as server:
+        assert server.get("/").text == f"Hello from {directory} with None!"
         assert len(server.urls) == 2
         assert "2 workers, 3 threads each" in server.log.text
         server.stop()
-    assert '"GET / HTTP/1.1" 200' in (folder / "access.log").read_text()
+    assert '"GET / HTTP/1.1" 200' in (directory / "access.log").read_text()
 
 
 def test_pserve_serves_the_named_app_with_its_variables(write):
-    folder = write("port = 0\nhost = 127.0.0.1", use="egg:mylittlewebserver#main")
-    with pserve(folder, "colour=red", "--app-name", "admin") as server:
+    directory = write("port = 0\nhost = 127.0.0.1", use="egg:mylittlewebserver#main")
+    with pserve(directory, "colour=red", "--app-name", "admin") as server:
         assert server.host == "127.0.0.1"
         assert server.get("/").text == "Hello from the admin's office with red!"
 
@@ -134,13 +134,13 @@ def test_pserve_serves_the_named_app_with_its_variables(write):
         ("port = 0", ["127.0.0.1"]),
     ],
 )
-def test_host_and_port_are_as_people_have_them(write, settings, hosts):
+def test_host_and_port_are_accepted_in_every_common_form(write, settings, hosts):
     with pserve(write(settings)) as server:
         assert [re.sub(r"http://(.+):\d+/?", r"\1", url) for url in server.urls] == hosts
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "error"),
     [
         ("wrokers = 2", "'wrokers'"),
         ("fork = maybe", "invalid value 'maybe' for fork: expected true or false"),
@@ -149,17 +149,17 @@ def test_host_and_port_are_as_people_have_them(write, settings, hosts):
         ("reload = true", "or `pserve --reload`, use `mlws --paste "),
     ],
 )
-def test_pserve_tells_what_makes_no_sense(write, settings, told):
-    folder = write(settings)
+def test_pserve_reports_invalid_settings(write, settings, error):
+    directory = write(settings)
     result = run(
         "-c", "import sys, pyramid.scripts.pserve as p; sys.exit(p.main())", "production.ini",
-        cwd=folder, command=(sys.executable,),
+        cwd=directory, command=(sys.executable,),
     )  # fmt: skip
     assert result.returncode != 0
-    assert told in result.stderr.splitlines()[-1]
+    assert error in result.stderr.splitlines()[-1]
 
 
-def test_pserve_that_is_to_reload_tells_how_it_is_done(write):
+def test_pserve_reload_names_the_supported_option(write):
     with Command(PSERVE, "production.ini", "--reload", cwd=write(), env={"PYTHONPATH": "."}) as command:
         command.log.wait_for(r"ValueError: .*use `mlws --paste \S+production\.ini --reload`")
         command.stop(signal.SIGINT, statuses=(0, 1, -signal.SIGINT))
@@ -174,22 +174,22 @@ def test_pserve_logs_as_the_file_says(write):
 # mlws --paste
 
 
-def test_paste_loads_the_app_and_takes_the_settings_below_the_command_line(write):
-    folder = write("bind = 127.0.0.1:0\nworkers = 2\nthreads = 3")
-    with paste(folder, "--threads", "5") as server:
-        assert server.get("/").text == f"Hello from {folder} with None!"
+def test_paste_loads_the_app_and_the_command_line_overrides_its_settings(write):
+    directory = write("bind = 127.0.0.1:0\nworkers = 2\nthreads = 3")
+    with paste(directory, "--threads", "5") as server:
+        assert server.get("/").text == f"Hello from {directory} with None!"
         assert "(production.ini, " in server.log.text
         assert "2 workers, 5 threads each" in server.log.text
 
 
-def test_paste_takes_a_section_and_variables(write):
-    folder = write()
+def test_paste_accepts_a_section_and_variables(write):
+    directory = write()
     words = ("--paster", "production.ini#admin", "--paste-global", "colour=blue")
-    with Server(*words, bind=None, cwd=folder) as server:
+    with Server(*words, bind=None, cwd=directory) as server:
         assert server.get("/").text == "Hello from the admin's office with blue!"
 
 
-def test_paste_leaves_alone_what_is_said_to_another_server(write):
+def test_paste_ignores_settings_for_another_server(write):
     with paste(write("listen = *:80", use="egg:waitress"), "--bind", "127.0.0.1:0") as server:
         assert server.get("/").status == 200
 
@@ -200,18 +200,18 @@ def test_paste_logs_as_the_file_says(write):
         server.log.wait_for("THE SHOP: somebody said hello")
 
 
-def test_paste_finds_the_file_where_the_command_is_given_and_modules_where_chdir_leads(write):
-    folder = write()
-    (folder / "deploy").mkdir()
-    (folder / "production.ini").rename(folder / "deploy" / "our own.ini")
-    with paste(folder / "deploy", "--chdir", "..", name="our own.ini") as server:
-        assert server.get("/").text == f"Hello from {folder / 'deploy'} with None!"
+def test_paste_files_are_relative_to_the_current_directory_and_modules_to_chdir(write):
+    directory = write()
+    (directory / "deploy").mkdir()
+    (directory / "production.ini").rename(directory / "deploy" / "our own.ini")
+    with paste(directory / "deploy", "--chdir", "..", name="our own.ini") as server:
+        assert server.get("/").text == f"Hello from {directory / 'deploy'} with None!"
 
 
 def test_paste_reloads_when_the_file_changes(write):
-    folder = write()
-    with paste(folder, "--reload") as server:
-        file = folder / "production.ini"
+    directory = write()
+    with paste(directory, "--reload") as server:
+        file = directory / "production.ini"
         file.write_text(file.read_text().replace("%(here)s", "elsewhere"))
         server.log.wait_for(r"production\.ini has changed: reloading")
         eventually(lambda: "elsewhere" in answer(server), "the new file to be served")
@@ -225,7 +225,7 @@ def answer(server):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "status", "told"),
+    ("name", "settings", "status", "error"),
     [
         ("no.ini", FREE, 2, "error: --paste: no such file: 'no.ini'"),
         (
@@ -238,25 +238,25 @@ def answer(server):
         ("production.ini#gone", FREE, 3, "production.ini#gone makes no application"),
     ],
 )
-def test_paste_tells_what_makes_no_sense(write, name, settings, status, told):
+def test_paste_reports_invalid_settings(write, name, settings, status, error):
     result = run("--paste", name, cwd=write(settings))
     assert result.returncode == status
-    assert told in result.stderr
+    assert error in result.stderr
 
 
-def test_paste_tells_what_to_install(write):
-    folder = write()
-    (folder / "shop.py").write_text("import sys\nsys.modules['paste.deploy'] = None\n")
+def test_paste_names_the_package_to_install(write):
+    directory = write()
+    (directory / "shop.py").write_text("import sys\nsys.modules['paste.deploy'] = None\n")
     without = (
         "import shop, sys, mylittlewebserver.__main__ as m; sys.exit(m.main(['--paste', 'production.ini']))"
     )
-    result = run("-c", without, cwd=folder, command=(sys.executable,))
+    result = run("-c", without, cwd=directory, command=(sys.executable,))
     assert result.returncode == 3
     assert "--paste needs PasteDeploy: pip install PasteDeploy" in result.stderr
 
 
-def test_serve_takes_the_app_of_a_file(write):
-    folder = write()
-    (folder / "script.py").write_text("import mylittlewebserver as m\nm.serve(paste='production.ini')\n")
-    with Server(sys.executable, "script.py", command=(), bind=None, cwd=folder) as server:
+def test_serve_accepts_a_paste_file(write):
+    directory = write()
+    (directory / "script.py").write_text("import mylittlewebserver as m\nm.serve(paste='production.ini')\n")
+    with Server(sys.executable, "script.py", command=(), bind=None, cwd=directory) as server:
         assert server.get("/").status == 200

@@ -1,4 +1,4 @@
-"""At home under an operator: pidfiles, daemons, other users, service managers, and process 1 of a container."""
+"""Process management: pidfiles, daemons, users, service managers, and process 1 of a container."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ AS_NOBODY = (
 
 
 def run(*arguments, command=(MLWS,), **settings):
-    """The ended process of a command that is to end soon by itself."""
+    """The completed process of a command that exits by itself."""
     words = [str(word) for word in (*command, *arguments)]
     return subprocess.run(
         words, cwd=APPS, capture_output=True, text=True, timeout=2 * DEADLINE, check=False, **settings
     )
 
 
-def told(server, path):
+def result_of(server, path):
     return json.loads(server.get(f"/processes/{path}").text)
 
 
@@ -52,7 +52,7 @@ def who(server):
 
 
 def gone_pid():
-    """A number that was a process's, and is none's now."""
+    """The pid of a process that has exited."""
     child = subprocess.Popen(["true"])
     child.wait()
     return child.pid
@@ -66,14 +66,14 @@ def test_a_pidfile_names_the_master_for_as_long_as_it_serves(start, tmp_path):
     server = start("raw", "--pid", pidfile, "--workers", "2")
     assert pidfile.read_text() == f"{server.pid}\n"
     assert stat.S_IMODE(pidfile.stat().st_mode) == 0o644
-    os.kill(server.workers()[0], signal.SIGKILL)  # no worker takes the file with it
+    os.kill(server.workers()[0], signal.SIGKILL)  # an exiting worker does not remove the file
     eventually(lambda: len(server.workers()) == 2)
     assert pidfile.read_text() == f"{server.pid}\n"
     server.stop()
     assert os.listdir(tmp_path) == []
 
 
-def test_a_pidfile_of_a_process_that_lives_is_respected(tmp_path):
+def test_a_pidfile_of_a_running_process_is_an_error(tmp_path):
     pidfile, path = tmp_path / "pid", tmp_path / "socket"
     pidfile.write_text(f"{os.getpid()}\n")
     ended = run("raw", "--pid", pidfile, "--bind", f"unix:{path}")
@@ -90,7 +90,7 @@ def test_a_stale_pidfile_is_replaced(start, tmp_path):
     assert pidfile.read_text() == f"{server.pid}\n"
 
 
-def test_a_pidfile_that_somebody_else_has_taken_over_is_left_alone(start, tmp_path):
+def test_a_pidfile_taken_over_by_another_process_is_left_alone(start, tmp_path):
     pidfile = tmp_path / "pid"
     server = start("raw", "--pid", pidfile)
     pidfile.write_text("1\n")
@@ -122,9 +122,9 @@ def test_a_startup_error_is_reported_in_the_log_file_and_on_stderr(tmp_path):
 
 
 def test_a_log_file_that_cannot_be_opened_is_an_error():
-    ended = run("raw", "--bind", "127.0.0.1:0", "--error-logfile", "/no/such/folder/log")
+    ended = run("raw", "--bind", "127.0.0.1:0", "--error-logfile", "/no/such/directory/log")
     assert ended.returncode == 1
-    assert "cannot open the log /no/such/folder/log: " in ended.stderr
+    assert "cannot open the log /no/such/directory/log: " in ended.stderr
 
 
 # Daemons
@@ -132,7 +132,7 @@ def test_a_log_file_that_cannot_be_opened_is_an_error():
 
 @pytest.fixture
 def daemon(tmp_path):
-    """Runs a command that leaves a daemon behind; its pidfile is in `tmp_path`. The daemon ends with the test."""
+    """Runs a command that starts a daemon with a pidfile in `tmp_path`. The daemon is stopped after the test."""
 
     def start(*arguments, env=os.environ, **settings):
         # Names of processes replace their command line, and leave their environment alone if so configured.
@@ -157,7 +157,7 @@ def running_with(word):
     return found
 
 
-def test_a_daemon_serves_when_its_command_returns_and_goes_when_told(daemon, tmp_path):
+def test_a_daemon_serves_when_its_command_returns_and_exits_on_term(daemon, tmp_path):
     options = ("--bind", "127.0.0.1:0", "--workers", "2", "--error-logfile", tmp_path / "log")
     started = daemon("raw", *options, "--access-logfile", tmp_path / "access")
     assert (started.returncode, started.stdout, started.stderr) == (0, "", "")
@@ -167,7 +167,10 @@ def test_a_daemon_serves_when_its_command_returns_and_goes_when_told(daemon, tmp
         assert json.load(answer) == ["/dev/null"] * 3
     master = int((tmp_path / "pid").read_text())
     [found] = [process for process in processes() if process.pid == master]
-    assert found.group not in (master, os.getpgrp())  # it leads no session that could get a terminal
+    assert found.group not in (
+        master,
+        os.getpgrp(),
+    )  # it is not a session leader, which could acquire a terminal
     assert found.parent != os.getpid()
     assert os.readlink(f"/proc/{master}/fd/2") == "/dev/null"
     assert len(running_with(tmp_path)) == 3
@@ -178,7 +181,7 @@ def test_a_daemon_serves_when_its_command_returns_and_goes_when_told(daemon, tmp
     assert "Shutting down" in (tmp_path / "log").read_text()
 
 
-def test_a_daemon_finishes_its_requests_when_term_comes_twice(daemon, gate, tmp_path):
+def test_a_daemon_finishes_its_requests_after_a_second_term(daemon, gate, tmp_path):
     log = tmp_path / "log"
     assert daemon("raw", "--bind", "127.0.0.1:0", "--error-logfile", log).returncode == 0
     port = int(re.search(r"Listening at: http://127.0.0.1:(\d+)", log.read_text()).group(1))
@@ -195,7 +198,7 @@ def test_a_daemon_finishes_its_requests_when_term_comes_twice(daemon, gate, tmp_
     assert "stopping workers immediately" not in log.read_text()
 
 
-def test_a_daemon_whose_log_will_be_lost_is_warned_of(daemon, tmp_path):
+def test_a_daemon_without_a_log_file_logs_a_warning(daemon, tmp_path):
     started = daemon("raw", "--bind", "127.0.0.1:0")
     assert started.returncode == 0
     assert "Listening at: " in started.stderr
@@ -222,7 +225,7 @@ def test_a_daemon_that_cannot_bind_is_an_error_of_the_command(daemon, tmp_path):
 
 
 def test_a_daemon_that_is_killed_before_it_is_ready_is_an_error_of_the_command(daemon, tmp_path):
-    """Its app kills the master, whose last word never comes."""
+    """Its app kills the master before it reports that it is ready."""
     (tmp_path / "deadly.py").write_text("import os\nos.kill(os.getppid(), 9)\n")
     started = daemon("deadly", "--bind", "127.0.0.1:0", "--chdir", tmp_path)
     assert started.returncode == 1
@@ -232,7 +235,7 @@ def test_a_daemon_that_is_killed_before_it_is_ready_is_an_error_of_the_command(d
 
 
 @as_root
-def test_workers_run_as_another_user_and_cannot_go_back(start):
+def test_workers_run_as_another_user_and_cannot_regain_root(start):
     nobody = pwd.getpwnam("nobody")
     server = start("whoami", "--user", "nobody", "--workers", "2")
     found = who(server)
@@ -249,7 +252,7 @@ def test_users_and_groups_may_be_numbers(start, fork):
 
 
 @as_root
-def test_initgroups_takes_the_other_groups_of_the_user(start):
+def test_initgroups_sets_the_supplementary_groups_of_the_user(start):
     members = [(name, group.gr_gid) for group in grp.getgrall() for name in group.gr_mem]
     if not members:
         pytest.skip("no user here has a second group")
@@ -273,7 +276,7 @@ def test_an_unknown_name_is_an_error_before_anything_is_bound(option, tmp_path):
     subprocess.run([*AS_NOBODY, "--version"], capture_output=True, check=False).returncode != 0,
     reason="nobody may not run this interpreter",
 )
-def test_who_is_not_root_can_only_name_himself(start):
+def test_a_user_other_than_root_can_only_select_itself(start):
     ended = run("whoami", "--bind", "127.0.0.1:0", "--user", "root", command=AS_NOBODY)
     assert ended.returncode == 1
     assert "only root can run workers as user 0" in ended.stderr
@@ -293,13 +296,13 @@ def test_sockets_and_logs_belong_to_the_workers(tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o777
 
 
-def test_what_is_no_plain_file_keeps_its_owner(start):
+def test_only_regular_files_change_their_owner(start):
     owner = os.stat("/dev/null").st_uid
     start("raw", "--user", str(os.geteuid()), "--access-logfile", "/dev/null")
     assert os.stat("/dev/null").st_uid == owner
 
 
-def test_a_umask_is_for_sockets_and_workers(start, tmp_path):
+def test_the_umask_applies_to_sockets_and_workers(start, tmp_path):
     path = tmp_path / "socket"
     server = start("whoami", "--bind", f"unix:{path}", "--bind", "127.0.0.1:0", "--umask", "027")
     assert stat.S_IMODE(path.stat().st_mode) == 0o750
@@ -308,7 +311,7 @@ def test_a_umask_is_for_sockets_and_workers(start, tmp_path):
     assert who(server)["umask"] == 0o27
 
 
-def test_without_a_umask_that_of_the_workers_is_as_found(start):
+def test_without_the_option_the_umask_is_inherited(start):
     found = os.umask(0o31)
     try:
         assert who(start("whoami"))["umask"] == 0o31
@@ -319,12 +322,12 @@ def test_without_a_umask_that_of_the_workers_is_as_found(start):
 # Service managers
 
 
-def test_a_service_manager_is_notified_of_start_and_end(start, manager):
+def test_a_service_manager_is_notified_of_start_and_stop(start, manager):
     env = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
     server = start("raw", "--workers", "2", env=env)
     words = manager.recv(1000).decode().splitlines()
     assert words == ["READY=1", f"STATUS=serving on {server.urls[0]} (2 workers, 1 thread each)"]
-    names, env = told(server, "variables")
+    names, env = result_of(server, "variables")
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
         assert name not in names
         assert name not in env
@@ -340,13 +343,13 @@ def test_an_abstract_notify_socket_is_notified_too(start):
         assert manager.recv(1000).startswith(b"READY=1\n")
 
 
-def test_a_service_manager_that_is_gone_harms_nobody(start, tmp_path):
+def test_a_missing_service_manager_is_not_an_error(start, tmp_path):
     server = start("raw", env={"NOTIFY_SOCKET": str(tmp_path / "nobody")})
     server.log.wait_for("Failed to notify the service manager")
     assert server.get("/").status == 200
 
 
-def test_a_daemon_tells_its_service_manager_who_it_is(daemon, manager, tmp_path):
+def test_a_daemon_sends_its_pid_to_the_service_manager(daemon, manager, tmp_path):
     env = {**os.environ, "NOTIFY_SOCKET": manager.getsockname()}
     daemon("raw", "--bind", "127.0.0.1:0", env=env)
     pid = (tmp_path / "pid").read_text().strip()
@@ -355,13 +358,13 @@ def test_a_daemon_tells_its_service_manager_who_it_is(daemon, manager, tmp_path)
 
 
 def activated(count, pid="$$"):
-    """The start of a command that is handed the socket which is its stdin, as descriptor 3 and up."""
+    """The start of a command that passes its stdin, a socket, on as descriptor 3 and up."""
     copies = " ".join(f"{3 + number}<&0" for number in range(count))
     script = f'export LISTEN_PID={pid} LISTEN_FDS={count} LISTEN_FDNAMES=http; exec {copies} 0</dev/null; exec "$@"'
     return ("sh", "-c", script, "sh", MLWS)
 
 
-def test_a_socket_that_is_handed_over_replaces_bind(start):
+def test_an_inherited_socket_replaces_bind(start):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = start("raw", "--bind", "127.0.0.1:1", command=activated(1), stdin=listening)
         port = listening.getsockname()[1]
@@ -369,13 +372,13 @@ def test_a_socket_that_is_handed_over_replaces_bind(start):
     server.log.wait_for(
         f"Inherited sockets from the service manager, --bind is ignored: http://127.0.0.1:{port}\n"
     )
-    assert told(server, "inheritable") == []
-    names, env = told(server, "variables")
+    assert result_of(server, "inheritable") == []
+    names, env = result_of(server, "variables")
     assert not any(name.startswith("LISTEN_") for name in names)
     assert "LISTEN_" not in env
 
 
-def test_a_unix_socket_that_is_handed_over_stays(start, tmp_path):
+def test_an_inherited_unix_socket_is_not_removed(start, tmp_path):
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -386,13 +389,13 @@ def test_a_unix_socket_that_is_handed_over_stays(start, tmp_path):
     assert path.exists()
 
 
-def test_sockets_for_another_process_are_not_taken(start):
+def test_sockets_for_another_process_are_not_used(start):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = start("raw", command=activated(1, pid="1"), stdin=listening)
         assert server.port != listening.getsockname()[1]
 
 
-def test_a_promise_of_sockets_that_is_not_kept_is_an_error():
+def test_missing_inherited_sockets_are_an_error():
     script = 'export LISTEN_PID=$$ LISTEN_FDS=1; exec 3<&-; exec "$@"'
     ended = run("raw", command=("sh", "-c", script, "sh", MLWS))
     assert ended.returncode == 1
@@ -444,7 +447,7 @@ def test_process_1_reaps_orphans_and_leaves_the_children_of_the_app_to_it(contai
     assert server.wait() == 0
 
 
-def test_process_1_passes_signals_on_and_all_end_gracefully(contained, gate):
+def test_process_1_forwards_signals_and_all_processes_stop_gracefully(contained, gate):
     server = contained("raw", "--workers", "2")
     with server.wire() as wire:
         wire.send(f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
@@ -458,7 +461,7 @@ def test_process_1_passes_signals_on_and_all_end_gracefully(contained, gate):
     assert "stopping workers immediately" not in server.log.text
 
 
-def test_process_1_passes_on_another_term_which_changes_nothing(contained, gate):
+def test_process_1_forwards_a_second_term_which_has_no_effect(contained, gate):
     server = contained("raw")
     with server.wire() as wire:
         wire.send(f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
@@ -473,20 +476,20 @@ def test_process_1_passes_on_another_term_which_changes_nothing(contained, gate)
     assert "stopping workers immediately" not in server.log.wait_for_end()
 
 
-def test_process_1_ends_as_the_master_ended(contained):
+def test_process_1_exits_with_the_status_of_the_master(contained):
     server = contained("raw")
     os.kill(server.master, signal.SIGKILL)
     assert server.wait() == 128 + signal.SIGKILL
     eventually(lambda: gone(server.init))
 
 
-def test_process_1_tells_that_the_app_cannot_be_imported(contained):
+def test_process_1_reports_that_the_app_cannot_be_imported(contained):
     ended = run("no_such_module", "--bind", "127.0.0.1:0", command=CONTAINER)
     assert ended.returncode == 3
     assert "no module 'no_such_module'" in ended.stderr
 
 
-def test_what_follows_serve_runs_once_also_in_process_1(contained, tmp_path):
+def test_code_after_serve_runs_once_in_process_1(contained, tmp_path):
     record = tmp_path / "record"
     program = f"""
 import os
@@ -502,10 +505,10 @@ print(os.getpid(), file=open({str(record)!r}, "a"))
     assert record.read_text() == "1\n"
 
 
-# Names and addresses
+# Process titles and addresses
 
 
-def test_processes_have_names_where_there_is_the_package_for_it(tmp_path):
+def test_processes_have_titles_if_setproctitle_is_installed(tmp_path):
     pytest.importorskip("setproctitle")
     with Server("raw", "--preload", "--name", "shop", "--workers", "1") as server:
         titles = {process.pid: title_of(process.pid) for process in server.family()}
@@ -521,11 +524,11 @@ def title_of(pid):
     return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
 
 
-def test_two_servers_can_share_an_address_if_both_say_so():
+def test_two_servers_can_share_an_address_with_reuse_port():
     with Server("raw", "--reuse-port") as one:
         address = f"{one.host}:{one.port}"
         with Server("raw", "--bind", address, "--reuse-port") as two:
             assert two.urls == one.urls
-        refused = Command(MLWS, "raw", "--bind", address)
-        assert refused.wait() == 1
-        assert "cannot listen" in refused.log.wait_for_end()
+        second = Command(MLWS, "raw", "--bind", address)
+        assert second.wait() == 1
+        assert "cannot listen" in second.log.wait_for_end()

@@ -22,7 +22,7 @@ INLINE = ("--threads", "1")
 LOGS_ALL = ("--log-level", "debug")
 """At the default level, only the first rejections of each second are logged."""
 STRANGER = "127.0.0.2"
-"""Another address of this machine, which nobody trusts."""
+"""Another address of this machine, which is not trusted."""
 ALL = "x-forwarded-for,x-forwarded-proto,x-forwarded-host,x-forwarded-port,x-forwarded-prefix,forwarded"
 FORWARDED = ("--forwarded-fields", ALL)
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -51,7 +51,7 @@ def seen(environ, *keys):
     return tuple(environ.get(key) for key in keys)
 
 
-# Fields, as gunicorn takes them
+# Fields, as in gunicorn
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def seen(environ, *keys):
         (("X-Forwarded-Proto2: https",), "http"),
     ],
 )
-def test_the_scheme_is_what_a_trusted_proxy_says(shared, lines, scheme):
+def test_the_scheme_is_that_of_a_trusted_proxy(shared, lines, scheme):
     server = shared("raw", *INLINE)
     assert environ_of(server, *lines)["wsgi.url_scheme"] == scheme
     assert environ_of(server, *lines, source=STRANGER)["wsgi.url_scheme"] == "http"
@@ -84,12 +84,12 @@ def test_the_scheme_is_what_a_trusted_proxy_says(shared, lines, scheme):
         ("X-Forwarded-Protocol: tls", "X-Forwarded-Proto: https"),
     ],
 )
-def test_a_proxy_that_contradicts_itself_is_refused_and_a_stranger_ignored(server, lines):
+def test_contradictory_fields_are_rejected_from_proxies_and_ignored_from_others(server, lines):
     assert answer_to(server, *lines).status == 400
     assert answer_to(server, *lines, source=STRANGER).status == 200
 
 
-def test_the_fields_that_tell_the_scheme_can_be_others(shared):
+def test_the_fields_with_the_scheme_are_configurable(shared):
     server = shared("raw", *INLINE, "--secure-scheme-header", "X-Scheme=tls")
     assert environ_of(server, "X-Scheme: tls")["wsgi.url_scheme"] == "https"
     assert environ_of(server, "X-Forwarded-Proto: https")["wsgi.url_scheme"] == "http"
@@ -107,14 +107,14 @@ def test_the_fields_that_tell_the_scheme_can_be_others(shared):
         ("::/0", "http", "http"),
     ],
 )
-def test_who_is_trusted_is_a_list_of_networks(shared, networks, home, stranger):
+def test_trusted_proxies_are_a_list_of_networks(shared, networks, home, stranger):
     server = shared("raw", *INLINE, "--forwarded-allow-ips", networks)
     line = "X-Forwarded-Proto: https"
     assert environ_of(server, line)["wsgi.url_scheme"] == home
     assert environ_of(server, line, source=STRANGER)["wsgi.url_scheme"] == stranger
 
 
-def test_who_is_trusted_can_be_said_in_the_environment(start):
+def test_trusted_proxies_can_be_set_in_the_environment(start):
     server = start("raw", *INLINE, env={"FORWARDED_ALLOW_IPS": STRANGER})
     line = "X-Forwarded-Proto: https"
     assert environ_of(server, line)["wsgi.url_scheme"] == "http"
@@ -122,7 +122,7 @@ def test_who_is_trusted_can_be_said_in_the_environment(start):
 
 
 def scheme_on(path, scheme="https"):
-    """The scheme of a request to a Unix socket, whose client says that it is this one."""
+    """The scheme of a request to a Unix socket that sends `X-Forwarded-Proto`."""
     with Wire(str(path), family=socket.AF_UNIX) as wire:
         answer = wire.request("/environs/show", headers=f"X-Forwarded-Proto: {scheme}\r\n")
     return json.loads(answer.text)["environ"]["wsgi.url_scheme"]
@@ -185,7 +185,7 @@ def on_stdin(listening, *options):
 
 
 @pytest.mark.parametrize(("mode", "scheme"), [(0o666, "http"), (0o660, "https")])
-def test_an_inherited_unix_socket_is_judged_by_its_file(tmp_path, mode, scheme):
+def test_an_inherited_unix_socket_is_trusted_by_the_mode_of_its_file(tmp_path, mode, scheme):
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -199,7 +199,7 @@ def test_an_inherited_unix_socket_is_judged_by_its_file(tmp_path, mode, scheme):
 
 @pytest.mark.parametrize("kind", ["abstract", "removed"])
 @pytest.mark.parametrize(("networks", "scheme"), [("127.0.0.1", "http"), ("unix:", "https")])
-def test_an_inherited_unix_socket_of_an_unknown_mode_is_open(tmp_path, kind, networks, scheme):
+def test_an_inherited_unix_socket_of_an_unknown_mode_is_not_trusted(tmp_path, kind, networks, scheme):
     path, name = tmp_path / "socket", f"\0mlws-{os.getpid()}-{scheme}"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(name if kind == "abstract" else str(path))
@@ -228,14 +228,14 @@ SHOP = "/shop/environs/show"
         ("/a/b", "http://test/a/b/environs/show", "/a/b", "/environs/show"),
     ],
 )
-def test_script_name_of_a_trusted_proxy_is_cut_off_the_path(server, script, target, name, path):
+def test_script_name_of_a_trusted_proxy_is_removed_from_the_path(server, script, target, name, path):
     environ = environ_of(server, f"SCRIPT_NAME: {script}", target=target)
     assert seen(environ, "SCRIPT_NAME", "PATH_INFO", "HTTP_SCRIPT_NAME") == (name, path, script)
     assert environ["REQUEST_URI"] == target
 
 
 @pytest.mark.parametrize("target", ["/", "/sho", "/shopping/environs/show", "/Shop/environs/show", "*"])
-def test_a_path_outside_of_script_name_is_an_error_of_the_operator(server, target):
+def test_a_path_outside_of_script_name_is_a_configuration_error(server, target):
     before = len(server.log.text)
     with server.wire() as wire:
         wire.send(f"OPTIONS {target} HTTP/1.1\r\nHost: a\r\nScript_Name: /shop\r\n\r\n".encode())
@@ -277,7 +277,7 @@ def test_only_a_trusted_proxy_can_send_fields_with_underscores(server):
     ],
     ids=str,
 )
-def test_the_header_map_says_what_becomes_of_other_underscores(shared, options, trusted, stranger):
+def test_the_header_map_applies_to_other_fields_with_underscores(shared, options, trusted, stranger):
     server = shared("raw", *INLINE, *options)
     for source, expected in ((None, trusted), (STRANGER, stranger)):
         answer = answer_to(server, "Remote_User: me", source=source)
@@ -307,7 +307,7 @@ def test_empty_elements_of_x_forwarded_for_are_ignored(shared, value):
     assert seen(environ_of(server, f"X-Forwarded-For: {value}"), "REMOTE_ADDR") == ("192.0.2.1",)
 
 
-def test_even_where_names_may_collide_no_stranger_sets_what_the_server_itself_tells(shared):
+def test_untrusted_fields_never_set_keys_of_the_server(shared):
     server = shared("raw", *INLINE, "--header-map", "dangerous")
     lines = (
         "SCRIPT_NAME: /environs",
@@ -331,14 +331,14 @@ def test_root_path_is_where_the_app_is_mounted(start):
     server = start("raw", *INLINE, "--root-path", "/shop/")
     assert seen(environ_of(server, target=SHOP), "SCRIPT_NAME", "PATH_INFO") == ("/shop", "/environs/show")
     assert answer_to(server, target="/environs/show").status == 500
-    told = environ_of(server, "SCRIPT_NAME: /other", target="/other/environs/show")
-    assert seen(told, "SCRIPT_NAME", "PATH_INFO") == ("/other", "/environs/show")
+    reported = environ_of(server, "SCRIPT_NAME: /other", target="/other/environs/show")
+    assert seen(reported, "SCRIPT_NAME", "PATH_INFO") == ("/other", "/environs/show")
     server = start("raw", *INLINE, env={"SCRIPT_NAME": "/shop"})
     assert environ_of(server, target=SHOP)["SCRIPT_NAME"] == "/shop"
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (("--forwarded-allow-ips", "localhost"), "localhost"),
         (("--forwarded-allow-ips", "10.0.0.1/8"), "10.0.0.1/8"),
@@ -349,12 +349,12 @@ def test_root_path_is_where_the_app_is_mounted(start):
         (("--forwarded-fields", "x-real-ip"), "x-forwarded-for"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_what_would(words, told):
+def test_an_invalid_value_is_an_error_that_names_valid_ones(words, reported):
     result = subprocess.run(
         [MLWS, "raw", *words], check=False, capture_output=True, text=True, timeout=DEADLINE
     )
     assert result.returncode == 2
-    assert told in result.stderr
+    assert reported in result.stderr
 
 
 # The PROXY protocol
@@ -377,7 +377,7 @@ def bare(command, family, body=b""):
 
 @pytest.fixture(params=["v1", "v2"])
 def header(request):
-    """What makes the header of each version."""
+    """Functions that create the header of each version."""
     return line if request.param == "v1" else block
 
 
@@ -394,9 +394,9 @@ def environs(server, data, count=1, step=None, **settings):
     return [json.loads(answer.text)["environ"] for answer in answers]
 
 
-def test_a_proxy_header_tells_the_client_of_all_requests_of_its_connection(proxied, header):
-    told = environs(proxied, header() + request() + request("X: y"), count=2)
-    for environ in told:
+def test_a_proxy_header_applies_to_all_requests_of_its_connection(proxied, header):
+    reported = environs(proxied, header() + request() + request("X: y"), count=2)
+    for environ in reported:
         assert seen(environ, "REMOTE_ADDR", "REMOTE_PORT", "PROXY_PROTOCOL", "PROXY_ADDR", "PROXY_PORT") == (
             "192.0.2.1",
             "4711",
@@ -423,7 +423,7 @@ def test_a_proxy_header_may_come_byte_by_byte(proxied, header):
         (line(port=0), ("192.0.2.1", "", "TCP4")),
     ],
 )
-def test_addresses_of_both_families_are_told_and_extensions_skipped(shared, data, client):
+def test_both_address_families_are_accepted_and_extensions_skipped(shared, data, client):
     [environ] = environs(shared("raw", *INLINE, "--proxy-protocol", "auto"), data + request())
     assert seen(environ, "REMOTE_ADDR", "REMOTE_PORT", "PROXY_PROTOCOL") == client
 
@@ -439,14 +439,14 @@ def test_addresses_of_both_families_are_told_and_extensions_skipped(shared, data
         (bare(0x21, 0x31, b"/" * 216), "http"),
     ],
 )
-def test_a_header_without_an_address_leaves_the_peer_and_only_the_proxys_own_is_trusted(shared, data, scheme):
+def test_a_header_without_an_address_keeps_the_address_of_the_peer(shared, data, scheme):
     server = shared("raw", *INLINE, *LOGS_ALL, "--proxy-protocol")
     [environ] = environs(server, data + request("X-Forwarded-Proto: https"))
     assert seen(environ, "REMOTE_ADDR", "PROXY_PROTOCOL", "wsgi.url_scheme") == ("127.0.0.1", None, scheme)
     assert environ["REMOTE_PORT"].isdigit()
 
 
-def test_a_client_behind_a_proxy_that_forwards_bytes_is_not_trusted_for_it(shared, header):
+def test_a_client_behind_a_tcp_proxy_is_not_trusted(shared, header):
     server = shared("raw", *INLINE, "--proxy-protocol", *FORWARDED)
     forged = request("X-Forwarded-Proto: https", "X-Forwarded-For: 6.6.6.6", "SCRIPT_NAME: /environs")
     [environ] = environs(server, header() + forged)
@@ -456,8 +456,8 @@ def test_a_client_behind_a_proxy_that_forwards_bytes_is_not_trusted_for_it(share
     assert environ["REMOTE_ADDR"] == "192.0.2.7"
 
 
-def refused(server, data, status, source=None, step=None):
-    """Whether this is refused with a line in the log, and nothing behind it is answered."""
+def assert_rejected(server, data, status, source=None, step=None):
+    """Checks that the data is rejected with a line in the log, and that no response follows."""
     before = len(server.log.text)
     with Wire((server.host, server.port), source=source) as wire:
         wire.send(data, step)
@@ -495,37 +495,37 @@ MALFORMED = [
 @pytest.mark.parametrize("data", MALFORMED, ids=[repr(data[:40]) for data in MALFORMED])
 def test_a_malformed_header_closes_the_connection_and_is_logged(shared, data):
     server = shared("raw", *INLINE, *LOGS_ALL, "--proxy-protocol")
-    refused(server, data + request(), 400)
-    refused(server, data + request(), 400, step=1)
+    assert_rejected(server, data + request(), 400)
+    assert_rejected(server, data + request(), 400, step=1)
 
 
-def test_only_the_version_that_is_asked_for_is_taken(shared):
+def test_only_the_configured_version_is_accepted(shared):
     for mode, good, bad in (("v1", line(), block()), ("v2", block(), line())):
         server = shared("raw", *INLINE, *LOGS_ALL, "--proxy-protocol", mode)
         assert environs(server, good + request())[0]["REMOTE_ADDR"] == "192.0.2.1"
-        refused(server, bad + request(), 400)
+        assert_rejected(server, bad + request(), 400)
 
 
-def test_who_may_not_send_a_header_is_refused_with_it_and_served_without(proxied, header):
-    refused(proxied, header() + request(), 403, source=STRANGER)
-    refused(proxied, header() + request(), 403, source=STRANGER, step=1)
-    refused(proxied, b"PROXY rubbish\r\n" + request(), 403, source=STRANGER)
+def test_an_untrusted_peer_is_rejected_with_a_header_and_served_without(proxied, header):
+    assert_rejected(proxied, header() + request(), 403, source=STRANGER)
+    assert_rejected(proxied, header() + request(), 403, source=STRANGER, step=1)
+    assert_rejected(proxied, b"PROXY rubbish\r\n" + request(), 403, source=STRANGER)
     [environ] = environs(proxied, b"\r\n" + request("X-Forwarded-Proto: https"), source=STRANGER)
     assert seen(environ, "REMOTE_ADDR", "wsgi.url_scheme") == (STRANGER, "http")
 
 
-def test_who_may_send_a_header_is_a_list_of_networks(shared, header):
+def test_peers_that_may_send_a_header_are_a_list_of_networks(shared, header):
     server = shared(
         "raw", *INLINE, *LOGS_ALL, "--proxy-protocol", "--proxy-allow-from", "10.0.0.0/8,127.0.0.2/31"
     )
     assert environs(server, header() + request(), source=STRANGER)[0]["REMOTE_ADDR"] == "192.0.2.1"
-    refused(server, header() + request(), 403)
+    assert_rejected(server, header() + request(), 403)
     server = shared("raw", *INLINE, "--proxy-protocol", "--proxy-allow-from", "*")
     assert environs(server, header() + request(), source=STRANGER)[0]["REMOTE_ADDR"] == "192.0.2.1"
 
 
 @pytest.mark.parametrize("second", [line("6.6.6.6"), block("6.6.6.6")], ids=["v1", "v2"])
-def test_a_second_header_is_no_header(proxied, header, second):
+def test_a_second_header_is_a_bad_request(proxied, header, second):
     for before in (header(), header() + request()):
         with Wire((proxied.host, proxied.port)) as wire:
             wire.send(before + second + request())
@@ -534,11 +534,11 @@ def test_a_second_header_is_no_header(proxied, header, second):
             assert wire.closed()
 
 
-def test_a_header_inside_a_request_is_nothing_but_its_body(proxied, header):
+def test_a_header_inside_a_body_is_data(proxied, header):
     inside = line("6.6.6.6") + block("6.6.6.6")
     post = b"POST /environs/show HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(inside)
-    told = environs(proxied, header() + post + inside + request(), count=2)
-    assert [environ["REMOTE_ADDR"] for environ in told] == ["192.0.2.1"] * 2
+    reported = environs(proxied, header() + post + inside + request(), count=2)
+    assert [environ["REMOTE_ADDR"] for environ in reported] == ["192.0.2.1"] * 2
 
 
 def test_without_the_option_a_header_is_a_bad_request(server, header):
@@ -548,7 +548,7 @@ def test_without_the_option_a_header_is_a_bad_request(server, header):
         assert wire.closed()
 
 
-def test_a_header_that_does_not_come_in_time_is_given_up(start):
+def test_a_header_that_does_not_arrive_in_time_closes_the_connection(start):
     server = start("raw", *INLINE, "--proxy-protocol", "--head-timeout", "0.3")
     for begun, status in ((b"", None), (b"PROX", 408), (block()[:20], 408), (line(), None)):
         with server.wire() as wire:
@@ -557,7 +557,7 @@ def test_a_header_that_does_not_come_in_time_is_given_up(start):
             assert wire.closed()
 
 
-def test_a_health_check_that_says_nothing_is_no_news(start):
+def test_a_health_check_without_data_is_not_logged(start):
     server = start("raw", *INLINE, "--proxy-protocol", "--access-logfile", "-")
     for data in (b"", bare(0x20, 0), b"PROXY UNKNOWN\r\n"):
         with server.wire() as wire:
@@ -571,7 +571,7 @@ def test_a_health_check_that_says_nothing_is_no_news(start):
 
 
 @pytest.mark.parametrize("options", [("--umask", "007"), ("--proxy-allow-from", "unix:")], ids=str)
-def test_a_header_over_a_unix_socket_tells_the_client(start, tmp_path, header, options):
+def test_a_header_over_a_unix_socket_sets_the_client(start, tmp_path, header, options):
     path = str(tmp_path / "socket")
     start("raw", *INLINE, "--bind", f"unix:{path}", "--proxy-protocol", *options)
     with Wire(path, family=socket.AF_UNIX) as wire:
@@ -580,7 +580,7 @@ def test_a_header_over_a_unix_socket_tells_the_client(start, tmp_path, header, o
     assert seen(environ, "REMOTE_ADDR", "REMOTE_PORT", "wsgi.url_scheme") == ("192.0.2.1", "4711", "http")
 
 
-def test_a_header_over_a_unix_socket_that_everybody_can_connect_to_is_refused(start, tmp_path, header):
+def test_a_header_over_a_world_writable_unix_socket_is_rejected(start, tmp_path, header):
     path = str(tmp_path / "socket")
     server = start("raw", *INLINE, "--bind", f"unix:{path}", "--proxy-protocol")
     with Wire(path, family=socket.AF_UNIX) as wire:
@@ -645,7 +645,7 @@ def test_forwarded_fields_of_a_trusted_proxy_become_what_the_app_sees(forwarded)
     ],
     ids=lambda value: " | ".join(value) if isinstance(value, tuple) else "",
 )  # fmt: skip
-def test_each_field_says_what_it_says_and_what_is_left_of_it_is_a_tale(shared, lines, expected):
+def test_only_the_rightmost_untrusted_element_of_each_field_is_used(shared, lines, expected):
     environ = environ_of(shared("raw", *INLINE, *FORWARDED), *lines)
     assert {key: environ.get(key) for key in expected} == expected
 
@@ -675,7 +675,7 @@ def test_each_field_says_what_it_says_and_what_is_left_of_it_is_a_tale(shared, l
         ("Forwarded: proto=https", "X-Forwarded-Proto: http"),
     ],
 )
-def test_a_malformed_value_of_a_trusted_proxy_is_refused_and_of_a_stranger_not_seen(shared, lines):
+def test_malformed_values_are_rejected_from_proxies_and_removed_from_others(shared, lines):
     server = shared("raw", *INLINE, *FORWARDED)
     assert answer_to(server, *lines).status == 400
     environ = environ_of(server, *lines, source=STRANGER)
@@ -700,7 +700,7 @@ FORGED = (
 @pytest.mark.parametrize(
     "options", [(), ("--forwarder-headers", "*"), ("--header-map", "dangerous")], ids=str
 )
-def test_no_stranger_forges_anything(shared, options):
+def test_untrusted_clients_cannot_forge_anything(shared, options):
     environ = environ_of(shared("raw", *INLINE, *FORWARDED, *options), *FORGED, source=STRANGER)
     keys = ("REMOTE_ADDR", "wsgi.url_scheme", "HTTP_HOST", "SCRIPT_NAME")
     assert seen(environ, *keys) == (STRANGER, "http", "test", "")
@@ -712,7 +712,7 @@ def test_no_stranger_forges_anything(shared, options):
 @pytest.mark.parametrize(
     "options", [(), ("--forwarder-headers", "*"), ("--header-map", "dangerous")], ids=str
 )
-def test_of_a_trusted_proxy_only_the_listed_fields_are_seen(shared, options):
+def test_only_the_listed_fields_of_a_trusted_proxy_are_passed_on(shared, options):
     server = shared("raw", *INLINE, "--forwarded-fields", "X-Forwarded-For", *options)
     environ = environ_of(server, *FORGED, "X-Forwarded-For: 192.0.2.1")
     keys = ("REMOTE_ADDR", "wsgi.url_scheme", "HTTP_HOST", "SCRIPT_NAME")
@@ -721,25 +721,25 @@ def test_of_a_trusted_proxy_only_the_listed_fields_are_seen(shared, options):
     assert environ["HTTP_X_FORWARDED_FOR"] == "6.6.6.6,127.0.0.1,192.0.2.1"
 
 
-def test_where_everyone_is_trusted_the_client_is_still_the_last_address(shared):
+def test_if_everyone_is_trusted_the_client_is_the_last_address(shared):
     server = shared("raw", *INLINE, *FORWARDED, "--forwarded-allow-ips", "*,10.0.0.0/8")
     environ = environ_of(server, "X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.0.0.1", source=STRANGER)
     assert environ["REMOTE_ADDR"] == "192.0.2.1"
 
 
-def test_what_one_request_was_told_the_next_has_forgotten(forwarded):
+def test_forwarded_values_do_not_affect_the_next_request(forwarded):
     with forwarded.wire() as wire:
         port = wire.socket.getsockname()[1]
         lines = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Prefix: /a\r\n"
-        told = wire.request("/environs/show", headers=lines)
+        reported = wire.request("/environs/show", headers=lines)
         silent = wire.request("/environs/show")
     keys = ("REMOTE_ADDR", "REMOTE_PORT", "wsgi.url_scheme", "SCRIPT_NAME")
-    told, silent = (json.loads(answer.text)["environ"] for answer in (told, silent))
-    assert seen(told, *keys) == ("192.0.2.1", "", "https", "/a")
+    reported, silent = (json.loads(answer.text)["environ"] for answer in (reported, silent))
+    assert seen(reported, *keys) == ("192.0.2.1", "", "https", "/a")
     assert seen(silent, *keys) == ("127.0.0.1", str(port), "http", "")
 
 
-def test_the_access_log_shows_whom_the_proxy_tells(start, concurrency):
+def test_the_access_log_shows_the_client_named_by_the_proxy(start, concurrency):
     server = start("raw", *CONCURRENCY[concurrency], *FORWARDED, "--access-logfile", "-")
     for lines, shown in (
         (("X-Forwarded-For: 192.0.2.1",), "192.0.2.1"),
@@ -751,7 +751,7 @@ def test_the_access_log_shows_whom_the_proxy_tells(start, concurrency):
         server.out.wait_for(rf'(?m)^{re.escape(shown)} - - \[.*"GET /environs/show', since=before)  # fmt: skip
 
 
-# Real proxies, in the configurations of the doc
+# Real proxies, with the configurations in docs/proxies.md
 
 
 def program(name):
@@ -773,7 +773,7 @@ needs_stream = pytest.mark.skipif(
 
 
 def configuration(name, port, backend):
-    """The text of the doc with our addresses in place of its own."""
+    """A configuration of docs/proxies.md with the addresses of the test."""
     [text] = re.findall(rf"(?s)<!-- {name} -->\n```\w+\n(.+?)```", DOC)
     text = text.replace("listen 80;", f"listen 127.0.0.1:{port};").replace(
         "bind :80", f"bind 127.0.0.1:{port}"
@@ -788,7 +788,7 @@ def configuration(name, port, backend):
 
 @pytest.fixture
 def behind(tmp_path):
-    """Starts one of the doc's proxies before a backend; the port it listens on. It is ended with the test."""
+    """Starts a proxy of docs/proxies.md in front of a backend, and returns its port. It is stopped after the test."""
     started = []
 
     def behind(name, backend, change=lambda text: text):
@@ -832,7 +832,7 @@ def behind(tmp_path):
 
 @pytest.fixture(params=["tcp", "unix"])
 def backend(request, start, tmp_path):
-    """Starts a server on a socket of each kind that trusts its peers, and says how a proxy calls it."""
+    """Starts a server on a socket of each kind that trusts its peers, and returns its address in the syntax of the proxy."""
 
     def backend(*options):
         if request.param == "unix":
@@ -845,7 +845,7 @@ def backend(request, start, tmp_path):
 
 
 def through(port, *lines, target="/environs/show"):
-    """The environ of a request that a stranger sends through a proxy, and the stranger's port."""
+    """The environ of a request that an untrusted client sends through a proxy, and the client's port."""
     with Wire(("127.0.0.1", port), source=STRANGER) as wire:
         wire.send(request(*lines, target=target, host="shop.example:81"))
         answer = wire.answer()
@@ -859,11 +859,11 @@ DOC_FIELDS = ("--forwarded-fields", "x-forwarded-for,x-forwarded-proto,x-forward
 @pytest.mark.parametrize(
     "name", [pytest.param("nginx http", marks=needs_nginx), pytest.param("haproxy http", marks=needs_haproxy)]
 )
-def test_a_proxy_that_speaks_http_tells_its_client_and_lets_no_forgery_through(behind, backend, name):
+def test_an_http_proxy_sets_the_client_and_prevents_forgery(behind, backend, name):
     assert f"mlws shop.wsgi --bind unix:/run/shop.sock --umask 007 {' '.join(DOC_FIELDS)}\n" in DOC
     _, address = backend(*DOC_FIELDS)
     port = behind(name, address)
-    # nginx sends the host that it has chosen the server by, which has no port.
+    # nginx sends the host by which it selected the server, without a port.
     host = (
         ("shop.example", "shop.example", "80")
         if "nginx" in name
@@ -886,7 +886,7 @@ def test_haproxy_may_use_http2(behind, backend):
 
 @needs_nginx
 @pytest.mark.parametrize("path", ["/environs/show", "/shop/environs/show"])
-def test_the_host_of_an_absolute_target_is_the_one_that_nginx_has_chosen_the_server_by(behind, backend, path):
+def test_the_host_of_an_absolute_target_is_the_one_that_nginx_matched(behind, backend, path):
     _, address = backend(*DOC_FIELDS)
     environ, _ = through(behind("nginx http", address), target=f"http://public.example{path}")
     assert seen(environ, "HTTP_HOST", "SERVER_NAME", "PATH_INFO") == (
@@ -931,7 +931,7 @@ def changed(old, new):
         ),
     ],
 )
-def test_a_proxy_that_forwards_bytes_tells_its_client_in_a_header(behind, backend, name, mode, change):
+def test_a_tcp_proxy_sends_its_client_in_a_proxy_header(behind, backend, name, mode, change):
     server, address = backend("--proxy-protocol", mode, *FORWARDED)
     port = behind(name, address, change)
     for lines in ((), FORGED):
@@ -950,7 +950,7 @@ def test_a_proxy_that_forwards_bytes_tells_its_client_in_a_header(behind, backen
         pytest.param("haproxy tcp", marks=needs_haproxy),
     ],
 )
-def test_a_client_cannot_put_a_header_of_its_own_behind_that_of_its_proxy(behind, backend, name):
+def test_a_client_cannot_append_its_own_proxy_header(behind, backend, name):
     _, address = backend("--proxy-protocol")
     port = behind(name, address)
     for forged in (line("6.6.6.6"), block("6.6.6.6")):
@@ -960,18 +960,18 @@ def test_a_client_cannot_put_a_header_of_its_own_behind_that_of_its_proxy(behind
             assert wire.closed()
 
 
-# What the doc says
+# The documentation
 
 
-def test_the_doc_tells_the_options_and_their_defaults():
-    said = subprocess.run([MLWS, "--help"], check=True, capture_output=True, text=True).stdout
-    section = " ".join(re.search(r"(?s)\nProxies:\n(.+?)\n\n\w", said).group(1).split())
+def test_the_page_documents_the_options_and_their_defaults():
+    help_text = subprocess.run([MLWS, "--help"], check=True, capture_output=True, text=True).stdout
+    section = " ".join(re.search(r"(?s)\nProxies:\n(.+?)\n\n\w", help_text).group(1).split())
     rows = re.findall(r"(?m)^\| `(--[a-z-]+)` \| (`.+?`|none) \| .+ \|$", DOC)
     assert {option for option, _ in rows} | {"--forwarded-fields"} == set(
         re.findall(r"(--[a-z-]+) [<[]", section)
     )
     for option, default in rows:
-        told = re.search(rf"{option} .+?(?=--[a-z-]+ [<[]|$)", section).group()
-        told = re.search(r"\[default: (.+?)\]", told)
-        assert (told.group(1) if told else "none") == default.replace("`, `", " ").strip("`")
+        reported = re.search(rf"{option} .+?(?=--[a-z-]+ [<[]|$)", section).group()
+        reported = re.search(r"\[default: (.+?)\]", reported)
+        assert (reported.group(1) if reported else "none") == default.replace("`, `", " ").strip("`")
     assert ",".join(re.findall(r"(?m)^\| `((?:x-)?forwarded[a-z-]*)` \|", DOC)) == ALL

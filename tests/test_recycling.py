@@ -1,4 +1,4 @@
-"""`--max-requests` and `--max-rss`: a worker that has served enough is replaced, and nobody notices."""
+"""`--max-requests` and `--max-rss`: a worker that reaches a limit is replaced, invisibly to clients."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_a_worker_that_has_grown_too_large_is_replaced(start):
     served_by_another(server, worker)
 
 
-def test_no_client_notices(start, concurrency):
-    """Each request on a connection of its own, while workers come and go."""
+def test_recycling_is_invisible_to_clients(start, concurrency):
+    """Each request uses its own connection, while workers are replaced."""
     options = ("--workers", "2", "--max-requests", "50", "--max-requests-jitter", "5")
     server = start("raw", *CONCURRENCY[concurrency], *options)
 

@@ -1,7 +1,8 @@
-"""One request, one thread: everything that belongs to a request runs on one thread and in one context, and nothing else in between.
+"""One request, one thread: all code of a request runs on one thread and in one context.
 
-That holds for the call, each piece, each `write()`, `close()`, `pre_request`, `post_request` and the record of the access log, in every
-mode, for every type of response, for every speed of the client, and however the response ends.
+No code of other requests runs in between. That holds for the call, each chunk, each `write()`, `close()`,
+`pre_request`, `post_request` and the record of the access log, in every concurrency mode, for every type of
+response, for every speed of the client, and however the response ends.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ HELD = [
     "write and generator",
     "write and file",
 ]
-"""The types during which the app can be made to wait, between their first piece and their second."""
+"""The types of responses whose app can wait between the first and the second chunk."""
 COUNT = 48
-"""Pieces of a response: more than the buffers of a slow connection take."""
+"""Chunks of a response: more than the buffers of a slow connection hold."""
 
 numbers = itertools.count()
 
 
 class Recorded:
-    """A server whose app, hooks and access log record what they do."""
+    """A server whose app, hooks and access log record events."""
 
-    def __init__(self, folder, *options):
-        self.folder = folder
-        self.path = folder / "record"
+    def __init__(self, directory, *options):
+        self.directory = directory
+        self.path = directory / "record"
         self.path.touch()
         self.server = Server(
             "affinity:app",
@@ -65,7 +66,7 @@ class Recorded:
         return [event for event in self.events() if event["id"] == name]
 
     def reached(self, name, what):
-        """Waits for an event of the request."""
+        """Waits for this event of the request."""
         eventually(
             lambda: any(event["what"] == what for event in self.of(name)), f"{what} of {name}", pause=0.02
         )
@@ -74,7 +75,10 @@ class Recorded:
         return ask(self.server, target("/", id=name, **query), headers, wire)
 
     def conforms(self, name, closes=(1,), logged=True):
-        """Checks all that was recorded of a request, once it is over; `closes` are the numbers of calls of `close()` that are right."""
+        """Checks the recorded events of a request after its end.
+
+        `closes` are the permitted numbers of calls of `close()`.
+        """
         for what in ("close",) * min(closes) + ("post_request", "access") * logged:
             self.reached(name, what)
         mine = self.of(name)
@@ -128,7 +132,7 @@ def recorded(tmp_path_factory):
 
 @pytest.fixture
 def started(tmp_path):
-    """A server for this test alone."""
+    """A server for one test."""
     made = []
 
     def started(*options):
@@ -142,7 +146,7 @@ def started(tmp_path):
 
 @pytest.fixture
 def visited():
-    """Short requests all the time, on connections of their own, until the block ends; returns their names."""
+    """Sends short requests continuously, each on its own connection, until the block ends. Returns their names."""
 
     class Visitors:
         def __init__(self, recorded):
@@ -214,9 +218,9 @@ def at_every_speed(made, visited, response):
 
 @pytest.mark.parametrize("response", TYPES)
 @pytest.mark.parametrize("mode", MODES)
-def test_a_request_whose_client_leaves_midway_ends_where_it_began(recorded, mode, response):
+def test_a_request_whose_client_disconnects_ends_on_its_thread(recorded, mode, response):
     made = recorded(mode)
-    name, visitor, release = fresh("leaver"), fresh("visitor"), made.folder / fresh("release")
+    name, visitor, release = fresh("leaver"), fresh("visitor"), made.directory / fresh("release")
     lasting = response in ("generator", "iterator", "memory file")
     with made.ask(
         name, SlowWire, response=response, pieces=20_000 if lasting else COUNT, hold=release
@@ -236,7 +240,7 @@ def test_a_request_whose_client_leaves_midway_ends_where_it_began(recorded, mode
 
 @pytest.mark.parametrize("response", ["generator", "iterator", "memory file", "write"])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_request_that_fails_midway_ends_where_it_began(recorded, visited, mode, response):
+def test_a_request_that_fails_midway_ends_on_its_thread(recorded, visited, mode, response):
     made = recorded(mode)
     names = [fresh("failure") for _ in range(4)]
 
@@ -257,10 +261,10 @@ def test_a_request_that_fails_midway_ends_where_it_began(recorded, visited, mode
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_stream_that_runs_at_term_ends_where_it_began(started, mode):
+def test_a_stream_that_runs_during_shutdown_ends_on_its_thread(started, mode):
     made = started(*MODES[mode])
     responses = HELD[:1] if mode == "inline" else ["generator", "memory file", "write", "write and generator"]
-    release = made.folder / "release"
+    release = made.directory / "release"
     names = {response: fresh("lasting") for response in responses}
     wires = {
         name: made.ask(name, response=response, pieces=COUNT, hold=release)
@@ -279,9 +283,14 @@ def test_a_stream_that_runs_at_term_ends_where_it_began(started, mode):
         made.conforms(name)
 
 
-def test_a_stream_past_its_timeout_is_closed_on_its_thread_when_it_comes_back(started):
+def test_a_stream_that_exceeds_its_timeout_is_closed_on_its_thread_when_it_returns(started):
     made = started("--threads", "4", "--timeout", "1")
-    late, other, release, end = fresh("late"), fresh("other"), made.folder / "release", made.folder / "end"
+    late, other, release, end = (
+        fresh("late"),
+        fresh("other"),
+        made.directory / "release",
+        made.directory / "end",
+    )
     with made.ask(other, response="beat", hold=end) as lasting:
         with made.ask(late, response="generator", pieces=20_000, hold=release) as wire:
             answer = wire.answer()
@@ -296,7 +305,7 @@ def test_a_stream_past_its_timeout_is_closed_on_its_thread_when_it_comes_back(st
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_that_a_request_sets_is_seen_by_a_later_one(recorded, mode):
+def test_context_variables_do_not_leak_into_later_requests(recorded, mode):
     made = recorded(mode)
     names = [fresh("one") for _ in range(20)]
     with made.server.wire() as wire:
@@ -307,5 +316,5 @@ def test_nothing_that_a_request_sets_is_seen_by_a_later_one(recorded, mode):
         made.conforms(name)
 
 
-def test_a_piece_is_as_long_as_it_says():
+def test_pieces_have_the_expected_length():
     assert len(piece("name", 7)) == PIECE

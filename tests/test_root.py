@@ -51,9 +51,9 @@ def app(environ, start_response):
 
 @pytest.fixture(scope="module")
 def command():
-    """The words that start the server so that its workers can read Python, which may lie in a private directory of root's.
+    """The command prefix with which workers can read Python, even if it is installed in a private directory of root.
 
-    They get a mount namespace of their own, in which that directory is replaced by an empty one with nothing but Python in it.
+    It creates a mount namespace in which that directory is replaced by one with nothing but Python.
     """
     script, spares = "", []
     for prefix in dict.fromkeys([os.path.realpath(sys.base_prefix), sys.prefix, os.path.dirname(MLWS)]):
@@ -82,7 +82,7 @@ def command():
 
 @pytest.fixture
 def shop():
-    """The directory of an application that everybody may read, in which the workers' user may write."""
+    """The directory of an application, readable for everybody and writable for the workers' user."""
     with tempfile.TemporaryDirectory() as name:
         shop = Path(name)
         shop.chmod(0o755)
@@ -109,7 +109,7 @@ def owner(path):
 
 
 def notes(shop):
-    """What has run, and as whom."""
+    """The code that has run, and its user."""
     path = shop / "notes"
     return set(path.read_text().splitlines()) if path.exists() else set()
 
@@ -132,7 +132,7 @@ def run(shop, command, *options, app="shop:app", **settings):
 
 
 @pytest.mark.parametrize("option", ["--access-logfile", "--error-logfile"])
-def test_a_start_does_not_follow_a_link_that_is_not_roots(option, shop, secret, command):
+def test_the_start_does_not_follow_links_of_other_users(option, shop, secret, command):
     before = state(secret)
     (shop / "log").symlink_to(secret)
     ended = run(shop, command, "--user", "nobody", option, shop / "log")
@@ -143,7 +143,7 @@ def test_a_start_does_not_follow_a_link_that_is_not_roots(option, shop, secret, 
 
 @pytest.mark.parametrize("option", ["--access-logfile", "--error-logfile"])
 @pytest.mark.parametrize("sent", [signal.SIGUSR1, signal.SIGHUP])
-def test_a_log_that_a_worker_has_replaced_by_a_link_is_not_opened(option, sent, shop, secret, command):
+def test_a_log_replaced_with_a_link_by_a_worker_is_not_opened(option, sent, shop, secret, command):
     before = state(secret)
     logs = shop / "logs"
     logs.mkdir()
@@ -193,10 +193,10 @@ def test_root_follows_its_own_links(tmp_path, shop, command):
         eventually(lambda: "GET / " in (tmp_path / "log").read_text(), "the line")
 
 
-# Orders of workers
+# Requests of workers to the master
 
 
-def test_a_worker_cannot_order_a_reload(shop, command):
+def test_a_worker_cannot_request_a_reload(shop, command):
     with Server("shop:app", "--user", "nobody", command=command, cwd=shop) as server:
         server.get("/reload")
         server.process.send_signal(signal.SIGTTIN)  # handled after the request of the worker
@@ -207,7 +207,7 @@ def test_a_worker_cannot_order_a_reload(shop, command):
 # Sockets
 
 
-def test_a_unix_socket_belongs_to_the_workers_wherever_it_lies(tmp_path, shop, command):
+def test_a_unix_socket_in_any_directory_belongs_to_the_workers(tmp_path, shop, command):
     for path in (shop / "socket", tmp_path / "socket"):
         with Command(*command, "shop:app", "--bind", f"unix:{path}", "--user", "nobody", cwd=shop) as server:
             server.log.wait_for("Listening at: ")
@@ -252,7 +252,7 @@ def test_a_log_config_runs_as_the_workers_user_only(preload, shop, command):
     with Server("shop:app", *options, command=command, cwd=shop) as server:
         log = shop / "python.log"
         for reloads in (True, False):
-            # Workers of before the reload answer until the new ones are ready.
+            # The old workers respond until the new ones are ready.
             served = lambda: server.get("/").text == str(NOBODY.pw_uid) and "GET / " in log.read_text()  # noqa: E731
             eventually(served, "the line")
             assert owner(log)[0] == NOBODY.pw_uid
@@ -283,7 +283,7 @@ def test_a_hook_cannot_load_the_application_as_root(shop, command):
 
 @pytest.mark.parametrize("name", ["gunicorn.conf.py", "mlws.toml", "pyproject.toml", "shop.ini"])
 @pytest.mark.parametrize("other", ["user 65534", "group 65534", "everybody"])
-def test_a_config_file_that_others_can_change_is_refused(name, other, shop, command):
+def test_a_config_file_that_others_can_change_is_rejected(name, other, shop, command):
     texts = {
         "gunicorn.conf.py": "open('ran', 'w').close()\n",
         "mlws.toml": "workers = 1\n",
@@ -317,7 +317,7 @@ def test_the_user_of_sudo_may_own_the_config_file(shop, command):
     assert (shop / "ran").exists()
 
 
-def test_a_compiled_config_file_that_somebody_has_planted_is_not_run(shop, command):
+def test_a_planted_compiled_config_file_is_not_run(shop, command):
     (shop / "gunicorn.conf.py").write_text("workers = 1\n")
     planted = shop / "__pycache__"
     planted.mkdir()
@@ -332,7 +332,7 @@ def test_a_compiled_config_file_that_somebody_has_planted_is_not_run(shop, comma
 # Users
 
 
-def test_a_number_without_an_entry_needs_a_group(shop, command):
+def test_a_uid_without_a_passwd_entry_requires_a_group(shop, command):
     shop.chmod(0o777)
     used = {user.pw_uid for user in pwd.getpwall()}
     number = next(uid for uid in range(4_000_000_000, 4_000_001_000) if uid not in used)

@@ -1,4 +1,4 @@
-"""The scripts in `bin/`, as a newcomer would try them."""
+"""The scripts in `bin/`, as a new contributor would run them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ COLD_BUILD = 1800
 
 
 def run(script, *arguments, deadline=DEADLINE, **settings):
-    """Runs a script that ends by itself."""
+    """Runs a script that exits by itself."""
     words = [str(BIN / script), *map(str, arguments)]
     return subprocess.run(words, check=False, capture_output=True, text=True, timeout=deadline, **settings)
 
 
 class Mode(Command):
-    """`bin/run.sh MODE`, once its port takes connections."""
+    """`bin/run.sh MODE`, once its port accepts connections."""
 
     def __init__(self, *arguments, cwd):
         self.port = free_port()
@@ -46,14 +46,14 @@ class Mode(Command):
 
 @pytest.fixture(scope="module", autouse=True)
 def built():
-    """What there is to build is built before any deadline counts."""
+    """Builds everything before deadlines apply."""
     result = run("build.sh", deadline=COLD_BUILD)
     assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("options", [(), ("--fork",)], ids=["plain", "fork"])
 @pytest.mark.parametrize("mode", BODIES)
-def test_each_mode_serves_its_hello_and_loses_none_of_500_requests(mode, options, tmp_path):
+def test_each_mode_answers_500_requests(mode, options, tmp_path):
     with Mode(mode, *options, cwd=tmp_path) as server:
         assert server.curl() == BODIES[mode]
         assert "\ncontent-type: text/plain" in server.curl("--head").lower()
@@ -61,7 +61,7 @@ def test_each_mode_serves_its_hello_and_loses_none_of_500_requests(mode, options
         assert "500 of 500" in result.stdout
         assert result.returncode == 0
         eventually(lambda: not server.zombies(), "every child to be reaped")
-        # The HTTP floor alone has no master: the signal ends it as it ends any program.
+        # The HTTP layer alone has no master, so the signal kills the process.
         server.stop(statuses=(0, -signal.SIGTERM) if mode == "http" else (0,))
 
 

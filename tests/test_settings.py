@@ -1,4 +1,4 @@
-"""Where settings come from: files in Python and TOML, the environment, the command line, and which of them counts."""
+"""Sources of settings: Python and TOML files, the environment, the command line, and their precedence."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def app(environ, start_response):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     """A project with an app."""
     (tmp_path / "shop.py").write_text(APP)
     return tmp_path
 
 
-def write(folder, name, text):
-    (folder / name).write_text(textwrap.dedent(text))
+def write(directory, name, text):
+    (directory / name).write_text(textwrap.dedent(text))
     return name
 
 
-def ask(folder, *arguments, **environment):
-    """Runs a command that ends by itself."""
+def ask(directory, *arguments, **environment):
+    """Runs a command that exits by itself."""
     return subprocess.run(
         [MLWS, *map(str, arguments)],
-        cwd=folder,
+        cwd=directory,
         env={**os.environ, **environment},
         check=False,
         capture_output=True,
@@ -47,17 +47,17 @@ def ask(folder, *arguments, **environment):
     )
 
 
-def shown(folder, *arguments, **environment):
-    """The settings as --print-config has them: name to value and origin."""
-    asked = ask(folder, "shop:app", "--print-config", *arguments, **environment)
+def shown(directory, *arguments, **environment):
+    """The settings in the output of --print-config: name to value and source."""
+    asked = ask(directory, "shop:app", "--print-config", *arguments, **environment)
     assert asked.returncode == 0, asked.stderr
     lines = re.findall(r"^(\w+) = (.*?) +# (.+)$", asked.stdout, re.M)
     return {name: (value, origin) for name, value, origin in lines}
 
 
-def test_a_config_file_in_python_is_found_by_its_name(folder):
-    write(folder, "gunicorn.conf.py", "import os\nworkers = 1 + 2\nkeepalive = 7\nloglevel = 'warning'\n")
-    settings = shown(folder)
+def test_a_config_file_in_python_is_found_by_its_name(directory):
+    write(directory, "gunicorn.conf.py", "import os\nworkers = 1 + 2\nkeepalive = 7\nloglevel = 'warning'\n")
+    settings = shown(directory)
     assert settings["workers"] == ("3", "gunicorn.conf.py")
     assert settings["keep_alive"] == ("7", "gunicorn.conf.py")
     assert settings["log_level"] == ('"warning"', "gunicorn.conf.py")
@@ -79,31 +79,31 @@ def test_a_config_file_in_python_is_found_by_its_name(folder):
         ),
     ],
 )
-def test_each_kind_of_file_says_the_same(folder, name, text):
-    write(folder, name, text)
-    settings = shown(folder)
+def test_each_file_format_gives_the_same_settings(directory, name, text):
+    write(directory, name, text)
+    settings = shown(directory)
     assert settings["bind"] == ('["127.0.0.1:0", "[::1]:0"]', name)
     assert [settings[key][0] for key in ("workers", "preload", "keep_alive")] == ["3", "true", "7"]
 
 
-def test_of_several_files_our_own_counts_alone(folder):
-    write(folder, "gunicorn.conf.py", "workers = 3\nthreads = 2\n")
-    write(folder, "pyproject.toml", "[tool.mylittlewebserver]\nworkers = 5\n")
-    write(folder, "mlws.toml", "workers = 4\n")
-    settings = shown(folder)
+def test_mlws_files_take_precedence_over_files_of_gunicorn(directory):
+    write(directory, "gunicorn.conf.py", "workers = 3\nthreads = 2\n")
+    write(directory, "pyproject.toml", "[tool.mylittlewebserver]\nworkers = 5\n")
+    write(directory, "mlws.toml", "workers = 4\n")
+    settings = shown(directory)
     assert settings["workers"] == ("4", "mlws.toml")
     assert settings["threads"] == ("1", "default")
 
 
-def test_a_pyproject_without_our_table_is_left_alone(folder):
-    write(folder, "pyproject.toml", "[tool.other]\nworkers = 'x'\n")
-    assert shown(folder)["workers"] == ("1", "default")
+def test_a_pyproject_without_our_table_is_left_alone(directory):
+    write(directory, "pyproject.toml", "[tool.other]\nworkers = 'x'\n")
+    assert shown(directory)["workers"] == ("1", "default")
 
 
-def test_the_command_line_counts_more_than_the_environment_and_that_more_than_the_file(folder):
-    write(folder, "gunicorn.conf.py", "workers = 3\nthreads = 2\nbind = ['127.0.0.1:1', '127.0.0.1:2']\n")
+def test_the_command_line_overrides_the_environment_which_overrides_the_file(directory):
+    write(directory, "gunicorn.conf.py", "workers = 3\nthreads = 2\nbind = ['127.0.0.1:1', '127.0.0.1:2']\n")
     words = "--threads 5 --backlog 9 --pid 'a b'"
-    settings = shown(folder, "--backlog", 10, "-b", "127.0.0.1:3", GUNICORN_CMD_ARGS=words)
+    settings = shown(directory, "--backlog", 10, "-b", "127.0.0.1:3", GUNICORN_CMD_ARGS=words)
     assert settings["workers"] == ("3", "gunicorn.conf.py")
     assert settings["threads"] == ("5", "GUNICORN_CMD_ARGS")
     assert settings["backlog"] == ("10", "the command line")
@@ -111,13 +111,13 @@ def test_the_command_line_counts_more_than_the_environment_and_that_more_than_th
     assert settings["bind"] == ('["127.0.0.1:3"]', "the command line"), "a list is replaced, not made longer"
 
 
-def test_the_file_counts_more_than_the_variables_that_only_change_a_default(folder):
+def test_the_file_overrides_variables_that_only_change_a_default(directory):
     environment = {"WEB_CONCURRENCY": "6", "PORT": "1234"}
-    settings = shown(folder, **environment)
+    settings = shown(directory, **environment)
     assert settings["workers"] == ("6", "WEB_CONCURRENCY")
     assert settings["bind"] == ('["0.0.0.0:1234"]', "PORT")
-    write(folder, "gunicorn.conf.py", "workers = 3\nbind = 'localhost'\n")
-    settings = shown(folder, **environment)
+    write(directory, "gunicorn.conf.py", "workers = 3\nbind = 'localhost'\n")
+    settings = shown(directory, **environment)
     assert settings["workers"][0] == "3"
     assert settings["bind"][0] == '["localhost"]'
 
@@ -136,55 +136,55 @@ def test_the_file_counts_more_than_the_variables_that_only_change_a_default(fold
         ),
     ],
 )
-def test_an_invalid_variable_is_reported_with_its_name(folder, variable, text, complaint):
-    asked = ask(folder, "shop:app", "--check-config", **{variable: text})
+def test_an_invalid_variable_is_reported_with_its_name(directory, variable, text, complaint):
+    asked = ask(directory, "shop:app", "--check-config", **{variable: text})
     assert (asked.returncode, asked.stdout) == (2, "")
     assert asked.stderr.startswith(f"error: invalid value '{text}' for {complaint}")
 
 
-def test_an_invalid_variable_does_not_matter_if_its_setting_is_set_elsewhere(folder):
-    write(folder, "gunicorn.conf.py", "workers = 3\n")
-    settings = shown(folder, "-b", "127.0.0.1:0", WEB_CONCURRENCY="abc", PORT="http")
+def test_an_invalid_variable_is_ignored_if_another_source_overrides_it(directory):
+    write(directory, "gunicorn.conf.py", "workers = 3\n")
+    settings = shown(directory, "-b", "127.0.0.1:0", WEB_CONCURRENCY="abc", PORT="http")
     assert settings["workers"] == ("3", "gunicorn.conf.py")
 
 
 @pytest.mark.parametrize("text", ["", " "])
-def test_an_empty_variable_counts_as_unset(folder, text):
-    settings = shown(folder, WEB_CONCURRENCY=text, PORT=text)
+def test_an_empty_variable_counts_as_unset(directory, text):
+    settings = shown(directory, WEB_CONCURRENCY=text, PORT=text)
     assert settings["workers"] == ("1", "default")
     assert settings["bind"] == ('["127.0.0.1:8000"]', "default")
 
 
-def test_white_space_around_a_variable_is_ignored(folder):
-    settings = shown(folder, WEB_CONCURRENCY=" 2", PORT="80 ")
+def test_white_space_around_a_variable_is_ignored(directory):
+    settings = shown(directory, WEB_CONCURRENCY=" 2", PORT="80 ")
     assert settings["workers"][0] == "2"
     assert settings["bind"][0] == '["0.0.0.0:80"]'
 
 
-def test_a_switch_can_be_turned_off_above_the_file_that_turned_it_on(folder):
-    write(folder, "mlws.toml", "preload = true\n")
-    assert shown(folder)["preload"][0] == "true"
-    write(folder, "mlws.toml", "preload = false\n")
-    assert shown(folder)["preload"][0] == "false"
+def test_a_switch_in_a_file_can_be_turned_off_on_the_command_line(directory):
+    write(directory, "mlws.toml", "preload = true\n")
+    assert shown(directory)["preload"][0] == "true"
+    write(directory, "mlws.toml", "preload = false\n")
+    assert shown(directory)["preload"][0] == "false"
 
 
 @pytest.mark.parametrize("how", ["{path}", "file:{path}", "python:settings.web"])
-def test_a_config_file_can_be_named(folder, how):
-    (folder / "settings").mkdir()
-    (folder / "settings" / "__init__.py").touch()
-    path = write(folder, "settings/web.py", "workers = 3\nwsgi_app = 'shop:app'\n")
-    asked = ask(folder, "--print-config", "-c", how.format(path=path))
+def test_a_config_file_can_be_named(directory, how):
+    (directory / "settings").mkdir()
+    (directory / "settings" / "__init__.py").touch()
+    path = write(directory, "settings/web.py", "workers = 3\nwsgi_app = 'shop:app'\n")
+    asked = ask(directory, "--print-config", "-c", how.format(path=path))
     assert asked.returncode == 0, asked.stderr
     assert re.search(r"^workers = 3 +# ", asked.stdout, re.M)
     assert re.search(r'^app = "shop:app" +# ', asked.stdout, re.M)
 
 
-def test_what_is_shown_can_be_used_as_a_file(folder):
+def test_the_output_of_print_config_is_a_valid_config_file(directory):
     before = ask(
-        folder, "shop:app", "--print-config", "--workers", 3, "--timeout", 0.5, "--umask", "022"
+        directory, "shop:app", "--print-config", "--workers", 3, "--timeout", 0.5, "--umask", "022"
     ).stdout
-    write(folder, "mlws.toml", before)
-    after = ask(folder, "--print-config")
+    write(directory, "mlws.toml", before)
+    after = ask(directory, "--print-config")
     assert after.returncode == 0, after.stderr
     assert [line.split("#")[0] for line in before.splitlines()] == [
         line.split("#")[0] for line in after.stdout.splitlines()
@@ -246,21 +246,21 @@ def test_what_is_shown_can_be_used_as_a_file(folder):
         ),
     ],
 )
-def test_an_error_in_a_file_is_reported_with_its_name(folder, name, text, complaint):
-    write(folder, name, text)
-    asked = ask(folder, "shop:app")
+def test_an_error_in_a_file_is_reported_with_its_name(directory, name, text, complaint):
+    write(directory, name, text)
+    asked = ask(directory, "shop:app")
     assert (asked.returncode, asked.stdout) == (2, "")
     assert complaint in asked.stderr
     assert "panicked" not in asked.stderr
 
 
 @pytest.mark.parametrize("words", [(), ("-c", "python:broken")])
-def test_the_traceback_of_a_config_file_begins_in_the_file(folder, words):
+def test_the_traceback_of_a_config_file_begins_in_the_file(directory, words):
     for name in ("gunicorn.conf.py", "broken.py"):
-        write(folder, name, "def limit():\n    raise SystemExit(5)\n\nworkers = limit()\n")
-    asked = ask(folder, "shop:app", *words)
+        write(directory, name, "def limit():\n    raise SystemExit(5)\n\nworkers = limit()\n")
+    asked = ask(directory, "shop:app", *words)
     assert asked.returncode == 2
-    file = folder / ("broken.py" if words else "gunicorn.conf.py")
+    file = directory / ("broken.py" if words else "gunicorn.conf.py")
     frames = re.findall(r'File "(.+)", line (\d+)', asked.stderr)
     assert frames == [(str(file), "4"), (str(file), "2")]
     assert "cannot be read: it raised the SystemExit above" in asked.stderr
@@ -274,128 +274,131 @@ def test_the_traceback_of_a_config_file_begins_in_the_file(folder, words):
         ("--help", "GUNICORN_CMD_ARGS: --help and --version are allowed only on"),
     ],
 )
-def test_an_error_in_the_environment_is_reported_as_such(folder, words, complaint):
-    asked = ask(folder, "shop:app", GUNICORN_CMD_ARGS=words)
+def test_an_error_in_the_environment_is_reported_as_such(directory, words, complaint):
+    asked = ask(directory, "shop:app", GUNICORN_CMD_ARGS=words)
     assert asked.returncode == 2
     assert complaint in asked.stderr
 
 
-def test_a_file_that_is_not_there_is_an_error(folder):
-    asked = ask(folder, "shop:app", "-c", "nowhere.py")
+def test_a_missing_file_is_an_error(directory):
+    asked = ask(directory, "shop:app", "-c", "nowhere.py")
     assert asked.returncode == 2
     assert "--config: no such file: nowhere.py" in asked.stderr
 
 
-def test_what_goes_together_is_looked_at_once_all_is_read(folder):
-    write(folder, "mlws.toml", "fork_warmup = '/'\n")
-    assert shown(folder, "--fork")["fork_warmup"] == ('"/"', "mlws.toml")
-    assert "--fork" in ask(folder, "shop:app").stderr
-    write(folder, "mlws.toml", "threads = 8\n")
-    assert "cannot be used with" in ask(folder, "shop:app", "--fork").stderr
+def test_conflicts_are_checked_after_all_sources_are_read(directory):
+    write(directory, "mlws.toml", "fork_warmup = '/'\n")
+    assert shown(directory, "--fork")["fork_warmup"] == ('"/"', "mlws.toml")
+    assert "--fork" in ask(directory, "shop:app").stderr
+    write(directory, "mlws.toml", "threads = 8\n")
+    assert "cannot be used with" in ask(directory, "shop:app", "--fork").stderr
 
 
-def test_names_of_a_python_file_that_are_no_settings_are_its_own_business(folder):
-    write(folder, "gunicorn.conf.py", "import os\nnumber = 2\nworkers = number\n\ndef helper():\n    pass\n")
-    asked = ask(folder, "shop:app", "--check-config")
+def test_other_names_in_a_python_file_are_ignored(directory):
+    write(
+        directory, "gunicorn.conf.py", "import os\nnumber = 2\nworkers = number\n\ndef helper():\n    pass\n"
+    )
+    asked = ask(directory, "shop:app", "--check-config")
     assert (asked.returncode, asked.stdout) == (0, "")
     assert "number" not in asked.stderr
-    write(folder, "gunicorn.conf.py", "wokers = 2\n")
+    write(directory, "gunicorn.conf.py", "wokers = 2\n")
     assert (
-        "wokers is not a setting; did you mean workers?" in ask(folder, "shop:app", "--check-config").stderr
+        "wokers is not a setting; did you mean workers?"
+        in ask(directory, "shop:app", "--check-config").stderr
     )
 
 
-def test_unsupported_gunicorn_settings_are_reported_once(folder):
-    write(folder, "gunicorn.conf.py", "worker_tmp_dir = '/dev/shm'\nworker_class = 'gthread'\n")
-    asked = ask(folder, "shop:app", "--check-config", "--no-control-socket")
+def test_unsupported_gunicorn_settings_are_reported_once(directory):
+    write(directory, "gunicorn.conf.py", "worker_tmp_dir = '/dev/shm'\nworker_class = 'gthread'\n")
+    asked = ask(directory, "shop:app", "--check-config", "--no-control-socket")
     assert asked.returncode == 0
     assert asked.stderr.count("--worker-tmp-dir is ignored: workers do not use heartbeat files") == 1
     assert asked.stderr.count("--no-control-socket is ignored") == 1
 
 
-def test_a_config_is_checked_with_the_application(folder):
-    assert "shop:app can be served with these settings" in ask(folder, "shop:app", "--check-config").stderr
-    broken = ask(folder, "shop:nothing", "--check-config")
+def test_a_config_is_checked_with_the_application(directory):
+    assert "shop:app can be served with these settings" in ask(directory, "shop:app", "--check-config").stderr
+    broken = ask(directory, "shop:nothing", "--check-config")
     assert broken.returncode == 2
     assert "shop has no attribute 'nothing'" in broken.stderr.replace("module ", "")
-    (folder / "shop.py").write_text("1 / 0")
-    assert ask(folder, "shop:app", "--check-config").returncode == 3
+    (directory / "shop.py").write_text("1 / 0")
+    assert ask(directory, "shop:app", "--check-config").returncode == 3
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
-def test_a_shell_can_complete_the_options(folder, shell):
-    asked = ask(folder, "--completions", shell)
+def test_a_shell_can_complete_the_options(directory, shell):
+    asked = ask(directory, "--completions", shell)
     assert asked.returncode == 0
     assert "worker-connections" in asked.stdout
     if shell == "bash":
         subprocess.run(["bash", "-n"], input=asked.stdout, text=True, check=True)
 
 
-def test_no_application_at_all_is_an_error_that_says_how_to_name_one(folder):
-    asked = ask(folder)
+def test_a_missing_application_is_an_error_that_says_how_to_set_one(directory):
+    asked = ask(directory)
     assert asked.returncode == 2
     assert "module:attribute" in asked.stderr
     assert "wsgi_app" in asked.stderr
 
 
-def test_a_reload_reads_the_file_again(folder):
-    write(folder, "gunicorn.conf.py", "bind = '127.0.0.1:0'\nworkers = 1\nthreads = 1\n")
-    with Server("shop:app", "--bind", "127.0.0.1:0", cwd=folder) as server:
+def test_a_reload_rereads_the_file(directory):
+    write(directory, "gunicorn.conf.py", "bind = '127.0.0.1:0'\nworkers = 1\nthreads = 1\n")
+    with Server("shop:app", "--bind", "127.0.0.1:0", cwd=directory) as server:
         assert server.get("/").text.startswith("False")
-        write(folder, "gunicorn.conf.py", "workers = 3\nthreads = 2\n")
+        write(directory, "gunicorn.conf.py", "workers = 3\nthreads = 2\n")
         server.process.send_signal(signal.SIGHUP)
         server.log.wait_for("Reload complete")
         eventually(lambda: len(server.workers()) == 3, "three workers")
         assert server.get("/").text.startswith("True")
 
 
-def test_a_reload_with_a_broken_file_leaves_all_as_it_is(folder):
-    write(folder, "gunicorn.conf.py", "workers = 2\n")
-    with Server("shop:app", cwd=folder) as server:
+def test_a_reload_with_a_broken_file_changes_nothing(directory):
+    write(directory, "gunicorn.conf.py", "workers = 2\n")
+    with Server("shop:app", cwd=directory) as server:
         before = server.workers()
-        write(folder, "gunicorn.conf.py", "workers = 'many'\n")
+        write(directory, "gunicorn.conf.py", "workers = 'many'\n")
         server.process.send_signal(signal.SIGHUP)
         server.log.wait_for(
             "Reload failed, keeping the previous configuration: gunicorn.conf.py: invalid value 'many'"
         )
         assert server.workers() == before
-        write(folder, "gunicorn.conf.py", "workers = 1\n")
+        write(directory, "gunicorn.conf.py", "workers = 1\n")
         server.process.send_signal(signal.SIGHUP)
         eventually(lambda: len(server.workers()) == 1, "one worker")
         assert server.get("/").status == 200
 
 
-def test_a_reload_moves_to_the_addresses_of_the_file(folder):
-    old, new = folder / "old.sock", folder / "new.sock"
-    write(folder, "gunicorn.conf.py", f"bind = ['127.0.0.1:0', 'unix:{old}']\n")
-    with Server("shop:app", bind=None, cwd=folder) as server:
+def test_a_reload_moves_to_the_addresses_of_the_file(directory):
+    old, new = directory / "old.sock", directory / "new.sock"
+    write(directory, "gunicorn.conf.py", f"bind = ['127.0.0.1:0', 'unix:{old}']\n")
+    with Server("shop:app", bind=None, cwd=directory) as server:
         assert old.exists()
-        write(folder, "gunicorn.conf.py", f"bind = ['unix:{new}', '127.0.0.1:0']\n")
+        write(directory, "gunicorn.conf.py", f"bind = ['unix:{new}', '127.0.0.1:0']\n")
         server.process.send_signal(signal.SIGHUP)
-        told = server.log.wait_for("Addresses changed: (.+)").group(1)
-        assert set(told.split(", ")) == {server.urls[0], f"unix:{new}"}, "what stays keeps its port"
+        changed = server.log.wait_for("Addresses changed: (.+)").group(1)
+        assert set(changed.split(", ")) == {server.urls[0], f"unix:{new}"}, "what stays keeps its port"
         server.log.wait_for("Reload complete")
         assert server.get("/").status == 200
         assert new.exists() and not old.exists()
     assert not new.exists()
 
 
-def test_serve_reads_a_file_that_it_is_given_and_no_other(folder):
-    write(folder, "gunicorn.conf.py", "workers = 3\n")
-    write(folder, "own.toml", "workers = 2\nthreads = 1\n")
+def test_serve_reads_only_the_given_file(directory):
+    write(directory, "gunicorn.conf.py", "workers = 3\n")
+    write(directory, "own.toml", "workers = 2\nthreads = 1\n")
     program = "from mylittlewebserver import serve; serve('shop:app', bind='127.0.0.1:0'{})"
     for more, workers in [("", 1), (", config='own.toml'", 2), (", config='own.toml', workers=1", 1)]:
-        write(folder, "main.py", program.format(more))
-        with Server("main.py", command=(sys.executable,), cwd=folder) as server:
+        write(directory, "main.py", program.format(more))
+        with Server("main.py", command=(sys.executable,), cwd=directory) as server:
             assert len(server.workers()) == workers
 
 
-def test_a_reload_to_an_address_that_is_taken_leaves_all_as_it_is(folder):
-    write(folder, "other.py", APP.replace("os.getcwd()", "os.environ['COLOUR']"))
+def test_a_reload_to_an_address_in_use_changes_nothing(directory):
+    write(directory, "other.py", APP.replace("os.getcwd()", "os.environ['COLOUR']"))
     text = "bind = ['127.0.0.1:0']\nraw_env = ['COLOUR=blue']\nwsgi_app = 'other:app'\nworkers = 1\n"
-    write(folder, "gunicorn.conf.py", text)
+    write(directory, "gunicorn.conf.py", text)
     with (
-        Server("--pid", "pid", bind=None, cwd=folder) as server,
+        Server("--pid", "pid", bind=None, cwd=directory) as server,
         socket.create_server(("127.0.0.1", 0)) as taken,
     ):
         assert server.get("/").text.endswith("blue")
@@ -403,11 +406,11 @@ def test_a_reload_to_an_address_that_is_taken_leaves_all_as_it_is(folder):
         changed = (
             text.replace("blue", "red").replace("['127.0.0.1:0']", f"['{address}']").replace("other", "shop")
         )
-        write(folder, "gunicorn.conf.py", changed)
+        write(directory, "gunicorn.conf.py", changed)
         server.process.send_signal(signal.SIGHUP)
         server.log.wait_for(f"Reload failed, keeping the previous configuration: cannot listen on {address}")
         (worker,) = server.workers()
         os.kill(worker, signal.SIGKILL)
         eventually(lambda: server.workers() not in ([], [worker]), "another worker")
         assert server.get("/").text.endswith("blue"), "the next worker is as the one before"
-        assert (folder / "pid").read_text().strip() == str(server.pid)
+        assert (directory / "pid").read_text().strip() == str(server.pid)

@@ -1,4 +1,4 @@
-"""What an operator does to a running server by signals, and what its clients see of it: nothing."""
+"""Signals to a running server, which clients do not notice."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ PLAIN, PRELOADED = ("--workers", "2"), ("--workers", "2", "--preload")
 
 
 class Pages:
-    """An application in a file that can be written anew."""
+    """An application in a file that can be replaced."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, directory):
+        self.directory = directory
         self.write("first")
 
     def write(self, word, top=""):
-        new = self.folder / "new"
+        new = self.directory / "new"
         new.write_text(APP.format(word=word, top=top))
-        new.rename(self.folder / "pages.py")
+        new.rename(self.directory / "pages.py")
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ def pages(tmp_path):
 
 @pytest.fixture
 def serve(start, pages):
-    return lambda *options, **settings: start("pages:app", *options, cwd=pages.folder, **settings)
+    return lambda *options, **settings: start("pages:app", *options, cwd=pages.directory, **settings)
 
 
 class Load:
-    """Clients that ask again and again, and note everything that is not the right answer."""
+    """Clients that send requests continuously, and record every wrong response."""
 
     def __init__(self, server, clients=4, keep_alive=True, pattern=rb"\w+ \d+"):
         self.server, self.keep_alive, self.pattern = server, keep_alive, re.compile(pattern)
@@ -123,7 +123,7 @@ def test_hup_reloads_the_code(serve, pages, options):
 
 
 @pytest.mark.parametrize("options", [PLAIN, PRELOADED], ids=" ".join)
-def test_broken_code_leaves_the_old_workers_serving(serve, pages, options):
+def test_old_workers_keep_serving_if_new_code_is_broken(serve, pages, options):
     server = serve(*options)
     old = server.family_pids()
     pages.write("second", top="import nothing_of_this_name")
@@ -137,7 +137,7 @@ def test_broken_code_leaves_the_old_workers_serving(serve, pages, options):
     assert word(server) == "third"
 
 
-def test_code_that_hangs_is_given_up_and_the_log_shows_where(serve, pages):
+def test_code_that_hangs_is_abandoned_and_the_log_shows_where(serve, pages):
     server = serve("--boot-timeout", "1")
     old = server.family_pids()
     pages.write("second", top="import threading; threading.Event().wait()  # for ever")
@@ -153,7 +153,7 @@ def test_code_that_hangs_is_given_up_and_the_log_shows_where(serve, pages):
 @pytest.mark.parametrize(
     "options", [PLAIN, PRELOADED, CONCURRENCY["inline"], CONCURRENCY["fork"]], ids=" ".join
 )
-def test_no_client_notices_a_reload(serve, pages, at_length, options, keep_alive):
+def test_a_reload_is_invisible_to_clients(serve, pages, at_length, options, keep_alive):
     server = serve(*options)
     with Load(server, keep_alive=keep_alive) as load:
         for number in range(at_length(3, 100)):
@@ -166,7 +166,7 @@ def test_no_client_notices_a_reload(serve, pages, at_length, options, keep_alive
 
 
 def test_hups_at_any_time_while_workers_are_killed(serve, pages, at_length):
-    """A killed worker loses only its own requests: new connections are served."""
+    """A killed worker fails only its own requests; new connections are served."""
     server = serve("--workers", "4")
     chance = random.Random(4)
     with Load(server, keep_alive=False) as load:
@@ -176,7 +176,7 @@ def test_hups_at_any_time_while_workers_are_killed(serve, pages, at_length):
             with contextlib.suppress(IndexError, ProcessLookupError):
                 os.kill(chance.choice(server.workers()), signal.SIGKILL)
             load.goes_on(chance.randrange(30))
-    # A kill cuts the few requests that were in the hands of that very worker; none is refused, and none is answered wrong.
+    # A kill interrupts only the requests of that worker. No connection is refused, and no response is wrong.
     assert not [failure for failure in load.failures if isinstance(failure, tuple)]
     assert not [failure for failure in load.failures if "Refused" in failure or "Timeout" in failure.title()]
     assert len(load.failures) <= 4 * at_length(5, 100)
@@ -195,25 +195,25 @@ def test_ttin_and_ttou_change_the_number_of_workers(serve, options):
     assert word(server) == "first"
 
 
-def test_winch_sends_the_workers_home_and_the_backlog_waits_for_the_next(serve):
+def test_winch_stops_the_workers_and_connections_wait_in_the_backlog(serve):
     server = serve(*PLAIN)
     os.kill(server.pid, signal.SIGWINCH)
     eventually(lambda: server.workers() == [], "no worker")
-    with server.wire() as wire:  # somebody listens, nobody accepts
+    with server.wire() as wire:  # the socket is open, but no process accepts
         wire.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
         os.kill(server.pid, signal.SIGHUP)
         assert wire.answer().status == 200
 
 
 @pytest.mark.parametrize("options", [(), ("--fork",), ("--preload",)], ids=["plain", "fork", "preload"])
-def test_usr1_opens_the_logs_anew(serve, pages, options):
-    log, moved = pages.folder / "access.log", pages.folder / "access.log.1"
+def test_usr1_reopens_the_logs(serve, pages, options):
+    log, moved = pages.directory / "access.log", pages.directory / "access.log.1"
     server = serve(*options, "--access-logfile", log)
     server.get("/before")
     eventually(lambda: "/before" in log.read_text(), "the line of the first request")
     log.rename(moved)
     os.kill(server.pid, signal.SIGUSR1)
-    # The master opens it, and then its workers, in no order that a client could know.
+    # The master reopens it first, then its workers in any order.
     eventually(lambda: server.get("/after").status == 200 and log.exists() and "/after" in log.read_text())
     assert "/before" not in log.read_text()
     os.kill(server.workers()[0], signal.SIGUSR1)
@@ -259,7 +259,7 @@ def test_with_preload_a_signal_to_the_process_group_counts_once(serve):
     assert server.log.text.count("Workers increased") == 1
 
 
-def test_usr2_follows_the_symbolic_link_of_a_release(tmp_path, start):
+def test_usr2_follows_the_symlink_of_a_release(tmp_path, start):
     releases = [Pages(tmp_path / name) for name in ("1", "2") if not (tmp_path / name).mkdir()]
     releases[1].write("second")
     current = tmp_path / "current"
@@ -277,10 +277,10 @@ def test_usr2_follows_the_symbolic_link_of_a_release(tmp_path, start):
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix"])
-def test_usr2_and_back_again_and_over(start, pages, bind):
-    path = pages.folder / "socket"
+def test_usr2_can_be_reverted_and_repeated(start, pages, bind):
+    path = pages.directory / "socket"
     bind = f"unix:{path}" if bind == "unix" else bind
-    server = start("pages:app", *PLAIN, "--bind", bind, cwd=pages.folder)
+    server = start("pages:app", *PLAIN, "--bind", bind, cwd=pages.directory)
 
     def answer():
         with socket.socket(socket.AF_UNIX if bind.startswith("unix") else socket.AF_INET) as wire:
@@ -292,7 +292,7 @@ def test_usr2_and_back_again_and_over(start, pages, bind):
     second = second_master(server)
     eventually(lambda: answer() == "second", "the new code")
     eventually(lambda: answer() == "first", "the old code beside it")
-    os.kill(second, signal.SIGTERM)  # a change of mind
+    os.kill(second, signal.SIGTERM)  # the upgrade is reverted
     eventually(lambda: gone(second), "the second master to go")
     server.log.wait_for("this master keeps serving")
     assert {answer() for _ in range(10)} == {"first"}
@@ -306,7 +306,7 @@ def test_usr2_and_back_again_and_over(start, pages, bind):
     assert not path.exists()
 
 
-def test_no_client_notices_the_change_of_masters(serve):
+def test_a_binary_upgrade_is_invisible_to_clients(serve):
     server = serve(*PLAIN)
     with Load(server) as load:
         second = second_master(server)
@@ -334,8 +334,8 @@ def test_a_client_that_keeps_sending_requests_receives_connection_close(serve):
 
 
 @pytest.mark.parametrize("name", ["HUP", "USR1", "TTIN"])
-def test_a_signal_at_the_moment_of_listening_does_not_end_the_server(serve, pages, name):
-    (pages.folder / "gunicorn.conf.py").write_text(
+def test_a_signal_at_the_moment_of_listening_does_not_kill_the_server(serve, pages, name):
+    (pages.directory / "gunicorn.conf.py").write_text(
         f"import os, signal\ndef when_ready(server):\n    os.kill(os.getpid(), signal.SIG{name})\n"
     )
     server = serve("--config", "gunicorn.conf.py")
@@ -346,7 +346,7 @@ def test_a_signal_at_the_moment_of_listening_does_not_end_the_server(serve, page
 def test_a_term_at_any_moment_of_the_start_leaves_nothing_behind(pages, at_length):
     chance = random.Random(5)
     for _ in range(at_length(20, 1000)):
-        with Command(MLWS, "pages:app", *PLAIN, "--bind", "127.0.0.1:0", cwd=pages.folder) as server:
+        with Command(MLWS, "pages:app", *PLAIN, "--bind", "127.0.0.1:0", cwd=pages.directory) as server:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(chance.random() * 0.3)
             # Before there is a master, TERM kills the command as it would any.
@@ -356,71 +356,71 @@ def test_a_term_at_any_moment_of_the_start_leaves_nothing_behind(pages, at_lengt
 # Notifications to service managers.
 
 
-def hears(manager, words):
-    """Takes what was said, until these words are."""
-    while words not in (said := manager.recv(1000).decode()):
+def receive_until(manager, words):
+    """Receives notifications until one contains these words, and returns it."""
+    while words not in (message := manager.recv(1000).decode()):
         pass
-    return said
+    return message
 
 
 def test_a_service_manager_is_notified_of_a_reload_and_its_result(serve, pages, manager):
     server = serve(env={"NOTIFY_SOCKET": manager.getsockname()})
-    hears(manager, "READY=1")
+    receive_until(manager, "READY=1")
     os.kill(server.pid, signal.SIGHUP)
-    assert re.search(r"MONOTONIC_USEC=\d+", hears(manager, "RELOADING=1"))
-    assert "serving on" in hears(manager, "READY=1")
+    assert re.search(r"MONOTONIC_USEC=\d+", receive_until(manager, "RELOADING=1"))
+    assert "serving on" in receive_until(manager, "READY=1")
     pages.write("broken", top="import nothing_of_this_name")
     os.kill(server.pid, signal.SIGHUP)
-    hears(manager, "RELOADING=1")
-    assert "reload failed" in hears(manager, "READY=1")
+    receive_until(manager, "RELOADING=1")
+    assert "reload failed" in receive_until(manager, "READY=1")
 
 
 def test_a_service_manager_with_a_watchdog_receives_keepalives(serve, manager):
     serve("--preload", env={"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "100000"})
     for _ in range(5):
-        hears(manager, "WATCHDOG=1")
+        receive_until(manager, "WATCHDOG=1")
 
 
-def test_a_second_master_is_the_main_process_until_it_is_sent_home(serve, manager):
+def test_a_new_master_is_the_main_process_until_it_stops(serve, manager):
     server = serve(env={"NOTIFY_SOCKET": manager.getsockname()})
-    hears(manager, "READY=1")
+    receive_until(manager, "READY=1")
     second = second_master(server)
-    hears(manager, f"MAINPID={second}")
+    receive_until(manager, f"MAINPID={second}")
     os.kill(second, signal.SIGTERM)
-    hears(manager, f"MAINPID={server.pid}")
+    receive_until(manager, f"MAINPID={server.pid}")
 
 
 def content(path):
-    """What is in a file that others make and remove meanwhile."""
+    """The content of a file that other processes create and remove meanwhile."""
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
     return None
 
 
-def test_a_second_master_has_a_pidfile_beside_the_first_and_then_its_place(serve, pages):
-    pidfile = pages.folder / "pid"
+def test_a_new_master_takes_over_the_pidfile_after_the_old_one_exits(serve, pages):
+    pidfile = pages.directory / "pid"
     server = serve("--pid", pidfile)
     second = second_master(server)
     assert pidfile.read_text() == f"{server.pid}\n"
-    assert (pages.folder / "pid.2").read_text() == f"{second}\n"
+    assert (pages.directory / "pid.2").read_text() == f"{second}\n"
     os.kill(server.pid, signal.SIGTERM)
     assert server.wait() == 0
     eventually(lambda: content(pidfile) == f"{second}\n", "the pidfile to be taken over")
     os.kill(second, signal.SIGTERM)
     eventually(lambda: not server.family(), "the group to be empty")
-    assert list(pages.folder.glob("pid*")) == []
+    assert list(pages.directory.glob("pid*")) == []
 
 
-def test_a_daemon_hands_over_to_a_second_master(pages):
-    pidfile, log = pages.folder / "pid", pages.folder / "log"
+def test_a_daemon_hands_over_to_a_new_master(pages):
+    pidfile, log = pages.directory / "pid", pages.directory / "log"
     words = ("--daemon", "--pid", str(pidfile), "--error-logfile", str(log), "--bind", "127.0.0.1:0")
-    subprocess.run([MLWS, "pages:app", *words], cwd=pages.folder, check=True, timeout=2 * DEADLINE)
+    subprocess.run([MLWS, "pages:app", *words], cwd=pages.directory, check=True, timeout=2 * DEADLINE)
     first = int(pidfile.read_text())
     second = None
     try:
         os.kill(first, signal.SIGUSR2)
         eventually(lambda: log.read_text().count("] Listening at: ") == 2, "both to serve")
-        second = int((pages.folder / "pid.2").read_text())
+        second = int((pages.directory / "pid.2").read_text())
         os.kill(first, signal.SIGTERM)
         eventually(lambda: content(pidfile) == f"{second}\n", "the pidfile to be taken over")
         assert gone(first)

@@ -1,4 +1,4 @@
-"""Exports that real frameworks stream: their readers are slow, others visit meanwhile, and each row is for its own user."""
+"""Streamed exports of real frameworks with slow readers and concurrent requests: each row has its own user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ numbers = itertools.count()
 
 
 class Framework:
-    """How a framework is asked, and what has to come of it."""
+    """The requests to a framework, and their expected responses."""
 
     def __init__(self, row, page, stranger, query=None, ends=1):
         self.row, self.page, self.stranger, self.query, self.ends = row, page, stranger, query or {}, ends
@@ -43,8 +43,8 @@ FRAMEWORKS = {
 
 
 class Exports:
-    def __init__(self, server, folder, name):
-        self.server, self.ends, self.name = server, folder / "ends", name
+    def __init__(self, server, directory, name):
+        self.server, self.ends, self.name = server, directory / "ends", name
         self.place, self.framework = name.split()[0], FRAMEWORKS[name]
 
     def fill(self, template, user, language, number=""):
@@ -63,7 +63,7 @@ class Exports:
         return "".join(self.fill(self.framework.row, user, language, number) for number in range(ROWS))
 
     def visits(self, user, language):
-        """Asks for the short page again and again."""
+        """Requests the short page continuously."""
         with self.server.wire() as wire:
             for _ in range(5):
                 path = target(f"/{self.place}/me", user=user)
@@ -80,15 +80,15 @@ class Exports:
 @pytest.fixture(scope="module", params=CONCURRENCY)
 def serving(request, tmp_path_factory):
     """One server for all frameworks, and its directory."""
-    folder = tmp_path_factory.mktemp(request.param)
-    (folder / "ends").touch()
-    with sqlite3.connect(folder / "rows.db") as connection:
+    directory = tmp_path_factory.mktemp(request.param)
+    (directory / "ends").touch()
+    with sqlite3.connect(directory / "rows.db") as connection:
         connection.execute("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT)")
         connection.executemany("INSERT INTO row VALUES (?, ?)", ((number, TEXT) for number in range(ROWS)))
     connection.close()
-    server = Server("exports", *CONCURRENCY[request.param], env={"EXPORTS_FOLDER": str(folder)})
+    server = Server("exports", *CONCURRENCY[request.param], env={"EXPORTS_DIRECTORY": str(directory)})
     try:
-        yield server, folder
+        yield server, directory
         server.stop_if_running()
     finally:
         server.end()
@@ -109,7 +109,7 @@ def test_each_slow_export_has_all_rows_and_only_those_of_its_user(exports, at_le
 
 
 def export_slowly(exports):
-    """Nobody reads an export before others have been served."""
+    """No export is read before other requests have been served."""
     users = {fresh("reader"): language for language in ("de", "fr", "en")}
     wires = {user: exports.ask("export", user, language, SlowWire) for user, language in users.items()}
     together(
@@ -132,8 +132,8 @@ def export_slowly(exports):
         exports.ended(user)
 
 
-def test_an_export_that_is_given_up_leaves_nothing_of_its_user(exports):
-    """The clients leave when their exports have begun, and others have been served since."""
+def test_an_abandoned_export_frees_the_resources_of_its_user(exports):
+    """The clients disconnect after their exports have started and other requests have been served."""
     users = [fresh("leaver") for _ in range(4)]
     wires = [exports.ask("export", user, "de", SlowWire) for user in users]
     for wire in wires:

@@ -1,4 +1,4 @@
-"""Streams: their framing, what keeps them alive, what ends them, on which threads they run, and that a fork in one stays out of the server."""
+"""Streams: framing, timeouts, ends, threads, and forks within a stream."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def serving(shared, concurrency):
     return shared("streaming", *CONCURRENCY[concurrency])
 
 
-# What takes longer than a timeout: all of it runs at once, beside the other tests of this module.
+# Streams that take longer than a timeout run concurrently, beside the other tests of this module.
 
 EVENTS = "".join(f"data: {word}\n\n" for word in (0, 1, "end"))
 
@@ -35,7 +35,7 @@ def empty_chunks(options):
 
 
 def events(options, content_type, clients):
-    """What each of the clients gets of a stream whose pauses are twice the timeout, and whether its worker goes on."""
+    """The results of clients of a stream whose pauses are twice the timeout, and whether its worker continues."""
     path = target("/events", content_type=content_type, count=2, pause=2.2)
 
     def subscribe():
@@ -72,7 +72,7 @@ LONG = {
 
 @pytest.fixture(scope="module", autouse=True)
 def long_ones(request):
-    """The futures of those whose tests are to run."""
+    """The futures of the selected tests."""
     items = [item for item in request.session.items if item.path == request.path]
     names = [item.callspec.params["long"] for item in items if "long" in getattr(item, "fixturenames", ())]
     with ThreadPoolExecutor(len(LONG)) as pool:
@@ -97,7 +97,7 @@ def test_a_file_after_a_write_is_in_the_same_body(serving, kind, version):
 
 
 def test_empty_chunks_are_not_sent(serving):
-    """One that was would be the last."""
+    """An empty chunk would end the body."""
     with serving.wire() as wire:
         answer = wire.request(target("/empty_chunks", seconds=0.1))
         assert (answer.framing, answer.text, answer.complete) == ("chunked", "working done", True)
@@ -107,7 +107,7 @@ def test_empty_chunks_are_not_sent(serving):
 # Ends.
 
 
-def test_an_empty_chunk_after_the_client_has_gone_ends_the_stream(serving, record):
+def test_an_empty_chunk_after_a_disconnect_ends_the_stream(serving, record):
     with ask(serving, target("/empty_chunks_until_closed", record=record)) as wire:
         assert wire.head()[1] == 200
         assert wire.chunk() == b"first\n"
@@ -118,8 +118,8 @@ def test_an_empty_chunk_after_the_client_has_gone_ends_the_stream(serving, recor
 
 @pytest.mark.parametrize("how", ["exit", "raise", "return"])
 @pytest.mark.parametrize("where", ["call", "stream"])
-def test_a_process_that_the_app_forks_does_not_come_back_to_the_server(serving, where, how):
-    """It ends with the status that it would have anywhere else; its parent alone answers."""
+def test_a_process_forked_by_the_app_does_not_return_to_the_server(serving, where, how):
+    """It exits with its usual status; only its parent responds."""
     own = sorted([serving.pid, *serving.workers()])
     status = {"exit": 3, "raise": 1, "return": 0}[how]
     with ask(serving, target(f"/fork_in_{where}", how=how), "Connection: close\r\n") as wire:
@@ -135,18 +135,18 @@ def test_a_process_that_the_app_forks_does_not_come_back_to_the_server(serving, 
 # Threads.
 
 
-def test_hooks_of_threading_see_every_thread_that_serves(shared):
-    """The threads are Python's: profilers, debuggers and tools that measure coverage find them, and their names."""
+def test_threading_hooks_see_every_serving_thread(shared):
+    """The threads are Python threads, so profilers, debuggers and coverage tools find them and their names."""
     server = shared("traced", "--threads", "4")
-    told = together(*[lambda: json.loads(server.get("/?parties=4").text)] * 4)
-    assert len({facts["thread"] for facts in told}) == 4
-    for facts in told:
+    threads = together(*[lambda: json.loads(server.get("/?parties=4").text)] * 4)
+    assert len({facts["thread"] for facts in threads}) == 4
+    for facts in threads:
         assert facts["main"] or facts["name"].startswith("mlws"), facts
         assert facts["class"] == ("_MainThread" if facts["main"] else "Thread")
         assert facts["listed"]
         # The hooks are for threads to come; the application was loaded on the main thread.
         assert facts["main"] or (facts["profiled"] and facts["traced"])
-    assert len({facts["name"] for facts in told}) == 4
+    assert len({facts["name"] for facts in threads}) == 4
 
 
 @pytest.mark.parametrize(
@@ -175,5 +175,5 @@ def test_two_hundred_clients_get_each_event(start, at_length):
 
 @pytest.mark.parametrize("long", LONG)
 def test_a_stream_that_takes_longer_than_a_timeout(long_ones, long):
-    """Empty chunks show that the app is alive, and so may be without end; silence is for events only, where it holds nobody up."""
+    """Empty chunks show that the app is alive, so they may continue without end."""
     long_ones[long].result(4 * DEADLINE)

@@ -54,7 +54,7 @@ def framed(body, framing, size=4099):
 
 
 def send_until_answered(wire, request, total):
-    """Sends up to `total` bytes, made of `request` again and again, until the answer begins. Returns how many were sent."""
+    """Sends up to `total` bytes of repeated `request`s until the response begins. Returns how many were sent."""
     sent, data = 0, request * (65536 // len(request) + 1)
     wire.socket.setblocking(False)
     try:
@@ -70,18 +70,18 @@ def send_until_answered(wire, request, total):
 
 
 def says_nothing(wire):
-    """Whether nothing has come from the server so far."""
+    """Returns whether nothing has been received so far."""
     return not select.select([wire.socket], [], [], 0)[0]
 
 
-# An upload that is refused before all of it was sent.
+# Uploads that are rejected early.
 
 
-def test_a_huge_upload_is_refused_after_little_of_it(server, record):
-    """None of what is sent is run as a request."""
+def test_a_huge_upload_is_rejected_early(server, record):
+    """None of the data is run as a request."""
     hidden = f"GET /clients/called?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
     with server.wire() as wire:
-        wire.send(head("/uploads/refuse", "length", 400_000_000))
+        wire.send(head("/uploads/ignores_body", "length", 400_000_000))
         sent = send_until_answered(wire, hidden, 400_000_000)
         answer = wire.answer()
         assert (answer.status, answer.text, answer.header("connection")) == (401, "no\n", "close")
@@ -93,7 +93,7 @@ def test_a_huge_upload_is_refused_after_little_of_it(server, record):
 
 @pytest.mark.parametrize("path", ["/upload", "/file"])
 @pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"], ids=["sent at once", "Expect"])
-def test_flask_refuses_what_is_over_its_limit_at_once(shared, concurrency, path, expect):
+def test_flask_rejects_an_upload_over_its_limit_early(shared, concurrency, path, expect):
     server = shared("flask_uploads:app", *CONCURRENCY[concurrency])
     more = "Content-Type: multipart/form-data; boundary=b\r\n" + expect
     with server.wire() as wire:
@@ -123,7 +123,7 @@ EXPECT = "Expect: 100-continue\r\n"
 
 def test_100_continue_is_sent_when_the_application_reads_and_not_before(server, gate):
     with server.wire() as wire:
-        wire.send(head(f"/uploads/behind_gate?gate={gate.folder}", "length", 5, EXPECT))
+        wire.send(head(f"/uploads/behind_gate?gate={gate.directory}", "length", 5, EXPECT))
         gate.wait_for(1)
         rests(server.workers()[0])
         assert says_nothing(wire)
@@ -133,18 +133,18 @@ def test_100_continue_is_sent_when_the_application_reads_and_not_before(server, 
         assert wire.answer().text == "hello"
 
 
-def test_an_answer_without_reading_takes_the_place_of_100_continue(server):
+def test_a_response_without_reading_replaces_100_continue(server):
     with server.wire() as wire:
-        wire.send(head("/uploads/refuse", "length", 5, EXPECT))
+        wire.send(head("/uploads/ignores_body", "length", 5, EXPECT))
         answer = wire.answer()
         assert (answer.status, answer.header("connection")) == (401, "close")
         wire.send(HELLO)
         assert wire.closed()
 
 
-def test_100_continue_is_not_sent_if_the_body_comes_unasked(server, gate):
+def test_100_continue_is_not_sent_if_the_client_does_not_wait_for_it(server, gate):
     with server.wire() as wire:
-        wire.send(head(f"/uploads/behind_gate?gate={gate.folder}", "length", 5, EXPECT))
+        wire.send(head(f"/uploads/behind_gate?gate={gate.directory}", "length", 5, EXPECT))
         gate.wait_for(1)
         wire.send(b"hello")
         gate.open()
@@ -160,7 +160,7 @@ def test_100_continue_is_not_sent_in_the_middle_of_a_response(server):
         assert wire.closed()
 
 
-def test_what_follows_an_expected_body_is_the_next_request(server, framing, concurrency):
+def test_data_after_an_expected_body_is_the_next_request(server, framing, concurrency):
     with server.wire() as wire:
         wire.send(head("/inputs/echo", framing, 5, EXPECT))
         assert wire.head()[1] == 100
@@ -218,7 +218,7 @@ def test_an_expected_chunked_body_that_grows_over_the_limit_is_a_413(shared, con
 
 @pytest.mark.parametrize("script", range(len(SCRIPTS)))
 @pytest.mark.parametrize("step", [None, 7], ids=["at once", "in small packets"])
-def test_input_that_is_still_sent_reads_like_a_file(streaming, record, script, step):
+def test_incomplete_input_reads_like_a_file(streaming, record, script, step):
     with streaming.wire() as wire:
         wire.send(head(f"/uploads/calls?script={script}&record={record}", "length", len(LINES)))
         eventually(record.read_text, "the application to be called")
@@ -236,9 +236,9 @@ def test_a_large_upload_arrives_whole(server, framing, concurrency, expect):
             assert wire.head()[1] == 100
         wire.send(framed(body, framing, 1_000_000) + HELLO)
         answer = wire.answer()
-        told = json.loads(answer.text)
-        assert (told["size"], told["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
-        assert told["environ"] == {
+        result = json.loads(answer.text)
+        assert (result["size"], result["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
+        assert result["environ"] == {
             "CONTENT_LENGTH": str(len(body)),
             "HTTP_TRANSFER_ENCODING": None,
             "wsgi.input_terminated": True,
@@ -252,7 +252,7 @@ def test_a_large_upload_arrives_whole(server, framing, concurrency, expect):
             assert wire.request("/inputs/echo", "POST", b"again").text == "again"
 
 
-def test_a_chunked_body_over_the_bound_holds_no_thread_while_it_is_sent(start, record):
+def test_a_chunked_body_over_the_buffer_does_not_occupy_a_thread_while_it_is_sent(start, record):
     server = start("raw", "--threads", "1", "--body-buffer", "1000")
     with server.wire() as slow:
         slow.send(
@@ -261,11 +261,11 @@ def test_a_chunked_body_over_the_bound_holds_no_thread_while_it_is_sent(start, r
         assert server.get("/answers/hello").text == "hello\n"
         assert record.read_text() == ""
         slow.send(b"0\r\n\r\n")
-        told = json.loads(slow.answer().text)
-        assert (told["size"], told["environ"]["CONTENT_LENGTH"]) == (2000, "2000")
+        result = json.loads(slow.answer().text)
+        assert (result["size"], result["environ"]["CONTENT_LENGTH"]) == (2000, "2000")
 
 
-def test_a_body_up_to_the_bound_holds_no_thread_while_it_is_sent(start, record):
+def test_a_body_up_to_the_buffer_does_not_occupy_a_thread_while_it_is_sent(start, record):
     server = start("raw", "--threads", "1", "--body-buffer", "1000")
     with server.wire() as slow:
         slow.send(head(f"/uploads/described?record={record}", "length", 1000) + b"x" * 999)
@@ -275,7 +275,7 @@ def test_a_body_up_to_the_bound_holds_no_thread_while_it_is_sent(start, record):
         assert json.loads(slow.answer().text)["size"] == 1000
 
 
-def test_a_response_streams_while_its_request_does(streaming):
+def test_a_response_can_be_streamed_while_its_request_is_received(streaming):
     pieces = [b"%d" % number * 1000 for number in range(1, 6)]
     with streaming.wire() as wire:
         wire.send(head("/uploads/echo_stream", "length", sum(map(len, pieces))))
@@ -290,7 +290,7 @@ def test_a_response_streams_while_its_request_does(streaming):
         assert wire.chunk() == b""
 
 
-def test_a_client_that_ends_its_side_right_behind_a_slow_upload_gets_its_answer(streaming, framing):
+def test_a_client_that_half_closes_after_a_slow_upload_gets_its_response(streaming, framing):
     with streaming.wire() as wire:
         wire.send(head("/uploads/asks_after_client", framing, 5))
         began = time.monotonic()
@@ -300,7 +300,7 @@ def test_a_client_that_ends_its_side_right_behind_a_slow_upload_gets_its_answer(
         assert wire.answer().text == "hello"
 
 
-# Clients that are slow, leave, or send nonsense while the application reads.
+# Clients that are slow, disconnect, or send invalid data while the application reads.
 
 
 @pytest.fixture
@@ -327,7 +327,7 @@ def test_the_application_sees_a_timeout(impatient):
 
 
 @pytest.mark.parametrize("leave", ["close", "reset", "finish"])
-def test_the_application_sees_that_the_client_left(streaming, record, leave):
+def test_the_application_sees_that_the_client_disconnected(streaming, record, leave):
     since = len(streaming.log.text)
     wire = streaming.wire()
     wire.send(head(f"/uploads/catches?record={record}", "length", 100) + b"x")
@@ -340,7 +340,7 @@ def test_the_application_sees_that_the_client_left(streaming, record, leave):
     wire.close()
 
 
-def test_an_upload_cut_short_is_a_400_for_who_still_reads(streaming, framing):
+def test_a_truncated_upload_is_a_400(streaming, framing):
     with streaming.wire() as wire:
         wire.send(head("/inputs/echo", framing, 100) + (b"x" if framing == "length" else b"5\r\nhel"))
         wire.finish()
@@ -349,7 +349,7 @@ def test_an_upload_cut_short_is_a_400_for_who_still_reads(streaming, framing):
     assert streaming.get("/answers/hello").status == 200
 
 
-def test_a_malformed_chunk_is_a_400_and_nothing_behind_it_is_run(streaming, record):
+def test_a_malformed_chunk_is_a_400_and_nothing_after_it_is_run(streaming, record):
     since = len(streaming.log.text)
     with streaming.wire() as wire:
         wire.send(head("/inputs/echo", "chunked") + b"5\r\nhello\r\n")
@@ -371,7 +371,7 @@ def test_a_chunked_body_that_grows_over_the_limit_is_a_413(shared, concurrency):
         assert wire.closed()
 
 
-def test_another_error_after_a_failed_read_is_the_applications_own(streaming):
+def test_another_error_after_a_failed_read_is_a_500(streaming):
     since = len(streaming.log.text)
     with streaming.wire() as wire:
         wire.send(head("/uploads/other_error", "length", 100) + b"x")
@@ -381,7 +381,7 @@ def test_another_error_after_a_failed_read_is_the_applications_own(streaming):
     streaming.log.wait_for("KeyError", since)
 
 
-def test_waiting_for_the_client_is_not_the_applications_time(shared, record, concurrency):
+def test_waiting_for_the_client_does_not_count_towards_the_timeout(shared, record, concurrency):
     server = shared("raw", *CONCURRENCY[concurrency], *STREAMED, "--timeout", "1")
     with server.wire() as wire:
         wire.send(head(f"/uploads/times?record={record}", "length", 6))
@@ -411,8 +411,11 @@ def test_a_signal_handler_of_the_application_runs_while_it_waits_for_the_client(
 @pytest.mark.parametrize(
     "path", ["/inputs/ignore", "/failures/raises", "/answers/generator", "/uploads/first_bytes?size=5"]
 )
-def test_what_is_left_unread_is_never_run_as_a_request(streaming, record, framing, path, size):
-    """A little is dropped, and the connection lives on; before much, it is closed so that the answer can be read."""
+def test_unread_input_is_never_run_as_a_request(streaming, record, framing, path, size):
+    """A short rest is discarded, and the connection is kept.
+
+    With a long rest it is closed so that the response can be read.
+    """
     hidden = f"GET /clients/called?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
     body = (hidden * (size // len(hidden) + 1))[:size]
     with streaming.wire() as wire:
@@ -427,7 +430,7 @@ def test_what_is_left_unread_is_never_run_as_a_request(streaming, record, framin
 
 
 @pytest.mark.parametrize("mode", ["inline", "threads"])
-def test_a_little_that_is_left_unread_is_dropped_and_the_connection_kept(shared, mode):
+def test_a_short_unread_rest_is_discarded_and_the_connection_kept(shared, mode):
     server = shared("raw", *CONCURRENCY[mode], *STREAMED)
     body = b"z" * 100_000
     with server.wire() as wire:
@@ -438,7 +441,7 @@ def test_a_little_that_is_left_unread_is_dropped_and_the_connection_kept(shared,
         assert wire.answer().text == "hello\n"
 
 
-def test_an_input_that_is_kept_beyond_its_request_reads_nothing_of_the_connection(start):
+def test_an_input_used_after_its_request_reads_nothing(start):
     server = start("raw", "--threads", "1", *STREAMED)
     with server.wire() as wire:
         wire.send(head("/uploads/keeps", "length", 10) + b"0123")
@@ -452,7 +455,7 @@ def test_an_input_that_is_kept_beyond_its_request_reads_nothing_of_the_connectio
 
 
 def resident(pid):
-    """Bytes of memory that a process uses of its own."""
+    """Private memory of a process in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
@@ -478,7 +481,7 @@ def test_small_bodies_on_many_connections_stay_within_the_budget(start, tmp_path
             assert json.loads(wire.answer().text)["size"] == len(body)
 
 
-def test_chunks_of_one_byte_are_gathered_and_delay_nobody(start, tmp_path):
+def test_chunks_of_one_byte_are_coalesced_and_do_not_delay_others(start, tmp_path):
     server = start("raw", "--threads", "1", "--bodies-in-memory", "0", "--tmp-dir", tmp_path)
     (worker,) = server.workers()
 

@@ -1,4 +1,4 @@
-"""`--timeout`: what becomes of a request that hangs, of its worker, and of everybody else; and where it hung."""
+"""`--timeout`: requests that hang, their worker, other requests, and the logged stack."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ THREADED = {name: options for name, options in CONCURRENCY.items() if name != "f
 
 
 def where(name):
-    """The traceback's line for the line that hangs."""
+    """The traceback entry of the line that hangs."""
     (number,) = [number for number, line in enumerate(HANGS, 1) if line.endswith(f"# {name}")]
     return rf'hangs\.py", line {number} in {name}'
 
@@ -23,7 +23,7 @@ def ask(server, path):
 
 
 def replaced(server, worker):
-    """Waits until another worker serves in place of this one."""
+    """Waits until another worker has replaced this one."""
     eventually(lambda: gone(worker), f"worker {worker} to be gone")
     assert server.get("/answers/hello").text == "hello\n"
     assert worker not in server.workers()
@@ -52,7 +52,7 @@ def test_a_request_that_hangs_is_a_504_and_the_log_shows_the_line(start, concurr
         replaced(server, worker)
 
 
-def test_a_head_request_that_hangs_has_no_body_in_its_answer(start, concurrency):
+def test_a_head_request_that_hangs_gets_a_504_without_a_body(start, concurrency):
     server = start("raw", *CONCURRENCY[concurrency], "--timeout", "1")
     with server.wire() as wire:
         assert wire.request("/hangs/blocks", method="HEAD", headers="Connection: close\r\n").status == 504
@@ -60,7 +60,7 @@ def test_a_head_request_that_hangs_has_no_body_in_its_answer(start, concurrency)
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-def test_an_answer_that_hangs_midway_is_cut_so_that_the_client_can_tell(start, concurrency, version):
+def test_a_response_that_hangs_midway_is_recognizably_truncated(start, concurrency, version):
     server = start("raw", *CONCURRENCY[concurrency], "--timeout", "1")
     with server.wire() as wire:
         if version == "1.1":
@@ -74,7 +74,7 @@ def test_an_answer_that_hangs_midway_is_cut_so_that_the_client_can_tell(start, c
 
 
 @pytest.mark.parametrize("options", THREADED.values(), ids=THREADED)
-def test_a_close_that_hangs_harms_no_answer(start, options):
+def test_a_close_that_hangs_does_not_affect_the_response(start, options):
     server = start("raw", *options, "--timeout", "1")
     (worker,) = server.workers()
     with server.wire() as wire:
@@ -84,14 +84,14 @@ def test_a_close_that_hangs_harms_no_answer(start, options):
     replaced(server, worker)
 
 
-def test_a_long_answer_of_short_pieces_is_no_overdue_call(start, concurrency):
+def test_a_long_response_of_quick_chunks_does_not_time_out(start, concurrency):
     server = start("raw", *CONCURRENCY[concurrency], "--timeout", "1")
     assert server.get("/hangs/slow_pieces").text == "piece\n" * 8
     assert "ERROR" not in server.log.text
 
 
-def test_a_client_that_reads_slowly_is_not_the_apps_fault(start):
-    """It reads nothing for as long as another answer takes, which is longer than the timeout."""
+def test_a_slow_reader_does_not_count_towards_the_timeout(start):
+    """It does not read for the duration of another response, which exceeds the timeout."""
     server = start("raw", "--threads", "4", "--timeout", "1")
     with server.wire(receive_buffer=4096) as wire:
         wire.send(b"GET /hangs/writes HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -102,13 +102,13 @@ def test_a_client_that_reads_slowly_is_not_the_apps_fault(start):
 
 
 def hang(server, app, record):
-    """A request that hangs by now."""
+    """A request that hangs."""
     wire = ask(server, f"/hangs/{app}?record={record}")
     eventually(record.read_text, "the request to be in the application")
     return wire
 
 
-def test_inline_requests_behind_one_that_hangs_get_a_503(start, record):
+def test_inline_requests_queued_after_one_that_hangs_get_503(start, record):
     server = start("raw", "--threads", "1", "--timeout", "1")
     with server.wire() as waiting, server.wire() as idle:
         for wire in (waiting, idle):
@@ -125,14 +125,14 @@ def test_inline_requests_behind_one_that_hangs_get_a_503(start, record):
         assert idle.closed()
 
 
-def test_inline_a_client_that_was_not_accepted_yet_is_served_by_the_next_worker(start, record):
+def test_inline_connections_not_yet_accepted_are_served_by_the_next_worker(start, record):
     server = start("raw", "--threads", "1", "--timeout", "1")
     with hang(server, "keeps_the_gil", record) as hanging, ask(server, "/answers/hello") as waiting:
         assert hanging.answer().status == 504
         assert waiting.answer().text == "hello\n"
 
 
-def test_what_other_threads_do_is_finished_before_the_worker_goes(start, record):
+def test_other_threads_finish_their_requests_before_the_worker_exits(start, record):
     server = start("raw", "--threads", "4", "--timeout", "1")
     (worker,) = server.workers()
     with hang(server, "blocks", record) as hanging, ask(server, "/hangs/slow_pieces") as other:
@@ -157,7 +157,7 @@ def test_requests_get_a_503_while_every_thread_hangs(start, record):
     replaced(server, worker)
 
 
-def test_a_crash_shows_where(start):
+def test_a_crash_logs_its_stack(start):
     server = start("raw", "--threads", "4")
     with ask(server, "/gates/die?how=segfault") as wire:
         assert wire.closed()
@@ -165,7 +165,7 @@ def test_a_crash_shows_where(start):
     server.log.wait_for(r'gates\.py", line \d+ in die')
 
 
-def test_a_worker_without_a_timeout_waits(start, gate, concurrency):
+def test_without_a_timeout_a_call_may_take_any_time(start, gate, concurrency):
     server = start("raw", *CONCURRENCY[concurrency], "--timeout", "0")
     with ask(server, gate.path) as wire:
         gate.wait_for(1)

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, what it needs, and that it serves where there is nothing else."""
+"""The wheel: its files, its requirements, and that it works in an empty environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def application(environ, start_response):
 
 @pytest.fixture(scope="module")
 def wheel():
-    """The wheel that bin/build.sh has made."""
+    """The wheel built by bin/build.sh."""
     (wheel,) = (ROOT / ".venv/wheel").glob("*.whl")
     return wheel
 
@@ -29,12 +29,12 @@ def wheel():
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory):
     """A new environment with nothing but pip."""
-    folder = tmp_path_factory.mktemp("empty")
-    venv.create(folder, with_pip=True)
-    return folder / "bin"
+    directory = tmp_path_factory.mktemp("empty")
+    venv.create(directory, with_pip=True)
+    return directory / "bin"
 
 
-def test_it_holds_all_that_there_is_and_nothing_else(wheel):
+def test_the_wheel_contains_exactly_the_expected_files(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     package = {name.split("/", 1)[1] for name in names if name.startswith("mylittlewebserver/")}
     sources = ROOT / "python/mylittlewebserver"
@@ -64,7 +64,7 @@ def test_no_text_in_it_refers_to_a_file_of_the_repository(wheel):
     assert {name: texts for name, texts in found.items() if texts} == {}
 
 
-def test_it_brings_its_license_and_no_dependency(wheel):
+def test_the_wheel_contains_its_license_and_has_no_dependency(wheel):
     archive = zipfile.ZipFile(wheel)
     (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
     fields = BytesParser().parsebytes(archive.read(metadata))
@@ -75,7 +75,7 @@ def test_it_brings_its_license_and_no_dependency(wheel):
     assert archive.read(license_file) == (ROOT / "LICENSE").read_bytes()
 
 
-def test_it_serves_in_an_environment_with_nothing_else(wheel, empty, tmp_path):
+def test_the_wheel_serves_in_an_empty_environment(wheel, empty, tmp_path):
     install = [empty / "python", "-m", "pip", "install", "--quiet", "--no-index", wheel]
     subprocess.run(install, check=True, timeout=10 * DEADLINE)
     listed = subprocess.run(
@@ -88,7 +88,7 @@ def test_it_serves_in_an_environment_with_nothing_else(wheel, empty, tmp_path):
         assert server.get("/").text == "from a wheel"
 
 
-def test_wheels_tells_what_it_found_and_what_it_left_out(tmp_path):
+def test_wheels_reports_the_interpreters_used_and_skipped(tmp_path):
     old = tmp_path / "python3.8"
     old.write_text("#!/bin/sh\necho cpython-38 3.8.18 /none\n")
     other = tmp_path / "pypy3"
@@ -108,12 +108,12 @@ def test_wheels_tells_what_it_found_and_what_it_left_out(tmp_path):
         sys.executable,
     ]
     result = subprocess.run(words, check=True, capture_output=True, text=True, timeout=DEADLINE)
-    told = [line.partition(": ")[2] or line for line in result.stderr.splitlines()]
-    assert told[:4] == [
+    lines = [line.partition(": ")[2] or line for line in result.stderr.splitlines()]
+    assert lines[:4] == [
         "Python 3.8.18 is too old",
         "not CPython: pypy311",
         "it has no headers (/none)",
         "it does not run",
     ]
-    assert "(cpython-" in told[4]
-    assert told[5:] == ["another needs the same wheel"]
+    assert "(cpython-" in lines[4]
+    assert lines[5:] == ["another needs the same wheel"]

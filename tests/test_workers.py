@@ -1,4 +1,4 @@
-"""The master and its workers: what is bound, who serves, who is replaced, and how it all ends."""
+"""The master and its workers: listeners, serving, replacement and shutdown."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def ask(server, path):
     return wire
 
 
-def refused(server):
-    """Whether nobody listens any more."""
+def refuses_connections(server):
+    """Returns whether connections are refused."""
     try:
         server.wire().close()
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:
-        return False  # it was closed this very moment; ask again
+        return False  # it has just been closed; try again
     return False
 
 
@@ -40,13 +40,13 @@ def worker_pids(server, count=3):
     return eventually(lambda: len(pids := server.workers()) == count and sorted(pids), f"{count} workers")
 
 
-def test_there_is_a_master_and_as_many_workers_as_asked_for(start):
+def test_there_is_a_master_and_the_configured_number_of_workers(start):
     assert len(start("raw").workers()) == 1
     assert len(start("raw", "--workers", "3").workers()) == 3
 
 
 def test_all_workers_serve(start, gate):
-    """Three requests that wait inside the app of three workers with a single thread each."""
+    """Three requests that wait inside the apps of three single-threaded workers."""
     server = start("raw", "--workers", "3", "--threads", "1")
     wires = []
     for number in range(3):
@@ -76,7 +76,7 @@ def test_a_worker_that_is_killed_is_replaced(start, signum):
         assert server.get("/answers/hello").text == "hello\n"
 
 
-def test_the_others_serve_on_while_one_is_killed_again_and_again(start):
+def test_other_workers_keep_serving_while_one_is_killed_repeatedly(start):
     server = start("raw", "--workers", "2")
     for _ in range(3):
         victim, survivor = worker_pids(server, 2)
@@ -91,7 +91,7 @@ def test_the_others_serve_on_while_one_is_killed_again_and_again(start):
 @pytest.mark.parametrize(
     "options", [INLINE, ("--threads", "4"), FORK, ("--workers", "2", "--threads", "4")], ids=" ".join
 )
-def test_a_running_request_is_finished_before_the_end(start, gate, options):
+def test_a_running_request_finishes_before_the_server_exits(start, gate, options):
     server = start("raw", *options)
     wire = ask(server, gate.path)
     gate.wait_for(1)
@@ -99,12 +99,12 @@ def test_a_running_request_is_finished_before_the_end(start, gate, options):
     server.log.wait_for("Shutting down: draining")
     # A worker whose only thread is inside the application handles it when that thread returns.
     if options != INLINE:
-        eventually(lambda: refused(server), "the listening socket to be closed")
+        eventually(lambda: refuses_connections(server), "the listening socket to be closed")
     assert server.running()
     gate.open()
     answer = wire.answer()
     assert (answer.status, answer.text) == (200, "passed\n")
-    # Nor does a child know what became of its parent after the fork.
+    # A child does not know what happened to its parent after the fork.
     if options not in (INLINE, FORK):
         assert answer.header("connection") == "close"
     assert wire.closed()
@@ -113,8 +113,8 @@ def test_a_running_request_is_finished_before_the_end(start, gate, options):
 
 
 @pytest.mark.parametrize("options", [INLINE, ("--threads", "4"), FORK, ("--workers", "2")], ids=" ".join)
-def test_ctrl_c_in_a_terminal_ends_it_at_once(start, gate, options):
-    """A terminal sends the signal to the whole group, the children of a fork included."""
+def test_ctrl_c_in_a_terminal_stops_the_server_immediately(start, gate, options):
+    """A terminal sends the signal to the process group, including children of --fork."""
     server = start("raw", *options)
     wire = ask(server, gate.path)
     gate.wait_for(1)
@@ -127,8 +127,8 @@ def test_ctrl_c_in_a_terminal_ends_it_at_once(start, gate, options):
 
 
 @pytest.mark.parametrize("options", [INLINE, FORK], ids=" ".join)
-def test_who_waits_to_be_accepted_is_served_before_the_end(start, gate, options):
-    """The only worker is stopped for a moment, so that a crowd gathers behind the socket that is to end with it."""
+def test_connections_in_the_backlog_are_served_before_the_server_exits(start, gate, options):
+    """The only worker is paused, so that connections accumulate in the backlog."""
     server = start("raw", *options)
     (worker,) = server.workers()
     os.kill(worker, signal.SIGSTOP)
@@ -144,13 +144,13 @@ def test_who_waits_to_be_accepted_is_served_before_the_end(start, gate, options)
     assert server.wait() == 0
 
 
-def test_an_answer_that_is_being_read_is_finished_before_the_end(start):
+def test_a_response_that_is_being_read_finishes_before_the_server_exits(start):
     server = start("raw", "--threads", "4")
     with server.wire(receive_buffer=4096) as wire:
         wire.send(b"GET /answers/many?pieces=200&size=100000 HTTP/1.1\r\nHost: test\r\n\r\n")
         wire.head()
         os.kill(server.pid, signal.SIGTERM)
-        eventually(lambda: refused(server), "the listening socket to be closed")
+        eventually(lambda: refuses_connections(server), "the listening socket to be closed")
         size = 0
         while chunk := wire.chunk():
             size += len(chunk)
@@ -159,7 +159,7 @@ def test_an_answer_that_is_being_read_is_finished_before_the_end(start):
     assert server.wait() == 0
 
 
-def test_idle_and_silent_connections_do_not_hold_up_the_end(start):
+def test_idle_and_silent_connections_do_not_delay_the_shutdown(start):
     server = start("raw", "--keep-alive", "1", "--head-timeout", "600", "--graceful-timeout", "600")
     with server.wire() as idle, server.wire() as silent:
         assert idle.request("/answers/hello").status == 200
@@ -169,11 +169,11 @@ def test_idle_and_silent_connections_do_not_hold_up_the_end(start):
         assert silent.closed()
 
 
-def test_an_end_under_load_cuts_no_answer(start, concurrency):
+def test_a_shutdown_under_load_truncates_no_response(start, concurrency):
     server = start("raw", *CONCURRENCY[concurrency])
-    heard = []
+    received = []
 
-    def hear():
+    def read_some():
         try:
             return server.talk(b"GET /answers/hello HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
         except ConnectionResetError:
@@ -182,19 +182,19 @@ def test_an_end_under_load_cuts_no_answer(start, concurrency):
     def client():
         with contextlib.suppress(ConnectionRefusedError):
             while True:
-                heard.append(hear())
+                received.append(read_some())
 
     clients = [threading.Thread(target=client) for _ in range(8)]
     for thread in clients:
         thread.start()
-    eventually(lambda: len(heard) > 200, "some load")
+    eventually(lambda: len(received) > 200, "some load")
     server.stop()
     for thread in clients:
         thread.join()
-    assert {answer[-6:] for answer in heard} <= {b"hello\n", b""}
+    assert {answer[-6:] for answer in received} <= {b"hello\n", b""}
 
 
-def test_a_request_that_never_ends_is_cut_off_at_the_graceful_timeout(start, gate):
+def test_a_request_that_never_ends_is_aborted_at_the_graceful_timeout(start, gate):
     server = start("raw", "--graceful-timeout", "1", "--timeout", "600")
     wire = ask(server, gate.path)
     gate.wait_for(1)
@@ -219,7 +219,7 @@ def test_a_term_to_every_process_and_then_another_let_a_running_request_finish(s
         os.kill(server.pid, signal.SIGTERM)
         for worker in server.workers():
             os.kill(worker, signal.SIGTERM)
-        # Each process has taken the signals by then, except a main thread that is inside the application.
+        # Each process has received the signals by then, except a main thread that is inside the application.
         eventually(lambda: not pending(server.pid, signal.SIGTERM), "the master to take the signals")
         gate.open()
         answer = wire.answer()
@@ -231,14 +231,14 @@ def test_a_term_to_every_process_and_then_another_let_a_running_request_finish(s
 
 
 def pending(pid, signum):
-    """Whether the kernel still holds the signal for the process."""
+    """Returns whether the signal is pending for the process."""
     masks = re.findall(r"^(?:Shd|Sig)Pnd:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return any(int(mask, 16) >> (signum - 1) & 1 for mask in masks)
 
 
 @pytest.mark.parametrize("options", EVERY_MODE, ids=" ".join)
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT], ids=lambda signum: signum.name)
-def test_int_and_quit_end_a_graceful_stop_at_once(start, gate, options, signum):
+def test_int_and_quit_end_a_graceful_stop_immediately(start, gate, options, signum):
     server = start("raw", *options, "--graceful-timeout", "600", "--timeout", "600")
     wire = ask(server, gate.path)
     gate.wait_for(1)
@@ -252,7 +252,7 @@ def test_int_and_quit_end_a_graceful_stop_at_once(start, gate, options, signum):
 
 
 @pytest.mark.parametrize("options", [INLINE, ("--threads", "1", "--preload")], ids=" ".join)
-def test_a_worker_that_hangs_goes_with_its_master(start, gate, options):
+def test_a_hanging_worker_exits_with_its_master(start, gate, options):
     server = start("raw", *options)
     wire = ask(server, gate.path)
     gate.wait_for(1)
@@ -263,7 +263,7 @@ def test_a_worker_that_hangs_goes_with_its_master(start, gate, options):
 
 
 @pytest.mark.parametrize("options", [(), ("--fork",), ("--workers", "3")], ids=["threads", "fork", "workers"])
-def test_workers_go_when_their_master_is_killed(start, options):
+def test_workers_exit_when_their_master_is_killed(start, options):
     server = start("raw", *options)
     assert server.get("/answers/hello").status == 200
     os.kill(server.pid, signal.SIGKILL)
@@ -273,7 +273,7 @@ def test_workers_go_when_their_master_is_killed(start, options):
         assert again.get("/answers/hello").text == "hello\n"
 
 
-def test_the_same_port_can_be_bound_right_after_the_end(start):
+def test_the_same_port_can_be_bound_immediately_after_the_exit(start):
     server = start("raw")
     with server.wire() as wire:
         assert wire.request("/answers/hello").status == 200
@@ -282,7 +282,7 @@ def test_the_same_port_can_be_bound_right_after_the_end(start):
     assert again.get("/answers/hello").status == 200
 
 
-def test_port_0_tells_what_it_got(start):
+def test_the_port_chosen_for_port_0_is_logged(start):
     server = start("raw")
     assert server.port > 0
     assert server.urls == [f"http://127.0.0.1:{server.port}"]
@@ -309,7 +309,7 @@ def test_ipv6_is_served(start):
     assert (environ["REMOTE_ADDR"], environ["SERVER_PORT"]) == ("::1", str(server.port))
 
 
-def test_a_unix_socket_is_served_and_removed_at_the_end(start, tmp_path):
+def test_a_unix_socket_is_served_and_removed_at_exit(start, tmp_path):
     path = tmp_path / "socket"
     server = start("raw", "--bind", f"unix:{path}")
     assert server.urls == [f"unix:{path}"]
@@ -317,13 +317,13 @@ def test_a_unix_socket_is_served_and_removed_at_the_end(start, tmp_path):
         environ = json.loads(wire.request("/environs/show").text)["environ"]
     assert environ["SERVER_NAME"]
     assert isinstance(environ["REMOTE_ADDR"], str)
-    told = server.curl("--unix-socket", path, "http://test/answers/hello")
-    assert told == b"hello\n"
+    body = server.curl("--unix-socket", path, "http://test/answers/hello")
+    assert body == b"hello\n"
     server.stop()
     assert not path.exists()
 
 
-def test_a_stale_unix_socket_does_not_stand_in_the_way(start, tmp_path):
+def test_a_stale_unix_socket_is_replaced(start, tmp_path):
     path = tmp_path / "socket"
     first = start("raw", "--bind", f"unix:{path}")
     os.kill(first.pid, signal.SIGKILL)
@@ -353,6 +353,9 @@ def policies(server):
     ids=["few", "many"],
 )
 def test_many_threads_wake_without_interrupting_each_other(start, threads, policy):
-    """Who is interrupted may hold the GIL, and the woken one would only wait for it. What the app starts is as usual."""
+    """An interrupted thread may hold the GIL, for which the woken one would only wait.
+
+    Processes of the app are scheduled as usual.
+    """
     server = start("raw", "--threads", str(threads))
     eventually(lambda: policies(server) == [policy] * threads, f"{threads} threads of that policy")

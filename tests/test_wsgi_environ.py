@@ -9,7 +9,7 @@ from conftest import CONCURRENCY
 
 
 def environ_of(server, request):
-    """The environ that this request gives, sent as it is on a connection of its own."""
+    """The environ of this request, sent unchanged on its own connection."""
     with server.wire() as wire:
         wire.send(request)
         answer = wire.answer()
@@ -69,7 +69,7 @@ def test_environ_is_a_plain_dict_of_plain_strings(server):
     ],
     ids=["inline", "threads", "fork", "two workers", "two workers with threads"],
 )
-def test_environ_tells_the_truth_about_threads_and_processes(shared, options, multithread, multiprocess):
+def test_environ_describes_threads_and_processes_correctly(shared, options, multithread, multiprocess):
     environ = environ_of_get(shared("raw", *options), "/environs/show")
     assert environ["wsgi.multithread"] is multithread
     assert environ["wsgi.multiprocess"] is multiprocess
@@ -81,7 +81,7 @@ def test_environ_tells_the_truth_about_threads_and_processes(shared, options, mu
 @pytest.mark.parametrize(
     "method", ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "M-SEARCH", "get"]
 )
-def test_the_method_is_passed_on_as_it_came(server, method):
+def test_the_method_is_passed_on_unchanged(server, method):
     request = f"{method} /environs/show HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"
     assert environ_of(server, request.encode())["REQUEST_METHOD"] == method
 
@@ -104,7 +104,7 @@ def test_the_method_is_passed_on_as_it_came(server, method):
         ("/environs/show/%00%0d%0a", "/environs/show/\0\r\n"),
     ],
 )
-def test_the_path_is_decoded_once_and_left_alone_otherwise(server, target, path):
+def test_the_path_is_decoded_once_and_otherwise_unchanged(server, target, path):
     environ = environ_of_get(server, f"{target}?q=1")
     assert environ["PATH_INFO"] == path
     assert environ["QUERY_STRING"] == "q=1"
@@ -134,7 +134,7 @@ def test_the_authority_of_an_absolute_target_replaces_host(server):
     assert (environ["PATH_INFO"], environ["QUERY_STRING"]) == ("/environs/show", "x=1")
 
 
-def test_http_1_0_is_told_and_needs_no_host(server):
+def test_http_1_0_is_reported_and_does_not_require_host(server):
     environ = environ_of(server, b"GET /environs/show HTTP/1.0\r\n\r\n")
     assert environ["SERVER_PROTOCOL"] == "HTTP/1.0"
     assert environ.get("HTTP_HOST", "") == ""
@@ -157,7 +157,7 @@ def test_content_type_and_length_are_empty_or_missing_without_a_body(server):
 
 @pytest.mark.parametrize(("chunks", "length"), [(b"3\r\nabc\r\n2\r\nde\r\n", "5"), (b"", "0")])
 def test_a_chunked_body_has_its_decoded_length_and_no_transfer_coding(server, chunks, length):
-    """RFC 9112, section 7.1.3: what decodes the body adds the one and removes the other."""
+    """RFC 9112, section 7.1.3: decoding adds Content-Length and removes Transfer-Encoding."""
     head = b"POST /environs/show HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: Chunked\r\nTE: trailers\r\n\r\n"
     environ = environ_of(server, head + chunks + b"0\r\n\r\n")
     assert environ["CONTENT_LENGTH"] == length
@@ -201,11 +201,11 @@ def test_transfer_codings_before_chunked_are_left_to_the_application(shared, fie
         (("Content-Type: a/b",), "HTTP_CONTENT_TYPE", (None,)),
     ],
 )
-def test_headers_become_keys_and_none_can_pass_for_another(server, lines, key, value):
+def test_headers_become_keys_and_cannot_collide(server, lines, key, value):
     assert environ_of_get(server, "/environs/show", *lines).get(key) in value
 
 
-def test_one_request_does_not_see_what_another_did_to_its_environ(server):
+def test_changes_to_an_environ_do_not_affect_other_requests(server):
     with server.wire() as wire:
         assert [wire.request("/environs/spoil").text for _ in range(3)] == ["false"] * 3
 
@@ -225,7 +225,7 @@ def test_errors_go_to_the_log(server):
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
-def test_the_validator_of_the_standard_library_is_content(server, method):
+def test_the_validator_of_the_standard_library_finds_no_error(server, method):
     before = len(server.log.text)
     with server.wire() as wire:
         answers = [wire.request("/environs/strict", method, b"x" * 10 * (method == "POST")) for _ in range(3)]
@@ -236,7 +236,7 @@ def test_the_validator_of_the_standard_library_is_content(server, method):
     assert "garbage collected" not in log
 
 
-def test_the_validator_of_the_standard_library_is_content_with_every_way_of_reading(server):
+def test_the_validator_of_the_standard_library_accepts_every_way_of_reading(server):
     body = b"one\ntwo\nthree\nfour\nfive\n" * 10
     with server.wire() as wire:
         answer = wire.request("/environs/strict_input", "POST", body)

@@ -1,4 +1,4 @@
-"""`wsgi.errors` leads to the error log, whatever that is, one whole line after the other."""
+"""`wsgi.errors` writes complete lines to the error log, wherever it goes."""
 
 from __future__ import annotations
 
@@ -83,25 +83,25 @@ def app(environ, start_response):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     (tmp_path / "complains.py").write_text(APP)
     return tmp_path
 
 
 @pytest.fixture
-def log(folder):
-    return folder / "error.log"
+def log(directory):
+    return directory / "error.log"
 
 
 @pytest.fixture
-def serve(folder, log):
+def serve(directory, log):
     """Starts a server whose error log is the file, and returns a function that makes a request."""
     with contextlib.ExitStack() as ends:
 
         def serve(*options, launcher=(), logs=("--error-logfile", "error.log")):
             port = free_port()
             words = (MLWS, "complains:app", "--bind", f"127.0.0.1:{port}", *logs, *options)
-            command = ends.enter_context(Command(*launcher, *words, cwd=folder))
+            command = ends.enter_context(Command(*launcher, *words, cwd=directory))
             if "--daemon" in options:
                 assert command.wait() == 0
             eventually(lambda: log.exists() and "Listening at: " in log.read_text(), "the server")
@@ -117,7 +117,7 @@ def serve(folder, log):
 
 
 def written(log, pattern):
-    """The lines of the log that are no records, once one of them matches."""
+    """The lines of the log that are not records, once one of them matches."""
 
     def lines():
         return [
@@ -129,7 +129,7 @@ def written(log, pattern):
 
 
 @pytest.mark.parametrize("concurrency", CONCURRENCY)
-def test_what_an_app_writes_reaches_the_error_log_unchanged(serve, log, concurrency):
+def test_output_of_an_app_reaches_the_error_log_unchanged(serve, log, concurrency):
     request = serve(*CONCURRENCY[concurrency])
     for path in ("/prints", "/several", "/fails"):
         request(path)
@@ -147,9 +147,9 @@ def test_the_level_of_the_log_does_not_matter(serve, log):
     assert written(log, "the app failed") == ["the app failed"]
 
 
-def test_a_daemon_keeps_what_an_app_writes(serve, folder, log):
+def test_a_daemon_keeps_the_output_of_an_app(serve, directory, log):
     request = serve("--daemon", "--pid", "pid")
-    master = int((folder / "pid").read_text())
+    master = int((directory / "pid").read_text())
     try:
         request("/prints")
         assert written(log, "the app failed") == ["the app failed"]
@@ -176,14 +176,14 @@ def test_a_json_log_gets_a_record_for_each_write(serve, log, concurrency):
     assert ours == [("ERROR", text) for text in ("the app failed", "one \u20ac", "two", "three\nfour")]
 
 
-def test_a_log_config_gets_a_record_for_each_write(serve, folder, log):
+def test_a_log_config_gets_a_record_for_each_write(serve, directory, log):
     config = {
         "root": {"level": "WARNING", "handlers": ["file"]},
         "loggers": {"gunicorn.error": {"level": "INFO", "handlers": ["file"], "propagate": False}},
         "handlers": {"file": {"class": "logging.FileHandler", "filename": str(log), "formatter": "named"}},
         "formatters": {"named": {"format": "%(name)s|%(levelname)s|%(message)s"}},
     }
-    (folder / "log.json").write_text(json.dumps(config))
+    (directory / "log.json").write_text(json.dumps(config))
     request = serve(logs=("--log-config-json", "log.json"))
     request("/prints")
     eventually(lambda: "gunicorn.error|ERROR|the app failed\n" in log.read_text())

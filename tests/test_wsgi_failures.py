@@ -1,4 +1,4 @@
-"""What an app does wrong is a 500 with one traceback in the log, and the next request is served."""
+"""An error of an app is a 500 with one traceback in the log, and the next request is served."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BEFORE_THE_HEAD = [
 
 @pytest.fixture(autouse=True)
 def same_workers(server):
-    """Nothing here may cost a worker."""
+    """No test may end a worker."""
     workers = server.workers()
     yield
     assert server.workers() == workers
@@ -47,7 +47,7 @@ def failure(server, name, method="GET"):
 
 
 @pytest.mark.parametrize("name", BEFORE_THE_HEAD)
-def test_a_failing_app_is_a_500_and_the_server_lives(server, name):
+def test_a_failing_app_is_a_500_and_the_server_continues(server, name):
     before = len(server.log.text)
     answer = failure(server, name)
     assert (answer.status, answer.complete) == (500, True)
@@ -59,7 +59,7 @@ def test_head_of_a_failing_app_is_a_500_without_a_body(server):
     assert failure(server, "raises", "HEAD").status == 500
 
 
-def test_the_log_has_the_request_and_the_traceback_and_the_client_has_not(server):
+def test_the_request_and_traceback_are_logged_but_not_sent(server):
     before = len(server.log.text)
     answer = failure(server, "raises")
     assert "fire" not in answer.text
@@ -71,22 +71,25 @@ def test_the_log_has_the_request_and_the_traceback_and_the_client_has_not(server
 
 
 @pytest.mark.parametrize("name", ["midway", "midway_known", "midway_exit", "midway_text"])
-def test_an_app_that_fails_midway_cuts_the_answer_where_it_is(server, name):
+def test_an_app_that_fails_midway_truncates_the_response(server, name):
     before = len(server.log.text)
     answer = failure(server, name)
     assert (answer.status, answer.body, answer.complete) == (200, b"so far ", False)
     server.log.wait_for(r"(?s)\[ERROR\].*(on fire|SystemExit|str)", since=before)
 
 
-def test_an_app_that_fails_after_a_write_cuts_the_answer_where_it_is(server):
+def test_an_app_that_fails_after_a_write_truncates_the_response(server):
     with server.wire() as wire:
         answer = wire.request("/answers/write_then_fail")
     assert answer.status == 500 or (answer.body, answer.complete) == (b"written ", False)
     assert server.get("/answers/hello").text == "hello\n"
 
 
-def test_requests_behind_a_failure_are_answered_or_never_begun(server):
-    """Three in one packet, the first of which fails before its head: the others are not lost half-way."""
+def test_requests_pipelined_after_a_failure_are_answered_or_not_started(server):
+    """Three requests in one packet, of which the first fails before its head.
+
+    The others are either complete or not run.
+    """
     one = b"GET /%s HTTP/1.1\r\nHost: test\r\n\r\n"
     with server.wire() as wire:
         wire.send(one % b"failures/raises" + one % b"answers/hello" * 2)

@@ -39,7 +39,7 @@ def framing(request):
 
 
 def request_with(path, body, framing, cut=4099):
-    """A POST with its body framed either way; the chunks come in different sizes."""
+    """A POST with either framing; chunks have different sizes."""
     head = f"POST {path} HTTP/1.1\r\nHost: test\r\n"
     if framing == "length":
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
@@ -68,7 +68,7 @@ def test_input_reads_like_a_file(server, script, body, framing):
 
 
 @pytest.mark.parametrize("body", ["small", "spooled"])
-def test_readlines_with_a_hint_gives_whole_lines_and_loses_none(server, body, framing):
+def test_readlines_with_a_hint_returns_complete_lines_and_loses_none(server, body, framing):
     """PEP 3333 lets a server ignore the hint."""
     script = [["readlines", 5], ["readlines"]]
     first, rest = results_of(server, BODIES[body], framing, script)
@@ -84,7 +84,7 @@ def test_chunks_of_one_byte_make_one_body(server):
     assert results_of(server, LINES, "chunked", [["read"]], cut=1) == [LINES.decode()]
 
 
-def test_a_body_left_unread_is_not_taken_for_the_next_request(server, framing):
+def test_a_body_left_unread_is_not_parsed_as_a_request(server, framing):
     with server.wire() as wire:
         for _ in range(3):
             wire.send(
@@ -96,21 +96,21 @@ def test_a_body_left_unread_is_not_taken_for_the_next_request(server, framing):
         assert wire.request("/answers/hello").text == "hello\n"
 
 
-def test_a_body_can_be_read_while_the_answer_goes_out(server, framing):
+def test_a_body_can_be_read_while_the_response_is_sent(server, framing):
     with server.wire() as wire:
         wire.send(request_with("/inputs/late", LINES, framing))
         assert wire.answer().body == b"read: " + LINES
 
 
-def test_thirty_megabytes_arrive_whole(server, framing):
+def test_thirty_megabytes_arrive_completely(server, framing):
     body = random.Random(30).randbytes(30_000_000)
     with server.wire() as wire:
         wire.send(request_with("/inputs/size", body, framing, cut=1_000_000))
-        told = json.loads(wire.answer().text)
-    assert told == {"size": 30_000_000, "sha256": hashlib.sha256(body).hexdigest()}
+        result = json.loads(wire.answer().text)
+    assert result == {"size": 30_000_000, "sha256": hashlib.sha256(body).hexdigest()}
 
 
-def test_a_body_cut_short_never_reaches_the_app_as_whole(server, framing, gate):
+def test_a_truncated_body_never_appears_complete(server, framing, gate):
     with server.wire() as wire:
         whole = request_with(gate.path, b"x" * 1000, framing)
         wire.send(whole[:-6])

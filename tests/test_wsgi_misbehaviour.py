@@ -1,5 +1,7 @@
-"""Apps that misbehave in every way that PEP 3333 lets one imagine: the client gets a correct status or a cut, the log has one record, and
-the next request is served."""
+"""Apps that violate PEP 3333 in every way.
+
+The client gets an error or a truncated response, the log has one record, and the next request is served.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,7 @@ RIGHT = {
 
 @pytest.fixture
 def lasting(server):
-    """The server, to which none of this may cost a worker."""
+    """The server. No test may end a worker."""
     workers = server.workers()
     yield server
     assert server.get("/answers/hello").text == "hello\n"
@@ -80,19 +82,19 @@ def lasting(server):
 
 
 @pytest.fixture
-def told(server):
-    """What the log has of this test: the one record, once there is any."""
+def record_matching(server):
+    """The log record of this test, of which there must be exactly one."""
     before = len(server.log.text)
 
-    def told(pattern):
+    def record_matching(pattern):
         server.log.wait_for(rf"(?s)\] \[(ERROR|WARNING)\] .*({pattern})", since=before)
-        # The record of whatever else went wrong would be there by the time that another request is answered.
+        # Another record would be present when another request has been answered.
         assert server.get("/answers/hello").status == 200
         records = re.findall(r"(?m)^\[.+?\] \[\d+\] \[(?:ERROR|WARNING)\] (.+)", server.log.text[before:])
         assert len(records) == 1, records
         return records[0]
 
-    return told
+    return record_matching
 
 
 def ask(server, path, method="GET", version="1.1", headers=""):
@@ -101,17 +103,17 @@ def ask(server, path, method="GET", version="1.1", headers=""):
 
 
 @pytest.mark.parametrize("name", BEFORE_THE_HEAD)
-def test_what_goes_wrong_before_the_head_is_a_500(lasting, told, name):
+def test_an_error_before_the_head_is_a_500(lasting, record_matching, name):
     answer = ask(lasting, name)
     assert (answer.status, answer.complete) == (500, True)
     assert "Traceback" not in answer.text
-    assert told(BEFORE_THE_HEAD[name]).startswith(f"GET /misbehaviour/{name}: ")
+    assert record_matching(BEFORE_THE_HEAD[name]).startswith(f"GET /misbehaviour/{name}: ")
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize("name", AFTER_THE_HEAD)
-def test_what_goes_wrong_after_the_head_cuts_the_answer_for_all_to_see(lasting, told, name, version):
-    """HTTP/1.0 has no chunk to leave out, so there the end itself must be a rude one."""
+def test_an_error_after_the_head_recognizably_truncates_the_response(lasting, record_matching, name, version):
+    """HTTP/1.0 has no final chunk that could be missing, so the connection has to be reset."""
     with lasting.wire() as wire:
         wire.send(f"GET /misbehaviour/{name} HTTP/{version}\r\nHost: test\r\n\r\n".encode())
         if version == "1.0":
@@ -120,21 +122,21 @@ def test_what_goes_wrong_after_the_head_cuts_the_answer_for_all_to_see(lasting, 
         else:
             answer = wire.answer()
             assert (answer.status, answer.body, answer.complete) == (200, b"so far ", False)
-    assert told(AFTER_THE_HEAD[name]).startswith(f"GET /misbehaviour/{name}: ")
+    assert record_matching(AFTER_THE_HEAD[name]).startswith(f"GET /misbehaviour/{name}: ")
 
 
 @pytest.mark.parametrize("name", AT_THE_END)
-def test_what_goes_wrong_at_the_end_harms_no_answer(lasting, told, record, name):
+def test_an_error_at_the_end_does_not_affect_the_response(lasting, record_matching, record, name):
     with lasting.wire() as wire:
         answer = wire.request(f"/misbehaviour/{name}?record={record}")
         assert (answer.status, answer.body, answer.complete) == (200, b"all of it", True)
         assert wire.request("/answers/hello").text == "hello\n"
-    assert told(AT_THE_END[name]).startswith(f"GET /misbehaviour/{name}?")
+    assert record_matching(AT_THE_END[name]).startswith(f"GET /misbehaviour/{name}?")
     assert record.read_text() in ("", "closed\n")
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_what_is_only_odd_is_served(lasting, name):
+def test_unusual_but_valid_apps_are_served(lasting, name):
     before = len(lasting.log.text)
     with lasting.wire() as wire:
         answer = wire.request(f"/misbehaviour/{name}")
@@ -145,62 +147,65 @@ def test_what_is_only_odd_is_served(lasting, name):
     assert RIGHT[name] is None or "ERROR" not in lasting.log.text[before:]
 
 
-def test_a_length_of_one_is_believed_and_what_is_more_is_not_sent(lasting, told, record):
+def test_a_len_of_one_is_trusted_and_further_chunks_are_not_sent(lasting, record_matching, record):
     with lasting.wire() as wire:
         answer = wire.request(f"/misbehaviour/length_says_one?record={record}")
         assert (answer.status, answer.body, answer.complete) == (200, b"one ", True)
         assert wire.request("/answers/hello").text == "hello\n"
-    assert "longer" in told("longer")
+    assert "longer" in record_matching("longer")
     eventually(lambda: record.read_text() == "closed\n", "close() to be called once")
 
 
-# A Content-Length that is not true.
+# An incorrect Content-Length.
 
 SHAPES = ["piece", "list", "tuple", "iterator", "body", "write"]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("pieces", [6, 9])
-def test_a_body_longer_than_its_content_length_is_cut_there_and_the_connection_goes_on(
-    lasting, told, shape, pieces
+def test_a_body_longer_than_its_content_length_is_truncated_and_the_connection_kept(
+    lasting, record_matching, shape, pieces
 ):
     with lasting.wire() as wire:
-        answer = wire.request(f"/misbehaviour/said?shape={shape}&length=5&pieces={pieces}")
+        answer = wire.request(f"/misbehaviour/declares_length?shape={shape}&length=5&pieces={pieces}")
         assert (answer.status, answer.body, answer.framing) == (200, b"xxxxx", "length")
         assert wire.request("/answers/hello").text == "hello\n"
-    record = told("Content-Length")
+    record = record_matching("Content-Length")
     assert "longer" in record
-    assert record.startswith("GET /misbehaviour/said?")
+    assert record.startswith("GET /misbehaviour/declares_length?")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("pieces", [0, 1, 4])
-def test_a_body_shorter_than_its_content_length_is_followed_by_nothing_but_the_close(
-    lasting, told, shape, pieces
+def test_a_body_shorter_than_its_content_length_is_followed_by_the_close_only(
+    lasting, record_matching, shape, pieces
 ):
-    """Whatever the client has asked next: its answer would be taken for the rest of this body."""
-    head = f"GET /misbehaviour/said?shape={shape}&length=5&pieces={pieces} HTTP/1.1\r\nHost: test\r\n\r\n"
+    """The response to a pipelined request would be taken for the rest of this body."""
+    head = f"GET /misbehaviour/declares_length?shape={shape}&length=5&pieces={pieces} HTTP/1.1\r\nHost: test\r\n\r\n"
     with lasting.wire() as wire:
         wire.send(head.encode() + b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n\r\n")
         answer = wire.answer()
     assert (answer.status, answer.body, answer.complete) == (200, b"x" * pieces, False)
-    record = told("Content-Length")
+    record = record_matching("Content-Length")
     assert "short" in record
-    assert record.startswith("GET /misbehaviour/said?")
+    assert record.startswith("GET /misbehaviour/declares_length?")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_body_as_long_as_its_content_length_is_no_matter_for_the_log(lasting, shape):
+def test_a_body_that_matches_its_content_length_logs_nothing(lasting, shape):
     before = len(lasting.log.text)
     with lasting.wire() as wire:
-        assert wire.request(f"/misbehaviour/said?shape={shape}&length=5&pieces=5").body == b"xxxxx"
-        assert wire.request(f"/misbehaviour/said?shape={shape}&length=5&pieces=5", "HEAD").status == 200
+        assert wire.request(f"/misbehaviour/declares_length?shape={shape}&length=5&pieces=5").body == b"xxxxx"
+        assert (
+            wire.request(f"/misbehaviour/declares_length?shape={shape}&length=5&pieces=5", "HEAD").status
+            == 200
+        )
         assert wire.request("/answers/hello").text == "hello\n"
     assert not re.search("ERROR|WARNING", lasting.log.text[before:])
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_body_without_end_is_left_at_its_content_length_and_closed(lasting, record, method):
+def test_an_endless_body_is_closed_at_its_content_length(lasting, record, method):
     with lasting.wire() as wire:
         answer = wire.request(f"/misbehaviour/overflows?record={record}", method)
         assert answer.body == (b"12312" if method == "GET" else b"")
@@ -208,10 +213,10 @@ def test_a_body_without_end_is_left_at_its_content_length_and_closed(lasting, re
     eventually(lambda: record.read_text() == "closed\n", "close() to be called once")
 
 
-# The rest of the server's own.
+# Other tests of the server.
 
 
-def test_no_exception_can_forge_a_record_of_the_log(lasting):
+def test_no_exception_can_forge_a_log_record(lasting):
     before = len(lasting.log.text)
     forged = "[2000-01-01 00:00:00 +0000] [1] [CRITICAL] forged"
     path = "/misbehaviour/forges_the_log/%0A" + forged.replace(" ", "%20") + "%1B%0D%0A"
@@ -224,7 +229,7 @@ def test_no_exception_can_forge_a_record_of_the_log(lasting):
     assert "\r" not in log
 
 
-def test_the_log_outlives_an_app_that_closes_its_errors(start, concurrency):
+def test_an_app_that_closes_wsgi_errors_does_not_close_the_log(start, concurrency):
     server = start("raw", *CONCURRENCY[concurrency])
     assert server.get("/misbehaviour/closes_its_streams").text == "closed"
     assert server.get("/failures/raises").status == 500
@@ -232,7 +237,7 @@ def test_the_log_outlives_an_app_that_closes_its_errors(start, concurrency):
     assert server.get("/answers/hello").text == "hello\n"
 
 
-def test_what_an_app_keeps_of_an_earlier_request_is_of_no_use(start):
+def test_objects_of_an_earlier_request_are_unusable(start):
     server = start("raw", "--threads", "1")
     with server.wire() as wire:
         answers = [wire.request("/misbehaviour/hidden_callables").text for _ in range(3)]

@@ -1,4 +1,4 @@
-"""A program that uses all of the package as its types allow: mypy checks it, nothing runs it."""
+"""A program that uses the complete typed API of the package. mypy checks it; it is never run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that reads answers strictly, and sees every byte of them."""
+"""A client that parses responses strictly, and sees every byte."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 import socket
 
 DEADLINE = 30.0
-"""Seconds after which a condition that should hold at once is given up, on however loaded a machine."""
+"""Seconds after which waiting for a condition fails, long enough for a loaded machine."""
 
 
 class Answer:
-    """A response, and how its end was told: `length`, `chunked`, `close` or `none`."""
+    """A response and its framing: `length`, `chunked`, `close` or `none`."""
 
     def __init__(self, status, reason, headers, body, framing=None, complete=True):
         self.status = status
@@ -35,7 +35,7 @@ class Answer:
 
 
 class Wire:
-    """One connection, byte by byte. It reads answers strictly by RFC 9112 and forgives the server nothing."""
+    """One connection, byte by byte. It parses responses strictly by RFC 9112."""
 
     def __init__(self, address, family=None, receive_buffer=None, source=None):
         family = family or (socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
@@ -61,7 +61,7 @@ class Wire:
         self.socket.close()
 
     def reset(self):
-        """Closes the rude way: the server sees a reset."""
+        """Closes with a reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.close()
 
@@ -74,29 +74,29 @@ class Wire:
             pass
 
     def finish(self):
-        """Says that nothing more will be sent."""
+        """Half-closes the connection."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def rest(self):
-        """Everything up to the end of the connection, which the server must close in good order."""
+        """Everything up to the end of the connection, which the server must close without a reset."""
         return self.stream.read()
 
     def closed(self):
-        """Whether the server closes here, with nothing more said."""
+        """Returns whether the server closes the connection without sending more data."""
         try:
             return self.stream.read(1) == b""
         except ConnectionResetError:
             return True
 
     def request(self, path, method="GET", body=b"", headers="", version="1.1"):
-        """Sends a plain request and reads its answer."""
+        """Sends a simple request and reads its response."""
         length = f"Content-Length: {len(body)}\r\n" if body else ""
         head = f"{method} {path} HTTP/{version}\r\nHost: test\r\n{length}{headers}\r\n"
         self.send(head.encode("latin-1") + body)
         return self.answer(method)
 
     def head(self):
-        """The status line and the headers of the next answer: (version, status, reason, headers)."""
+        """The status line and the headers of the next response: (version, status, reason, headers)."""
         line = self._line()
         match = re.fullmatch(r"HTTP/(1\.[01]) ([0-9]{3}) ([^\r\n]*)", line)
         assert match, f"not a status line: {line!r}"
@@ -108,7 +108,7 @@ class Wire:
         return match.group(1), int(match.group(2)), match.group(3), headers
 
     def answer(self, method="GET"):
-        """The next answer, interim ones refused, its body framed as it says itself."""
+        """The next response with its body. Interim responses are errors."""
         _, status, reason, headers = self.head()
         answer = Answer(status, reason, headers, b"", "none")
         length, coding = answer.header("content-length"), answer.header("transfer-encoding")
@@ -137,7 +137,7 @@ class Wire:
         return line[:-2].decode("latin-1")
 
     def _read(self, count):
-        """That many bytes, or fewer when the connection ends first, by whatever way."""
+        """That many bytes, or fewer if the connection ends first."""
         pieces = []
         try:
             while count and (piece := self.stream.read1(min(count, 1 << 20))):
@@ -148,7 +148,7 @@ class Wire:
         return b"".join(pieces)
 
     def chunk(self):
-        """The next chunk; empty for the last, None where the connection was cut."""
+        """The next chunk: empty for the last one, None if the connection ended."""
         try:
             line = self.stream.readline(1000)
         except ConnectionResetError:

@@ -1,4 +1,4 @@
-"""Runs a server that is a library and has no command, or none with the settings that are fair.
+"""Runs a server that is a library without a command, or whose command lacks settings that a fair comparison needs.
 
 python embed.py SERVER MODULE:ATTRIBUTE PORT THREADS
 """
@@ -13,10 +13,10 @@ def bjoern(app: Any, port: int, threads: int) -> None:
 
 
 def fastwsgi(app: Any, port: int, threads: int) -> None:
-    """Also fastpysgi, a fork of fastwsgi with the same face."""
+    """Also fastpysgi, a fork of fastwsgi with the same API."""
     module = importlib.import_module(sys.argv[1])
     module.server.backlog = 2048
-    module.server.tcp_nodelay = 1  # without it a stream waits for the client's delayed acknowledgements
+    module.server.tcp_nodelay = 1  # without it, streams wait for delayed acknowledgements of the client
     module.server.max_content_length = 64 << 20  # fastpysgi's default is under 10 MB
     module.run(app, "127.0.0.1", port)
 

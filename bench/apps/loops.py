@@ -1,9 +1,9 @@
-"""The floors of an application: what it costs with no server around it. Each runs in an interpreter of its own.
+"""Baselines: the cost of an application without a server. Each runs in its own interpreter.
 
     python loops.py call MODULE:ATTRIBUTE SECONDS    calls/s in a plain loop
     python loops.py fork MODULE:ATTRIBUTE SECONDS    fork, call in the child, _exit, wait: rounds/s
     python loops.py fork-warm ...                    the same, after the application has been called once
-    python loops.py hold MODULE:ATTRIBUTE SECONDS    calls it for that long, says so, and waits to be ended
+    python loops.py hold MODULE:ATTRIBUTE SECONDS    calls it for SECONDS, prints "ready", and waits to be stopped
 
 The first three print {"rate": per second, "cpu": microseconds of CPU per call}.
 """
@@ -25,7 +25,7 @@ from typing import Any
 Environ = dict[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-# What a server makes of the request that the load sends.
+# The environ of the request that the load generator sends.
 ENVIRON: Environ = {
     "REQUEST_METHOD": "GET",
     "SCRIPT_NAME": "",
@@ -48,7 +48,7 @@ ENVIRON: Environ = {
 
 def main(how: str, name: str, seconds: float) -> None:
     with contextlib.suppress(ImportError):
-        importlib.import_module("mylittlewebserver")  # so that forks copy what they copy with the server
+        importlib.import_module("mylittlewebserver")  # so that forks copy the same memory as in the server
     module, _, attribute = name.partition(":")
     app: App = getattr(importlib.import_module(module), attribute)
     if how == "hold":
@@ -65,7 +65,7 @@ def main(how: str, name: str, seconds: float) -> None:
 
 
 def call(app: App) -> None:
-    """One request as PEP 3333 has it: start_response collected, the iterable consumed and closed."""
+    """One request according to PEP 3333: collects start_response, consumes the iterable and closes it."""
     started: list[tuple[Any, ...]] = []
 
     def start_response(*arguments: Any) -> Callable[[bytes], None]:

@@ -1,6 +1,6 @@
-"""The applications without a framework: what they cost is next to nothing, so the figures are the server's.
+"""Applications without a framework, which cost almost nothing, so the figures are those of the server.
 
-Each is a WSGI callable of its own; a scenario names it as `raw:hello`.
+A scenario names a callable as `raw:hello`.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ def reply(environ, start_response):
 
 
 def echo(environ, start_response):
-    """Read the body in pieces of 4 KB, as a form parser would, and send it back."""
+    """Read the body in parts of 4 KB, like a form parser, and send it back."""
     read = environ["wsgi.input"].read
     missing = int(environ["CONTENT_LENGTH"])
     pieces = []
@@ -42,7 +42,7 @@ def echo(environ, start_response):
 
 
 def stream(environ, start_response):
-    """100 pieces of 1 KB, of a length that the server is not told."""
+    """100 chunks of 1 KB, without a Content-Length."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     return (PIECE for _ in range(100))
 
@@ -60,7 +60,7 @@ def cpu(environ, start_response):
 
 
 def upload(environ, start_response):
-    """Read the body and say how long it was; asked for `?digest`, which costs more, also what was in it."""
+    """Read the body and return its length; with `?digest`, which costs more, also its hash."""
     read = environ["wsgi.input"].read
     size = missing = int(environ["CONTENT_LENGTH"])
     digest = hashlib.sha256() if environ.get("QUERY_STRING") == "digest" else None
@@ -68,12 +68,12 @@ def upload(environ, start_response):
         missing -= len(piece)
         if digest:
             digest.update(piece)
-    told = [str(size - missing)] + ([digest.hexdigest()] if digest else [])
-    return answer(start_response, " ".join(told).encode() + b"\n")
+    lines = [str(size - missing)] + ([digest.hexdigest()] if digest else [])
+    return answer(start_response, " ".join(lines).encode() + b"\n")
 
 
 def file(environ, start_response):
-    """The file that BENCH_FILE names, by way of the server's file_wrapper where it has one."""
+    """The file BENCH_FILE, through the server's file_wrapper if it has one."""
     content = open(os.environ["BENCH_FILE"], "rb")  # noqa: SIM115 (the server closes it)
     size = os.fstat(content.fileno()).st_size
     start_response("200 OK", [("Content-Type", "application/octet-stream"), ("Content-Length", str(size))])

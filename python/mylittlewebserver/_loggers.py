@@ -79,7 +79,7 @@ class WatchedLogger(Watched):
 
 
 class ErrorHandler(Watched, logging.Handler):
-    """Writes to the error log of the server. What a formatter returns is written unchanged to a text log."""
+    """Writes to the error log of the server. The result of a formatter is written unchanged to a text log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 INFO = 20
 
-# As in gunicorn: a key of the given configuration replaces the key here as a whole.
+# As in gunicorn, a key of the given configuration replaces the complete value here.
 DEFAULTS = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -1,7 +1,7 @@
 """Records on which thread, and in which context, each part of a request runs.
 
-Each event is a line of JSON in the file that AFFINITY_RECORD names, in the order in which the events happened. The hooks and the
-log handler are those of `affinity_config.py`.
+Each event is a line of JSON in the file that AFFINITY_RECORD names, in the order in which the events
+happened. The hooks and the log handler are those of `affinity_config.py`.
 """
 
 import contextvars
@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 PIECE = 16384
 PATIENCE = 60
-"""Seconds after which an application that waits for its test gives up."""
+"""Seconds after which an application stops waiting for its test."""
 
 user = contextvars.ContextVar("user", default="nobody")
 """Set in the call, and never reset."""
@@ -46,7 +46,7 @@ def asked(query):
 
 
 def piece(name, number):
-    """No piece looks like another, of this response or of any other."""
+    """Each chunk is unique, within this response and among all others."""
     return (f"{name}:{number};".encode() * PIECE)[:PIECE]
 
 
@@ -61,7 +61,7 @@ class Request:
         user.set(self.name)
 
     def note(self, what):
-        """Pieces are recorded only if something differs from the piece before, which keeps the record short."""
+        """Chunks are recorded only if something differs from the previous chunk, which keeps the record short."""
         seen = (what, os.getpid(), threading.get_ident(), user.get(), trace.get(), login.get())
         if seen != self.seen or what not in ("piece", "write"):
             self.seen = seen
@@ -79,7 +79,7 @@ class Request:
             self.note("exhausted")
 
     def wait(self):
-        """Until the test makes the file."""
+        """Waits until the test creates the file."""
         if self.hold:
             record("held", self.name)
             end = time.monotonic() + PATIENCE
@@ -149,9 +149,9 @@ def memory_file(request, start=0):
 
 
 def descriptor_file(request, start=0):
-    """A plain file, which the server may send by its descriptor."""
-    folder = os.path.dirname(os.environ["AFFINITY_RECORD"])
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as made:
+    """A regular file, which the server may send with sendfile."""
+    directory = os.path.dirname(os.environ["AFFINITY_RECORD"])
+    with tempfile.NamedTemporaryFile(dir=directory, delete=False) as made:
         made.writelines(piece(request.name, number) for number in range(start, request.count))
     file = open(made.name, "rb")  # noqa: SIM115 - the server closes it
     os.unlink(made.name)
@@ -169,7 +169,7 @@ def wrapped(environ, file):
 
 
 def writing(start, request, rest):
-    """Half of the pieces by `write()`, and what `rest` makes of the others."""
+    """Half of the chunks by `write()`, and the others as `rest` returns them."""
     half = Request.__new__(Request)
     half.__dict__.update(request.__dict__, count=request.count // 2)
     for data in half.pieces("write"):
@@ -185,7 +185,7 @@ def nothing_more(request, start):
 
 
 def beating(request):
-    """A piece every now and then, until the test makes the file."""
+    """A chunk at intervals, until the test creates the file."""
     try:
         end = time.monotonic() + PATIENCE
         while not os.path.exists(request.hold) and time.monotonic() < end:
@@ -211,7 +211,7 @@ RESPONSES = {
     ),
     "beat": lambda _, __, request: beating(request),
 }
-"""By the name of the type of response."""
+"""Functions by the type of response that they return."""
 
 
 def app(environ, start_response):

@@ -1,4 +1,4 @@
-"""A Bottle app that takes uploads."""
+"""A Bottle app that accepts uploads."""
 
 import hashlib
 

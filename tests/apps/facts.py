@@ -1,4 +1,4 @@
-"""Tells what it was asked, and in what process it answers: what two servers can be compared by."""
+"""Returns the request and facts about the process, by which two servers can be compared."""
 
 import json
 import os
@@ -30,35 +30,37 @@ def create_app(greeting="hi", *, loud=False):
 not_an_app = 42
 
 
-def told(start_response, facts):
+def json_response(start_response, facts):
     body = json.dumps(facts, sort_keys=True).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
 
 
 def of_request(environ, start_response):
-    """All of the environ that is text, numbers or switches; of the rest the kind."""
+    """All strings, numbers and booleans of the environ, and the types of its other values."""
     plain = (str, int, bool, tuple, list, type(None))
     facts = {key: value if isinstance(value, plain) else "an object" for key, value in environ.items()}
     facts["body"] = environ["wsgi.input"].read().decode("latin-1")
-    return told(start_response, facts)
+    return json_response(start_response, facts)
 
 
 def of_process(_, start_response):
     umask = os.umask(0)
     os.umask(umask)
     facts = {
-        "folder": os.path.basename(os.getcwd()),
+        "directory": os.path.basename(os.getcwd()),
         "umask": umask,
         "loaded by another": os.getpid() != BORN_IN,
         "variables": {key: value for key, value in os.environ.items() if key.startswith("SHOP_")},
         "module path": [
-            folder for folder in sys.path if folder and "/lib" not in folder and "/bin" not in folder
+            directory
+            for directory in sys.path
+            if directory and "/lib" not in directory and "/bin" not in directory
         ],
         "user": os.geteuid(),
         "main thread": threading.current_thread() is threading.main_thread(),
     }
-    return told(start_response, facts)
+    return json_response(start_response, facts)
 
 
 def pid(_, start_response):
@@ -98,7 +100,7 @@ def padded_length(_, start_response):
 
 
 def unusual_status(environ, start_response):
-    """The status is the query."""
+    """Returns the status in the query."""
     start_response(f"{environ['QUERY_STRING']} Unusual", [("Content-Length", "4")])
     return [b"body"]
 

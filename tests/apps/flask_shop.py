@@ -1,4 +1,4 @@
-"""The shop in Flask. Every framework's shop answers the same routes with the same content."""
+"""The shop in Flask. The shops of all frameworks serve the same routes with the same content."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""A Flask app that takes at most a megabyte."""
+"""A Flask app that accepts at most a megabyte."""
 
 from flask import Flask, request
 

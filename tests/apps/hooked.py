@@ -1,4 +1,4 @@
-"""Answers with a field that a function of a config file has added to the request."""
+"""Returns a header that a hook of the config file has added to the request."""
 
 
 def application(environ, start_response):

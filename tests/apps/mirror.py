@@ -1,4 +1,4 @@
-"""Answers with what it was asked, as JSON."""
+"""Returns the request as JSON."""
 
 import json
 

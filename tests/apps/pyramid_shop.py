@@ -1,4 +1,4 @@
-"""The shop in Pyramid. Every framework's shop answers the same routes with the same content."""
+"""The shop in Pyramid. The shops of all frameworks serve the same routes with the same content."""
 
 import hashlib
 

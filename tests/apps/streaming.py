@@ -1,6 +1,6 @@
 """Large responses, long streams, uploads, and forks: `/NAME?...` runs the function of that name.
 
-What a test waits for, or makes the app wait for, are files: `record` has a line for each response that was closed, `progress`
+Tests and apps wait for files: `record` has a line for each response that was closed, `progress`
 the bytes that were produced so far, `until` is made by the test.
 """
 
@@ -15,12 +15,12 @@ from urllib.parse import parse_qsl
 
 PIECE = 65536
 PATIENCE = 60
-"""Seconds after which an app that waits for its test gives up."""
+"""Seconds after which an app stops waiting for its test."""
 TEXT = ("Content-Type", "text/plain")
 
 
 def piece(name, number):
-    """No piece looks like another, of this response or of any other."""
+    """Each chunk is unique, within this response and among all others."""
     return (f"{name}:{number};".encode() * PIECE)[:PIECE]
 
 
@@ -108,7 +108,7 @@ def large(environ, start_response, query):
 
 
 def counted(name, size, progress):
-    """Writes to the file how many bytes it was asked for so far."""
+    """Writes to the file how many bytes have been requested so far."""
     file, sent = os.open(progress, os.O_WRONLY | os.O_CREAT) if progress else None, 0
     try:
         for data in pieces(name, size):
@@ -122,7 +122,7 @@ def counted(name, size, progress):
 
 
 def rows(environ, start_response, query):
-    """Small rows, as fast as they can be made, until the test has seen enough or there are `count`."""
+    """Small rows, as fast as possible, until the test has seen enough or there are `count`."""
     start_response("200 OK", [TEXT])
     for number in range(int(query["count"])):
         yield b"%d,some,columns,of,a,row,that,is,not,long\n" % number
@@ -141,7 +141,7 @@ def upload(environ, start_response, query):
 
 
 def slow_close(environ, start_response, query):
-    """A whole response; `close()` waits for the file `until`."""
+    """A complete response; `close()` waits for the file `until`."""
 
     def close():
         add_line(query["record"], f"closing {query['name']}")
@@ -153,12 +153,12 @@ def slow_close(environ, start_response, query):
 
 
 def short_close(environ, start_response, query):
-    """A whole response; `close()` gives the GIL away for a moment."""
+    """A complete response; `close()` releases the GIL for a moment."""
     start_response("200 OK", [TEXT, ("Content-Length", "6")])
     return Closing([b"early\n"], lambda: time.sleep(0.001))
 
 
-# Streams that take their time.
+# Slow streams.
 
 
 def empty_chunks(environ, start_response, query):
@@ -225,7 +225,7 @@ def publish(environ, start_response, query):
 
 
 def fork_in_call(environ, start_response, query):
-    """The child ends in some way that is not `os._exit()`; the response is how it ended."""
+    """The child ends otherwise than by `os._exit()`; the response is its exit status."""
     if (pid := os.fork()) == 0:
         return end_child(query["how"], start_response)
     body = ended(pid)

@@ -1,4 +1,4 @@
-"""Says on what kind of thread it runs, and whether the hooks of `threading` saw it."""
+"""Returns the type of its thread, and whether the hooks of `threading` saw it."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""Counts its calls, as far as this process knows of them; `/fails` fails."""
+"""Counts its calls within this process; `/fails` fails."""
 
 calls = []
 

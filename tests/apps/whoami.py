@@ -1,4 +1,7 @@
-"""Tells as whom it runs. It imports nothing that is not there already, for its user may not be allowed to read Python's own files."""
+"""Returns the credentials of its process.
+
+It imports no further modules, because its user may not be able to read Python's files.
+"""
 
 import os
 

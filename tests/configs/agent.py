@@ -1,4 +1,4 @@
-"""A monitoring agent that has to be there before the application, and wants to know of it."""
+"""A monitoring agent that starts before the application and wraps it."""
 
 import os
 

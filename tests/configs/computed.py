@@ -1,4 +1,4 @@
-"""Everything from the environment, or from the machine, with names that are no settings in between."""
+"""Values computed from the environment and the machine, among names that are not settings."""
 
 import multiprocessing
 import os

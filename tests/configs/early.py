@@ -1,4 +1,4 @@
-"""Loads the application earlier than need be, to start a thing of it in the master."""
+"""Imports the application early, to start a part of it in the master."""
 
 bind = "127.0.0.1:0"
 workers = 1

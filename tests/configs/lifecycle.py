@@ -1,4 +1,4 @@
-"""A line for everything that happens, as the example file of gunicorn's own documentation has it."""
+"""Logs a line in each hook, like the example config of gunicorn's documentation."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Gives each worker a number that is free, and that its successor takes over: for things of which there are as many as workers."""
+"""Gives each worker a free number, which its replacement takes over."""
 
 import os
 

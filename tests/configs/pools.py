@@ -1,4 +1,4 @@
-"""Connections that a preloaded application has opened are closed before a fork, and not shared behind it."""
+"""Closes connections of a preloaded application before a fork, so that processes do not share them."""
 
 bind = "127.0.0.1:0"
 workers = 2

@@ -1,4 +1,4 @@
-"""A thread in the master: a queue of log lines, and of what is to be done now and then."""
+"""A thread in the master, with a queue of log lines and of periodic tasks."""
 
 import logging
 import queue

@@ -1,4 +1,4 @@
-"""Says where each thread is when a worker is interrupted, or takes too long."""
+"""Logs the stack of each thread when a worker is interrupted or times out."""
 
 import sys
 import threading

@@ -1,4 +1,4 @@
-"""How long requests take, and which are worth a line."""
+"""Logs slow requests."""
 
 import time
 

@@ -1,4 +1,7 @@
-"""An exporter of traces has a thread and a connection, which no fork takes along: each worker makes its own, and flushes it at its end."""
+"""An exporter of traces has a thread and a connection, which do not survive a fork.
+
+Each worker creates its own, and flushes it at exit.
+"""
 
 import os
 import queue

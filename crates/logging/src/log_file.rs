@@ -115,8 +115,8 @@ mod tests {
 
     #[test]
     fn a_file_that_was_moved_away_is_opened_anew_and_kept_where_that_fails() {
-        let folder = tempfile::tempdir().unwrap();
-        let [path, moved] = ["log", "log.1"].map(|name| folder.path().join(name));
+        let directory = tempfile::tempdir().unwrap();
+        let [path, moved] = ["log", "log.1"].map(|name| directory.path().join(name));
         let log = LogFile::open(&path, Mode::RUSR | Mode::WUSR, None).unwrap();
         log.write(b"one\n");
         std::fs::rename(&path, &moved).unwrap();

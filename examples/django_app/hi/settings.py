@@ -1,6 +1,6 @@
-"""The settings of the project: all that one view needs, and no database."""
+"""The settings of the project: the minimum for one view, without a database."""
 
 SECRET_KEY = "an example signs nothing; yours comes from outside the sources"
-ALLOWED_HOSTS = ["*"]  # any name will do here; yours lists the names of your site
+ALLOWED_HOSTS = ["*"]  # accepts any name; a real site lists its own
 ROOT_URLCONF = "hi.urls"
 WSGI_APPLICATION = "hi.wsgi.application"

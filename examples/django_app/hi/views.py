@@ -1,4 +1,4 @@
-"""What the project answers."""
+"""The views of the project."""
 
 from django.http import HttpResponse
 from django.views.decorators.http import require_safe

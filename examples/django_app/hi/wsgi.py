@@ -1,4 +1,4 @@
-"""Where a WSGI server finds the project: `hi.wsgi:application`."""
+"""The WSGI application of the project: `hi.wsgi:application`."""
 
 import os
 

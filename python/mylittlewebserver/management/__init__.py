@@ -1,1 +1,1 @@
-"""What Django finds when this package is one of its INSTALLED_APPS."""
+"""Makes `runmlws` available if this package is one of the INSTALLED_APPS."""

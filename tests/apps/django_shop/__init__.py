@@ -1,1 +1,1 @@
-"""The shop in Django. Every framework's shop answers the same routes with the same content."""
+"""The shop in Django. The shops of all frameworks serve the same routes with the same content."""

@@ -1,4 +1,4 @@
-"""No more than the shop needs; what goes wrong is logged, as a site in production would have it."""
+"""The settings that the shop needs. Errors are logged, as in production."""
 
 SECRET_KEY = "for tests only"
 ALLOWED_HOSTS = ["*"]

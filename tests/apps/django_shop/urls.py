@@ -1,4 +1,4 @@
-"""Which view answers which path."""
+"""Routes of the shop."""
 
 from django.urls import path
 

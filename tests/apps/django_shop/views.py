@@ -1,4 +1,4 @@
-"""The answers."""
+"""The views of the shop."""
 
 import hashlib
 from pathlib import Path
@@ -41,8 +41,8 @@ def upload(request):
     file, seen = request.FILES["file"], hashlib.sha256()
     for piece in file.chunks():
         seen.update(piece)
-    told = {"name": file.name, "size": file.size, "sha256": seen.hexdigest(), "note": request.POST["note"]}
-    return JsonResponse(told)
+    summary = {"name": file.name, "size": file.size, "sha256": seen.hexdigest(), "note": request.POST["note"]}
+    return JsonResponse(summary)
 
 
 def stream(request):

@@ -1,4 +1,4 @@
-"""The WSGI entry, as `startproject` would make it."""
+"""The WSGI application, as `startproject` creates it."""
 
 import os
 

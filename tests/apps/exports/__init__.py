@@ -1,22 +1,22 @@
 """Exports, each in the way its framework documents: `/flask/export?user=ann`, and so on.
 
-Every one streams rows that name the user who asked, taken while the row is produced from where the framework keeps the current
-request. `/FRAMEWORK/me` is a short page that takes the user from the same place. What frees a request's resources adds a line
-to the file `ends`.
+Each one streams rows with the name of the requesting user. The name is read while the row is produced, from
+where the framework keeps the current request. `/FRAMEWORK/me` is a short page that reads the user from the
+same place. The code that frees a request's resources adds a line to the file `ends`.
 """
 
 import os
 from importlib import import_module
 from pathlib import Path
 
-FOLDER = Path(os.environ["EXPORTS_FOLDER"])
-DATABASE = FOLDER / "rows.db"
+DIRECTORY = Path(os.environ["EXPORTS_DIRECTORY"])
+DATABASE = DIRECTORY / "rows.db"
 ROWS = 1500
 TEXT = "x" * 500
 
 
 def note_end(framework, user):
-    file = os.open(FOLDER / "ends", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    file = os.open(DIRECTORY / "ends", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, f"{framework} {user}\n".encode())
     os.close(file)
 

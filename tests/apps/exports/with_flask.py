@@ -21,7 +21,7 @@ def note_teardown(_):
 
 
 def user():
-    """As Flask's documentation keeps what belongs to a request."""
+    """Keeps resources of a request in `g`, as Flask's documentation recommends."""
     if "user" not in g:
         g.user = session.get("user", "nobody")
     return g.user

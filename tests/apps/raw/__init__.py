@@ -1,4 +1,4 @@
-"""Small WSGI apps, one per thing to be seen: `/module/function` runs that function of that module here."""
+"""Small WSGI apps, one per behaviour: `/module/function` runs that function of that module of this package."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -1,4 +1,4 @@
-"""Answers of every allowed shape."""
+"""Responses of every allowed type."""
 
 import sys
 from urllib.parse import parse_qsl
@@ -47,7 +47,7 @@ def known_iterator(environ, start_response):
 
 
 def generator(environ, start_response):
-    """start_response is called only when the first piece is asked for."""
+    """Calls start_response only when the first chunk is requested."""
     start_response("200 OK", [TEXT])
     yield b"a "
     yield b""
@@ -60,7 +60,7 @@ def empty_generator(environ, start_response):
 
 
 def sequence(environ, start_response):
-    """Iterable by the oldest protocol there is."""
+    """Iterable through `__getitem__`, the oldest iteration protocol."""
 
     class Sequence:
         def __getitem__(self, index):
@@ -71,7 +71,7 @@ def sequence(environ, start_response):
 
 
 def sized(environ, start_response):
-    """Of length one, and no list."""
+    """An iterable of length one that is not a list."""
 
     class Sized:
         def __len__(self):
@@ -85,7 +85,7 @@ def sized(environ, start_response):
 
 
 def subclasses(environ, start_response):
-    """Frameworks have strings of their own, such as Django's SafeString."""
+    """Frameworks have their own subclasses of str, such as Django's SafeString."""
 
     class Text(str):
         pass
@@ -98,7 +98,7 @@ def subclasses(environ, start_response):
 
 
 def many(environ, start_response):
-    """As many pieces, of as many bytes, as the query says."""
+    """Number and size of the chunks are in the query."""
     asked = query(environ)
     start_response("200 OK", [TEXT])
     for number in range(int(asked["pieces"])):
@@ -106,7 +106,7 @@ def many(environ, start_response):
 
 
 def big(environ, start_response):
-    """One piece of any size, its length told."""
+    """One chunk of any size, with its Content-Length."""
     size = int(query(environ)["size"])
     start_response("200 OK", [TEXT, ("Content-Length", str(size))])
     return [b"b" * size]
@@ -119,14 +119,14 @@ def status(environ, start_response):
 
 
 def headers(environ, start_response):
-    """The headers that the query asks for, in order."""
+    """The headers in the query, in order."""
     asked = parse_qsl(environ["QUERY_STRING"], keep_blank_values=True, encoding="latin-1")
     start_response("200 OK", [TEXT, *asked])
     return [b"ok"]
 
 
 def replaced(environ, start_response):
-    """Fails before anything was sent, and starts again."""
+    """Fails before anything is sent, and calls start_response again."""
     start_response("200 OK", [TEXT, ("X-First", "yes")])
     try:
         raise ValueError("changed my mind")
@@ -136,7 +136,7 @@ def replaced(environ, start_response):
 
 
 def replaced_after_empty(environ, start_response):
-    """An empty piece sends no head, so there is still time to start again."""
+    """An empty chunk does not send the head, so start_response may be called again."""
     start_response("200 OK", [TEXT, ("X-First", "yes")])
     yield b""
     try:
@@ -147,7 +147,7 @@ def replaced_after_empty(environ, start_response):
 
 
 def replaced_too_late(environ, start_response):
-    """Something was sent: start_response raises what it was given, and the app notes that."""
+    """Once something has been sent, start_response raises exc_info, and the app records that."""
     start_response("200 OK", [TEXT])
     yield b"sent "
     try:
@@ -188,7 +188,7 @@ def write_then_fail(environ, start_response):
 
 
 def noted(environ, start_response):
-    """Notes its close; `at` says where it fails, if anywhere."""
+    """Records when it is closed. `at` is where it fails, if anywhere."""
     at = query(environ).get("at")
     start_response("200 OK", [TEXT])
 
@@ -223,7 +223,7 @@ def noted_generator(environ, start_response):
 
 
 def endless(environ, start_response):
-    """Never ends by itself."""
+    """An endless response."""
     start_response("200 OK", [TEXT])
 
     def pieces():

@@ -1,4 +1,4 @@
-"""Apps whose requests leave threads behind that go on after the response."""
+"""Apps whose threads continue after the response."""
 
 import concurrent.futures
 import sys

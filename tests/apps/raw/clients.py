@@ -1,4 +1,4 @@
-"""Asks after the client."""
+"""Apps that check whether their client has disconnected."""
 
 from .gates import pass_gate
 from .tools import TEXT, Body, answer_json, note, query
@@ -7,17 +7,20 @@ GONE = "mylittlewebserver.client_gone"
 
 
 def gone(environ, start_response):
-    """Whether the client has gone by now, and then behind the gate, if there is one."""
-    told = [environ[GONE]()]
+    """Returns whether the client has disconnected, before and after the gate, if there is one."""
+    results = [environ[GONE]()]
     if "gate" in query(environ):
         pass_gate(query(environ)["gate"])
-        told.append(environ[GONE]())
-    note(environ, f"gone {told}")
-    return answer_json(start_response, told)
+        results.append(environ[GONE]())
+    note(environ, f"gone {results}")
+    return answer_json(start_response, results)
 
 
 def stream(environ, start_response):
-    """Goes on until the client has gone, and sends nothing after the first piece that could tell it so otherwise."""
+    """Continues until the client has disconnected.
+
+    After the first chunk it sends nothing, so no failed write can reveal that.
+    """
     start_response("200 OK", [TEXT])
 
     def pieces():
@@ -32,13 +35,13 @@ kept = []
 
 
 def earlier(environ, start_response):
-    """What the callables of earlier requests say now."""
-    told = [gone() for gone in kept]
+    """Calls the callables of earlier requests."""
+    results = [gone() for gone in kept]
     kept.append(environ[GONE])
-    return answer_json(start_response, told)
+    return answer_json(start_response, results)
 
 
 def called(environ, start_response):
-    """Notes that it was called, and with how much of a body."""
+    """Records that it was called, and the size of the body."""
     note(environ, f"called with {len(environ['wsgi.input'].read())}")
     return Body(environ, answer_json(start_response, None))

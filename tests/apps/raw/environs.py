@@ -1,4 +1,4 @@
-"""What the server tells an app about the request."""
+"""The environ of a request."""
 
 from wsgiref.validate import validator
 
@@ -6,7 +6,7 @@ from .tools import TEXT, answer_json
 
 
 def show(environ, start_response):
-    """The whole environ: text as it is, of anything else its name of type."""
+    """The complete environ: strings as they are, otherwise the name of the type."""
     simple = (str, bool, int)
     shown = {
         key: value if isinstance(value, simple) or key == "wsgi.version" else type(value).__name__
@@ -20,7 +20,7 @@ def types(environ):
 
 
 def exact(environ, start_response):
-    """Whether environ is a plain dictionary and what has to be callable is."""
+    """Returns whether environ is a plain dictionary and whether the required callables are callable."""
     errors, body = environ["wsgi.errors"], environ["wsgi.input"]
     return answer_json(
         start_response,
@@ -36,7 +36,7 @@ def exact(environ, start_response):
 
 
 def spoil(environ, start_response):
-    """Changes its environ, as apps may: the next request must see nothing of it."""
+    """Changes its environ, as apps may. The next request must not be affected."""
     spoiled = "SPOILED" in environ
     environ.clear()
     environ["SPOILED"] = "1"

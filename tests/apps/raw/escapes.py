@@ -1,4 +1,4 @@
-"""Apps that fork a process which ends as a script would, and not by `os._exit()`."""
+"""Apps that fork a process which ends like a script, not by `os._exit()`."""
 
 import os
 import sys
@@ -8,7 +8,10 @@ from .tools import TEXT, note, query
 
 
 def fork(environ):
-    """Notes the exit status of a forked process. What comes back from here in that process is not meant for the server."""
+    """Records the exit status of a forked process.
+
+    In that process, nothing that this function returns is for the server.
+    """
     pid = os.fork()
     how = query(environ)["how"]
     if pid:

@@ -1,4 +1,4 @@
-"""Apps that break the rules or break down. Each but the last group is a 500 and no more."""
+"""Apps that violate PEP 3333 or fail. All but the last group cause a 500."""
 
 import sys
 

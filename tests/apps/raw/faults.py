@@ -1,4 +1,4 @@
-"""Apps for tests of faults: they loop, or note that they began and that they were closed."""
+"""Apps for fault tests: they loop, or record that they were called and closed."""
 
 import signal
 
@@ -6,7 +6,7 @@ from .tools import TEXT, Body, note
 
 
 def spin(environ, start_response):
-    """Loops, and lets nobody stop it who asks first."""
+    """An endless loop in a process that ignores all signals."""
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(signum, signal.SIG_IGN)
     while True:
@@ -21,7 +21,7 @@ def spin_midway(environ, start_response):
 
 
 def stream(environ, start_response):
-    """An endless answer that notes its beginning and its close."""
+    """An endless response that records its start and its close."""
     start_response("200 OK", [TEXT])
     note(environ, "began")
 
@@ -33,14 +33,14 @@ def stream(environ, start_response):
 
 
 def long(environ, start_response):
-    """More than a socket takes at once."""
+    """More than a socket buffers."""
     start_response("200 OK", [TEXT, ("Content-Length", str(128 * 4096))])
     for _ in range(128):
         yield b"l" * 4096
 
 
 def noted(environ, start_response):
-    """A short answer that notes its beginning and its close."""
+    """A short response that records its start and its close."""
     start_response("200 OK", [TEXT])
     note(environ, "began")
     return Body(environ, [b"one ", b"two"])

@@ -1,4 +1,4 @@
-"""Answers by `wsgi.file_wrapper`."""
+"""Responses with `wsgi.file_wrapper`."""
 
 import io
 import os
@@ -22,7 +22,7 @@ def whole(environ, start_response):
 
 
 def part_read(environ, start_response):
-    """A buffered file of which the app has read a line: it goes on after that line."""
+    """A buffered file of which the app has read a line. The response starts after that line."""
     file = opened(query(environ)["path"])
     file.readline()
     start_response("200 OK", [TEXT])
@@ -30,7 +30,7 @@ def part_read(environ, start_response):
 
 
 def block_size_by_name(environ, start_response):
-    """The keyword that wsgiref and gunicorn use, and the one of PEP 3333."""
+    """The keyword of wsgiref and gunicorn, and that of PEP 3333."""
     start_response("200 OK", [TEXT])
     make = environ["wsgi.file_wrapper"]
     wrappers = make(io.BytesIO(b"x" * 10), blksize=4), make(io.BytesIO(b"y" * 5), block_size=4)
@@ -43,7 +43,7 @@ def memory(environ, start_response):
 
 
 def noted(environ, start_response):
-    """Something like a file, with a `close()` that is noted."""
+    """A file-like object whose `close()` is recorded."""
 
     class Noted(io.BytesIO):
         def close(self):
@@ -56,7 +56,7 @@ def noted(environ, start_response):
 
 
 def pipe(environ, start_response):
-    """A real descriptor that is no file: it has no size and no offset."""
+    """A descriptor that is not a file: it has no size and no offset."""
     reader, writer = os.pipe()
     os.write(writer, b"through a pipe\n")
     os.close(writer)
@@ -65,7 +65,7 @@ def pipe(environ, start_response):
 
 
 def read_by_middleware(environ, start_response):
-    """A wrapper that never reaches the server: middleware takes it apart."""
+    """A wrapper that middleware iterates over, so that it never reaches the server."""
     start_response("200 OK", [TEXT])
     wrapper = environ["wsgi.file_wrapper"](opened(query(environ)["path"]), 1000)
     try:
@@ -75,7 +75,7 @@ def read_by_middleware(environ, start_response):
 
 
 def broken(environ, start_response):
-    """A file whose reading fails half-way."""
+    """A file of which reads fail midway."""
 
     pieces = [b"good\n"]
 

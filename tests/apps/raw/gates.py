@@ -1,4 +1,4 @@
-"""Apps that wait for the test, tell who they are, start processes of their own, or kill theirs."""
+"""Apps that wait for the test, identify their process, start other processes, or kill their own."""
 
 import ctypes
 import os
@@ -11,14 +11,14 @@ from .tools import TEXT, add_line, answer_json, query
 
 
 def wait(environ, start_response):
-    """Notes that it is here and goes on when the test opens the gate (see `harness.Gate`)."""
+    """Reports its arrival and continues when the test opens the gate (see `harness.Gate`)."""
     pass_gate(query(environ)["gate"])
     start_response("200 OK", [TEXT])
     return [b"passed\n"]
 
 
 def stream(environ, start_response):
-    """One quick piece, or as many as asked for, then the gate, then another."""
+    """One chunk, or as many as requested, then the gate, then another chunk."""
     start_response("200 OK", [TEXT])
     for _ in range(int(query(environ).get("quick", "1"))):
         yield b"first\n"
@@ -27,7 +27,7 @@ def stream(environ, start_response):
 
 
 def after(environ, start_response):
-    """A whole answer at once; the gate is in `close()`."""
+    """A complete response; the gate is in `close()`."""
 
     class Slow(list):
         def close(self):
@@ -48,14 +48,14 @@ def pid(environ, start_response):
 
 
 def run(environ, start_response):
-    """The exit statuses of processes that the app starts: they are the app's to reap, nobody else's."""
+    """Returns the exit statuses of processes that the app starts. The server must not reap them."""
     shells = [subprocess.run(["sh", "-c", f"exit {status}"], check=False).returncode for status in (0, 7)]
     python = subprocess.run([sys.executable, "-c", "print('hi')"], check=False, capture_output=True)
     return answer_json(start_response, [*shells, python.returncode, python.stdout.decode()])
 
 
 def die(environ, start_response):
-    """Ends its own process, in the way that the query says, before or after something was sent."""
+    """Ends its own process, in the way given by the query, before or after sending something."""
     how, sent = query(environ)["how"], query(environ).get("sent")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sent:
@@ -73,7 +73,7 @@ def die(environ, start_response):
 
 
 def leave_child(environ, start_response):
-    """Answers, but leaves a process behind that would keep the connection open if it had inherited it."""
+    """Responds, and leaves a process behind that would keep the connection open if it had inherited it."""
     gate = query(environ)["gate"]
     command = f"echo enter $$ >> '{gate}/arrivals'; exec cat '{gate}/fifo'"
     subprocess.Popen(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -85,7 +85,7 @@ calls = 0
 
 
 def count(environ, start_response):
-    """How many requests this process has counted."""
+    """Returns how many requests this process has counted."""
     global calls
     calls += 1
     return answer_json(start_response, calls)

@@ -1,4 +1,4 @@
-"""Apps that hang, or take their time. The line where each hangs says so behind it, for the test to find it."""
+"""Apps that hang or are slow. A comment marks the line where each one hangs, so that the test finds it."""
 
 import ctypes
 import threading
@@ -27,7 +27,7 @@ def stream(environ, start_response):
 
 
 def closes(environ, start_response):
-    """A whole answer at once; what hangs is `close()`."""
+    """A complete response; `close()` hangs."""
 
     class Slow(list):
         def close(self):
@@ -38,7 +38,7 @@ def closes(environ, start_response):
 
 
 def slow_pieces(environ, start_response):
-    """No piece takes long."""
+    """No single chunk takes long."""
     start_response("200 OK", [TEXT])
     for _ in range(8):
         time.sleep(0.2)
@@ -46,7 +46,7 @@ def slow_pieces(environ, start_response):
 
 
 def writes(environ, start_response):
-    """More than the buffers of a connection take."""
+    """More than the buffers of a connection hold."""
     write = start_response("200 OK", [TEXT])
     for _ in range(200):
         write(b"w" * 100_000)
@@ -54,7 +54,7 @@ def writes(environ, start_response):
 
 
 def grows(environ, start_response):
-    """Keeps so much memory for ever."""
+    """Allocates memory and keeps it."""
     kept.append(bytearray(int(query(environ)["bytes"])))
     start_response("200 OK", [TEXT])
     return [b"grown\n"]

@@ -7,13 +7,16 @@ from .tools import TEXT, answer_json, query
 
 
 def calls(environ, start_response):
-    """Makes the calls that the query asks for, and answers with what each of them returned."""
+    """Makes the calls in the query, and returns their results."""
     script = json.loads(query(environ)["calls"])
     return answer_json(start_response, make_calls(environ["wsgi.input"], script))
 
 
 def make_calls(body, script):
-    """`[name, argument...]` each; the test runs the same on an `io.BytesIO` to know what to expect."""
+    """Each call is `[name, argument...]`.
+
+    The test makes the same calls on an `io.BytesIO` and compares the results.
+    """
     return [fingerprint(call(body, *step)) for step in script]
 
 
@@ -40,7 +43,7 @@ def digest(pieces):
 
 
 def echo(environ, start_response):
-    """The method and the whole body."""
+    """Returns the method and the body."""
     body = environ["wsgi.input"].read()
     start_response(
         "200 OK", [TEXT, ("X-Method", environ["REQUEST_METHOD"]), ("Content-Length", str(len(body)))]
@@ -54,14 +57,14 @@ def ignore(environ, start_response):
 
 
 def late(environ, start_response):
-    """Reads only while it answers."""
+    """Reads the body while it sends the response."""
     start_response("200 OK", [TEXT])
     yield b"read: "
     yield from environ["wsgi.input"]
 
 
 def size(environ, start_response):
-    """Length and hash of a large body, read in pieces."""
+    """Returns length and hash of a large body, read in parts."""
     seen, total = hashlib.sha256(), 0
     while piece := environ["wsgi.input"].read(65536):
         seen.update(piece)

@@ -1,4 +1,4 @@
-"""Large responses of every kind, in which each byte shows whether it is in its place."""
+"""Large responses of every type, in which a misplaced byte is detected."""
 
 import os
 import tempfile
@@ -9,7 +9,7 @@ from .tools import TEXT, Body, note, query
 
 
 def content(environ):
-    """As many lines of 8 bytes as the query says, numbered."""
+    """Numbered lines of 8 bytes; their number is in the query."""
     return b"".join(b"%07d\n" % number for number in range(int(query(environ)["lines"])))
 
 
@@ -61,13 +61,13 @@ def writes_then_file(environ, start_response):
 
 
 def closed(environ, start_response):
-    """A generator that notes its end."""
+    """A generator that records its end."""
     start_response("200 OK", [TEXT])
     return Body(environ, chunks(content(environ)))
 
 
 def endless(environ, start_response):
-    """Goes on until its client is gone."""
+    """Continues until its client has disconnected."""
 
     def forever():
         while True:
@@ -86,7 +86,7 @@ def gated(environ, start_response):
 
 
 def dies(environ, start_response):
-    """All of it without an end."""
+    """An endless repetition of all lines."""
     start_response("200 OK", [TEXT])
     yield from chunks(content(environ))
     note(environ, "dies")
@@ -100,7 +100,7 @@ def raises(environ, start_response):
 
 
 def leaves_process(environ, start_response):
-    """Leaves a process behind that has copies of all descriptors, the means of sending the response among them."""
+    """Leaves a process behind that has copies of all descriptors, including the one over which the response is sent."""
     start_response("200 OK", [TEXT])
     yield from chunks(content(environ))
     if os.fork() == 0:

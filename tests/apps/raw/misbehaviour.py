@@ -1,4 +1,4 @@
-"""Apps that go wrong in ways of their own: odd objects, odd exceptions, odd moments. See `failures` for the plain ones."""
+"""Apps with unusual faults: objects, exceptions and moments. See `failures` for the usual ones."""
 
 import io
 import sys
@@ -36,12 +36,12 @@ def unprintable_interrupt(environ, start_response):
 
 
 def forges_the_log(environ, start_response):
-    """The client chose the text, line ends and all."""
+    """The client controls the text, including line breaks."""
     raise ValueError(environ["PATH_INFO"])
 
 
 def starts_too_late(environ, start_response):
-    """A piece that is not empty needs a head."""
+    """A chunk that is not empty requires a head."""
     yield b"early"
     start_response("200 OK", [TEXT])
 
@@ -57,7 +57,7 @@ def starts_with_bad_exc_info(environ, start_response):
 
 
 def starts_twice_with_no_exception(environ, start_response):
-    """What sys.exc_info() is outside of any `except`; it is not None, and so replaces."""
+    """The value of sys.exc_info() outside of any `except`. It is not None, and therefore replaces the headers."""
     start_response("404 Not Found", [TEXT])
     start_response("200 OK", [TEXT], (None, None, None))
     return [b"replaced"]
@@ -89,7 +89,7 @@ def headers_number(environ, start_response):
 
 
 def headers_change_while_read(environ, start_response):
-    """A header whose text is only made when it is read, and empties the list."""
+    """A header that empties the list when it is read."""
     headers = [TEXT]
 
     class Pair(tuple):
@@ -226,7 +226,7 @@ def midway_write(environ, start_response):
 
 
 def midway_file(environ, start_response):
-    """A file that stops being one."""
+    """A file that is closed midway."""
     pieces = [b"so far ", "text"]
 
     class File:
@@ -265,7 +265,7 @@ def write_then_start(environ, start_response):
 
 
 class Closing(list):
-    """A list that is closed in the way that its maker says."""
+    """A list with the given `close()`."""
 
     def __init__(self, pieces, close):
         super().__init__(pieces)
@@ -307,17 +307,17 @@ def close_cannot_be_had(environ, start_response):
 
 
 def last_byte_then_raise(environ, start_response):
-    """The client has all of it; the log has the rest."""
+    """The client receives everything, and the error is logged."""
     start_response("200 OK", [TEXT, ("Content-Length", "9")])
     yield b"all of it"
     raise ValueError("after the last byte")
 
 
-# Lengths that are not true.
+# Incorrect lengths.
 
 
 def length_says_one(environ, start_response):
-    """`__len__` says one piece, but there are two: PEP 3333 lets the server believe it."""
+    """`__len__` returns one, but there are two chunks. PEP 3333 allows the server to rely on it."""
 
     class Sized(Body):
         def __len__(self):
@@ -353,8 +353,8 @@ SHAPES = {
 }
 
 
-def said(environ, start_response):
-    """As many pieces `x` as the query says, of which Content-Length says another number; returned in any shape or written."""
+def declares_length(environ, start_response):
+    """Chunks `x` whose number differs from Content-Length, both given by the query; returned as any type or written."""
     asked = query(environ)
     pieces = [b"x"] * int(asked["pieces"])
     write = start_response("200 OK", [TEXT, ("Content-Length", asked["length"])])
@@ -368,7 +368,7 @@ def said(environ, start_response):
 
 
 def overflows(environ, start_response):
-    """Goes on for ever behind its Content-Length."""
+    """An endless body with a Content-Length."""
     start_response("200 OK", [TEXT, ("Content-Length", "5")])
 
     def pieces():
@@ -378,7 +378,7 @@ def overflows(environ, start_response):
     return Body(environ, pieces())
 
 
-# Odd, and right all the same.
+# Unusual but valid.
 
 
 def many_headers(environ, start_response):
@@ -406,7 +406,7 @@ def file_without_descriptor(environ, start_response):
 
 
 def file_with_a_lie(environ, start_response):
-    """Its descriptor is not what it reads."""
+    """Its descriptor is not the file that it reads."""
 
     class File(io.BytesIO):
         def fileno(self):
@@ -417,23 +417,23 @@ def file_with_a_lie(environ, start_response):
 
 
 def closes_its_streams(environ, start_response):
-    """Those of the process belong to the server."""
+    """The standard streams of the process belong to the server."""
     environ["wsgi.errors"].close()
     start_response("200 OK", [TEXT])
     return [b"closed"]
 
 
 def hidden_callables(environ, start_response):
-    """Kept for longer than the request: they must refuse and harm nobody."""
-    told = []
+    """Objects kept beyond their request must raise, without an effect on other requests."""
+    results = []
     for before, start, write in kept:
-        told += [
+        results += [
             outcome(start, "200 OK", [TEXT]),
             outcome(write, b"x"),
             outcome(before["wsgi.input"].read),
         ]
     kept.append((environ, start_response, start_response("200 OK", [TEXT])))
-    return [" ".join(told).encode()]
+    return [" ".join(results).encode()]
 
 
 def outcome(call, *arguments):
@@ -447,7 +447,7 @@ kept = []
 
 
 def spins(environ, start_response):
-    """For ever."""
+    """An endless loop."""
     note(environ, "spins")
     while True:
         pass

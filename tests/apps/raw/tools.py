@@ -1,4 +1,4 @@
-"""What the small apps share."""
+"""Helpers of the small apps."""
 
 import json
 import os
@@ -12,7 +12,7 @@ def query(environ):
 
 
 def note(environ, word):
-    """Adds a line to the file that the test named as `record`, whole even when several processes do."""
+    """Appends a line atomically to the file `record` of the test."""
     path = query(environ).get("record")
     if path:
         add_line(path, word)
@@ -31,7 +31,7 @@ def answer_json(start_response, value):
 
 
 class Body:
-    """An iterable that notes each time it is closed."""
+    """An iterable that records each call of `close()`."""
 
     def __init__(self, environ, pieces):
         self.environ = environ

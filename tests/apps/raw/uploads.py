@@ -1,4 +1,4 @@
-"""Apps that read a request's body while the client sends it, or refuse to."""
+"""Apps that read a request's body while the client sends it, or ignore it."""
 
 import contextlib
 import hashlib
@@ -11,25 +11,25 @@ from .tools import TEXT, add_line, answer_json, note, query
 CHUNKED = ("HTTP_TRANSFER_ENCODING", "CONTENT_LENGTH", "wsgi.input_terminated")
 
 
-def refuse(environ, start_response):
-    """Answers without reading anything."""
+def ignores_body(environ, start_response):
+    """Responds without reading the body."""
     start_response("401 Unauthorized", [TEXT, ("Content-Length", "3")])
     return [b"no\n"]
 
 
 def described(environ, start_response):
-    """The whole body's length and hash, read in pieces, and what the environ says of the body."""
+    """Returns length and hash of the body, read in parts, and the environ keys that describe it."""
     note(environ, "called")
     seen, total = hashlib.sha256(), 0
     while piece := environ["wsgi.input"].read(50_000):
         seen.update(piece)
         total += len(piece)
-    told = {key: environ.get(key) for key in CHUNKED}
-    return answer_json(start_response, {"size": total, "sha256": seen.hexdigest(), "environ": told})
+    framing = {key: environ.get(key) for key in CHUNKED}
+    return answer_json(start_response, {"size": total, "sha256": seen.hexdigest(), "environ": framing})
 
 
 def behind_gate(environ, start_response):
-    """Reads once the test opens the gate."""
+    """Reads after the test opens the gate."""
     pass_gate(query(environ)["gate"])
     body = environ["wsgi.input"].read()
     start_response("200 OK", [TEXT, ("Content-Length", str(len(body)))])
@@ -37,7 +37,7 @@ def behind_gate(environ, start_response):
 
 
 def calls(environ, start_response):
-    """As `inputs.calls`; notes when it is about to read."""
+    """Like `inputs.calls`, and records when it is about to read."""
     note(environ, "called")
     return answer_json(
         start_response, make_calls(environ["wsgi.input"], SCRIPTS[int(query(environ)["script"])])
@@ -55,14 +55,14 @@ SCRIPTS = [
 
 
 def first_bytes(environ, start_response):
-    """Reads a little and leaves the rest."""
+    """Reads a part of the body only."""
     body = environ["wsgi.input"].read(int(query(environ)["size"]))
     start_response("200 OK", [TEXT, ("Content-Length", str(len(body)))])
     return [body]
 
 
 def catches(environ, start_response):
-    """Answers with the exception that reading raises, and with the one that the next read raises."""
+    """Returns the exceptions that two reads raise."""
     note(environ, "called")
     caught = [error_of(environ["wsgi.input"].read) for _ in range(2)]
     note(environ, "\n".join(caught))
@@ -77,14 +77,14 @@ def error_of(read):
 
 
 def other_error(environ, start_response):
-    """Fails for a reason of its own once reading has failed."""
+    """Raises another exception after reading has failed."""
     with contextlib.suppress(OSError):
         environ["wsgi.input"].read()
     raise KeyError("not the client's fault")
 
 
 def echo_stream(environ, start_response):
-    """Sends back each piece as soon as it has come."""
+    """Echoes each chunk as soon as it arrives."""
     start_response("200 OK", [TEXT])
     yield b"begun\n"
     while piece := environ["wsgi.input"].read(1000):
@@ -92,7 +92,7 @@ def echo_stream(environ, start_response):
 
 
 def writes_first(environ, start_response):
-    """Begins to answer by `write()`, and reads only then."""
+    """Starts the response with `write()`, and then reads."""
     write = start_response("200 OK", [TEXT])
     write(b"begun\n")
     try:
@@ -102,7 +102,7 @@ def writes_first(environ, start_response):
 
 
 def alarmed(environ, start_response):
-    """Gives up reading by a signal handler of its own."""
+    """Interrupts its read with a signal handler."""
 
     def ring(*_):
         raise RuntimeError("rung")
@@ -119,7 +119,7 @@ def alarmed(environ, start_response):
 
 
 def asks_after_client(environ, start_response):
-    """Reads the body, and sends empty pieces, which end the response where the client has gone."""
+    """Reads the body, and sends empty chunks, which end the response if the client has disconnected."""
     body = environ["wsgi.input"].read()
     start_response("200 OK", [TEXT])
     yield from [b"", b"", body]
@@ -129,7 +129,7 @@ kept = []
 
 
 def keeps(environ, start_response):
-    """Keeps its input beyond the request."""
+    """Keeps its input stream beyond the request."""
     kept.append(environ["wsgi.input"])
     kept[-1].read(1)
     start_response("200 OK", [TEXT, ("Content-Length", "5")])
@@ -137,12 +137,12 @@ def keeps(environ, start_response):
 
 
 def reads_kept(environ, start_response):
-    """What can be read of the inputs of earlier requests."""
+    """Reads from the input streams of earlier requests."""
     return answer_json(start_response, [error_of(earlier.read) for earlier in kept])
 
 
 def times(environ, start_response):
-    """Notes each line of the body as it comes."""
+    """Records each line of the body as it arrives."""
     for line in environ["wsgi.input"]:
         add_line(query(environ)["record"], line.decode().strip())
     start_response("200 OK", [TEXT, ("Content-Length", "5")])

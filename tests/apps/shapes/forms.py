@@ -1,7 +1,7 @@
-"""Apps of every form that the command line can name."""
+"""Apps of every form that the command line accepts."""
 
 
-def saying(body):
+def app_returning(body):
     def app(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [body.encode()]
@@ -9,18 +9,18 @@ def saying(body):
     return app
 
 
-application = saying("application")
-app = saying("not this one")
-other = saying("other")
+application = app_returning("application")
+app = app_returning("not this one")
+other = app_returning("other")
 number = 5
 
 
 class holder:  # noqa: N801 - named as an object
-    held = staticmethod(saying("held"))
+    held = staticmethod(app_returning("held"))
 
 
 def make(material="nothing", count=1):
-    return saying(" ".join(["made of", *[str(material)] * count]))
+    return app_returning(" ".join(["made of", *[str(material)] * count]))
 
 
 def give_number():
@@ -32,7 +32,7 @@ def fail():
 
 
 class Made:
-    """A class is an app too: called with environ and start_response, its object is the body."""
+    """A class is an app, too: its instance is the body."""
 
     def __init__(self, environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])

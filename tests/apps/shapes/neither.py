@@ -1,1 +1,1 @@
-"""A module with nothing to serve."""
+"""A module without an app."""

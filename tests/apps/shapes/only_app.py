@@ -1,5 +1,5 @@
 """A module whose app is called `app`."""
 
-from forms import saying
+from forms import app_returning
 
-app = saying("app")
+app = app_returning("app")

@@ -1,5 +1,5 @@
-"""A package can be served itself."""
+"""A package that is an app itself."""
 
-from forms import saying
+from forms import app_returning
 
-application = saying("package")
+application = app_returning("package")

@@ -1,5 +1,5 @@
-"""An app far down."""
+"""An app in a nested package."""
 
-from forms import saying
+from forms import app_returning
 
-app = saying("deep")
+app = app_returning("deep")

@@ -1,4 +1,4 @@
-"""Workers that share a listening socket have their fair share of the connections, and wait for nobody who is stuck."""
+"""Workers that share a listening socket get fair shares of the connections, and do not wait for a stuck worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PID = b"GET /gates/pid HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
 def spread(server, count):
-    """The number of connections of every worker, after `count` of them were opened at once and used twice."""
+    """The number of connections of each worker, after `count` were opened at once and used twice."""
     raise_descriptors(2 * count + 500)
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
         clients = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -49,7 +49,7 @@ def spread(server, count):
 
 
 @pytest.mark.parametrize("count", [64, 512])
-def test_each_of_many_workers_has_its_share(start, count):
+def test_each_worker_gets_its_fair_share(start, count):
     server = start("raw", "--workers", "8", "--threads", "4")
     eventually(lambda: len(server.workers()) == 8, "eight workers")
     shares = spread(server, count)
@@ -58,8 +58,8 @@ def test_each_of_many_workers_has_its_share(start, count):
     assert all(fair / 2 <= shares[pid] <= 2 * fair for pid in server.workers()), shares
 
 
-def test_a_worker_that_is_stuck_keeps_no_connection_from_the_others(start, gate):
-    """It has the fewest connections, so everybody waits for it; a moment, not for ever."""
+def test_a_stuck_worker_does_not_keep_connections_from_the_others(start, gate):
+    """The stuck worker has the fewest connections, so the others wait for it, but only briefly."""
     server = start("raw", "--workers", "4", "--threads", "1", "--timeout", "0")
     eventually(lambda: len(server.workers()) == 4, "four workers")
     with server.wire() as stuck:
@@ -73,7 +73,7 @@ def test_a_worker_that_is_stuck_keeps_no_connection_from_the_others(start, gate)
         assert stuck.answer().text == "passed\n"
 
 
-def test_a_worker_that_was_killed_is_waited_for_no_longer(start):
+def test_a_killed_worker_no_longer_counts(start):
     server = start("raw", "--workers", "2", "--threads", "1")
     for _ in range(3):
         with contextlib.suppress(ConnectionError):

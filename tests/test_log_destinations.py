@@ -1,4 +1,4 @@
-"""Logs that go to Python's logging, to syslog, and what is counted for statsd."""
+"""Logs to Python's logging and to syslog, and metrics for statsd."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from conftest import CONCURRENCY
 from harness import APPS, DEADLINE, MLWS, ROOT, Command, Server, Wire, eventually, free_port
 
-# As found in the wild.
+# As real projects have it.
 INI = """
 [loggers]
 keys=root, gunicorn.error, gunicorn.access
@@ -89,16 +89,16 @@ def app(environ, start_response):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     (tmp_path / "log.ini").write_text(INI)
     (tmp_path / "forms.py").write_text(FORMS)
     return tmp_path
 
 
-def serving(*options, folder=None, app="forms:app", **settings):
-    """A command that serves on a port which the log does not tell."""
+def serving(*options, directory=None, app="forms:app", **settings):
+    """A command that serves on a port that is not in its log."""
     port = free_port()
-    command = Command(MLWS, app, "--bind", f"127.0.0.1:{port}", *options, cwd=folder or APPS, **settings)
+    command = Command(MLWS, app, "--bind", f"127.0.0.1:{port}", *options, cwd=directory or APPS, **settings)
     command.address = ("127.0.0.1", port)
     eventually(lambda: not command.running() or listens(command.address), "the server")
     return command
@@ -121,12 +121,12 @@ def get(command, path="/", headers=""):
 
 
 @pytest.mark.parametrize("concurrency", CONCURRENCY)
-def test_a_log_config_has_both_logs(folder, concurrency):
-    options = ("--log-config", "log.ini", "--error-logfile", folder / "unused", *CONCURRENCY[concurrency])
-    with serving(*options, "--access-logfile", folder / "unused.too", folder=folder) as server:
+def test_a_log_config_has_both_logs(directory, concurrency):
+    options = ("--log-config", "log.ini", "--error-logfile", directory / "unused", *CONCURRENCY[concurrency])
+    with serving(*options, "--access-logfile", directory / "unused.too", directory=directory) as server:
         assert get(server, "/a%20%25b", 'User-Agent: a "tester" \xe9\r\n').status == 200
         assert get(server, "/fails").status == 500
-        access, error = folder / "access.log", folder / "error.log"
+        access, error = directory / "access.log", directory / "error.log"
         eventually(lambda: access.read_text().count("\n") == 2 and "on purpose" in error.read_text())
         first = next(line for line in map(json.loads, access.read_text().splitlines()) if line["s"] == "200")
         assert re.fullmatch(
@@ -141,73 +141,84 @@ def test_a_log_config_has_both_logs(folder, concurrency):
         assert re.search(r"\|ERROR\|gunicorn\.error\|GET /fails: the application failed\n", error.read_text())
         server.log.wait_for(r"\|INFO\|shop\|the shop is asked")  # the root logger's handler
         server.log.wait_for(r"\|INFO\|gunicorn\.error\|Listening at: ")  # by propagation
-    assert (folder / "unused").read_text() == ""
-    assert not (folder / "unused.too").exists()
+    assert (directory / "unused").read_text() == ""
+    assert not (directory / "unused.too").exists()
 
 
 @pytest.mark.parametrize("concurrency", CONCURRENCY)
-def test_a_log_config_has_the_requests_that_the_server_rejects(folder, concurrency):
-    with serving("--log-config", "log.ini", *CONCURRENCY[concurrency], folder=folder) as server:
+def test_a_log_config_has_the_requests_that_the_server_rejects(directory, concurrency):
+    with serving("--log-config", "log.ini", *CONCURRENCY[concurrency], directory=directory) as server:
         with Wire(server.address) as wire:
             wire.send(b"GET /none\r\n\r\n")
             assert wire.answer().status == 400
-        access = folder / "access.log"
+        access = directory / "access.log"
         eventually(access.read_text, "its line")
         record = json.loads(access.read_text())
         assert '"GET /none HTTP/1.1" 400 ' in record["message"]
         assert (record["s"], record["{path_info}e"]) == ("400", "-")
         assert record["B"] == int(record["b"]) > 0
-        eventually(lambda: "|rejected a request from 127.0.0.1: 400 " in (folder / "error.log").read_text())
+        eventually(
+            lambda: "|rejected a request from 127.0.0.1: 400 " in (directory / "error.log").read_text()
+        )
 
 
-def test_a_log_config_has_no_forged_lines_in_the_records_of_the_server(folder):
-    (folder / "forms.py").write_text(
+def test_a_log_config_has_no_forged_lines_in_the_records_of_the_server(directory):
+    (directory / "forms.py").write_text(
         FORMS.replace('"on purpose"', 'environ["QUERY_STRING"].replace("+", "\\n")')
     )
-    with serving("--log-config", "log.ini", folder=folder) as server:
+    with serving("--log-config", "log.ini", directory=directory) as server:
         assert get(server, "/fails?a+forged").status == 500
-        eventually(lambda: "\n  forged\n" in (folder / "error.log").read_text())
+        eventually(lambda: "\n  forged\n" in (directory / "error.log").read_text())
 
 
-def test_usr1_opens_the_files_of_a_log_config_anew(folder):
-    with serving("--log-config", "log.ini", folder=folder) as server:
+def test_usr1_reopens_the_files_of_a_log_config(directory):
+    with serving("--log-config", "log.ini", directory=directory) as server:
         get(server)
-        eventually(lambda: (folder / "access.log").read_text())
+        eventually(lambda: (directory / "access.log").read_text())
         for name in ("access.log", "error.log"):
-            (folder / name).rename(folder / f"{name}.1")
+            (directory / name).rename(directory / f"{name}.1")
         os.kill(server.pid, signal.SIGUSR1)
-        eventually(lambda: get(server).status == 200 and (folder / "access.log").exists(), pause=0.1)
-        eventually(lambda: (folder / "error.log").exists())
+        eventually(lambda: get(server).status == 200 and (directory / "access.log").exists(), pause=0.1)
+        eventually(lambda: (directory / "error.log").exists())
 
 
-def test_a_reload_configures_the_new_workers_anew(folder):
-    with serving("--log-config", "log.ini", folder=folder) as server:
-        (folder / "log.ini").write_text(INI.replace("/access.log", "/other.log"))
+def test_a_reload_applies_a_changed_log_config_to_new_workers(directory):
+    with serving("--log-config", "log.ini", directory=directory) as server:
+        (directory / "log.ini").write_text(INI.replace("/access.log", "/other.log"))
         os.kill(server.pid, signal.SIGHUP)
-        other = folder / "other.log"
+        other = directory / "other.log"
         eventually(lambda: get(server).status == 200 and other.exists() and other.read_text(), pause=0.1)
-        error = folder / "error.log"
-        (folder / "log.ini").write_text("[loggers]\n")
+        error = directory / "error.log"
+        (directory / "log.ini").write_text("[loggers]\n")
         os.kill(server.pid, signal.SIGHUP)
         eventually(lambda: "Reload failed" in error.read_text())
         server.log.wait_for(r"CRITICAL\] --log-config log\.ini: ")
         assert get(server).status == 200
 
 
-def test_a_hanging_request_is_logged_where_python_cannot_run(folder):
-    """The thread that holds the interpreter never gives it back."""
-    options = ("--log-config", folder / "log.ini", "--timeout", "1", "--threads", "2", "--pythonpath", folder)
+def test_a_hanging_request_is_logged_where_python_cannot_run(directory):
+    """A thread holds the GIL forever."""
+    options = (
+        "--log-config",
+        directory / "log.ini",
+        "--timeout",
+        "1",
+        "--threads",
+        "2",
+        "--pythonpath",
+        directory,
+    )
     with serving(*options, app="raw") as server:
         assert get(server, "/hangs/keeps_the_gil").status == 504
         server.log.wait_for(
             r"\[ERROR\] request timeout: GET /hangs/keeps_the_gil from 127\.0\.0\.1 has been in the application"
         )
         server.log.wait_for(r"hangs\.py")
-        error = folder / "error.log"
+        error = directory / "error.log"
         eventually(lambda: "Worker replaced" in error.read_text())
 
 
-def test_a_json_config_is_merged_with_the_defaults(folder):
+def test_a_json_config_is_merged_with_the_defaults(directory):
     config = {"root": {"level": "WARNING", "handlers": ["console"]}, "handlers": None, "formatters": None}
     config["handlers"] = {
         "console": {"class": "logging.StreamHandler", "formatter": "mine", "stream": "ext://sys.stdout"},
@@ -218,19 +229,19 @@ def test_a_json_config_is_merged_with_the_defaults(folder):
         },
     }
     config["formatters"] = {"mine": {"format": "mine %(name)s %(message)s"}}
-    (folder / "log.json").write_text(json.dumps(config))
-    with serving("--log-config-json", "log.json", folder=folder) as server:
+    (directory / "log.json").write_text(json.dumps(config))
+    with serving("--log-config-json", "log.json", directory=directory) as server:
         get(server)
         server.log.wait_for("mine gunicorn.error Listening at: ")
         server.out.wait_for(r'mine gunicorn\.access 127\.0\.0\.1 - - .*"GET / HTTP/1\.1" 200')
 
 
-def test_a_log_that_the_config_does_not_name_stays_what_it_is(folder):
+def test_a_log_that_the_config_does_not_name_is_unchanged(directory):
     config = {"loggers": {"shop": {"level": "INFO", "handlers": ["console"]}}}
-    (folder / "log.json").write_text(json.dumps(config))
-    access = folder / "access.log"
+    (directory / "log.json").write_text(json.dumps(config))
+    access = directory / "access.log"
     with Server(
-        "forms:app", "--log-config-json", "log.json", "--access-logfile", access, cwd=folder
+        "forms:app", "--log-config-json", "log.json", "--access-logfile", access, cwd=directory
     ) as server:
         server.get("/")
         server.out.wait_for("the shop is asked")
@@ -238,26 +249,28 @@ def test_a_log_that_the_config_does_not_name_stays_what_it_is(folder):
     assert re.search(r"^\[.+\] \[\d+\] \[INFO\] Listening at: ", server.log.text, re.MULTILINE)
 
 
-def test_the_example_of_the_documentation_works(folder):
+def test_the_example_of_the_documentation_works(directory):
     text = (ROOT / "docs" / "logs.md").read_text()
-    (folder / "log.json").write_text(text.partition("```json\n")[2].partition("```")[0])
-    with serving("--log-config-json", "log.json", folder=folder) as server:
+    (directory / "log.json").write_text(text.partition("```json\n")[2].partition("```")[0])
+    with serving("--log-config-json", "log.json", directory=directory) as server:
         get(server)
         server.log.wait_for(r"\] \[\d+\] \[INFO\] Listening at: .*forms:app")
         eventually(
-            lambda: re.match(r'127\.0\.0\.1 - - .*"GET / HTTP/1\.1" 200', (folder / "access.log").read_text())
+            lambda: re.match(
+                r'127\.0\.0\.1 - - .*"GET / HTTP/1\.1" 200', (directory / "access.log").read_text()
+            )
         )
 
 
-def test_the_access_log_of_a_config_may_be_json(folder):
-    with serving("--log-config", "log.ini", "--access-logformat", "json", folder=folder) as server:
+def test_the_access_log_of_a_config_may_be_json(directory):
+    with serving("--log-config", "log.ini", "--access-logformat", "json", directory=directory) as server:
         get(server, "/100%25?%s")
-        eventually(lambda: (folder / "access.log").read_text())
-        record = json.loads((folder / "access.log").read_text())
+        eventually(lambda: (directory / "access.log").read_text())
+        record = json.loads((directory / "access.log").read_text())
         assert json.loads(record["message"])["target"] == "/100%25?%s"
 
 
-BAD_HANDLER = '{"handlers": {"a": {"class": "logging.FileHandler", "filename": "/no/such/folder"}}}'
+BAD_HANDLER = '{"handlers": {"a": {"class": "logging.FileHandler", "filename": "/no/such/directory"}}}'
 
 
 @pytest.mark.parametrize(
@@ -272,12 +285,14 @@ BAD_HANDLER = '{"handlers": {"a": {"class": "logging.FileHandler", "filename": "
         ("--log-config-json", BAD_HANDLER, "handler 'a': .*No such file"),
     ],
 )
-def test_a_config_that_is_wrong_is_an_error_of_the_start(folder, option, text, why):
-    path = folder / "config"
+def test_an_invalid_log_config_is_a_startup_error(directory, option, text, why):
+    path = directory / "config"
     if text is not None:
         path.write_text(text)
     words = [MLWS, "forms:app", "--bind", "127.0.0.1:0", option, path]
-    ended = subprocess.run(words, cwd=folder, check=False, capture_output=True, text=True, timeout=DEADLINE)
+    ended = subprocess.run(
+        words, cwd=directory, check=False, capture_output=True, text=True, timeout=DEADLINE
+    )
     assert ended.returncode == 2
     assert re.search(rf"{option} \S+/config: .*({why})", ended.stderr, re.DOTALL)
     assert "Traceback" not in ended.stderr
@@ -296,7 +311,7 @@ def syslog():
 
 
 def datagrams(collector, pattern):
-    """Those that come, up to one that the pattern is found in."""
+    """Received datagrams, up to one that matches the pattern."""
     found = []
     while not found or not re.search(pattern, found[-1]):
         found.append(collector.recv(1 << 16).decode())
@@ -307,7 +322,7 @@ def address(collector):
     return "udp://{}:{}".format(*collector.getsockname())
 
 
-def test_both_logs_go_to_syslog_in_gunicorns_form(start, syslog):
+def test_both_logs_go_to_syslog_in_the_format_of_gunicorn(start, syslog):
     server = start(
         "raw", "--log-syslog", "--log-syslog-to", address(syslog), "--log-syslog-facility", "local3"
     )
@@ -320,7 +335,7 @@ def test_both_logs_go_to_syslog_in_gunicorns_form(start, syslog):
     assert any(text.startswith("<155>gunicorn.raw.error: ") for text in datagrams(syslog, "(?s)on fire"))
 
 
-def test_syslog_may_do_without_the_access_log(start, syslog):
+def test_the_access_log_can_be_excluded_from_syslog(start, syslog):
     options = ("--log-syslog", "--log-syslog-to", address(syslog), "--log-syslog-prefix", "shop")
     server = start("raw", *options, "--disable-redirect-access-to-syslog")
     server.get("/answers/hello")
@@ -330,7 +345,7 @@ def test_syslog_may_do_without_the_access_log(start, syslog):
 
 
 @pytest.mark.parametrize("kind", ["dgram", "stream", None])
-def test_syslog_by_a_unix_socket_comes_back(start, tmp_path, kind):
+def test_syslog_on_a_unix_socket_is_reconnected(start, tmp_path, kind):
     path = tmp_path / "log"
 
     def collect():
@@ -369,7 +384,7 @@ def test_syslog_by_a_unix_socket_comes_back(start, tmp_path, kind):
 
 
 class Streams:
-    """A collector of streams, which it keeps apart."""
+    """A collector of streams, by connection."""
 
     def __init__(self, listener):
         self.listener, self.received = listener, []
@@ -426,7 +441,7 @@ def test_no_two_processes_share_a_stream_to_syslog(start, tmp_path, kind, concur
     assert str(server.pid) in set().union(*writers)
 
 
-def test_a_syslog_over_tcp_that_is_not_read_holds_up_nobody(start):
+def test_a_syslog_over_tcp_that_is_not_read_does_not_block_requests(start):
     with socket.create_server(("127.0.0.1", 0)) as collector:
         port = collector.getsockname()[1]
         server = start("raw", "--log-syslog", "--log-syslog-to", f"tcp://127.0.0.1:{port}")
@@ -454,7 +469,7 @@ def test_a_missing_syslog_is_only_reported(start, tmp_path):
         ("--statsd-host", "localhost"),
     ],
 )
-def test_an_address_that_is_none_is_an_error_of_the_start(option, value):
+def test_an_invalid_address_is_a_startup_error(option, value):
     words = [MLWS, "raw", "--bind", "127.0.0.1:0", option, value]
     ended = subprocess.run(words, cwd=APPS, check=False, capture_output=True, text=True, timeout=DEADLINE)
     assert ended.returncode == 2
@@ -485,5 +500,5 @@ def test_statsd_receives_requests_records_and_workers(start, syslog, concurrency
 def test_statsd_counts_the_workers_of_a_preloaded_application_once(start, syslog):
     host, port = syslog.getsockname()
     start("raw", "--statsd-host", f"{host}:{port}", "--preload", "--workers", "2")
-    told = datagrams(syslog, "workers:2")
-    assert set(told) <= {"gunicorn.workers:1|g", "gunicorn.workers:2|g"}
+    gauges = datagrams(syslog, "workers:2")
+    assert set(gauges) <= {"gunicorn.workers:1|g", "gunicorn.workers:2|g"}

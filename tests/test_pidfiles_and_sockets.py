@@ -1,4 +1,4 @@
-"""Pidfiles and Unix sockets: a server replaces and removes only its own, and no start waits for somebody else."""
+"""Pidfiles and Unix sockets: a server replaces and removes only its own, and no start blocks on those of another process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wire import DEADLINE
 
 
 def run(*arguments, command=(MLWS,), **settings):
-    """The ended process of a command that is to end soon by itself."""
+    """The completed process of a command that exits by itself."""
     words = [str(word) for word in (*command, *arguments)]
     return subprocess.run(
         words, cwd=APPS, capture_output=True, text=True, timeout=2 * DEADLINE, check=False, **settings
@@ -35,7 +35,7 @@ def serving(path, *options):
 # Pidfiles
 
 
-def test_a_fifo_is_no_pidfile_and_does_not_hold_up_the_start(tmp_path):
+def test_a_fifo_as_a_pidfile_is_an_error_and_does_not_block_the_start(tmp_path):
     os.mkfifo(tmp_path / "pid")
     ended = run("raw", "--bind", "127.0.0.1:0", "--pid", tmp_path / "pid")
     assert ended.returncode == 1
@@ -47,7 +47,7 @@ def test_a_pidfile_is_locked_as_long_as_the_master_lives(start, tmp_path):
     server = start("raw", "--pid", pidfile)
     child = subprocess.Popen(["true"])
     child.wait()
-    pidfile.write_text(f"{child.pid}\n")  # as the number looks from another container
+    pidfile.write_text(f"{child.pid}\n")  # the pid is another process in another container
     ended = run("raw", "--bind", "127.0.0.1:0", "--pid", pidfile)
     assert ended.returncode == 1
     assert "is locked by a running server" in ended.stderr
@@ -62,7 +62,7 @@ def test_workers_that_outlive_a_killed_master_do_not_keep_its_pidfile_locked(sta
         killed.log.wait_for("Listening at: ")
         workers = [pid for pid in killed.family_pids() if pid != killed.pid]
         for pid in workers:
-            os.kill(pid, signal.SIGSTOP)  # it cannot end by itself now
+            os.kill(pid, signal.SIGSTOP)  # it cannot exit now
         os.kill(killed.pid, signal.SIGKILL)
         killed.wait()
         server = start("raw", "--pid", pidfile)
@@ -73,7 +73,7 @@ def test_workers_that_outlive_a_killed_master_do_not_keep_its_pidfile_locked(sta
 # Unix sockets
 
 
-def test_only_its_own_socket_is_removed_at_the_end(path):
+def test_a_server_removes_only_its_own_socket(path):
     with serving(path):
         pass
     assert not path.exists()
@@ -90,7 +90,7 @@ def test_only_its_own_socket_is_removed_at_the_end(path):
     assert not path.exists()
 
 
-def test_a_live_server_with_a_full_backlog_is_not_waited_for_forever(path):
+def test_the_start_does_not_wait_for_a_server_with_a_full_backlog(path):
     with socket.socket(socket.AF_UNIX) as other, contextlib.ExitStack() as clients:
         other.bind(str(path))
         other.listen(1)
@@ -115,7 +115,7 @@ def test_a_stale_socket_is_replaced_and_nothing_else_is_left(path):
     assert os.listdir(path.parent) == []
 
 
-def test_a_second_master_knows_the_socket_by_its_name(path):
+def test_a_new_master_recognizes_the_socket_by_its_path(path):
     with serving(path) as server:
         server.process.send_signal(signal.SIGUSR2)
         server.log.wait_for(f"Listening[^$]*Listening at: unix:{path} ")
@@ -129,7 +129,7 @@ def test_a_second_master_knows_the_socket_by_its_name(path):
     assert not path.exists()
 
 
-def test_a_path_that_is_as_long_as_can_be_is_bound(tmp_path):
+def test_a_path_of_the_maximum_length_is_bound(tmp_path):
     name = "s" * (107 - len(str(tmp_path)) - 1)
     with serving(tmp_path / name):
         assert (tmp_path / name).is_socket()
@@ -140,13 +140,13 @@ def test_a_path_that_is_as_long_as_can_be_is_bound(tmp_path):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_standard_streams_are_no_sockets_to_listen_on(number):
+def test_standard_streams_cannot_be_listeners(number):
     ended = run("raw", "--bind", f"fd://{number}")
     assert ended.returncode == 1
     assert f"cannot listen on fd://{number}: stdin, stdout and stderr" in ended.stderr
 
 
-def test_a_descriptor_is_taken_over_once():
+def test_a_descriptor_is_inherited_once():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         number = listening.fileno()
         ended = run("raw", "--bind", f"fd://{number}", "--bind", f"fd://{number}", pass_fds=[number])

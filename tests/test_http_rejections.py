@@ -1,4 +1,4 @@
-"""What a strict server does not take: one answer that says so, then the close, and the app never sees it."""
+"""Requests that a strict server rejects: one error response, then the close, and the app is not called."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def strict(shared):
 
 @pytest.mark.parametrize("step", [None, 1], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize("name", REFUSED)
-def test_refuses_and_closes(strict, name, step):
+def test_rejects_and_closes(strict, name, step):
     request, statuses = REFUSED[name]
     if step and len(request) > 2000:
         step = 97
@@ -124,7 +124,7 @@ def test_refuses_and_closes(strict, name, step):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_never_runs_what_follows_a_refusal(strict, name, gate):
+def test_never_runs_data_after_a_rejection(strict, name, gate):
     """A second request in the same packet must not reach the app."""
     hidden = f"GET {gate.path} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
     gate.open()
@@ -136,7 +136,7 @@ def test_never_runs_what_follows_a_refusal(strict, name, gate):
 
 
 @pytest.mark.parametrize("name", ["no Host", "two lengths", "garbage", "a header too long"])
-def test_refuses_behind_a_good_request_too(strict, name):
+def test_rejects_after_a_valid_request_too(strict, name):
     with strict.wire() as wire:
         wire.send(GET + END + REFUSED[name][0])
         assert wire.answer().text == "hello\n"
@@ -144,7 +144,7 @@ def test_refuses_behind_a_good_request_too(strict, name):
         assert wire.closed()
 
 
-def test_refuses_the_same_whatever_runs_the_app(server):
+def test_rejects_in_each_concurrency_mode(server):
     for name in ("no Host", "two lengths", "chunk size b'0x5'", "a folded line"):
         with server.wire() as wire:
             wire.send(REFUSED[name][0])
@@ -171,7 +171,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_takes_what_is_right_however_odd(strict, name):
+def test_accepts_unusual_but_valid_requests(strict, name):
     with strict.wire() as wire:
         wire.send(TAKEN[name])
         assert wire.answer().text == "hello\n"
@@ -180,7 +180,7 @@ def test_takes_what_is_right_however_odd(strict, name):
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("path", ["/inputs/echo", "/inputs/ignore"])
-def test_a_body_over_the_limit_is_a_413_that_can_be_read_while_sending(shared, concurrency, framing, path):
+def test_a_body_over_the_limit_is_a_413_that_a_sending_client_can_read(shared, concurrency, framing, path):
     options = {"inline": ("--threads", "1"), "threads": ("--threads", "4"), "fork": ("--fork",)}[concurrency]
     server = shared("raw", "--limit-request-body", "1000000", *options)
     head = f"POST {path} HTTP/1.1\r\nHost: test\r\n".encode()
@@ -199,7 +199,7 @@ def test_a_body_over_the_limit_is_a_413_that_can_be_read_while_sending(shared, c
         assert len(wire.request("/inputs/echo", "POST", b"x" * 1_000_000).body) == 1_000_000
 
 
-def test_a_body_over_the_limit_is_refused_instead_of_100_continue(shared):
+def test_a_body_over_the_limit_gets_413_instead_of_100_continue(shared):
     server = shared("raw", "--limit-request-body", "1000000", "--threads", "1")
     with server.wire() as wire:
         wire.send(POST + b"Expect: 100-continue\r\nContent-Length: 1000001\r\n\r\n")

@@ -1,4 +1,4 @@
-"""A drop-in for gunicorn: what cannot be served, and what is only to be looked at, ends the same with either."""
+"""Compatibility with gunicorn: errors and informational options have the same exit status."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENDS = {
     "a config file that fails": ("facts", *SOCKET, "-c", "broken.py"),
     "a config file with a slip": ("facts", *SOCKET, "-c", "slip.py"),
     "no such config module": ("facts", *SOCKET, "-c", "python:nothing"),
-    "no such folder": ("facts", *SOCKET, "--chdir", "nowhere"),
+    "no such directory": ("facts", *SOCKET, "--chdir", "nowhere"),
     "no such user": ("facts", *SOCKET, "--user", "nobody-of-that-name"),
     "a certificate that is not there": ("facts", *SOCKET, "--certfile", "nothing.pem"),
     "a pidfile of one that lives": ("facts", *SOCKET, "--pid", "parent.pid"),
@@ -49,7 +49,7 @@ STATUSES = (
     "a config file that fails",
     "a config file with a slip",
     "no such config module",
-    "no such folder",
+    "no such directory",
     "no such user",
     "--check-config of a module that fails",
 )
@@ -73,5 +73,5 @@ CASES["an address in use"] = Case(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_both_end_with_the_same_status(name, seen):
+def test_gunicorn_and_mlws_exit_with_the_same_status(name, seen):
     compare(seen(name), CASES[name].differs)

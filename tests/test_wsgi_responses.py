@@ -1,4 +1,4 @@
-"""PEP 3333: every shape an answer may have, how it is framed, and that it is always closed."""
+"""PEP 3333: every type of response, its framing, and that it is always closed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness import DEADLINE, MLWS, eventually
 
 
 def answer_to(server, path, method="GET"):
-    """The answer, after making sure that the connection serves the next request."""
+    """The response, after a check that the connection serves the next request."""
     with server.wire() as wire:
         answer = wire.request(path, method)
         assert wire.request("/answers/hello").text == "hello\n"
@@ -37,7 +37,7 @@ def answer_to(server, path, method="GET"):
         ("write_known", "written once", "length"),
     ],
 )
-def test_any_iterable_is_sent_whole_and_framed(server, name, body, framing):
+def test_any_iterable_is_sent_completely_and_framed(server, name, body, framing):
     answer = answer_to(server, f"/answers/{name}")
     assert (answer.status, answer.text, answer.complete) == (200, body, True)
     assert answer.framing == framing or framing == "either"
@@ -45,7 +45,7 @@ def test_any_iterable_is_sent_whole_and_framed(server, name, body, framing):
 
 
 @pytest.mark.parametrize("name", ["generator", "iterator", "many?pieces=300&size=1000"])
-def test_http_1_0_is_never_sent_chunks(server, name):
+def test_http_1_0_responses_are_never_chunked(server, name):
     with server.wire() as wire:
         answer = wire.request(f"/answers/{name}", version="1.0", headers="Connection: keep-alive\r\n")
     assert answer.framing in ("close", "length")
@@ -53,17 +53,17 @@ def test_http_1_0_is_never_sent_chunks(server, name):
 
 
 @pytest.mark.parametrize(("pieces", "size"), [(1000, 10), (100, 100_000), (3, 5_000_000)])
-def test_a_long_stream_arrives_whole(server, pieces, size):
+def test_a_long_stream_arrives_completely(server, pieces, size):
     answer = answer_to(server, f"/answers/many?pieces={pieces}&size={size}")
     assert answer.complete
     assert answer.body == b"".join(bytes([97 + number % 26]) * size for number in range(pieces))
 
 
 @pytest.mark.parametrize("quick", [1, 5, 100])
-def test_no_piece_waits_for_the_next_one_to_be_made(server, gate, quick):
-    """Those that come quickly may be sent together; the one that is long in coming holds none of them up."""
+def test_each_chunk_is_sent_before_the_next_one_is_produced(server, gate, quick):
+    """Quick chunks may be sent together, but are not delayed by a slow one."""
     with server.wire() as wire:
-        path = f"/gates/stream?gate={gate.folder}&quick={quick}"
+        path = f"/gates/stream?gate={gate.directory}&quick={quick}"
         wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
         assert wire.head()[1] == 200
         assert [wire.chunk() for _ in range(quick)] == [b"first\n"] * quick
@@ -76,7 +76,7 @@ def test_no_piece_waits_for_the_next_one_to_be_made(server, gate, quick):
     "status",
     ["200 OK", "201 Made", "299 My Own  Words", "404 Not Found", "500 Oh: no!", "599 x", "600 y", "999 z"],
 )
-def test_the_status_is_sent_as_the_app_says_it(server, status):
+def test_the_status_line_is_that_of_the_app(server, status):
     answer = answer_to(server, f"/answers/status?status={status.replace(' ', '%20')}")
     assert f"{answer.status} {answer.reason}" == status
     assert answer.text == "the body"
@@ -102,7 +102,7 @@ def test_header_values_are_latin_1(server):
         assert wire.request("/answers/headers?X-Name=caf%E9").header("x-name") == "caf\xe9"
 
 
-def test_date_and_server_are_added_once_and_never_doubled(server):
+def test_date_and_server_are_added_once(server):
     plain = answer_to(server, "/answers/hello")
     parsedate_to_datetime(plain.header("date"))
     own = answer_to(server, "/answers/headers?Date=Thu,+01+Jan+1970+00:00:00+GMT&Server=mine")
@@ -149,7 +149,7 @@ def test_a_server_header_with_a_line_break_is_an_error():
         "Trailer=x",
     ],
 )
-def test_hop_by_hop_headers_stay_the_servers_own(server, header):
+def test_the_app_cannot_set_hop_by_hop_headers(server, header):
     with server.wire() as wire:
         answer = wire.request(f"/answers/headers?{header}")
         name, _, value = header.partition("=")
@@ -168,7 +168,7 @@ def test_a_status_without_body_sends_none(server, status, method):
 @pytest.mark.parametrize(
     "name", ["one_piece", "pieces", "generator", "big?size=1000000", "write", "many?pieces=99&size=99999"]
 )
-def test_head_gets_the_head_of_get_without_the_body(server, name):
+def test_head_gets_the_head_of_get_without_a_body(server, name):
     get, head = answer_to(server, f"/answers/{name}"), answer_to(server, f"/answers/{name}", "HEAD")
     assert head.status == 200
     assert head.header("content-type") == get.header("content-type")
@@ -177,20 +177,20 @@ def test_head_gets_the_head_of_get_without_the_body(server, name):
 
 
 @pytest.mark.parametrize("name", ["replaced", "replaced_after_empty"])
-def test_start_response_can_be_taken_back_before_anything_is_sent(server, name):
+def test_start_response_can_replace_the_headers_before_anything_is_sent(server, name):
     answer = answer_to(server, f"/answers/{name}")
     assert (answer.status, answer.reason, answer.text) == (503, "Changed My Mind", "replaced")
     assert (answer.header("x-first"), answer.header("x-second")) == (None, "yes")
 
 
-def test_start_response_raises_what_it_is_given_once_something_is_sent(server, record):
+def test_start_response_reraises_exc_info_once_something_is_sent(server, record):
     with server.wire() as wire:
         answer = wire.request(f"/answers/replaced_too_late?record={record}")
     assert (answer.status, answer.body, answer.complete) == (200, b"sent ", False)
     assert record.read_text() == "raised changed my mind\n"
 
 
-def test_a_body_longer_than_its_content_length_is_cut_there(server, record):
+def test_a_body_longer_than_its_content_length_is_truncated(server, record):
     before = len(server.log.text)
     with server.wire() as wire:
         answer = wire.request(f"/answers/too_long?record={record}")
@@ -201,7 +201,7 @@ def test_a_body_longer_than_its_content_length_is_cut_there(server, record):
     server.log.wait_for("(?i)content-length", since=before)
 
 
-def test_a_body_shorter_than_its_content_length_is_cut_off(server, record):
+def test_a_body_shorter_than_its_content_length_closes_the_connection(server, record):
     before = len(server.log.text)
     with server.wire() as wire:
         answer = wire.request(f"/answers/too_short?record={record}")
@@ -236,7 +236,7 @@ def test_close_is_called_exactly_once(server, record, path, method):
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
-def test_close_is_called_exactly_once_when_the_client_goes(server, record, leave):
+def test_close_is_called_exactly_once_when_the_client_disconnects(server, record, leave):
     wire = server.wire()
     wire.send(f"GET /answers/endless?record={record} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
     assert wire.head()[1] == 200
@@ -247,7 +247,7 @@ def test_close_is_called_exactly_once_when_the_client_goes(server, record, leave
     assert record.read_text() == "closed\n"
 
 
-def test_an_error_in_close_is_logged_and_harms_no_answer(server, record):
+def test_an_error_in_close_is_logged_and_does_not_affect_the_response(server, record):
     before = len(server.log.text)
     with server.wire() as wire:
         answer = wire.request(f"/answers/failing_close?record={record}")
