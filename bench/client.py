@@ -1,21 +1,29 @@
 """A client that asks one server a few things: is the answer right, and how many connections does it keep?
 
-The load itself is wrk's, in `load.py`.
+The load itself is in `load.py`. Certificates are not verified.
 """
 
 from __future__ import annotations
 
 import http.client
-import select
 import socket
+import ssl
+import subprocess
 import time
 
+from load import url
 from process import CannotStart, Session
 from scenarios import Scenario
 
 PATIENCE = 10.0  # seconds for one answer
 TIME_TO_START = 30.0
 TIME_TO_OPEN = 30.0
+UNVERIFIED = ssl._create_unverified_context()
+# The beginning of an HTTP/2 connection (RFC 9113, section 3.4): preface and SETTINGS. Then HEADERS of stream 1, a GET
+# of / over HTTPS from localhost, with names and values of the static table (RFC 7541, appendix A).
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000 04 00 00000000")
+GET = bytes.fromhex("00000e 01 05 00000001  82 84 87 41 09") + b"localhost"
+SETTINGS_ACK = bytes.fromhex("000000 04 01 00000000")
 
 
 def free_port() -> int:
@@ -51,7 +59,14 @@ def fault_of(scenario: Scenario, port: int) -> str | None:
 
 
 def ask(scenario: Scenario, port: int) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    if scenario.http2:
+        return ask_http2(scenario, port)
+    if scenario.tls:
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            "127.0.0.1", port, timeout=PATIENCE, context=UNVERIFIED
+        )
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     method = "POST" if scenario.posted else "GET"
     try:
         connection.request(method, scenario.path, scenario.posted or None, {"Connection": "close"})
@@ -61,10 +76,23 @@ def ask(scenario: Scenario, port: int) -> tuple[int, bytes]:
         connection.close()
 
 
+def ask_http2(scenario: Scenario, port: int) -> tuple[int, bytes]:
+    """By nghttp, which prints the body and does not tell the status."""
+    socket.create_connection(
+        ("127.0.0.1", port), PATIENCE
+    ).close()  # a refused connection is no error of nghttp
+    words = ["nghttp", "--timeout", f"{PATIENCE:.0f}", url(scenario, port)]
+    done = subprocess.run(words, capture_output=True, check=False, timeout=2 * PATIENCE)
+    if done.returncode or not done.stdout:
+        raise OSError(done.stderr.decode(errors="replace").strip() or "nghttp failed")
+    return 200, done.stdout
+
+
 class IdleConnections:
     """Connections that have each had one answer and now wait for nothing, as browsers' connections do."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, scenario: Scenario, port: int) -> None:
+        self.scenario = scenario
         self.port = port
         self.sockets: list[socket.socket] = []
 
@@ -81,19 +109,39 @@ class IdleConnections:
         for _ in range(count):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not opened within {TIME_TO_OPEN:.0f} s")
-            connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+            connection = self.connect()
             self.sockets.append(connection)
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            http2 = self.scenario.http2
+            connection.sendall(PREFACE + GET if http2 else b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             received = b""
-            while not received.endswith(answer):
+            while answer not in received:
                 piece = connection.recv(4096)
                 if not piece:
                     raise ConnectionError("it was closed")
                 received += piece
+            if http2:
+                connection.sendall(SETTINGS_ACK)
+
+    def connect(self) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        if not self.scenario.tls:
+            return connection
+        context = ssl._create_unverified_context()
+        context.set_alpn_protocols(["h2" if self.scenario.http2 else "http/1.1"])
+        return context.wrap_socket(connection)
 
     def open_still(self) -> int:
-        """What is readable now has been closed by the server: all answers have been read."""
-        poll = select.poll()
-        for connection in self.sockets:
-            poll.register(connection, select.POLLIN)
-        return len(self.sockets) - len(poll.poll(0))
+        return sum(is_open(connection) for connection in self.sockets)
+
+
+def is_open(connection: socket.socket) -> bool:
+    """Reads what the server has sent after its answer, such as the frames that HTTP/2 ends a response with."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(4096):
+            pass
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return True
+    except OSError:
+        return False
+    return False
