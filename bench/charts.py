@@ -23,6 +23,7 @@ AXES = {
     Kind.START: "shorter is better",
     Kind.MEMORY: "PSS, less is better",
     Kind.IDLE: "bytes per connection, less is better",
+    Kind.BURST: "shorter is better",
 }
 SETTINGS: Any = {
     "font.family": "sans-serif",

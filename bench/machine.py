@@ -27,6 +27,8 @@ def facts(command: list[str], rounds: int, seconds: float, packages: list[str]) 
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "load": first_line(["wrk", "-v"], r"wrk (\S+)", "wrk {}"),
+        "h2load": first_line(["h2load", "--version"], r"nghttp2/(\S+)", "nghttp2 {}"),
+        "openssl": first_line(["openssl", "version"], r"OpenSSL (\S+)", "{}"),
         "nginx": first_line([nginx(), "-v"], r"nginx/(\S+)", "{}"),
         "packages": ", ".join(f"{name} {found}" for name, found in versions.items() if found),
         "load average before": f"{os.getloadavg()[0]:.2f}",

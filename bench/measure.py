@@ -3,7 +3,7 @@
 Any fault disqualifies the run. The figures: `rate` requests/s, `p50` and `p99` in microseconds, `cpu`
 microseconds of CPU per request, `core` the utilization of the server's core, `others` the share of both
 cores that other processes used, `errors` their number, `pss` and `rss` bytes, `start` seconds, `connection`
-bytes per idle connection.
+bytes per idle connection, `burst` seconds for all requests.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from client import IdleConnections, fault_of, first_answer, free_port
-from load import load
+from load import burst, load
 from place import Place
 from process import CannotStart, Session, busy_seconds, own_cpu_seconds
 from scenarios import Kind, Scenario
 from servers import Server
 
 STARTS_IN_A_RUN = 5
+BURSTS_IN_A_RUN = 3
 TIME_TO_SETTLE = 0.3  # seconds after which the child of a single request has exited
 IDLE_WATCH = 0.5  # seconds in which a server without requests must be idle
 TIME_FOR_CHILDREN = 2.0
@@ -89,8 +90,7 @@ def measure_load(run: Run, subject: Subject) -> None:
         run.faults += left_behind(session, at_rest)
     run.figures = {
         "rate": done.rate,
-        "p50": done.p50,
-        "p99": done.p99,
+        **done.latencies,
         "cpu": cpu / max(1, done.requests) * 1e6,
         "core": cpu / elapsed,
         "others": max(0.0, busy - cpu - ours) / elapsed,
@@ -122,7 +122,7 @@ def measure_memory(run: Run, subject: Subject) -> None:
 def measure_idle(run: Run, subject: Subject) -> None:
     count = subject.scenario.connections
     before = subject.session.memory().pss
-    with IdleConnections(subject.port) as idle:
+    with IdleConnections(subject.scenario, subject.port) as idle:
         try:
             idle.open(count, subject.scenario.answer)
         except OSError as error:
@@ -132,6 +132,17 @@ def measure_idle(run: Run, subject: Subject) -> None:
         if (kept := idle.open_still()) < count:
             run.faults.append(f"it kept {kept:,} of {count:,} connections")
     run.figures = {"connection": grown / count, "pss": before + grown}
+
+
+def measure_burst(run: Run, subject: Subject) -> None:
+    times = []
+    for _ in range(BURSTS_IN_A_RUN):
+        done = burst(subject.scenario, subject.port)
+        run.faults += done.faults()
+        if done.requests < subject.scenario.streams:
+            run.faults.append(f"{done.requests} of {subject.scenario.streams} requests were answered")
+        times.append(done.seconds)
+    run.figures = {"burst": statistics.median(times)}
 
 
 def measure_starts(server: Server, scenario: Scenario, place: Place) -> Run:
@@ -156,4 +167,5 @@ MEASURES: dict[Kind, Callable[[Run, Subject], None]] = {
     Kind.LOAD: measure_load,
     Kind.MEMORY: measure_memory,
     Kind.IDLE: measure_idle,
+    Kind.BURST: measure_burst,
 }

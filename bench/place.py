@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,14 @@ class Place:
     def file(self) -> Path:
         return self.scratch / "file"
 
+    @property
+    def certificate(self) -> str:
+        return str(self.scratch / "certificate.pem")
+
+    @property
+    def key(self) -> str:
+        return str(self.scratch / "key.pem")
+
     def environment(self) -> dict[str, str]:
         """Variables for the servers: none of the caller's, which could change figures, and the applications on the module path."""
         applications = [BENCH / "apps", ROOT / "examples", ROOT / "examples/django_app"]
@@ -56,11 +65,20 @@ class Place:
 
 
 def set_up(scratch: Path) -> Place:
-    """Create the file to be served and select two cores. This process uses that of the load."""
+    """Create the file to be served and a certificate, and select two cores. This process uses that of the load."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise SystemExit("bench: it takes two cores, one for the server and one for the load")
     os.sched_setaffinity(0, {cores[1]})
     place = Place(scratch, cores[0], cores[1])
     place.file.write_bytes(FILE_10_MB)
+    make_certificate(place)
     return place
+
+
+def make_certificate(place: Place) -> None:
+    """A self-signed certificate with a P-256 key, as most sites have."""
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    words += ["-keyout", place.key, "-out", place.certificate, "-days", "30", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(words, check=True, capture_output=True)

@@ -53,6 +53,7 @@ COLUMNS = {
     Kind.START: [("first answer", "start", seconds)],
     Kind.MEMORY: [("PSS", "pss", megabytes), ("RSS", "rss", megabytes)],
     Kind.IDLE: [("bytes/connection", "connection", integer), ("PSS", "pss", megabytes)],
+    Kind.BURST: [("all responses", "burst", seconds)],
 }
 
 

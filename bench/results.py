@@ -20,6 +20,7 @@ MAIN_FIGURE = {
     Kind.START: ("start", False),
     Kind.MEMORY: ("pss", False),
     Kind.IDLE: ("connection", False),
+    Kind.BURST: ("burst", False),
 }
 
 

@@ -16,6 +16,7 @@ STREAMED = bytes(32 + i % 95 for i in range(1 << 10)) * 100
 POSTED_10_KB = random.Random(1).randbytes(10 << 10)
 POSTED_10_MB = random.Random(2).randbytes(10 << 20)
 FILE_10_MB = random.Random(3).randbytes(10 << 20)
+POSTED_100_MB = POSTED_10_MB * 10
 SUM = b"%d\n" % sum(range(40_000))
 
 
@@ -26,6 +27,14 @@ class Kind(Enum):
     START = "time from start to first answer"
     MEMORY = "memory after some load"
     IDLE = "memory per idle connection"
+    BURST = "time for all requests of one connection"
+
+
+class Handshakes(Enum):
+    """A new connection for each request."""
+
+    FULL = "full handshakes"
+    RESUMED = "resumed handshakes"
 
 
 class Floor(Enum):
@@ -58,13 +67,88 @@ class Scenario:
     path: str = "/"
     floor: Floor | None = None
     ideal: float | None = None  # the requests/s that the sleeping application permits
+    tls: bool = False
+    http2: bool = False
+    streams: int = 1  # concurrent requests of each connection, for HTTP/2
+    handshakes: Handshakes | None = None
 
 
 hello = Scenario("hello-64", "hello, 64 connections", "raw:hello", HELLO, floor=Floor.EPOLL)
 flask = Scenario("flask", "Flask", "flask_app:app", b"Hi from Flask!\n", floor=Floor.CALL)
 sleep = Scenario("", "", "raw:sleep", HELLO, connections=512)
+upload = Scenario(
+    "upload-10m",
+    "10 MB upload, 8 connections",
+    "raw:upload",
+    f"{len(POSTED_10_MB)} {hashlib.sha256(POSTED_10_MB).hexdigest()}\n".encode(),
+    connections=8,
+    posted=POSTED_10_MB,
+    path="/?digest",
+)
+file = Scenario(
+    "file-10m", "10 MB file by wsgi.file_wrapper, 8 connections", "raw:file", FILE_10_MB, connections=8
+)
 fork_hello = replace(hello, fork=True, connections=16, floor=Floor.FORK)
 fork_flask = replace(flask, fork=True, connections=16, floor=Floor.FORK)
+
+secure_hello = replace(hello, tls=True, floor=None)
+http2_hello = replace(hello, http2=True, streams=32, floor=None)
+burst = Scenario("", "", "raw:wait", HELLO, kind=Kind.BURST, connections=1, threads=8, http2=True, streams=16)
+
+ENCRYPTED = [
+    replace(secure_hello, name="tls-hello-64", what="hello over TLS, 64 connections"),
+    replace(
+        secure_hello,
+        name="tls-full",
+        what="a full TLS handshake for each request",
+        handshakes=Handshakes.FULL,
+        connections=4,
+    ),
+    replace(
+        secure_hello,
+        name="tls-resumed",
+        what="a resumed TLS session for each request",
+        handshakes=Handshakes.RESUMED,
+        connections=4,
+    ),
+    replace(file, name="tls-file-10m", what="10 MB file over TLS, 8 connections", tls=True),
+    replace(
+        upload,
+        name="tls-upload-100m",
+        what="100 MB upload over TLS, 2 connections",
+        answer=f"{len(POSTED_100_MB)} {hashlib.sha256(POSTED_100_MB).hexdigest()}\n".encode(),
+        connections=2,
+        posted=POSTED_100_MB,
+        tls=True,
+    ),
+    replace(
+        secure_hello,
+        name="tls-idle-2k",
+        what="hello, 2,000 idle keep-alive connections with TLS",
+        kind=Kind.IDLE,
+        connections=2_000,
+    ),
+]
+
+HTTP2 = [
+    replace(
+        http2_hello, name="h2c-hello", what="hello over HTTP/2 without TLS, 64 connections, 32 streams each"
+    ),
+    replace(
+        http2_hello, name="h2-hello", what="hello over HTTP/2, 64 connections, 32 streams each", tls=True
+    ),
+    replace(burst, name="h2c-burst", what="16 streams of one connection without TLS, 200 ms each, 8 threads"),
+    replace(burst, name="h2-burst", what="16 streams of one connection, 200 ms each, 8 threads", tls=True),
+    replace(
+        http2_hello,
+        name="h2-idle-2k",
+        what="hello, 2,000 idle HTTP/2 connections with TLS",
+        kind=Kind.IDLE,
+        connections=2_000,
+        streams=1,
+        tls=True,
+    ),
+]
 
 SCENARIOS = [
     replace(hello, name="hello-1", what="hello, 1 connection", connections=1),
@@ -87,18 +171,8 @@ SCENARIOS = [
         sleep, name="sleep-512t", what="10 ms sleep, 512 threads, 512 connections", threads=512, ideal=51_200
     ),
     Scenario("cpu-1ms-4t", "1 ms of pure Python, 4 threads", "raw:cpu", SUM, threads=4, floor=Floor.CALL),
-    Scenario(
-        "upload-10m",
-        "10 MB upload, 8 connections",
-        "raw:upload",
-        f"{len(POSTED_10_MB)} {hashlib.sha256(POSTED_10_MB).hexdigest()}\n".encode(),
-        connections=8,
-        posted=POSTED_10_MB,
-        path="/?digest",
-    ),
-    Scenario(
-        "file-10m", "10 MB file by wsgi.file_wrapper, 8 connections", "raw:file", FILE_10_MB, connections=8
-    ),
+    upload,
+    file,
     replace(fork_hello, name="fork-hello", what="hello, a fork for each request"),
     replace(
         fork_hello,
@@ -136,4 +210,6 @@ SCENARIOS = [
         connections=10_000,
         floor=None,
     ),
+    *ENCRYPTED,
+    *HTTP2,
 ]

@@ -52,7 +52,8 @@ class Target:
         except Disqualified as fault:
             return str(fault), "**not reached**"
         reached = value >= self.bound if self.at_least else value <= self.bound
-        shown = f"{value:,.1f} {self.unit}" if self.unit else f"{value:.2f}"
+        digits = 1 if value >= 1 else 2
+        shown = f"{value:,.{digits}f} {self.unit}" if self.unit else f"{value:.2f}"
         return f"{shown}{remark}", "reached" if reached else "**not reached**"
 
 
@@ -90,6 +91,38 @@ def all_targets() -> Iterator[Target]:
         "memory-1", "above the interpreter with the app", 5, False, above(Floor.HOLD, "pss", 1e6), "MB"
     )
     yield Target("idle-10k", "for each connection", 2048, False, own("connection", per=1), "bytes")
+    yield from encrypted_targets()
+    yield from http2_targets()
+
+
+def encrypted_targets() -> Iterator[Target]:
+    yield cpu_of_plain("tls-hello-64", 1.35)
+    yield Target("tls-hello-64", "times granian", 3.3, True, ours_to("granian"))
+    yield Target("tls-full", "CPU per handshake, of nginx's", 1.1, False, ours_to("nginx", figure="cpu"))
+    yield Target("tls-file-10m", "CPU per request, of nginx's", 1.25, False, ours_to("nginx", figure="cpu"))
+    yield Target(
+        "tls-upload-100m",
+        "CPU per request, of nginx + mlws",
+        1.25,
+        False,
+        ours_to("nginx + mlws", figure="cpu"),
+    )
+    yield Target("tls-idle-2k", "for each connection", 12 << 10, False, own("connection", per=1), "bytes")
+
+
+def http2_targets() -> Iterator[Target]:
+    for name, bound in (("h2c-hello", 1.2), ("h2-hello", 1.35)):
+        yield cpu_of_plain(name, bound)
+        yield Target(name, "times granian", 3.5, True, ours_to("granian"))
+        yield Target(name, "times gunicorn", 40, True, ours_to("gunicorn gthread"))
+    for name in ("h2c-burst", "h2-burst"):
+        yield Target(name, "until all answers", 0.45, False, own("burst", per=1), "s")
+    yield Target("h2-idle-2k", "for each connection", 24 << 10, False, own("connection", per=1), "bytes")
+
+
+def cpu_of_plain(scenario: str, bound: float) -> Target:
+    what = "CPU per request, of our own plain HTTP/1"
+    return ours_to_ours(scenario, what, bound, at_least=False, other="hello-64", figure="cpu")
 
 
 def ours_to_ours(

@@ -8,10 +8,11 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 from client import fault_of
+from load import count_handshakes, count_others, read_h2load
 from measure import Run
 from report import section
 from results import Table, ratio
-from scenarios import SCENARIOS
+from scenarios import SCENARIOS, Handshakes
 from servers import SERVERS, Role
 from targets import all_targets
 
@@ -99,3 +100,32 @@ def test_a_wrong_body_and_a_wrong_status_are_faults(port: int, body: list[bytes]
     assert fault_of(HELLO, port) == "wrong body: 13 bytes, 14 are right"
     body.clear()
     assert fault_of(HELLO, port) == "status 500"
+
+
+H2LOAD = """\
+Application protocol: h2
+
+finished in 45.20ms, 353.98 req/s, 16.01KB/s
+requests: 16 total, 16 started, 16 done, 13 succeeded, 3 failed, 1 errored, 0 timeout
+"""
+
+
+def test_what_h2load_reports() -> None:
+    load = read_h2load(H2LOAD, tls=True)
+    assert load.requests == 13
+    assert load.seconds == pytest.approx(0.0452)
+    assert load.errors == {"status": 2, "stream": 1, "timeout": 0, "negotiation": 0}
+
+
+def test_http1_instead_of_http2_and_no_report_are_faults() -> None:
+    assert read_h2load(H2LOAD.replace("h2\n", "http/1.1\n"), tls=True).errors["negotiation"] == 1
+    assert read_h2load(H2LOAD.replace("Application protocol: h2\n", ""), tls=False).errors["negotiation"] == 0
+    assert read_h2load("failed to connect", tls=False).faults()[0] == "no request was answered"
+
+
+def test_handshakes_are_counted_by_their_kind() -> None:
+    output = "Collecting connection statistics for 2 seconds\nrrr*r\n\n5 connections in 0.1s"
+    assert count_handshakes(output) == 5
+    assert count_others(output, Handshakes.RESUMED) == 1
+    assert count_others(output, Handshakes.FULL) == 4
+    assert count_handshakes("error") == 0

@@ -39,11 +39,13 @@ main() {
     exec "$made/bin/python" "$bench/driver.py" "$@"
 }
 
-# Debian packages. Only wrk is required. bjoern is compiled with libev. nginx is not installed here, because installing
-# it starts it.
+# Debian packages. Only wrk and openssl are required. h2load loads the HTTP/2 scenarios. bjoern is compiled with libev.
+# nginx is not installed here, because installing it starts it.
 check_tools() {
     local wanted=()
     command -v wrk >/dev/null || wanted+=(wrk)
+    command -v openssl >/dev/null || wanted+=(openssl)
+    command -v h2load >/dev/null || wanted+=(nghttp2-client)
     [ -e /usr/include/ev.h ] || wanted+=(libev-dev)
     if [ "${#wanted[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "==> installing ${wanted[*]}"
@@ -51,11 +53,14 @@ check_tools() {
     fi
     command -v wrk >/dev/null ||
         fail 1 "missing: wrk. Debian: sudo apt install wrk, Fedora: sudo dnf install wrk"
+    command -v openssl >/dev/null || fail 1 "missing: openssl. Debian: sudo apt install openssl"
     command -v taskset >/dev/null || fail 1 "missing: taskset, of util-linux; the benchmark runs on Linux only"
     [ -e /usr/include/ev.h ] ||
         say "bench: no libev, so bjoern may be left out. Debian: sudo apt install libev-dev"
     PATH=$PATH:/usr/sbin command -v nginx >/dev/null ||
-        say "bench: no nginx beside our file scenario. Debian: sudo apt install nginx-light"
+        say "bench: no nginx to compare with. Debian: sudo apt install nginx-light"
+    command -v h2load >/dev/null ||
+        say "bench: no h2load, so HTTP/2 is left out. Debian: sudo apt install nghttp2-client"
 }
 
 # Uses the interpreter that the server was built for, with a new environment if it has changed.

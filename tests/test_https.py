@@ -278,6 +278,21 @@ def test_silent_clients_do_not_block_others(secure, context, many):
         assert all(answer.status == 200 for answer in together(*[lambda: ask(secure, context)] * 8))
 
 
+@pytest.mark.parametrize("kind", ["whole", "generator", "file"])
+def test_handshakes_and_large_responses_beside_an_application_that_computes(
+    start, options, context, tmp_path, kind
+):
+    """Their threads let others have the GIL meanwhile, and get it back."""
+    server = start("raw", "--threads", "4", *options)
+    with connect(server, context) as busy:
+        busy.send(get(f"/gates/compute?gate={tmp_path}"))
+        eventually((tmp_path / "arrivals").exists)
+        answers = together(*[lambda: ask(server, context, f"/large/{kind}?lines=200000")] * 8)
+        assert all(answer.complete and len(answer.body) == 1_600_000 for answer in answers)
+        (tmp_path / "open").touch()
+        assert busy.answer().status == 200
+
+
 def test_garbage_in_a_handshake_ends_that_connection_only(secure, context):
     for garbage in (
         b"\x16\x03\x01\x00\x05hello",

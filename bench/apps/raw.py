@@ -52,6 +52,11 @@ def sleep(environ, start_response):
     return answer(start_response, HELLO)
 
 
+def wait(environ, start_response):
+    time.sleep(0.200)
+    return answer(start_response, HELLO)
+
+
 def cpu(environ, start_response):
     total = 0
     for number in range(ADDITIONS):

@@ -17,6 +17,16 @@ def wait(environ, start_response):
     return [b"passed\n"]
 
 
+def compute(environ, start_response):
+    """Notes that it is here and keeps the interpreter busy until the test creates the file `open`."""
+    gate = query(environ)["gate"]
+    add_line(f"{gate}/arrivals", f"enter {os.getpid()}")
+    while not os.path.exists(f"{gate}/open"):
+        sum(range(200_000))  # the switch interval passes without a pause
+    start_response("200 OK", [TEXT])
+    return [b"computed\n"]
+
+
 def stream(environ, start_response):
     """One chunk, or as many as requested, then the gate, then another chunk."""
     start_response("200 OK", [TEXT])

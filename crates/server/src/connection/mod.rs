@@ -289,6 +289,11 @@ impl Connection {
         Next::Wait
     }
 
+    /// Whether the event loop has to do a TLS handshake for it, or to encrypt a response.
+    pub(crate) fn has_costly_encryption(&self) -> bool {
+        matches!(self.phase, Phase::Handshake | Phase::Sending) && self.socket().tls().is_some()
+    }
+
     pub(crate) fn is_in_child(&self) -> bool {
         matches!(self.phase, Phase::InChild)
     }

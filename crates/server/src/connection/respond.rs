@@ -57,6 +57,8 @@ enum Logs<'a> {
     Later,
 }
 
+/// The most bytes of a whole body that a thread encrypts at once while it has the application's lock (Python's GIL).
+const MAX_ATTACHED_SEND: u64 = 128 * 1024;
 /// How often a thread that produces a stream lets another thread have the GIL: Python's switch interval. Python
 /// enforces that interval only if no thread releases the GIL in between, however briefly.
 const YIELD_INTERVAL: Duration = Duration::from_millis(5);
@@ -84,7 +86,14 @@ impl Connection {
         }
         let is_in_child = self.socket().is_in_child();
         let limit = if is_in_child { usize::MAX } else { MAX_BYTES_PER_TURN };
-        let mut sent = self.try_send(limit, now);
+        let mut sent = Sent::All;
+        if app.one_at_a_time() && self.socket().tls().is_some() && self.output.unsent() > MAX_ATTACHED_SEND {
+            // Encrypting takes long. The lock of the session is free again before this thread waits for the GIL, so a
+            // thread that has the GIL, or the monitor thread, may wait for that lock.
+            app.detached(&mut || sent = self.try_send(limit, now));
+        } else {
+            sent = self.try_send(limit, now);
+        }
         if sent == Sent::OverLimit {
             app.detached(&mut || sent = self.spill_or_wait());
         }

@@ -381,16 +381,21 @@ impl ResponseWriter {
     /// Body bytes that the socket has accepted, without framing. Exact unless a chunked response was cut off: then the
     /// bytes of the framing are taken as evenly spread.
     pub(crate) fn body_sent(&self) -> u64 {
-        let segments = self.queue.iter().map(|segment| match segment {
-            Segment::Bytes { sent, end, .. } => (*end - *sent) as u64,
-            Segment::File(range) => range.left,
-        });
-        let unsent = (self.front.len() - self.front_sent) as u64 + segments.sum::<u64>();
+        let unsent = self.unsent();
         if unsent == 0 {
             return self.framed;
         }
         let sent = u128::from(self.body_size.saturating_sub(unsent)) * u128::from(self.framed);
         u64::try_from(sent / u128::from(self.body_size.max(1))).unwrap_or(self.framed)
+    }
+
+    /// The number of bytes in the queue.
+    pub(crate) fn unsent(&self) -> u64 {
+        let segments = self.queue.iter().map(|segment| match segment {
+            Segment::Bytes { sent, end, .. } => (*end - *sent) as u64,
+            Segment::File(range) => range.left,
+        });
+        (self.front.len() - self.front_sent) as u64 + segments.sum::<u64>()
     }
 
     /// Body bytes that were framed, sent or not, without framing.

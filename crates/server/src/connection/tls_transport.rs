@@ -296,10 +296,13 @@ struct SocketWriter<'a>(&'a OwnedFd);
 
 impl Write for SocketWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_vectored(&[IoSlice::new(bytes)])
+        Ok(rustix::io::retry_on_intr(|| rustix::net::send(self.0, bytes, SendFlags::NOSIGNAL))?)
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let [bytes] = slices {
+            return self.write(bytes);
+        }
         let none = &mut SendAncillaryBuffer::default();
         Ok(rustix::io::retry_on_intr(|| rustix::net::sendmsg(self.0, slices, none, SendFlags::NOSIGNAL))?)
     }

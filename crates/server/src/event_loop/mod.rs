@@ -7,6 +7,7 @@
 mod accept;
 mod children;
 mod drain;
+mod encryption;
 mod http2;
 mod http2_connection;
 mod slot;

@@ -202,6 +202,21 @@ impl ThreadPool {
         Some(event_loop)
     }
 
+    /// Runs the event loop once without the GIL, so that the application runs on other threads meanwhile. As after a wait (see
+    /// [`poll`](Self::poll)), the event loop is released before this thread waits for the GIL.
+    fn run_once_detached<'a>(&'a self, event_loop: HeldLoop<'a>) -> Polled<'a> {
+        let mut held = Some(event_loop);
+        self.wait_detached(&mut || {
+            if let Some(mut event_loop) = held.take() {
+                event_loop.run_once();
+            }
+            self.promotion.left_lead();
+        });
+        let Some(event_loop) = self.try_lock_loop() else { return Polled::LostLead };
+        self.promotion.regained_lead();
+        Polled::Events(event_loop)
+    }
+
     /// Waits for work, and does what needs no thread of the application.
     ///
     /// Invariant: no thread holds the event loop while it waits for the GIL, which another thread may keep for long. So
@@ -212,6 +227,9 @@ impl ThreadPool {
         let Some(event_loop) = held.as_mut() else { return Ok(Polled::LostLead) };
         self.record_poll();
         if event_loop.poll_now()? || event_loop.is_busy() {
+            if !self.forks && self.app.one_at_a_time() && event_loop.has_costly_encryption() {
+                return Ok(held.map_or(Polled::LostLead, |event_loop| self.run_once_detached(event_loop)));
+            }
             event_loop.run_once();
             return Ok(held.map_or(Polled::LostLead, Polled::Events));
         }

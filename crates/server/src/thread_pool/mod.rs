@@ -11,7 +11,8 @@
 //! sends what the client has not read by then.
 //!
 //! - Order of locks: the event loop, then the GIL. A thread that holds the GIL only *tries* to take the event loop.
-//! - The leader polls without blocking while it holds the GIL, and releases the GIL to block.
+//! - The leader polls without blocking while it holds the GIL, and releases the GIL to block, or before an iteration with
+//!   TLS handshakes or large encrypted responses.
 //! - One more thread runs than configured, so that one can always accept, read, enforce deadlines and reject.
 //! - While no thread leads, the monitor thread runs the event loop every few milliseconds. It never takes the GIL.
 //! - [`promotion`] decides which follower is promoted, and when. [`leader`] has what the leader does, and
