@@ -97,6 +97,8 @@ class Stream(Answer):
         super().__init__(None, None, [], bytearray(), complete=False)
         self.number = number
         self.interim = []
+        """The statuses of interim responses."""
+        self.interim_headers = []
         self.trailers = None
         self.reset = None
         """The error code of the RST_STREAM frame."""
@@ -208,7 +210,9 @@ class Http2Client:
         stream = self.streams.get(getattr(event, "stream_id", None))
         match event:
             case events.InformationalResponseReceived():
-                stream.interim.append(int(dict(event.headers)[":status"]))
+                (_, status), *headers = event.headers
+                stream.interim.append(int(status))
+                stream.interim_headers += headers
             case events.ResponseReceived():
                 assert event.headers[0][0] == ":status"
                 stream.status = int(event.headers[0][1])

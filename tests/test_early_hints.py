@@ -10,11 +10,13 @@ from certificates import Authority
 from clients import SlowWire, get, target
 from conftest import CONCURRENCY
 from harness import eventually
-from test_https import TlsWire, trusting
-from wire import DEADLINE, Wire
+from http2_client import CLEARTEXT, Http2Client, trusting
+from test_https import TlsWire
+from wire import DEADLINE
 
 STYLE = ("Link", "</style.css>; rel=preload; as=style")
 HINT = (103, "Early Hints", [STYLE])
+HTTP2_STYLE = ("link", STYLE[1])
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +41,16 @@ def server(shared, concurrency, transport, options):
 
 
 @pytest.fixture
+def server_with_http2(shared, concurrency, transport, options):
+    return shared("raw", *CONCURRENCY[concurrency], *options[transport], *CLEARTEXT)
+
+
+@pytest.fixture
 def connect(transport, authority):
     def connect(server):
         if transport == "plain":
             return server.wire()
-        return TlsWire((server.host, server.port), trusting(authority))
+        return TlsWire((server.host, server.port), trusting(authority, "http/1.1"))
 
     return connect
 
@@ -57,7 +64,7 @@ def interim(wire):
 
 def test_hints_arrive_before_the_application_continues(server, connect, gate):
     with connect(server) as wire:
-        wire.send(get(f"/hints/early?gate={gate.folder}"))
+        wire.send(get(f"/hints/early?gate={gate.directory}"))
         assert interim(wire) == HINT
         gate.wait_for(1)
         gate.open()
@@ -143,7 +150,7 @@ def test_a_client_that_does_not_read_occupies_no_thread(server, transport, autho
     if transport == "plain":
         wire = SlowWire(address)
     else:
-        wire = TlsWire(address, trusting(authority), receive_buffer=4096)
+        wire = TlsWire(address, trusting(authority, "http/1.1"), receive_buffer=4096)
     with wire:
         wire.send(get(target("/hints/many", count=2000, record=record)))
         eventually(lambda: record.read_text() == "hinted\n", "the application to continue")
@@ -195,85 +202,58 @@ def test_curl_accepts_hints(server_with_http2, curl, http, hints, final):
 
 
 @pytest.fixture
-def server_with_http2(shared, concurrency, transport, options):
-    return shared(
-        "raw", *CONCURRENCY[concurrency], *options[transport], "--http2-cleartext", "prior-knowledge"
-    )
+def http2(server_with_http2, transport, authority):
+    """Makes HTTP/2 connections."""
+
+    def http2(**how):
+        context = trusting(authority, "h2") if transport == "tls" else None
+        return Http2Client(server_with_http2, context, **how)
+
+    return http2
 
 
-def literal(name, value):
-    """A field of a request head, uncompressed (RFC 7541, section 6.2.2)."""
-    return b"\0" + b"".join(bytes([len(text)]) + text for text in (name, value))
-
-
-def frame(kind, flags, stream, payload=b""):
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-
-
-def next_head(wire):
-    """Reads up to the next HEADERS frame, before which there is no DATA, RST_STREAM or GOAWAY. Returns its size."""
-    while True:
-        length, kind = int.from_bytes(wire.stream.read(3), "big"), wire.stream.read(1)[0]
-        wire.stream.read(5 + length)
-        assert kind not in (0, 3, 7), f"a frame of type {kind} instead of a head"
-        if kind == 1:
-            return length
-
-
-@pytest.fixture
-def connect_http2(transport, authority):
-    """Connects and sends a request for a path."""
-
-    def connect_http2(server, path, **settings):
-        address = (server.host, server.port)
-        context = trusting(authority)
-        context.set_alpn_protocols(["h2"])
-        wire = Wire(address, **settings) if transport == "plain" else TlsWire(address, context, **settings)
-        fields = {":method": "GET", ":scheme": "http", ":authority": "test", ":path": path}
-        head = b"".join(literal(name.encode(), value.encode()) for name, value in fields.items())
-        wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(1, 5, 1, head))
-        return wire
-
-    return connect_http2
-
-
-def test_http2_hints_arrive_before_the_application_continues(server_with_http2, connect_http2, gate, curl):
-    path = f"/hints/early?gate={gate.folder}"
-    with connect_http2(server_with_http2, path) as wire:
-        next_head(wire)
+def test_http2_hints_arrive_before_the_application_continues(http2, gate):
+    with http2() as client:
+        stream = client.open(f"/hints/early?gate={gate.directory}")
+        client.wait(lambda: stream.interim_headers == [HTTP2_STYLE], "the hints")
         gate.wait_for(1)
+        assert stream.interim == [103] and stream.status is None
         gate.open()
-        next_head(wire)  # the second hints
-        next_head(wire)  # the response
-    output = read_to_end(curl(server_with_http2, "--http2", path))
-    hints = "HTTP/2 103 \nlink: </style.css>; rel=preload; as=style\n\nHTTP/2 103 \nx-bytes: \xe9\nx-raw: \xe9\n\n"
-    assert output.startswith(f"{hints}HTTP/2 200 \n") and output.endswith("\n\nhinted\n")
+        client.finish(stream)
+        assert stream.interim_headers[1:] == [("x-bytes", "\xe9"), ("x-raw", "\xe9")]
+        assert (stream.interim, stream.status, stream.text) == ([103, 103], 200, "hinted\n")
 
 
-def test_an_http2_client_that_does_not_read_occupies_neither_threads_nor_memory(
-    server_with_http2, connect_http2, record
-):
-    path = target("/hints/many", count=2000, record=record)
-    with connect_http2(server_with_http2, path, receive_buffer=4096) as wire:
+def test_an_http2_client_that_does_not_read_occupies_neither_threads_nor_memory(http2, record):
+    with http2(receive_buffer=4096) as client:
+        stream = client.open(target("/hints/many", count=2000, record=record))
         eventually(lambda: record.read_text() == "hinted\n", "the application to continue")
-        large = 0
-        while next_head(wire) > 1000:
-            large += 1
-        assert 0 < large < 2000
+        client.finish(stream)
+        assert stream.status == 200 and 0 < len(stream.interim) < 2000
 
 
 @pytest.mark.parametrize("path", ["/hints/late", "/hints/written"])
-def test_http2_has_no_hints_after_the_response_has_begun(server_with_http2, curl, path):
-    output = read_to_end(curl(server_with_http2, "--http2", path))
-    assert output.startswith("HTTP/2 200 ") and output.endswith("\n\nfirst\nsecond\n")
+def test_http2_has_no_hints_after_the_response_has_begun(http2, path):
+    with http2() as client:
+        stream = client.request(path)
+        assert (stream.interim, stream.text) == ([], "first\nsecond\n")
 
 
-def test_http2_responses_may_fail_after_hints(server_with_http2, concurrency, curl):
-    for how in ("raise", "exit") if concurrency == "fork" else ("raise",):
-        output = read_to_end(curl(server_with_http2, "--http2", f"/hints/fails?how={how}"))
-        assert output.startswith("HTTP/2 103 \n") and "\n\nHTTP/2 500 \n" in output
+def test_http2_responses_may_fail_after_hints(http2, concurrency):
+    with http2() as client:
+        for how in ("raise", "exit") if concurrency == "fork" else ("raise",):
+            stream = client.request(f"/hints/fails?how={how}")
+            assert (stream.interim, stream.status) == ([103], 500)
 
 
-def test_http2_fields_of_the_connection_are_ignored(server_with_http2, curl):
-    output = read_to_end(curl(server_with_http2, "--http2", "/hints/ignored"))
-    assert output.startswith("HTTP/2 103 \nlink: </style.css>; rel=preload; as=style\n\nHTTP/2 200 \n")
+def test_http2_fields_of_the_connection_are_ignored(http2):
+    with http2() as client:
+        stream = client.request("/hints/ignored")
+        assert (stream.interim_headers, stream.status) == ([HTTP2_STYLE], 200)
+
+
+def test_http2_invalid_fields_are_errors_and_nothing_is_sent(http2):
+    with http2() as client:
+        stream = client.request("/hints/invalid")
+        assert json.loads(bytes(stream.body)) == ["ValueError"] * 6 + ["TypeError"] * 6
+        assert stream.interim == []
