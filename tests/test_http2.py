@@ -325,7 +325,7 @@ def test_responses_are_interleaved(start, gate):
     """A slow response does not hold up a later one."""
     server = start("raw", "--threads", "8", *CLEARTEXT)
     with Http2Client(server) as client:
-        slow = [client.open(f"/gates/stream?gate={gate.folder}") for _ in range(4)]
+        slow = [client.open(f"/gates/stream?gate={gate.directory}") for _ in range(4)]
         client.wait(lambda: all(stream.body == b"first\n" for stream in slow), "the first pieces")
         gate.wait_for(4)
         assert client.get().status == 200

@@ -319,7 +319,7 @@ def test_the_other_streams_of_the_connection_are_finished(start, name):
 @pytest.mark.parametrize("leave", ["cancel", "close"])
 def test_an_app_can_ask_whether_its_stream_was_cancelled(server, gate, record, leave):
     with Http2Client(server) as client:
-        stream = client.open(f"/clients/gone?gate={gate.folder}&record={record}")
+        stream = client.open(f"/clients/gone?gate={gate.directory}&record={record}")
         gate.wait_for(1)
         if leave == "cancel":
             client.cancel(stream)
@@ -335,7 +335,7 @@ def test_an_app_can_ask_whether_its_stream_was_cancelled(server, gate, record, l
 
 def test_an_app_that_streams_is_told_and_closed(server, gate, record):
     with Http2Client(server) as client:
-        stream = client.open(f"/clients/stream?gate={gate.folder}&record={record}")
+        stream = client.open(f"/clients/stream?gate={gate.directory}&record={record}")
         client.wait(lambda: stream.body == b"first\n", "the first piece")
         gate.wait_for(1)
         client.cancel(stream)
