@@ -163,7 +163,7 @@ STATUSES = {
     "many fields": (431, {}, [(f"x-{number}", "a") for number in range(101)]),
     "many long fields": (431, {}, [(f"x-{number}", "a" * 8000) for number in range(9)]),
     "long cookies": (431, {}, [("cookie", f"a{number}={'b' * 100}") for number in range(100)]),
-    "a host that is none": (400, {"authority": "a/b"}, []),
+    "a host that is none": (400, {"authority": "a,b"}, []),
     "two types": (400, {}, [("content-type", "text/plain"), ("content-type", "text/html")]),
     "two lengths": (400, {}, [("content-length", "0"), ("content-length", "0")]),
     "another expectation": (417, {}, [("expect", "magic")]),
@@ -241,7 +241,7 @@ FAILS_MIDWAY = {
     "/misbehaviour/midway_number": b"so far ",
     "/misbehaviour/write_then_raise": b"so far ",
     "/large/raises?lines=50000": None,
-    "/misbehaviour/said?shape=list&pieces=3&length=5": b"xxx",
+    "/misbehaviour/declares_length?shape=list&pieces=3&length=5": b"xxx",
 }
 
 
@@ -255,7 +255,7 @@ def test_an_app_that_fails_within_its_response_resets_the_stream(client, path):
 
 
 def test_more_data_than_announced_is_not_sent(client):
-    answer = client.request("/misbehaviour/said?shape=list&pieces=5&length=3")
+    answer = client.request("/misbehaviour/declares_length?shape=list&pieces=5&length=3")
     assert (answer.status, answer.header("content-length")) == (200, "3")
     assert bytes(answer.body) == b"xxx"
     assert client.get().status == 200
@@ -319,7 +319,7 @@ def test_the_other_streams_of_the_connection_are_finished(start, name):
 @pytest.mark.parametrize("leave", ["cancel", "close"])
 def test_an_app_can_ask_whether_its_stream_was_cancelled(server, gate, record, leave):
     with Http2Client(server) as client:
-        stream = client.open(f"/clients/gone?gate={gate.folder}&record={record}")
+        stream = client.open(f"/clients/gone?gate={gate.directory}&record={record}")
         gate.wait_for(1)
         if leave == "cancel":
             client.cancel(stream)
@@ -335,7 +335,7 @@ def test_an_app_can_ask_whether_its_stream_was_cancelled(server, gate, record, l
 
 def test_an_app_that_streams_is_told_and_closed(server, gate, record):
     with Http2Client(server) as client:
-        stream = client.open(f"/clients/stream?gate={gate.folder}&record={record}")
+        stream = client.open(f"/clients/stream?gate={gate.directory}&record={record}")
         client.wait(lambda: stream.body == b"first\n", "the first piece")
         gate.wait_for(1)
         client.cancel(stream)
@@ -378,7 +378,9 @@ def test_a_request_that_is_cancelled_while_it_waits_is_never_begun(start, gate, 
 def test_an_app_that_reads_is_told_that_the_stream_was_cancelled(shared, mode, record):
     server = shared("raw", *MODES[mode], *CLEARTEXT, "--body-buffer", "1000")
     with Http2Client(server) as client:
-        stream = client.open(f"/uploads/catches?record={record}", "POST", end=False)
+        stream = client.open(
+            f"/uploads/catches?record={record}", "POST", [("content-length", "9000")], end=False
+        )
         client.send(stream, b"x" * 2000)
         eventually(lambda: record.read_text() == "called\n", "the app to be called")
         client.cancel(stream)
@@ -418,9 +420,9 @@ def test_a_head_in_many_frames_is_one(server):
     with RawClient(server) as client:
         block = client.head("/environs/show", headers=[("x-long", "v" * 3000)])
         client.send(HEADERS, END_STREAM, 1, block[:10])
-        for start in range(10, len(block), 200):
-            flags = END_HEADERS if start + 200 >= len(block) else NO_FLAGS
-            client.send(CONTINUATION, flags, 1, block[start : start + 200])
+        for start in range(10, len(block), 1000):
+            flags = END_HEADERS if start + 1000 >= len(block) else NO_FLAGS
+            client.send(CONTINUATION, flags, 1, block[start : start + 1000])
         assert client.status_of(1) == 200
         client.wait_for(lambda: b"v" * 3000 in b"".join(client.frames(DATA, 1)), "the body")
 

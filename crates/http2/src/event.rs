@@ -42,6 +42,8 @@ pub enum Event {
         error: mlws_http1::Error,
         /// Whether the response has been sent and the stream is closed. If not, respond to it.
         is_answered: bool,
+        /// Whether the method is known to be HEAD. The response must then have no body.
+        is_head: bool,
     },
     /// The stream no longer exists: the peer cancelled it, made a mistake in it, or the connection is closed. Nothing
     /// more can be sent on it.

@@ -83,6 +83,7 @@ impl Head {
         head.decoded_size = 4 * FIELD_OVERHEAD + method.len() + target.len() + host.len();
         head.bytes.reserve(1024);
         head.method = head.push(method.as_bytes());
+        head.bytes.push(b' '); // so that method and target can be logged as one
         head.target = head.push(target.as_bytes());
         let question = target.find('?');
         let at = |offset: usize| head.target.start + offset as u32;

@@ -12,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::Request;
+use http::{Method, Request};
 
 use crate::connection::{Connection, Progress};
 use crate::error::{Error, StreamClosed};
@@ -344,17 +344,18 @@ impl Session {
         self.forget_unaccepted(id);
         let (parts, body) = request.into_parts();
         let is_end = body.is_end_stream();
+        let is_head = parts.method == Method::HEAD;
         let head = Head::new(&parts, is_end, &self.limits);
         let size = head.as_ref().map_or(0, |head| head.decoded_size);
         if self.shutdown == Shutdown::Refusing || self.heads + size > self.limits.heads {
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
-        let mut stream = Stream::new(respond, body, size, self.limits.body);
+        let mut stream = Stream::new(respond, body, size, self.limits.body, is_head);
         let event = match head {
             Err(HeadError::Malformed) => return stream.reset(Reason::PROTOCOL_ERROR),
             Err(HeadError::Rejected(error)) => {
                 stream.discard();
-                Event::Rejected { stream: id, error, is_answered: false }
+                Event::Rejected { stream: id, error, is_answered: false, is_head }
             }
             Ok(head) => Event::Head { stream: id, head: Box::new(head) },
         };
@@ -374,9 +375,12 @@ impl Session {
                 None => break,
                 Some(Received::Data(data)) => Event::Data { stream: id, data },
                 Some(Received::End) => Event::End { stream: id },
-                Some(Received::TooLarge) => {
-                    Event::Rejected { stream: id, error: mlws_http1::Error::BodyTooLarge, is_answered: false }
-                }
+                Some(Received::TooLarge) => Event::Rejected {
+                    stream: id,
+                    error: mlws_http1::Error::BodyTooLarge,
+                    is_answered: false,
+                    is_head: stream.is_head,
+                },
                 Some(Received::Reset(reason)) => return self.report_reset(id, reason),
             };
             self.events.push_back(event);
@@ -417,7 +421,12 @@ impl Session {
                 SentFrame::Headers { stream } => {
                     if self.forget_unaccepted(stream) && self.connection.is_open() {
                         let error = mlws_http1::Error::HeadTooLong;
-                        self.events.push_back(Event::Rejected { stream, error, is_answered: true });
+                        self.events.push_back(Event::Rejected {
+                            stream,
+                            error,
+                            is_answered: true,
+                            is_head: false,
+                        });
                     }
                 }
                 SentFrame::Reset { stream, code } => {

@@ -17,6 +17,8 @@ pub(crate) struct Stream {
     body: RecvStream,
     /// The size of the request head, as it counts toward [`Limits::heads`](crate::Limits::heads).
     pub(crate) head_size: usize,
+    /// Whether the method is HEAD.
+    pub(crate) is_head: bool,
     /// Whether the caller waits for [`Event::Writable`](crate::Event::Writable).
     pub(crate) wants_to_write: bool,
 }
@@ -53,9 +55,10 @@ impl Stream {
         body: RecvStream,
         head_size: usize,
         max_body: u64,
+        is_head: bool,
     ) -> Self {
         let receiving = Receiving::Body { allowance: max_body };
-        Stream { sending: Sending::Head(respond), receiving, body, head_size, wants_to_write: false }
+        Stream { sending: Sending::Head(respond), receiving, body, head_size, is_head, wants_to_write: false }
     }
 
     /// Discards the rest of the request.

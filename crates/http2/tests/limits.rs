@@ -21,7 +21,7 @@ fn calm_error(peer: &Peer) -> Error {
 fn rejections(peer: &Peer) -> Vec<(u32, u16, bool)> {
     let mut rejections = Vec::new();
     for event in &peer.events {
-        if let Event::Rejected { stream, error, is_answered } = event {
+        if let Event::Rejected { stream, error, is_answered, .. } = event {
             rejections.push((*stream, error.status(), *is_answered));
         }
     }
@@ -290,7 +290,7 @@ fn limits_of_a_request_are_answered_with_a_status() {
         let mut peer = Peer::with_limits(limits.clone());
         peer.send(&post(1, &fields));
         peer.send(&frame(DATA, 0, 1, b"discarded"));
-        let expected = Event::Rejected { stream: 1, error: expected, is_answered: false };
+        let expected = Event::Rejected { stream: 1, error: expected, is_answered: false, is_head: false };
         assert_eq!(peer.events, [expected]);
         peer.session.respond(1, ResponseHead::new(400).unwrap(), true).expect("the stream is open");
         peer.collect();

@@ -153,6 +153,7 @@ impl StreamSocket {
 
     /// Ends the stream before its response is complete. Does nothing if the stream has ended.
     pub(crate) fn reset(&self, reason: Reason) {
+        self.flush(); // what was sent before would be discarded
         self.session.reset(self.id, reason);
         self.flush();
     }

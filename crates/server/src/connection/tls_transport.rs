@@ -45,8 +45,6 @@ struct State {
     /// Received bytes, from `processed` on not yet processed.
     received: Vec<u8>,
     processed: usize,
-    /// The last read filled its buffer, so the socket may have more.
-    socket_may_have_more: bool,
     /// The socket is at its end.
     is_at_end: bool,
     /// The client has sent something.
@@ -72,7 +70,6 @@ impl TlsTransport {
             session: Session::new(config).map_err(io::Error::other)?,
             received: Vec::new(),
             processed: 0,
-            socket_may_have_more: true,
             is_at_end: false,
             has_begun: false,
             in_flight: 0,
@@ -143,6 +140,8 @@ impl TlsTransport {
     ) -> io::Result<(usize, bool)> {
         let mut state = self.lock();
         let mut count = 0;
+        // The result of an earlier read says nothing about the socket: an event may have come since.
+        let mut is_socket_empty = false;
         loop {
             let plaintext = state.session.plaintext();
             if !plaintext.is_empty() {
@@ -159,15 +158,15 @@ impl TlsTransport {
                 state.flush_or_wait(socket)?;
             } else if state.is_at_end || state.session.peer_has_closed() {
                 return Ok((count, true));
-            } else if count > 0 && !state.socket_may_have_more {
+            } else if count > 0 && is_socket_empty {
                 return Ok((count, false));
             } else {
                 match state.receive(socket) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock && count > 0 => {
                         return Ok((count, false));
                     }
-                    received => received?,
-                };
+                    received => is_socket_empty = received? < RECEIVE_SIZE,
+                }
             }
         }
     }
@@ -234,9 +233,7 @@ impl State {
         let mut buffer = RECEIVE_BUFFER.take();
         buffer.clear();
         buffer.reserve(RECEIVE_SIZE);
-        let capacity = buffer.capacity();
         let received = rustix::io::retry_on_intr(|| rustix::io::read(socket, spare_capacity(&mut buffer)));
-        self.socket_may_have_more = received.is_ok_and(|count| count == capacity);
         self.is_at_end = received == Ok(0);
         if received.is_ok_and(|count| count > 0) {
             (self.received, self.processed) = (buffer, 0);

@@ -96,8 +96,8 @@ impl EventLoop {
                 self.wake_stream(connection, stream, WRITABLE, now, StreamSocket::on_writable);
             }
             Event::Reset { stream, .. } => self.on_stream_reset(connection, stream, now),
-            Event::Rejected { stream, error, is_answered } => {
-                self.reject_stream(connection, stream, error, is_answered, now);
+            Event::Rejected { stream, error, is_answered, is_head } => {
+                self.reject_stream(connection, stream, error, is_answered, is_head, now);
             }
             Event::GoAway { error } => {
                 if let Some(Slot::Http2(http2)) = self.slots.get_mut(connection) {
@@ -113,6 +113,7 @@ impl EventLoop {
         stream: StreamId,
         error: mlws_http1::Error,
         is_answered: bool,
+        is_head: bool,
         now: Instant,
     ) {
         let Some(Slot::Http2(http2)) = self.slots.get(connection) else { return };
@@ -124,6 +125,7 @@ impl EventLoop {
         let open = http2.streams.get(&stream).map(|stream| stream.token);
         let token = open.or_else(|| self.open_stream(connection, stream, Head::default(), now));
         if let Some(mut stream) = token.and_then(|token| self.slots.get_mut(token)).and_then(Slot::take) {
+            stream.request.is_head = is_head;
             let next = stream.reject(error.status(), &error.to_string(), now);
             self.apply(stream, next);
         }

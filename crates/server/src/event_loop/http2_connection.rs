@@ -127,9 +127,9 @@ impl Http2Connection {
         let mut left = MAX_BYTES_PER_ITERATION;
         loop {
             if !self.unread.is_empty() {
+                self.session.flush(); // the session accepts nothing while its output is full
                 let consumed = self.session.receive(&self.unread, now);
                 self.unread.drain(..consumed);
-                self.session.flush();
                 if !self.unread.is_empty() && consumed > 0 {
                     continue;
                 }

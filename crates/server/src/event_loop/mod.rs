@@ -251,6 +251,9 @@ impl EventLoop {
     /// Whether the client of a queued request no longer waits for the response. A half-close alone does not mean that:
     /// a client may close its side right after its request.
     pub(crate) fn client_gave_up(&self, connection: &Connection, now: Instant) -> bool {
+        if let Some(stream) = connection.socket().stream() {
+            return stream.is_reset();
+        }
         // A connection accepted in this iteration may have been waiting since the one before.
         let since = connection.since.min(self.poll_times.1);
         if now.saturating_duration_since(since) < MIN_WAIT_TO_CHECK {
