@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_gunicorn_does() {
+    fn addresses_are_parsed_as_in_gunicorn() {
         let udp = |host: &str, port| Ok(Address::Udp(host.into(), port));
         assert_eq!(address("udp://log.example:1514"), udp("log.example", 1514));
         assert_eq!(address("udp://[::1]:99"), udp("::1", 99));

@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_but_a_new_socket_changes_its_owner() {
+    fn only_a_new_socket_changes_its_owner() {
         if !geteuid().is_root() {
             return;
         }
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn root_follows_links_only_where_nobody_else_could_have_made_them() {
+    fn root_follows_only_links_that_no_other_user_could_have_created() {
         if !geteuid().is_root() {
             return; // such a directory cannot be made
         }

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_format_is_refused() {
+    fn an_invalid_format_is_rejected() {
         for wrong in ["%h", "100%", "%(h", "%(h)", "%(h)q", "%(h)d", "%(D)5", "%s", "%(h)99999s"] {
             assert!(Format::read(wrong).is_err(), "{wrong}");
         }

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_dropped() {
+    fn invalid_messages_are_dropped() {
         let channel = ControlChannel::new().unwrap();
         for junk in [&b""[..], b"x", b"too long for a message of this channel", &[0; LENGTH], &[255; LENGTH]]
         {

@@ -93,7 +93,7 @@ fn no_follower_is_promoted_while_call_follows_call_and_no_request_is_queued() {
 }
 
 #[test]
-fn in_a_long_call_the_monitor_sends_what_waits_and_polls_until_the_leader_is_back() {
+fn in_a_long_call_the_monitor_sends_queued_data_and_polls_until_the_leader_returns() {
     for followers in [0, 3] {
         let (promotion, pool) = (Promotion::new(followers, true), Pool::default());
         with_monitor(&promotion, &pool, || {
