@@ -19,7 +19,7 @@ use crate::ffi::{self, ScopedRef};
 
 /// The progress of a response.
 #[derive(Default)]
-pub(crate) enum ResponseState {
+pub(crate) enum CallState {
     /// `start_response` was not called.
     NotStarted,
     /// `start_response` was called. Nothing is sent.
@@ -36,7 +36,7 @@ pub(crate) enum ResponseState {
 /// `start_response(status, headers, exc_info=None)`.
 #[pyclass(frozen, module = "mylittlewebserver")]
 pub(crate) struct StartResponse {
-    exchange: Arc<ScopedRef<ResponseState, Request>>,
+    exchange: Arc<ScopedRef<CallState, Request>>,
     write: Py<Write>,
     early_hints: Py<EarlyHints>,
 }
@@ -44,7 +44,7 @@ pub(crate) struct StartResponse {
 /// `write(chunk)`: sends immediately.
 #[pyclass(frozen, module = "mylittlewebserver")]
 struct Write {
-    exchange: Arc<ScopedRef<ResponseState, Request>>,
+    exchange: Arc<ScopedRef<CallState, Request>>,
 }
 
 /// `early_hints(headers)`: sends an interim response immediately.
@@ -72,8 +72,8 @@ impl StartResponse {
         py: Python<'_>,
         request: &mut Request,
         call: impl FnOnce() -> R,
-    ) -> (R, ResponseState) {
-        self.exchange.scope(py, request, ResponseState::NotStarted, call)
+    ) -> (R, CallState) {
+        self.exchange.scope(py, request, CallState::NotStarted, call)
     }
 
     /// Restarts the timeout of the request. Returns false if the client has disconnected.
@@ -89,7 +89,7 @@ impl StartResponse {
     /// After the call: a stream of server-sent events may be silent for any time.
     pub(crate) fn expect_events(&self, py: Python<'_>) {
         self.exchange.with(py, |state, request| {
-            if let (ResponseState::HeadersSet(head), Some(request)) = (state, request)
+            if let (CallState::HeadersSet(head), Some(request)) = (state, request)
                 && head.is_event_stream()
             {
                 request.wait_for_events();
@@ -119,14 +119,14 @@ impl StartResponse {
         let buffer = self.exchange.with(py, |_, request| request.map(Request::take_buffer));
         let head = head(buffer.unwrap_or_default(), status, headers)?;
         let error = self.exchange.with(py, |state, _| match state {
-            ResponseState::HeadersSet(_) if exc_info.is_none() => {
+            CallState::HeadersSet(_) if exc_info.is_none() => {
                 Some("start_response was called again without exc_info")
             }
-            ResponseState::NotStarted | ResponseState::HeadersSet(_) => {
-                *state = ResponseState::HeadersSet(head);
+            CallState::NotStarted | CallState::HeadersSet(_) => {
+                *state = CallState::HeadersSet(head);
                 None
             }
-            ResponseState::HeadersSent(_) | ResponseState::Disconnected(_) | ResponseState::Closed => {
+            CallState::HeadersSent(_) | CallState::Disconnected(_) | CallState::Closed => {
                 Some("start_response was called after the headers were sent")
             }
         });
@@ -196,7 +196,7 @@ fn text_or_bytes<'a>(item: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
 /// Sends a chunk, and the headers before the first one. Fails if the client has disconnected, which the application may handle.
 fn send(
     py: Python<'_>,
-    state: &mut ResponseState,
+    state: &mut CallState,
     request: &mut Request,
     chunk: PyBackedBytes,
 ) -> io::Result<()> {
@@ -204,20 +204,17 @@ fn send(
     if chunk.is_empty() {
         return Ok(());
     }
-    let mut writer = match mem::replace(state, ResponseState::Disconnected(None)) {
-        ResponseState::HeadersSet(head) => Box::new(request.start(head)),
-        ResponseState::HeadersSent(writer) => writer,
+    let mut writer = match mem::replace(state, CallState::Disconnected(None)) {
+        CallState::HeadersSet(head) => Box::new(request.start(head)),
+        CallState::HeadersSent(writer) => writer,
         other => {
             *state = other;
             return Err(io::ErrorKind::BrokenPipe.into());
         }
     };
     let sent = writer.write(Bytes::Foreign(Box::new(chunk)), |wait| py.detach(wait));
-    *state = if sent.is_ok() {
-        ResponseState::HeadersSent(writer)
-    } else {
-        ResponseState::Disconnected(Some(writer))
-    };
+    *state =
+        if sent.is_ok() { CallState::HeadersSent(writer) } else { CallState::Disconnected(Some(writer)) };
     sent
 }
 
