@@ -20,7 +20,7 @@ use crate::{
     app_result::{AppResult, ResponseStart},
     environ::{EARLY_HINTS, Environ, EnvironError},
     failure::{self, RequestLabel},
-    start_response::{CallState, StartResponse},
+    start_response::{StartResponse, StartResponseState},
 };
 use crate::{
     ffi,
@@ -142,23 +142,28 @@ impl Wsgi {
 fn into_response(
     py: Python<'_>,
     outcome: PyResult<AppResult>,
-    state: CallState,
+    state: StartResponseState,
     request: &Request,
 ) -> Response {
     let label = || RequestLabel::of(request);
     match (outcome, state) {
-        (Ok(result), CallState::HeadersSet(head)) => result.into_response(ResponseStart::Head(head), label),
-        (Ok(result), CallState::HeadersSent(writer)) => {
+        (Ok(result), StartResponseState::HeadersSet(head)) => {
+            result.into_response(ResponseStart::Head(head), label)
+        }
+        (Ok(result), StartResponseState::HeadersSent(writer)) => {
             result.into_response(ResponseStart::Sent(*writer), label)
         }
-        (Ok(_), CallState::NotStarted | CallState::Closed) => failure::start_response_missing(&label()),
-        (Err(error), CallState::NotStarted | CallState::HeadersSet(_) | CallState::Closed) => {
-            failure::failed_before_headers(py, &label(), &error)
+        (Ok(_), StartResponseState::NotStarted | StartResponseState::Closed) => {
+            failure::start_response_missing(&label())
         }
-        (Err(error), CallState::HeadersSent(writer)) => {
+        (
+            Err(error),
+            StartResponseState::NotStarted | StartResponseState::HeadersSet(_) | StartResponseState::Closed,
+        ) => failure::failed_before_headers(py, &label(), &error),
+        (Err(error), StartResponseState::HeadersSent(writer)) => {
             failure::failed_after_headers(py, &label(), &error, *writer)
         }
-        (outcome, CallState::Disconnected(writer)) => {
+        (outcome, StartResponseState::Disconnected(writer)) => {
             failure::client_disconnected(py, &label(), outcome.err().as_ref(), writer.map(|writer| *writer))
         }
     }
