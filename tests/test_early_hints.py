@@ -57,7 +57,7 @@ def interim(wire):
 
 def test_hints_arrive_before_the_application_continues(server, connect, gate):
     with connect(server) as wire:
-        wire.send(get(f"/hints/early?gate={gate.folder}"))
+        wire.send(get(f"/hints/early?gate={gate.directory}"))
         assert interim(wire) == HINT
         gate.wait_for(1)
         gate.open()
@@ -238,7 +238,7 @@ def connect_http2(transport, authority):
 
 
 def test_http2_hints_arrive_before_the_application_continues(server_with_http2, connect_http2, gate, curl):
-    path = f"/hints/early?gate={gate.folder}"
+    path = f"/hints/early?gate={gate.directory}"
     with connect_http2(server_with_http2, path) as wire:
         next_head(wire)
         gate.wait_for(1)
