@@ -50,7 +50,7 @@ struct Write {
 /// `early_hints(headers)`: sends an interim response immediately.
 #[pyclass(frozen, module = "mylittlewebserver")]
 pub(crate) struct EarlyHints {
-    exchange: Arc<ScopedRef<ResponseState, Request>>,
+    exchange: Arc<ScopedRef<StartResponseState, Request>>,
 }
 
 impl StartResponse {
@@ -157,8 +157,9 @@ impl Write {
 impl EarlyHints {
     /// As in gunicorn, nothing happens after the response has begun, and over HTTP/1.0.
     fn __call__(&self, py: Python<'_>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
-        let can_send = |state: &ResponseState, request: &Request| {
-            let has_not_begun = matches!(state, ResponseState::NotStarted | ResponseState::HeadersSet(_));
+        let can_send = |state: &StartResponseState, request: &Request| {
+            let has_not_begun =
+                matches!(state, StartResponseState::NotStarted | StartResponseState::HeadersSet(_));
             has_not_begun && request.version() != Version::Http10
         };
         let is_useful =
