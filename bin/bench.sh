@@ -56,11 +56,11 @@ check_tools() {
     command -v openssl >/dev/null || fail 1 "missing: openssl. Debian: sudo apt install openssl"
     command -v taskset >/dev/null || fail 1 "missing: taskset, of util-linux; the benchmark runs on Linux only"
     [ -e /usr/include/ev.h ] ||
-        say "bench: no libev, so bjoern may be left out. Debian: sudo apt install libev-dev"
+        say "bench: no libev, so bjoern may be skipped. Debian: sudo apt install libev-dev"
     PATH=$PATH:/usr/sbin command -v nginx >/dev/null ||
         say "bench: no nginx to compare with. Debian: sudo apt install nginx-light"
     command -v h2load >/dev/null ||
-        say "bench: no h2load, so HTTP/2 is left out. Debian: sudo apt install nghttp2-client"
+        say "bench: no h2load, so HTTP/2 is skipped. Debian: sudo apt install nghttp2-client"
 }
 
 # Uses the interpreter that the server was built for, with a new environment if it has changed.

@@ -34,7 +34,7 @@ def test_an_app_can_check_whether_its_client_has_disconnected(server, gate, reco
     gate.wait_for(1)
     getattr(wire, leave)()
     gate.open()
-    eventually(lambda: record.read_text() == "gone [False, True]\n", "the app to be told")
+    eventually(lambda: record.read_text() == "gone [False, True]\n", "the app to notice the disconnect")
     if leave == "finish":
         assert json.loads(wire.answer().body) == [False, True]
     wire.close()
@@ -49,7 +49,10 @@ def test_an_app_can_check_for_its_client_while_it_streams(server, gate, record, 
     gate.wait_for(1)
     getattr(wire, leave)()
     gate.open()
-    eventually(lambda: record.read_text() == "gone True\nclosed\n", "the app to be told and closed once")
+    eventually(
+        lambda: record.read_text() == "gone True\nclosed\n",
+        "the app to notice the disconnect and to be closed once",
+    )
 
 
 def test_a_stored_client_gone_callable_does_not_keep_the_connection_open(start):

@@ -137,7 +137,7 @@ def test_a_broken_log_pipe_does_not_stop_the_server(start, concurrency, at_lengt
     shell = 'exec "$@" > >(exec true) 2> >(exec sed -u "/ Listening at: /q" >&2)'
     options = (*CONCURRENCY[concurrency], "--access-logfile", "-")
     server = start("raw", *options, command=("bash", "-c", shell, "bash", MLWS))
-    eventually(lambda: len(server.family()) == 2, "nobody to be left but master and worker")
+    eventually(lambda: len(server.family()) == 2, "only master and worker to be left")
     serves_all_the_same(server, (server.host, server.port), at_length(5, 500))
 
 

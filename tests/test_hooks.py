@@ -110,9 +110,9 @@ def test_hooks_run_in_the_order_of_the_server_lifecycle(configured, record, opti
 def test_hooks_of_a_reload_have_new_functions_and_settings(configured, record, tmp_path):
     with configured(ALL, "--workers", "1") as server:
         path = tmp_path / "hooks.conf.py"
-        path.write_text(path.read_text().replace('note("on_reload"', 'note("on_reload", "anew"'))
+        path.write_text(path.read_text().replace('note("on_reload"', 'note("on_reload", "changed"'))
         server.process.send_signal(signal.SIGHUP)
-        assert noted(record, "on_reload") == [("anew", str(server.pid), "1")]
+        assert noted(record, "on_reload") == [("changed", str(server.pid), "1")]
         noted(record, "child_exit")
         assert [note[2] for note in noted(record, "post_fork", 2)] == ["1", "2"]
 

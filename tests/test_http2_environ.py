@@ -28,7 +28,7 @@ def environ(server, *options, body=None, path="/environs/show?a=b%20c"):
     return json.loads(done.stdout)["environ"]
 
 
-def test_a_get_is_like_one_over_http1_but_for_the_protocol(server):
+def test_a_get_is_the_same_as_over_http1_except_for_the_protocol(server):
     over_http1 = environ(server, "--http1.1", "--header", "X-Shop: a", "--cookie", "a=1; b=2")
     over_http2 = environ(server, "--header", "X-Shop: a", "--cookie", "a=1; b=2")
     assert (over_http1.pop("SERVER_PROTOCOL"), over_http2.pop("SERVER_PROTOCOL")) == ("HTTP/1.1", "HTTP/2.0")
@@ -38,7 +38,7 @@ def test_a_get_is_like_one_over_http1_but_for_the_protocol(server):
     assert "CONTENT_LENGTH" not in over_http2 and over_http2["HTTP_HOST"] == f"127.0.0.1:{server.port}"
 
 
-def test_a_body_has_a_length_although_its_client_did_not_know_it(server):
+def test_a_body_without_a_length_gets_a_content_length(server):
     found = environ(server, "--upload-file", "-", body=b"hello")
     assert (found["REQUEST_METHOD"], found["CONTENT_LENGTH"]) == ("PUT", "5")
     assert "HTTP_TRANSFER_ENCODING" not in found

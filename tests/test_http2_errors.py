@@ -117,7 +117,7 @@ def test_a_malformed_request_resets_its_stream(server, record, name):
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_a_request_that_cannot_be_read_reaches_no_app(server, record, name):
+def test_a_request_that_cannot_be_parsed_reaches_no_app(server, record, name):
     with Http2Client(server) as other:
         assert other.get().status == 200
         reset, goaway = sent(server, UNREADABLE[name], record)
@@ -145,7 +145,7 @@ def test_a_length_that_does_not_match_the_data_resets_the_stream(server, record,
     assert record.read_text() == ""
 
 
-def test_a_head_with_a_length_ends_with_trailers_that_come_too_early(server, record):
+def test_a_body_shorter_than_its_length_before_trailers_resets_the_stream(server, record):
     with RawClient(server) as client:
         client.open(1, f"/clients/called?record={record}", "POST", [("content-length", "5")], end=False)
         client.send(HEADERS, END_HEADERS | END_STREAM, 1, client.encoder.encode([("x-trailer", "1")]))
@@ -172,7 +172,7 @@ STATUSES = {
 
 
 @pytest.mark.parametrize("name", STATUSES)
-def test_a_request_over_a_limit_is_answered(client, record, name):
+def test_a_request_over_a_limit_is_rejected(client, record, name):
     status, replaced, fields = STATUSES[name]
     replaced = {"path": f"/clients/called?record={record}", **replaced}
     answer = client.request("", pseudo=head(*fields, **replaced))
@@ -183,7 +183,7 @@ def test_a_request_over_a_limit_is_answered(client, record, name):
     assert record.read_text() == ""
 
 
-def test_connect_is_answered(client):
+def test_connect_is_rejected(client):
     answer = client.request("", pseudo=[(":method", "CONNECT"), (":authority", "test:443")])
     assert (answer.status, answer.complete) == (501, True)
     assert client.get().status == 200
@@ -211,7 +211,7 @@ def test_a_body_over_the_limit_is_a_413(shared, mode, record, length):
     assert record.read_text() == ""
 
 
-def test_a_large_upload_that_is_refused_does_not_use_up_the_window_of_the_connection(shared, mode):
+def test_a_rejected_upload_does_not_exhaust_the_window_of_the_connection(shared, mode):
     server = shared("raw", *MODES[mode], *CLEARTEXT, "--limit-request-body", "1000")
     with RawClient(server) as client:
         for stream in range(1, 200, 2):  # 100 streams of which each sends 64 KiB that nobody reads
@@ -317,7 +317,7 @@ def test_the_other_streams_of_the_connection_are_finished(start, name):
 
 
 @pytest.mark.parametrize("leave", ["cancel", "close"])
-def test_an_app_can_ask_whether_its_stream_was_cancelled(server, gate, record, leave):
+def test_an_app_can_check_whether_its_stream_was_cancelled(server, gate, record, leave):
     with Http2Client(server) as client:
         stream = client.open(f"/clients/gone?gate={gate.directory}&record={record}")
         gate.wait_for(1)
@@ -327,13 +327,13 @@ def test_an_app_can_ask_whether_its_stream_was_cancelled(server, gate, record, l
         else:
             client.close()
         gate.open()
-        eventually(lambda: record.read_text() == "gone [False, True]\n", "the app to be told")
+        eventually(lambda: record.read_text() == "gone [False, True]\n", "the app to notice the disconnect")
         if leave == "cancel":
             assert client.get().status == 200
             assert (stream.status, stream.complete) == (None, False)
 
 
-def test_an_app_that_streams_is_told_and_closed(server, gate, record):
+def test_a_streaming_app_notices_the_cancellation_and_is_closed(server, gate, record):
     with Http2Client(server) as client:
         stream = client.open(f"/clients/stream?gate={gate.directory}&record={record}")
         client.wait(lambda: stream.body == b"first\n", "the first piece")
@@ -341,11 +341,14 @@ def test_an_app_that_streams_is_told_and_closed(server, gate, record):
         client.cancel(stream)
         client.ping()
         gate.open()
-        eventually(lambda: record.read_text() == "gone True\nclosed\n", "the app to be told and closed once")
+        eventually(
+            lambda: record.read_text() == "gone True\nclosed\n",
+            "the app to notice the disconnect and to be closed once",
+        )
         assert client.get().status == 200
 
 
-def test_a_stream_without_end_ends_when_it_is_cancelled(server, record):
+def test_an_endless_stream_ends_when_it_is_cancelled(server, record):
     with Http2Client(server) as client:
         stream = client.open(f"/large/endless?record={record}")
         client.wait(lambda: len(stream.body) > MB, "a megabyte")
@@ -355,7 +358,7 @@ def test_a_stream_without_end_ends_when_it_is_cancelled(server, record):
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_a_request_that_is_cancelled_while_it_waits_is_never_begun(start, gate, record, name):
+def test_a_queued_request_that_is_cancelled_is_dropped(start, gate, record, name):
     children = ("--max-children", "4") if name == "fork" else ()
     server = start("raw", *CONCURRENCY[name], *children, *CLEARTEXT)
     with Http2Client(server) as client, Http2Client(server) as other:
@@ -375,7 +378,7 @@ def test_a_request_that_is_cancelled_while_it_waits_is_never_begun(start, gate, 
     assert record.read_text() == ""
 
 
-def test_an_app_that_reads_is_told_that_the_stream_was_cancelled(shared, mode, record):
+def test_a_read_raises_if_the_stream_was_cancelled(shared, mode, record):
     server = shared("raw", *MODES[mode], *CLEARTEXT, "--body-buffer", "1000")
     with Http2Client(server) as client:
         stream = client.open(

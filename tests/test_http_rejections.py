@@ -43,7 +43,7 @@ REFUSED = {
         f"chunk size {size!r}": (CHUNKED + size + b"\r\nhello\r\n0\r\n\r\n", {400})
         for size in (b"", b";", b"0x5", b"+5", b"-5", b"5_0", b" 5", b"5 ", b"g", b"0" * 16 + b"5", b"5;a b", b"5;\0")
     },
-    "a chunk longer than said": (CHUNKED + b"4\r\nhello\r\n0\r\n\r\n", {400}),
+    "a chunk longer than its size": (CHUNKED + b"4\r\nhello\r\n0\r\n\r\n", {400}),
     "a chunk without CRLF": (CHUNKED + b"5\r\nhello0\r\n\r\n", {400}),
     "a chunk ended by LF": (CHUNKED + b"5\r\nhello\n0\r\n\r\n", {400}),
     "a chunk size ended by LF": (CHUNKED + b"5\nhello\r\n0\r\n\r\n", {400}),

@@ -311,7 +311,7 @@ def test_unread_log_pipes_do_not_block_requests(concurrency, make, at_length):
             text = b"".join(output)
             return re.search(rb"access log: (\d+) lines lost", text) and b"log records lost" in text
 
-        eventually(losses_are_logged, "what was lost to be told")
+        eventually(losses_are_logged, "a report of lost lines")
         assert os.get_blocking(server.stdout) is False  # this test has set only its own end to non-blocking
 
 
@@ -367,7 +367,7 @@ def test_a_fifo_as_a_log_needs_no_reader(start, tmp_path):
     server.log.wait_for(rf"access log: {300 - len(lines)} lines lost")
     os.kill(server.pid, signal.SIGUSR1)
     server.get("/answers/hello")
-    eventually(lambda: read_all(reader), "lines after the fifo was opened anew")
+    eventually(lambda: read_all(reader), "lines after the FIFO was reopened")
     os.close(reader)
 
 
@@ -404,7 +404,7 @@ def test_captured_output_of_the_application_goes_to_the_log(talker, options):
             eventually(lambda: "by a child" in log.read_text())
             log.rename(talker / "log.1")
             os.kill(server.pid, signal.SIGUSR1)
-            eventually(lambda: log.exists(), "the log to be opened anew")
+            eventually(lambda: log.exists(), "the log to be reopened")
             eventually(
                 lambda: wire.request("/again").status == 200 and "to stdout /again" in log.read_text(),
                 pause=0.1,

@@ -9,13 +9,13 @@ use crate::{
     dev_options::DevOptions,
     gunicorn,
     http2_options::Http2Options,
+    https_options::HttpsOptions,
     limit_options::LimitOptions,
     log_options::LogOptions,
     process_options::ProcessOptions,
     proxy_options::ProxyOptions,
     socket_options::SocketOptions,
     timeout_options::TimeoutOptions,
-    tls_options::TlsOptions,
     worker_options::WorkerOptions,
 };
 
@@ -45,7 +45,7 @@ pub struct Config {
     #[command(flatten)]
     pub sockets: SocketOptions,
     #[command(flatten)]
-    pub tls: TlsOptions,
+    pub tls: HttpsOptions,
     #[command(flatten)]
     pub http2: Http2Options,
     #[command(flatten)]

@@ -148,7 +148,7 @@ mod tests {
         ] {
             let layer =
                 ConfigLayer::from_args("test", ["app".into(), format!("--http-protocols={list}").into()]);
-            let merged = MergedConfig::of([layer.unwrap()]).unwrap();
+            let merged = MergedConfig::of(layer.unwrap()).unwrap();
             let config = Config::resolve(merged, Vec::new()).unwrap();
             assert_eq!(config.http2.alpn_protocols(), protocols, "{list}");
             assert_eq!(config.server().http2.is_some(), protocols.contains(&"h2"), "{list}");

@@ -1,7 +1,7 @@
 //! The settings of each source, and how they are merged.
 //!
-//! Every layer is converted to a command line and parsed by the parser of the command, so that a value has the same meaning in
-//! every source. If two layers have the same setting, the value of the upper layer applies.
+//! A layer has values as text. The merged layer is converted to a command line and parsed by the parser of the command, so
+//! that a value has the same meaning in every source.
 
 use std::{collections::BTreeMap, ffi::OsString};
 
@@ -9,17 +9,20 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, error::ErrorKind
 
 use crate::{config::Config, error::ConfigError};
 
-/// The settings of one source.
+/// The settings of one source, or of several merged ones, by id.
 #[derive(Clone, Default)]
-pub struct ConfigLayer {
-    /// The name of the source in errors.
+pub struct ConfigLayer(BTreeMap<String, Setting>);
+
+/// The value of a setting, and the source that it is from.
+#[derive(Clone)]
+struct Setting {
+    value: RawValue,
     origin: String,
-    /// The values of each setting by its id. A flag that is on has no values.
-    settings: BTreeMap<String, RawValue>,
 }
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 enum RawValue {
+    /// A flag that is on may have no values.
     Values(Vec<OsString>),
     /// Overrides a flag or list of a lower layer.
     Off,
@@ -53,9 +56,9 @@ impl ConfigLayer {
             .filter(|id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine));
         let settings = named.map(|id| {
             let values = matches.get_raw(id.as_str()).into_iter().flatten().map(OsString::from).collect();
-            (id.to_string(), RawValue::Values(values))
+            (id.to_string(), Setting::new(origin, RawValue::Values(values)))
         });
-        Ok(Self { origin: origin.to_owned(), settings: settings.collect() })
+        Ok(Self(settings.collect()))
     }
 
     /// Parses the values of a config file or a call of `serve()`. A name is the flag with underscores, or gunicorn's name.
@@ -64,7 +67,7 @@ impl ConfigLayer {
         values: impl IntoIterator<Item = (String, Value)>,
     ) -> Result<Self, ConfigError> {
         let definition = Config::command_definition();
-        let mut layer = Self { origin: origin.to_owned(), settings: BTreeMap::new() };
+        let mut layer = Self::default();
         for (name, value) in values {
             let argument = argument(&definition, &name).ok_or_else(|| unknown(&definition, origin, &name))?;
             let raw = match (value, argument.get_action().takes_values()) {
@@ -90,7 +93,7 @@ impl ConfigLayer {
                     }
                 },
             };
-            layer.settings.insert(argument.get_id().to_string(), raw);
+            layer.0.insert(argument.get_id().to_string(), Setting::new(origin, raw));
         }
         // Parsed here as well, so that an error names this source.
         Self::from_args(origin, layer.words(&definition)).map_err(|error| config_error(origin, &error))?;
@@ -99,7 +102,7 @@ impl ConfigLayer {
 
     /// Whether this layer has a value for a setting, or turns it off.
     pub(crate) fn has(&self, id: &str) -> bool {
-        self.settings.contains_key(id)
+        self.0.contains_key(id)
     }
 
     /// The first value of a setting, if this layer has it.
@@ -109,7 +112,7 @@ impl ConfigLayer {
 
     /// The values of a setting, if this layer has it.
     pub fn values(&self, id: &str) -> Option<&[OsString]> {
-        match self.settings.get(id)? {
+        match &self.0.get(id)?.value {
             RawValue::Values(values) => Some(values),
             RawValue::Off => None,
         }
@@ -117,18 +120,22 @@ impl ConfigLayer {
 
     /// The `KEY=VALUE` pairs of a setting, if this layer has it.
     pub fn pairs(&self, id: &str) -> Option<Vec<(String, String)>> {
-        let RawValue::Values(values) = self.settings.get(id)? else { return None };
-        let pairs = values.iter().filter_map(|text| text.to_str()?.split_once('='));
+        let pairs = self.values(id)?.iter().filter_map(|text| text.to_str()?.split_once('='));
         Some(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
     }
 
+    /// The settings of both layers. Those of this layer take precedence.
+    #[must_use]
+    pub fn over(self, lower: Self) -> Self {
+        Self(lower.0.into_iter().chain(self.0).collect())
+    }
+
+    /// The command line with the same settings.
     fn words(&self, definition: &Command) -> Vec<OsString> {
         let mut words = Vec::new();
         let mut operands = vec!["--".into()];
         for argument in definition.get_arguments() {
-            let Some(RawValue::Values(values)) = self.settings.get(argument.get_id().as_str()) else {
-                continue;
-            };
+            let Some(values) = self.values(argument.get_id().as_str()) else { continue };
             let Some(flag) = argument.get_long() else {
                 operands.extend(values.iter().cloned());
                 continue;
@@ -149,17 +156,19 @@ impl ConfigLayer {
 }
 
 impl MergedConfig {
-    /// Merges the layers, the lowest first, and checks the constraints between settings.
-    pub fn of(layers: impl IntoIterator<Item = ConfigLayer>) -> Result<Self, clap::Error> {
-        let (mut all, mut origins) = (ConfigLayer::default(), BTreeMap::new());
-        for layer in layers {
-            origins.extend(layer.settings.keys().map(|id| (id.clone(), layer.origin.clone())));
-            all.settings.extend(layer.settings);
-        }
-        let words = all.words(&Config::command_definition());
+    /// Parses the merged layers, and checks the constraints between settings.
+    pub fn of(layers: ConfigLayer) -> Result<Self, clap::Error> {
+        let words = layers.words(&Config::command_definition());
         let matches = Config::command_with_constraints()
             .try_get_matches_from(std::iter::once("mlws".into()).chain(words))?;
+        let origins = layers.0.into_iter().map(|(id, setting)| (id, setting.origin)).collect();
         Ok(Self { config: Config::from_arg_matches(&matches)?, matches, origins })
+    }
+}
+
+impl Setting {
+    fn new(origin: &str, value: RawValue) -> Self {
+        Self { value, origin: origin.to_owned() }
     }
 }
 
@@ -217,4 +226,38 @@ pub fn clap_message(error: &clap::Error) -> String {
     let lines = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim);
     let lines: Vec<_> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
     lines.join("; ").trim_start_matches("error: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_uppermost_layer_with_a_setting_determines_its_value_and_source() {
+        let file = [
+            ("workers", Value::Texts(vec!["2".into()])),
+            ("bind", Value::Texts(vec!["[::1]:1".into(), "[::1]:2".into()])),
+            ("preload", Value::Switch(true)),
+            ("threads", Value::Unset),
+        ];
+        let file = file.map(|(name, value)| (name.to_owned(), value));
+        let above = [("preload", Value::Switch(false)), ("env", Value::Texts(Vec::new()))];
+        let above = above.map(|(name, value)| (name.to_owned(), value));
+        let file = ConfigLayer::from_values("a file", file).unwrap();
+        let words = ConfigLayer::from_args("words", ["--workers=4", "--env=A=1"].map(Into::into)).unwrap();
+        let merged = ConfigLayer::from_values("serve()", above).unwrap().over(words).over(file);
+        let cases = [
+            // (setting, values, source)
+            ("workers", Some("4"), Some("words")),
+            ("bind", Some("[::1]:1 [::1]:2"), Some("a file")),
+            ("preload", None, Some("serve()")),
+            ("env", None, Some("serve()")),
+            ("threads", None, None),
+        ];
+        for (id, values, origin) in cases {
+            let text = |values: &[OsString]| values.join(" ".as_ref()).into_string().unwrap();
+            assert_eq!(merged.values(id).map(text).as_deref(), values, "{id}");
+            assert_eq!(merged.0.get(id).map(|setting| setting.origin.as_str()), origin, "{id}");
+        }
+    }
 }

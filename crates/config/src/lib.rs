@@ -12,7 +12,7 @@
 //! | [`toml_file`] | `mlws.toml` and `pyproject.toml` |
 //! | `gunicorn` | settings of gunicorn that this server does not support |
 //! | `show` | `--print-config` |
-//! | `app_options`, `config_options`, `socket_options`, `worker_options`, `limit_options`, `timeout_options`, `tls_options`, `http2_options`, `proxy_options`, `process_options`, `log_options`, `dev_options` | the settings, a group per file |
+//! | `app_options`, `config_options`, `socket_options`, `worker_options`, `limit_options`, `timeout_options`, `https_options`, `http2_options`, `proxy_options`, `process_options`, `log_options`, `dev_options` | the settings, a group per file |
 //! | `values` | durations, sizes, masks and pairs |
 #![allow(missing_docs, reason = "internal to this workspace; what is not obvious is documented")]
 
@@ -24,6 +24,7 @@ mod dev_options;
 mod error;
 mod gunicorn;
 mod http2_options;
+mod https_options;
 pub mod layers;
 mod limit_options;
 mod log_options;
@@ -36,7 +37,6 @@ mod show;
 mod socket_options;
 pub mod sources;
 mod timeout_options;
-mod tls_options;
 pub mod toml_file;
 mod values;
 mod worker_options;

@@ -9,7 +9,7 @@ use log::LevelFilter;
 
 use mlws_logging::{
     Format,
-    remote::Address,
+    remote::RemoteAddress,
     statsd::{self, Statsd},
     syslog::{self, Syslog},
 };
@@ -88,7 +88,7 @@ pub struct LogOptions {
     ///
     /// A Unix socket may be followed by #dgram or #stream.
     #[arg(long, alias = "syslog_addr", value_name = "ADDRESS", value_parser = syslog::address, default_value = "udp://localhost:514")]
-    pub log_syslog_to: Address,
+    pub log_syslog_to: RemoteAddress,
 
     /// Program names in syslog: gunicorn.PREFIX.error and gunicorn.PREFIX.access
     ///
@@ -106,7 +106,7 @@ pub struct LogOptions {
 
     /// Send request counts and durations to statsd: HOST:PORT or unix://PATH
     #[arg(long, value_name = "ADDRESS", value_parser = statsd::address)]
-    pub statsd_host: Option<Address>,
+    pub statsd_host: Option<RemoteAddress>,
 
     /// Prefix of metric names, without the dot that follows it
     #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]

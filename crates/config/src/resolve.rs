@@ -28,7 +28,7 @@ impl Config {
     /// The settings of a command line alone.
     pub(crate) fn parse_words(words: &str) -> Result<Self, String> {
         let layer = crate::layers::ConfigLayer::from_args("words", words.split_whitespace().map(Into::into));
-        let merged = layer.and_then(|layer| MergedConfig::of([layer])).map_err(|error| error.to_string())?;
+        let merged = layer.and_then(MergedConfig::of).map_err(|error| error.to_string())?;
         Config::resolve(merged, Vec::new()).map_err(|error| error.to_string())
     }
 }

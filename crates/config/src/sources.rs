@@ -47,14 +47,15 @@ const DEFAULT_VARIABLES: [DefaultVariable; 3] = [
     },
 ];
 
-/// The layers of the variables that change a default. Variables of settings that other layers have are not read.
+/// The settings of the variables that change a default. Variables whose settings are in `above` are not read.
 ///
 /// # Errors
 ///
 /// If a variable has an invalid value. The message names the variable.
-pub fn default_variables(above: &[ConfigLayer]) -> Result<Vec<ConfigLayer>, ConfigError> {
-    let unset = DEFAULT_VARIABLES.iter().filter(|variable| !above.iter().any(|layer| layer.has(variable.id)));
-    unset.filter_map(|variable| variable.layer(&std::env::var_os(variable.name)?).transpose()).collect()
+pub fn default_variables(above: &ConfigLayer) -> Result<ConfigLayer, ConfigError> {
+    let unset = DEFAULT_VARIABLES.iter().filter(|variable| !above.has(variable.id));
+    let layers = unset.filter_map(|variable| variable.layer(&std::env::var_os(variable.name)?).transpose());
+    layers.reduce(|all, layer| Ok(layer?.over(all?))).unwrap_or_else(|| Ok(ConfigLayer::default()))
 }
 
 impl DefaultVariable {

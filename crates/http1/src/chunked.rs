@@ -13,7 +13,7 @@ use crate::limits::Limits;
 /// The decoder for one chunked body.
 #[derive(Debug, Default)]
 pub(crate) struct Chunked {
-    state: State,
+    state: ChunkState,
     /// The number of bytes at the start of the input that are examined but not consumed.
     scanned: usize,
     /// The size of the current chunk; in its data, the number of bytes remaining.
@@ -27,7 +27,7 @@ pub(crate) struct Chunked {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum ChunkState {
     /// Before the first digit of a chunk size.
     #[default]
     Size,
@@ -71,68 +71,68 @@ impl Chunked {
     /// that has not been consumed.
     pub(crate) fn next(&mut self, input: &[u8], limits: &Limits) -> Result<Option<Event>, Error> {
         while let Some(&byte) = input.get(self.scanned) {
-            if self.state == State::Data {
+            if self.state == ChunkState::Data {
                 let start = std::mem::take(&mut self.scanned);
                 let end = input
                     .len()
                     .min(start.saturating_add(usize::try_from(self.remaining).unwrap_or(usize::MAX)));
                 self.remaining -= (end - start) as u64;
                 if self.remaining == 0 {
-                    self.state = State::DataCr;
+                    self.state = ChunkState::DataCr;
                 }
                 return Ok(Some(Event::Data { payload: start..end, consumed: end }));
             }
             self.state = self.step(byte, input, limits)?;
             self.scanned += 1;
-            if self.state == State::End {
+            if self.state == ChunkState::End {
                 return Ok(Some(Event::End { consumed: self.scanned }));
             }
         }
         Ok(None)
     }
 
-    fn step(&mut self, byte: u8, input: &[u8], limits: &Limits) -> Result<State, Error> {
+    fn step(&mut self, byte: u8, input: &[u8], limits: &Limits) -> Result<ChunkState, Error> {
         match self.state {
-            State::Size | State::Digits(_) => self.size(byte, limits),
-            State::AfterSize
-            | State::Extension
-            | State::ExtensionName
-            | State::AfterExtensionName
-            | State::ExtensionValue
-            | State::ExtensionToken
-            | State::ExtensionQuoted
-            | State::ExtensionEscape
-            | State::ExtensionQuoteEnd
-            | State::AfterExtensionValue => self.extension(byte, limits),
-            State::SizeLf if byte != b'\n' => Err(Error::LineEnd),
-            State::SizeLf if self.remaining == 0 => Ok(State::Trailer),
-            State::SizeLf => Ok(State::Data),
-            State::DataCr if byte == b'\r' => Ok(State::DataLf),
-            State::DataLf if byte == b'\n' => Ok(State::Size),
-            State::DataCr | State::DataLf => Err(Error::ChunkEnd),
-            State::Trailer
-            | State::TrailerName(_)
-            | State::TrailerValue
-            | State::TrailerLf
-            | State::EndLf => self.trailer(byte, input, limits),
-            State::Data | State::End => Ok(self.state),
+            ChunkState::Size | ChunkState::Digits(_) => self.size(byte, limits),
+            ChunkState::AfterSize
+            | ChunkState::Extension
+            | ChunkState::ExtensionName
+            | ChunkState::AfterExtensionName
+            | ChunkState::ExtensionValue
+            | ChunkState::ExtensionToken
+            | ChunkState::ExtensionQuoted
+            | ChunkState::ExtensionEscape
+            | ChunkState::ExtensionQuoteEnd
+            | ChunkState::AfterExtensionValue => self.extension(byte, limits),
+            ChunkState::SizeLf if byte != b'\n' => Err(Error::LineEnd),
+            ChunkState::SizeLf if self.remaining == 0 => Ok(ChunkState::Trailer),
+            ChunkState::SizeLf => Ok(ChunkState::Data),
+            ChunkState::DataCr if byte == b'\r' => Ok(ChunkState::DataLf),
+            ChunkState::DataLf if byte == b'\n' => Ok(ChunkState::Size),
+            ChunkState::DataCr | ChunkState::DataLf => Err(Error::ChunkEnd),
+            ChunkState::Trailer
+            | ChunkState::TrailerName(_)
+            | ChunkState::TrailerValue
+            | ChunkState::TrailerLf
+            | ChunkState::EndLf => self.trailer(byte, input, limits),
+            ChunkState::Data | ChunkState::End => Ok(self.state),
         }
     }
 
     /// `chunk-size`: 1 to 16 hexadecimal digits. White space may follow them only before an extension.
-    fn size(&mut self, byte: u8, limits: &Limits) -> Result<State, Error> {
-        let digits = if let State::Digits(digits) = self.state { digits } else { 0 };
+    fn size(&mut self, byte: u8, limits: &Limits) -> Result<ChunkState, Error> {
+        let digits = if let ChunkState::Digits(digits) = self.state { digits } else { 0 };
         if let Some(digit) = char::from(byte).to_digit(16) {
             if digits == 16 {
                 return Err(Error::ChunkSize);
             }
             self.remaining = self.remaining << 4 | u64::from(digit);
-            return Ok(State::Digits(digits + 1));
+            return Ok(ChunkState::Digits(digits + 1));
         }
         let next = match byte {
-            b'\r' => State::SizeLf,
-            b';' => State::Extension,
-            b' ' | b'\t' => State::AfterSize,
+            b'\r' => ChunkState::SizeLf,
+            b';' => ChunkState::Extension,
+            b' ' | b'\t' => ChunkState::AfterSize,
             _ => return Err(Error::ChunkSize),
         };
         if digits == 0 {
@@ -148,65 +148,76 @@ impl Chunked {
 
     /// `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )`, where BWS is optional white space. There is
     /// none at the end of the line.
-    fn extension(&mut self, byte: u8, limits: &Limits) -> Result<State, Error> {
+    fn extension(&mut self, byte: u8, limits: &Limits) -> Result<ChunkState, Error> {
         self.extensions_size += 1;
         if self.extensions_size > limits.chunk_extensions {
             return Err(Error::ChunkExtensionsTooLong);
         }
         match (self.state, byte) {
-            (State::ExtensionQuoted, b'"') => Ok(State::ExtensionQuoteEnd),
-            (State::ExtensionQuoted, b'\\') => Ok(State::ExtensionEscape),
-            (State::ExtensionQuoted | State::ExtensionEscape, _) if is_text_byte(byte) => {
-                Ok(State::ExtensionQuoted)
+            (ChunkState::ExtensionQuoted, b'"') => Ok(ChunkState::ExtensionQuoteEnd),
+            (ChunkState::ExtensionQuoted, b'\\') => Ok(ChunkState::ExtensionEscape),
+            (ChunkState::ExtensionQuoted | ChunkState::ExtensionEscape, _) if is_text_byte(byte) => {
+                Ok(ChunkState::ExtensionQuoted)
             }
-            (State::AfterSize | State::Extension | State::ExtensionValue, b' ' | b'\t') => Ok(self.state),
-            (State::ExtensionName | State::AfterExtensionName, b' ' | b'\t') => Ok(State::AfterExtensionName),
-            (State::ExtensionToken | State::ExtensionQuoteEnd | State::AfterExtensionValue, b' ' | b'\t') => {
-                Ok(State::AfterExtensionValue)
+            (ChunkState::AfterSize | ChunkState::Extension | ChunkState::ExtensionValue, b' ' | b'\t') => {
+                Ok(self.state)
             }
-            (State::Extension | State::ExtensionName, _) if is_token_byte(byte) => Ok(State::ExtensionName),
-            (State::ExtensionName | State::AfterExtensionName, b'=') => Ok(State::ExtensionValue),
-            (State::ExtensionValue | State::ExtensionToken, _) if is_token_byte(byte) => {
-                Ok(State::ExtensionToken)
+            (ChunkState::ExtensionName | ChunkState::AfterExtensionName, b' ' | b'\t') => {
+                Ok(ChunkState::AfterExtensionName)
             }
-            (State::ExtensionValue, b'"') => Ok(State::ExtensionQuoted),
             (
-                State::AfterSize
-                | State::ExtensionName
-                | State::AfterExtensionName
-                | State::ExtensionToken
-                | State::ExtensionQuoteEnd
-                | State::AfterExtensionValue,
-                b';',
-            ) => Ok(State::Extension),
-            (State::ExtensionName | State::ExtensionToken | State::ExtensionQuoteEnd, b'\r') => {
-                Ok(State::SizeLf)
+                ChunkState::ExtensionToken | ChunkState::ExtensionQuoteEnd | ChunkState::AfterExtensionValue,
+                b' ' | b'\t',
+            ) => Ok(ChunkState::AfterExtensionValue),
+            (ChunkState::Extension | ChunkState::ExtensionName, _) if is_token_byte(byte) => {
+                Ok(ChunkState::ExtensionName)
             }
-            (State::AfterSize, _) => Err(Error::ChunkSize),
+            (ChunkState::ExtensionName | ChunkState::AfterExtensionName, b'=') => {
+                Ok(ChunkState::ExtensionValue)
+            }
+            (ChunkState::ExtensionValue | ChunkState::ExtensionToken, _) if is_token_byte(byte) => {
+                Ok(ChunkState::ExtensionToken)
+            }
+            (ChunkState::ExtensionValue, b'"') => Ok(ChunkState::ExtensionQuoted),
+            (
+                ChunkState::AfterSize
+                | ChunkState::ExtensionName
+                | ChunkState::AfterExtensionName
+                | ChunkState::ExtensionToken
+                | ChunkState::ExtensionQuoteEnd
+                | ChunkState::AfterExtensionValue,
+                b';',
+            ) => Ok(ChunkState::Extension),
+            (
+                ChunkState::ExtensionName | ChunkState::ExtensionToken | ChunkState::ExtensionQuoteEnd,
+                b'\r',
+            ) => Ok(ChunkState::SizeLf),
+            (ChunkState::AfterSize, _) => Err(Error::ChunkSize),
             _ => Err(Error::ChunkExtension),
         }
     }
 
     /// Trailer fields have the grammar of header fields. They are checked and discarded.
-    fn trailer(&mut self, byte: u8, input: &[u8], limits: &Limits) -> Result<State, Error> {
-        let is_final_line = matches!((self.state, byte), (State::Trailer, b'\r') | (State::EndLf, _));
+    fn trailer(&mut self, byte: u8, input: &[u8], limits: &Limits) -> Result<ChunkState, Error> {
+        let is_final_line =
+            matches!((self.state, byte), (ChunkState::Trailer, b'\r') | (ChunkState::EndLf, _));
         self.trailers_size += usize::from(!is_final_line);
         if self.trailers_size > limits.trailers {
             return Err(Error::TrailersTooLong);
         }
         match (self.state, byte) {
-            (State::Trailer, b'\r') => Ok(State::EndLf),
-            (State::Trailer, _) if is_token_byte(byte) => Ok(State::TrailerName(self.scanned)),
-            (State::TrailerName(start), _) if is_token_byte(byte) => Ok(State::TrailerName(start)),
-            (State::TrailerName(start), b':') if is_forbidden(&input[start..self.scanned]) => {
+            (ChunkState::Trailer, b'\r') => Ok(ChunkState::EndLf),
+            (ChunkState::Trailer, _) if is_token_byte(byte) => Ok(ChunkState::TrailerName(self.scanned)),
+            (ChunkState::TrailerName(start), _) if is_token_byte(byte) => Ok(ChunkState::TrailerName(start)),
+            (ChunkState::TrailerName(start), b':') if is_forbidden(&input[start..self.scanned]) => {
                 Err(Error::TrailerForbidden)
             }
-            (State::TrailerName(_), b':') => Ok(State::TrailerValue),
-            (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
-            (State::TrailerValue, _) if is_text_byte(byte) => Ok(State::TrailerValue),
-            (State::TrailerLf, b'\n') => Ok(State::Trailer),
-            (State::EndLf, b'\n') => Ok(State::End),
-            (State::TrailerLf | State::EndLf, _) | (_, b'\n') => Err(Error::LineEnd),
+            (ChunkState::TrailerName(_), b':') => Ok(ChunkState::TrailerValue),
+            (ChunkState::TrailerValue, b'\r') => Ok(ChunkState::TrailerLf),
+            (ChunkState::TrailerValue, _) if is_text_byte(byte) => Ok(ChunkState::TrailerValue),
+            (ChunkState::TrailerLf, b'\n') => Ok(ChunkState::Trailer),
+            (ChunkState::EndLf, b'\n') => Ok(ChunkState::End),
+            (ChunkState::TrailerLf | ChunkState::EndLf, _) | (_, b'\n') => Err(Error::LineEnd),
             _ => Err(Error::Trailer),
         }
     }
@@ -242,7 +253,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!((examined, chunked.state), (encoded.len(), State::End));
+        assert_eq!((examined, chunked.state), (encoded.len(), ChunkState::End));
     }
 
     #[test]

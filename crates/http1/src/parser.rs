@@ -22,13 +22,13 @@ use crate::scan::Scan;
 #[derive(Debug)]
 pub struct Parser {
     limits: Arc<Limits>,
-    state: State,
+    state: ParserState,
     /// Whether another request may follow the current one.
     keep_alive: bool,
 }
 
 #[derive(Debug)]
-enum State {
+enum ParserState {
     /// Between requests, or inside a head.
     Head(Scan),
     /// Inside a body delimited by Content-Length, with the number of bytes remaining.
@@ -43,7 +43,7 @@ enum State {
 impl Parser {
     /// Creates a parser for a new connection.
     pub fn new(limits: Arc<Limits>) -> Self {
-        Parser { limits, state: State::Head(Scan::default()), keep_alive: true }
+        Parser { limits, state: ParserState::Head(Scan::default()), keep_alive: true }
     }
 
     /// Returns the next event, or `None` if more input is needed.
@@ -57,59 +57,59 @@ impl Parser {
     pub fn next(&mut self, input: &[u8], head: &mut Head) -> Result<Option<Event>, Error> {
         let event = self.advance(input, head);
         if let Err(error) = event {
-            self.state = State::Failed(error);
+            self.state = ParserState::Failed(error);
         }
         event
     }
 
     fn advance(&mut self, input: &[u8], head: &mut Head) -> Result<Option<Event>, Error> {
         match &mut self.state {
-            State::Head(scan) => {
+            ParserState::Head(scan) => {
                 let Some((line, length)) = scan.head(input, &self.limits)? else { return Ok(None) };
                 fields::parse_head(&input[..length], &line, &self.limits, head)?;
                 self.keep_alive = head.keep_alive;
                 self.state = match head.body {
-                    Length::Known(length) => State::Body(length),
-                    Length::Chunked => State::Chunked(Chunked::default()),
+                    Length::Known(length) => ParserState::Body(length),
+                    Length::Chunked => ParserState::Chunked(Chunked::default()),
                 };
                 Ok(Some(Event::Head))
             }
-            State::Body(0) => {
+            ParserState::Body(0) => {
                 self.end_message();
                 Ok(Some(Event::End { consumed: 0 }))
             }
-            State::Body(_) if input.is_empty() => Ok(None),
-            State::Body(remaining) => {
+            ParserState::Body(_) if input.is_empty() => Ok(None),
+            ParserState::Body(remaining) => {
                 let length = input.len().min(usize::try_from(*remaining).unwrap_or(usize::MAX));
                 *remaining -= length as u64;
                 Ok(Some(Event::Data { payload: 0..length, consumed: length }))
             }
-            State::Chunked(chunked) => {
+            ParserState::Chunked(chunked) => {
                 let event = chunked.next(input, &self.limits)?;
                 if matches!(event, Some(Event::End { .. })) {
                     self.end_message();
                 }
                 Ok(event)
             }
-            State::Closed => Ok(None),
-            State::Failed(error) => Err(*error),
+            ParserState::Closed => Ok(None),
+            ParserState::Failed(error) => Err(*error),
         }
     }
 
     fn end_message(&mut self) {
-        self.state = if self.keep_alive { State::Head(Scan::default()) } else { State::Closed };
+        self.state = if self.keep_alive { ParserState::Head(Scan::default()) } else { ParserState::Closed };
     }
 
     /// True between requests and after the last one. If there is no unconsumed input either, the peer may close
     /// the connection without truncating a request.
     pub fn is_between_requests(&self) -> bool {
-        matches!(self.state, State::Head(_) | State::Closed)
+        matches!(self.state, ParserState::Head(_) | ParserState::Closed)
     }
 
     /// Ends the current message if its body has a Content-Length. Call this after reading the rest of that body from
     /// the connection directly: the next input starts after it.
     pub fn skip_body(&mut self) {
-        if matches!(self.state, State::Body(_)) {
+        if matches!(self.state, ParserState::Body(_)) {
             self.end_message();
         }
     }
@@ -117,8 +117,8 @@ impl Parser {
     /// Stops parsing, after a final response that was sent before the end of the request. Has no effect after an
     /// error.
     pub fn stop(&mut self) {
-        if !matches!(self.state, State::Failed(_)) {
-            self.state = State::Closed;
+        if !matches!(self.state, ParserState::Failed(_)) {
+            self.state = ParserState::Closed;
         }
     }
 }

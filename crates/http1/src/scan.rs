@@ -15,12 +15,12 @@ use crate::request_line::RequestLine;
 /// The progress made in the head at the start of the input.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    state: State,
+    state: ScanState,
     lines: Lines,
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum ScanState {
     /// Before the method. One empty line is ignored there.
     #[default]
     Start,
@@ -50,24 +50,24 @@ impl Scan {
     fn scan_window(&mut self, window: &[u8], limits: &Limits) -> Result<Option<(RequestLine, usize)>, Error> {
         loop {
             match &mut self.state {
-                State::Start => {
+                ScanState::Start => {
                     if !self.lines.skip_empty_line(window)? {
                         return Ok(None);
                     }
-                    self.state = State::Method;
+                    self.state = ScanState::Method;
                 }
-                State::Method => {
+                ScanState::Method => {
                     if !check_method(self.lines.rest(window), limits)? {
                         return Ok(None);
                     }
-                    self.state = State::RequestLine;
+                    self.state = ScanState::RequestLine;
                 }
-                State::RequestLine => {
+                ScanState::RequestLine => {
                     let line = self.lines.next(window, limits.request_line, Error::RequestLineTooLong)?;
                     let Some(line) = line else { return Ok(None) };
-                    self.state = State::Fields(RequestLine::parse(window, line, limits.mode)?, 0);
+                    self.state = ScanState::Fields(RequestLine::parse(window, line, limits.mode)?, 0);
                 }
-                State::Fields(request_line, count) => {
+                ScanState::Fields(request_line, count) => {
                     if *count == limits.fields && !matches!(self.lines.rest(window), [] | [b'\r', ..]) {
                         return Err(Error::TooManyFields);
                     }
@@ -178,7 +178,9 @@ mod tests {
             let before = scan.lines.scanned;
             let complete = scan.head(&input[..arrived], &Limits::default()).expect("a valid head");
             examined += scan.lines.scanned - before;
-            assert!(matches!(scan.state, State::Start | State::Method) || scan.lines.scanned == arrived);
+            assert!(
+                matches!(scan.state, ScanState::Start | ScanState::Method) || scan.lines.scanned == arrived
+            );
             assert_eq!(complete.map(|(_, length)| length), (arrived == input.len()).then_some(arrived));
         }
         assert_eq!(examined, input.len());

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_is_written_in_pieces() {
+    fn an_endless_line_is_written_in_parts() {
         let mut line = UnfinishedLine::EMPTY;
         let piece = "x".repeat(MAX_UNFINISHED);
         assert_eq!(line.add(&piece, 1), "");

@@ -28,7 +28,7 @@ mod tests {
     use super::string;
 
     #[test]
-    fn a_string_is_ascii_whatever_is_in_it() {
+    fn a_string_is_encoded_as_ascii() {
         let mut line = Vec::new();
         string(&mut line, "a\"\\\n\r\0\x7f é \u{2028} 🦀".as_bytes());
         string(&mut line, b"\xe9\xff");

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_was_moved_away_is_opened_anew_and_kept_where_that_fails() {
+    fn a_moved_file_is_reopened_or_kept_if_that_fails() {
         let directory = tempfile::tempdir().unwrap();
         let [path, moved] = ["log", "log.1"].map(|name| directory.path().join(name));
         let log = LogFile::open(&path, Mode::RUSR | Mode::WUSR, None).unwrap();

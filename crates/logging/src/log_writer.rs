@@ -222,7 +222,7 @@ impl DropCounter {
     /// most once a second, because reports make a slow reader slower.
     pub(crate) fn count(&self, outcome: WriteResult) -> Option<u64> {
         let page = self.0.as_ref()?;
-        let (lost, told) = (page.get(0)?, page.get(1)?);
+        let (lost, last_report) = (page.get(0)?, page.get(1)?);
         if outcome != WriteResult::Written {
             lost.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -231,7 +231,7 @@ impl DropCounter {
             return None;
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
-        (told.swap(now, Ordering::Relaxed) != now)
+        (last_report.swap(now, Ordering::Relaxed) != now)
             .then(|| lost.swap(0, Ordering::Relaxed))
             .filter(|lost| *lost > 0)
     }
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_takes_whole_lines_and_then_none() {
+    fn an_unread_pipe_accepts_complete_lines_until_it_is_full() {
         let (mut reader, writer) = io::pipe().unwrap();
         let sink = LogWriter::reopen_fd(writer.as_fd()).unwrap();
         fill(&sink, b"0123456789 abcdef\n");
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_too_long_for_one_write_is_ended_before_the_next() {
+    fn a_line_too_long_for_one_write_is_completed_before_the_next() {
         let (mut reader, writer) = io::pipe().unwrap();
         let sink = LogWriter::reopen_fd(writer.as_fd()).unwrap();
         let long = [vec![b'x'; 100_000], vec![b'\n']].concat();
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_nobody_reads_drops_lines() {
+    fn lines_to_an_unread_socket_are_dropped() {
         let (writer, reader) = std::os::unix::net::UnixStream::pair().unwrap();
         let sink = LogWriter::reopen_fd(writer.as_fd()).unwrap();
         fill(&sink, b"a line\n");
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_dropped_is_told_of_once() {
+    fn dropped_lines_are_reported_once() {
         let tally = DropCounter::new();
         assert_eq!(tally.count(WriteResult::Written), None);
         tally.count(WriteResult::Dropped);

@@ -29,14 +29,14 @@ const WAIT_AFTER_FORK: Duration = Duration::from_millis(100);
 
 /// The address of a collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub enum RemoteAddress {
     Udp(String, u16),
     Tcp(String, u16),
     /// A Unix socket. The types are tried in this order.
     Unix(PathBuf, &'static [SocketType]),
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for RemoteAddress {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Udp(host, port) => write!(to, "udp://{host}:{port}"),
@@ -46,7 +46,7 @@ impl fmt::Display for Address {
     }
 }
 
-impl Address {
+impl RemoteAddress {
     /// Parses `HOST:PORT`, `[v6]:PORT` or `HOST`.
     pub fn host_and_port(text: &str, usual: Option<u16>) -> Option<(String, u16)> {
         let (host, port) = match text.strip_prefix('[') {
@@ -65,19 +65,19 @@ pub struct Remote {
 
 #[derive(Default)]
 struct Link {
-    connection: Option<Connection>,
+    connection: Option<RemoteConnection>,
     /// No connection attempt before this time.
     pause: Option<Instant>,
 }
 
-struct Connection {
+struct RemoteConnection {
     sink: LogWriter,
     kind: SocketType,
     /// The process that opened it.
     process: u32,
 }
 
-impl Connection {
+impl RemoteConnection {
     /// Waits until the connection is established.
     fn wait(&self, at_most: Duration) {
         let mut asked = [PollFd::new(&self.sink, PollFlags::OUT)];
@@ -92,16 +92,16 @@ impl Connection {
 
 impl Remote {
     /// Resolves the host name, once. The collector does not have to be running yet.
-    pub fn new(address: &Address) -> io::Result<Self> {
+    pub fn new(address: &RemoteAddress) -> io::Result<Self> {
         let resolve = |kind, host: &str, port| -> io::Result<Vec<_>> {
             let mut found: Vec<_> = (host, port).to_socket_addrs()?.collect();
             found.sort_by_key(std::net::SocketAddr::is_ipv6); // `localhost` has both; IPv4 is more common among collectors
             Ok(found.into_iter().map(|address| (kind, address.into())).collect())
         };
         let addresses = match address {
-            Address::Udp(host, port) => resolve(SocketType::DGRAM, host, *port)?,
-            Address::Tcp(host, port) => resolve(SocketType::STREAM, host, *port)?,
-            Address::Unix(path, kinds) => {
+            RemoteAddress::Udp(host, port) => resolve(SocketType::DGRAM, host, *port)?,
+            RemoteAddress::Tcp(host, port) => resolve(SocketType::STREAM, host, *port)?,
+            RemoteAddress::Unix(path, kinds) => {
                 let address = SocketAddrUnix::new(path)?;
                 kinds.iter().map(|kind| (*kind, address.clone().into())).collect()
             }
@@ -117,7 +117,7 @@ impl Remote {
         Ok(remote)
     }
 
-    fn connect(&self) -> io::Result<Connection> {
+    fn connect(&self) -> io::Result<RemoteConnection> {
         let mut last = Errno::NOENT;
         for (kind, address) in &self.addresses {
             let family: AddressFamily = address.address_family();
@@ -125,7 +125,7 @@ impl Remote {
             match connect(&socket, address) {
                 Ok(()) | Err(Errno::INPROGRESS) => {
                     let sink = LogWriter::of_socket(socket);
-                    return Ok(Connection { sink, kind: *kind, process: std::process::id() });
+                    return Ok(RemoteConnection { sink, kind: *kind, process: std::process::id() });
                 }
                 Err(error) => last = error,
             }
@@ -136,7 +136,7 @@ impl Remote {
     /// Sends a record, or drops it. Returns whether it was sent.
     pub fn send(&self, record: &[u8]) -> bool {
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        if link.connection.as_ref().is_some_and(Connection::is_inherited_stream) {
+        if link.connection.as_ref().is_some_and(RemoteConnection::is_inherited_stream) {
             link.connection = self.connect().ok(); // this closes only the copy of this process
             link.pause = Some(Instant::now() + PAUSE);
             if let Some(connection) = &link.connection {

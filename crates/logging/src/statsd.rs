@@ -8,7 +8,7 @@ use rustix::net::SocketType;
 
 use crate::{
     level::Level,
-    remote::{Address, Remote},
+    remote::{Remote, RemoteAddress},
 };
 
 pub struct Statsd {
@@ -19,7 +19,7 @@ pub struct Statsd {
 }
 
 impl Statsd {
-    pub fn new(address: &Address, prefix: &str, tags: &str) -> io::Result<Self> {
+    pub fn new(address: &RemoteAddress, prefix: &str, tags: &str) -> io::Result<Self> {
         let prefix = prefix.trim_end_matches('.');
         Ok(Self {
             remote: Remote::new(address)?,
@@ -59,10 +59,10 @@ impl Statsd {
 }
 
 /// Parses `HOST:PORT` or `unix://PATH`.
-pub fn address(text: &str) -> Result<Address, String> {
+pub fn address(text: &str) -> Result<RemoteAddress, String> {
     if let Some(path) = text.strip_prefix("unix://") {
-        return Ok(Address::Unix(path.into(), &[SocketType::DGRAM]));
+        return Ok(RemoteAddress::Unix(path.into(), &[SocketType::DGRAM]));
     }
-    let (host, port) = Address::host_and_port(text, None).ok_or("expected HOST:PORT or unix://PATH")?;
-    Ok(Address::Udp(host, port))
+    let (host, port) = RemoteAddress::host_and_port(text, None).ok_or("expected HOST:PORT or unix://PATH")?;
+    Ok(RemoteAddress::Udp(host, port))
 }

@@ -8,7 +8,7 @@ use rustix::net::SocketType;
 
 use crate::{
     level::Level,
-    remote::{Address, Remote},
+    remote::{Remote, RemoteAddress},
 };
 
 /// Names and codes of the facilities (RFC 5424, section 6.2.1).
@@ -47,7 +47,7 @@ pub struct Syslog {
 
 impl Syslog {
     /// The program names of records are `gunicorn.<prefix>.error` and `gunicorn.<prefix>.access`.
-    pub fn new(address: &Address, prefix: &str, facility: u8) -> io::Result<Self> {
+    pub fn new(address: &RemoteAddress, prefix: &str, facility: u8) -> io::Result<Self> {
         Ok(Self { remote: Remote::new(address)?, prefix: prefix.to_owned(), facility })
     }
 
@@ -68,7 +68,7 @@ impl Syslog {
 }
 
 /// Parses `udp://HOST:PORT`, `tcp://HOST:PORT` or `unix://PATH`. The last may end in `#dgram` or `#stream`.
-pub fn address(text: &str) -> Result<Address, String> {
+pub fn address(text: &str) -> Result<RemoteAddress, String> {
     if let Some(path) = text.strip_prefix("unix://") {
         let (path, kinds): (_, &[_]) = match path.split_once('#') {
             None => (path, &[SocketType::DGRAM, SocketType::STREAM]),
@@ -78,14 +78,14 @@ pub fn address(text: &str) -> Result<Address, String> {
                 return Err(format!("invalid socket type #{other}: expected #dgram or #stream"));
             }
         };
-        return Ok(Address::Unix(path.into(), kinds));
+        return Ok(RemoteAddress::Unix(path.into(), kinds));
     }
     let (make, rest): (fn(_, _) -> _, _) = match text.split_once("://") {
-        Some(("udp", rest)) => (Address::Udp, rest),
-        Some(("tcp", rest)) => (Address::Tcp, rest),
+        Some(("udp", rest)) => (RemoteAddress::Udp, rest),
+        Some(("tcp", rest)) => (RemoteAddress::Tcp, rest),
         _ => return Err("expected udp://, tcp:// or unix://".into()),
     };
-    let (host, port) = Address::host_and_port(rest, Some(514)).ok_or("invalid port")?;
+    let (host, port) = RemoteAddress::host_and_port(rest, Some(514)).ok_or("invalid port")?;
     Ok(make(host, port))
 }
 
@@ -102,15 +102,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_gunicorn_does() {
-        let udp = |host: &str, port| Ok(Address::Udp(host.into(), port));
+    fn addresses_are_parsed_as_in_gunicorn() {
+        let udp = |host: &str, port| Ok(RemoteAddress::Udp(host.into(), port));
         assert_eq!(address("udp://log.example:1514"), udp("log.example", 1514));
         assert_eq!(address("udp://[::1]:99"), udp("::1", 99));
         assert_eq!(address("udp://"), udp("localhost", 514));
-        assert_eq!(address("tcp://10.0.0.1"), Ok(Address::Tcp("10.0.0.1".into(), 514)));
+        assert_eq!(address("tcp://10.0.0.1"), Ok(RemoteAddress::Tcp("10.0.0.1".into(), 514)));
         assert_eq!(
             address("unix:///dev/log#dgram"),
-            Ok(Address::Unix("/dev/log".into(), &[SocketType::DGRAM]))
+            Ok(RemoteAddress::Unix("/dev/log".into(), &[SocketType::DGRAM]))
         );
         for wrong in ["localhost:514", "udp://a:b", "unix:///dev/log#x", "http://a"] {
             assert!(address(wrong).is_err(), "{wrong}");

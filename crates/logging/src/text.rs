@@ -50,7 +50,7 @@ mod tests {
     use super::escape;
 
     #[test]
-    fn a_line_of_printable_text_stays_as_it_is() {
+    fn printable_text_is_unchanged() {
         for text in ["", "plain \\ \"text\" ~", "a\tb", "\u{e9} \u{20ac} \u{1f980} \u{5d0}"] {
             assert_eq!(escape(text), text);
         }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_controls_a_terminal_or_the_order_of_characters_is_escaped() {
+    fn control_and_bidirectional_characters_are_escaped() {
         let controls = (0..0x20).chain(0x7f..0xa0).filter(|code| !matches!(code, 0x09 | 0x0a));
         let others =
             [0x2028, 0x2029, 0x61c, 0x200e, 0x200f].into_iter().chain(0x202a..=0x202e).chain(0x2066..=0x2069);

@@ -45,7 +45,8 @@ impl ConfigSources {
     pub(crate) fn read(&self, py: Python<'_>) -> Result<LoadedConfig, ConfigFailure> {
         let mut layers = match &self.caller {
             Caller::Cli(args) => {
-                vec![environment()?, ConfigLayer::from_args("the command line", args.clone())?]
+                let environment = environment()?;
+                ConfigLayer::from_args("the command line", args.clone())?.over(environment)
             }
             Caller::Api(keywords) => {
                 let values = keywords.iter().map(|(name, texts)| {
@@ -53,29 +54,28 @@ impl ConfigSources {
                         if texts.is_empty() { Value::Switch(true) } else { Value::Texts(texts.clone()) };
                     (name.clone(), value)
                 });
-                vec![ConfigLayer::from_values("serve()", values)?]
+                ConfigLayer::from_values("serve()", values)?
             }
         };
-        let named = layers.iter().rev().find_map(|layer| layer.value("config"));
-        let named = named.map(|name| name.to_string_lossy().into_owned());
+        let named = layers.value("config").map(|name| name.to_string_lossy().into_owned());
         let is_command = matches!(self.caller, Caller::Cli(_));
         let imports = self.import_directories(&layers);
         let found = named.map(|name| python_config::load_named(py, &self.directory, &name, &imports));
         let found =
             found.or_else(|| is_command.then(|| python_config::load_default(py, &self.directory, &imports)));
-        let (layer, extras) = found.transpose()?.unwrap_or_default();
-        layers.insert(0, layer);
-        if let Some(text) = layers.iter().rev().find_map(|layer| layer.value("paste")) {
-            let variables =
-                layers.iter().rev().find_map(|layer| layer.pairs("paste_global")).unwrap_or_default();
-            layers.insert(0, paste::settings(py, &text.to_string_lossy(), &variables)?);
+        let (file, extras) = found.transpose()?.unwrap_or_default();
+        layers = layers.over(file);
+        if let Some(text) = layers.value("paste") {
+            let variables = layers.pairs("paste_global").unwrap_or_default();
+            let section = paste::settings(py, &text.to_string_lossy(), &variables)?;
+            layers = layers.over(section);
         }
-        layers.splice(..0, default_variables(&layers)?);
-        let has_logger_class = layers.iter().any(|layer| layer.value("logger_class").is_some());
-        let mut merged = MergedConfig::of(layers.iter().cloned())?;
+        let variables = default_variables(&layers)?;
+        layers = layers.over(variables);
+        let has_logger_class = layers.value("logger_class").is_some();
+        let mut merged = MergedConfig::of(layers.clone())?;
         if let Some(hook) = extras.ssl_context.as_ref().filter(|_| merged.config.tls.certfile.is_some()) {
-            layers.push(ssl_context(py, hook, &merged)?);
-            merged = MergedConfig::of(layers)?;
+            merged = MergedConfig::of(ssl_context(py, hook, &merged)?.over(layers))?;
         }
         let wants_settings = extras.hooks.is_some() || has_logger_class;
         let hook_settings = wants_settings.then(|| hook_settings::of(py, &merged)).transpose();
@@ -89,14 +89,13 @@ impl ConfigSources {
 
     /// The directories from which a config file can import: the one in which the server was started, and those of --chdir and
     /// --pythonpath outside of the file. The last one is searched first.
-    fn import_directories(&self, layers: &[ConfigLayer]) -> Vec<PathBuf> {
-        let value = |id| layers.iter().rev().find_map(|layer| layer.values(id));
+    fn import_directories(&self, layers: &ConfigLayer) -> Vec<PathBuf> {
         let mut directories = vec![self.directory.clone()];
-        if let Some(directory) = value("chdir").unwrap_or_default().first() {
+        if let Some(directory) = layers.value("chdir") {
             directories.push(self.directory.join(directory));
         }
         let base = directories[directories.len() - 1].clone();
-        for texts in value("pythonpath").unwrap_or_default() {
+        for texts in layers.values("pythonpath").unwrap_or_default() {
             directories.extend(texts.to_string_lossy().split(',').map(|directory| base.join(directory)));
         }
         directories

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_idle_go_first_and_before_them_those_that_never_sent_a_request() {
+    fn connections_without_a_request_are_closed_first_then_the_longest_idle() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let idle = [(true, at(0), 0), (true, at(1), 1), (false, at(2), 2), (false, at(9), 3)];

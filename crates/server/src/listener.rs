@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_that_the_app_starts_do_not_inherit_listeners_and_connections() {
+    fn programs_started_by_the_app_do_not_inherit_listeners_and_connections() {
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap(), 8).unwrap();
         let _client = std::net::TcpStream::connect(listener.local_address().unwrap()).unwrap();
         let copy = listener.try_clone().unwrap();

@@ -39,7 +39,7 @@ pub struct RequestBody {
     pub(crate) begin: usize,
     pub(crate) at: usize,
     pub(crate) end: usize,
-    spool: Option<Spool>,
+    spool: Option<BodySpool>,
     reservation: Option<Reservation>,
     /// The source of the rest, if the body was not complete when the app was called.
     upload: Option<Arc<Upload>>,
@@ -50,7 +50,7 @@ pub struct RequestBody {
     window_at: usize,
 }
 
-struct Spool {
+struct BodySpool {
     file: File,
     length: u64,
     unread: u64,
@@ -252,7 +252,7 @@ impl RequestBody {
     /// left behind.
     fn start_spool(&mut self, settings: &Settings, memory: &Arc<MemoryBudget>) -> io::Result<()> {
         let file = tempfile::tempfile_in(&settings.temporary)?;
-        self.spool = Some(Spool { file, length: 0, unread: 0, gathers: SMALL_BODY });
+        self.spool = Some(BodySpool { file, length: 0, unread: 0, gathers: SMALL_BODY });
         self.flush_spool()?;
         self.reservation = None; // before the next reservation, which may need the bytes
         self.reservation = Reservation::take(memory, SPOOL_BUFFER);

@@ -28,16 +28,16 @@ pub(crate) const DRAIN_LIMIT: u64 = 256 * 1024;
 
 pub(crate) struct Upload {
     socket: Weak<ClientSocket>,
-    state: Mutex<State>,
+    state: Mutex<UploadState>,
     /// The head of the final response exists, so `100 Continue` must not be sent any more.
     response_begun: AtomicBool,
     failed: AtomicBool,
 }
 
-struct State {
+struct UploadState {
     /// The number of bytes of the body that have not been received.
     missing: u64,
-    progress: Progress,
+    progress: UploadProgress,
     /// The client waits for `100 Continue`.
     expects_continue: bool,
     /// How many bytes the client has sent, and how long the server has waited for them. They determine the deadline.
@@ -45,7 +45,7 @@ struct State {
     waited: Duration,
 }
 
-enum Progress {
+enum UploadProgress {
     Receiving,
     Failed(Failure),
     /// The response is sent, and the event loop reads from the socket again.
@@ -69,7 +69,8 @@ impl Upload {
         expects_continue: bool,
         (count, waited): (u64, Duration),
     ) -> Self {
-        let state = State { missing, progress: Progress::Receiving, expects_continue, count, waited };
+        let state =
+            UploadState { missing, progress: UploadProgress::Receiving, expects_continue, count, waited };
         Self {
             socket: Arc::downgrade(socket),
             state: Mutex::new(state),
@@ -106,7 +107,7 @@ impl Upload {
             return None;
         }
         match &try_lock(&self.state)?.progress {
-            Progress::Failed(failure) => Some(failure.clone()),
+            UploadProgress::Failed(failure) => Some(failure.clone()),
             _ => None,
         }
     }
@@ -122,15 +123,17 @@ impl Upload {
             return None;
         };
         let missing = state.can_be_drained().then_some(state.missing);
-        state.progress = Progress::Over;
+        state.progress = UploadProgress::Over;
         missing
     }
 }
 
-impl State {
+impl UploadState {
     /// Whether discarding the rest of the body leads to the next request.
     fn can_be_drained(&self) -> bool {
-        matches!(self.progress, Progress::Receiving) && !self.expects_continue && self.missing <= DRAIN_LIMIT
+        matches!(self.progress, UploadProgress::Receiving)
+            && !self.expects_continue
+            && self.missing <= DRAIN_LIMIT
     }
 
     fn read(
@@ -143,10 +146,10 @@ impl State {
             return Ok(());
         }
         match &self.progress {
-            Progress::Receiving if self.missing == 0 => return Ok(()),
-            Progress::Receiving => {}
-            Progress::Failed(failure) => return Err(failure.into()),
-            Progress::Over => return Err(io::Error::other("the request is over")),
+            UploadProgress::Receiving if self.missing == 0 => return Ok(()),
+            UploadProgress::Receiving => {}
+            UploadProgress::Failed(failure) => return Err(failure.into()),
+            UploadProgress::Over => return Err(io::Error::other("the request is over")),
         }
         let Some(socket) = socket.upgrade() else {
             return Err(self.fail(400, ErrorKind::ConnectionAborted, "the connection is closed"));
@@ -213,7 +216,7 @@ impl State {
     fn fail(&mut self, status: u16, kind: ErrorKind, why: &str) -> io::Error {
         let failure = Failure { status, kind, why: why.to_owned() };
         let error = io::Error::from(&failure);
-        self.progress = Progress::Failed(failure);
+        self.progress = UploadProgress::Failed(failure);
         error
     }
 }

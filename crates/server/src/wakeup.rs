@@ -107,15 +107,15 @@ mod tests {
         builder.check(test);
     }
 
-    struct Pool {
+    struct ModelPool {
         sleep: LeaderSleep,
         waker: Waker,
         calls_in_progress: AtomicUsize,
         handed_back: AtomicUsize,
     }
 
-    fn pool(calls_in_progress: usize) -> Arc<Pool> {
-        Arc::new(Pool {
+    fn pool(calls_in_progress: usize) -> Arc<ModelPool> {
+        Arc::new(ModelPool {
             sleep: LeaderSleep::new(),
             waker: Waker::default(),
             calls_in_progress: AtomicUsize::new(calls_in_progress),

@@ -7,7 +7,7 @@ use crate::worker_handle::Drain;
 
 /// The life of a master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum MasterPhase {
     /// No worker was ever ready. The first one that exits now ends the master with its exit code.
     Starting,
     Serving,
@@ -36,18 +36,18 @@ pub(crate) enum Action {
 
 impl Action {
     /// What a signal makes a master do. A nested master handles only signals to exit, and forwards the others.
-    pub(crate) fn for_signal(signal: Signal, phase: Phase, is_nested: bool) -> Option<Action> {
+    pub(crate) fn for_signal(signal: Signal, phase: MasterPhase, is_nested: bool) -> Option<Action> {
         match (signal, phase) {
             (Signal::INT | Signal::QUIT, _) => Some(Action::StopNow),
             (Signal::TERM, _) => Some(Action::ShutDown(Drain::Final)),
             _ if is_nested => None,
             (Signal::USR1, _) => Some(Action::ReopenLogs),
-            (_, Phase::Stopping { .. }) => None,
+            (_, MasterPhase::Stopping { .. }) => None,
             (Signal::HUP, _) => Some(Action::Reload),
             (Signal::USR2, _) => Some(Action::Upgrade),
             (Signal::TTIN, _) => Some(Action::IncreaseWorkers),
             (Signal::TTOU, _) => Some(Action::DecreaseWorkers),
-            (Signal::WINCH, Phase::Serving) => Some(Action::DrainWorkers),
+            (Signal::WINCH, MasterPhase::Serving) => Some(Action::DrainWorkers),
             _ => None, // CHLD: the master reaps workers whenever it wakes up
         }
     }
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn each_signal_has_an_action_that_depends_on_the_phase() {
-        let phases = [Phase::Starting, Phase::Serving, Phase::Stopping { code: 0 }];
+        let phases = [MasterPhase::Starting, MasterPhase::Serving, MasterPhase::Stopping { code: 0 }];
         let shut_down = Some(Action::ShutDown(Drain::Final));
         for (signal, expected) in [
             (Signal::TERM, [shut_down; 3]),
@@ -104,7 +104,7 @@ mod tests {
             (Signal::TTIN, None),
             (Signal::WINCH, None),
         ] {
-            assert_eq!(Action::for_signal(signal, Phase::Serving, true), expected, "{signal:?}");
+            assert_eq!(Action::for_signal(signal, MasterPhase::Serving, true), expected, "{signal:?}");
         }
     }
 }

@@ -100,7 +100,7 @@ pub(crate) struct ControlChannel<S, R> {
 
 /// What [`ControlChannel::recv`] returns.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Received<R> {
+pub(crate) enum ChannelEvent<R> {
     Message(R),
     /// The peer has closed its end. Nothing follows.
     Closed,
@@ -132,19 +132,19 @@ impl<S: Message, R: Message> ControlChannel<S, R> {
     }
 
     /// Returns the next message, if there is one. Reports once that the peer has closed the channel.
-    pub(crate) fn recv(&mut self) -> Option<Received<R>> {
+    pub(crate) fn recv(&mut self) -> Option<ChannelEvent<R>> {
         while !self.is_closed {
             let mut byte = [0];
             match retry_on_intr(|| read(&self.socket, &mut byte)) {
                 Ok(1) => {
                     if let Some(message) = R::from_byte(byte[0]) {
-                        return Some(Received::Message(message));
+                        return Some(ChannelEvent::Message(message));
                     }
                 }
                 Err(Errno::AGAIN) => return None,
                 Ok(_) | Err(_) => {
                     self.is_closed = true;
-                    return Some(Received::Closed);
+                    return Some(ChannelEvent::Closed);
                 }
             }
         }
@@ -195,12 +195,12 @@ mod tests {
         assert_eq!(to_master.recv(), None);
         to_worker.send(ToWorker::ReopenLogs);
         to_worker.send(ToWorker::Drain);
-        assert_eq!(to_master.recv(), Some(Received::Message(ToWorker::ReopenLogs)));
+        assert_eq!(to_master.recv(), Some(ChannelEvent::Message(ToWorker::ReopenLogs)));
         to_master.send(ToMaster::Ready);
-        assert_eq!(to_worker.recv(), Some(Received::Message(ToMaster::Ready)));
+        assert_eq!(to_worker.recv(), Some(ChannelEvent::Message(ToMaster::Ready)));
         drop(to_worker);
-        assert_eq!(to_master.recv(), Some(Received::Message(ToWorker::Drain)));
-        assert_eq!(to_master.recv(), Some(Received::Closed));
+        assert_eq!(to_master.recv(), Some(ChannelEvent::Message(ToWorker::Drain)));
+        assert_eq!(to_master.recv(), Some(ChannelEvent::Closed));
         assert_eq!((to_master.recv(), to_master.poll_fd().is_none()), (None, true));
     }
 }

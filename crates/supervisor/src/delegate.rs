@@ -5,7 +5,7 @@ use std::io;
 use rustix::process::Pid;
 
 use crate::fork_hooks::ForkHooks;
-use crate::settings::Settings;
+use crate::settings::MasterSettings;
 use crate::worker::Worker;
 
 /// What the embedder provides: the work of its workers, and its part of the work in the master.
@@ -18,9 +18,9 @@ pub trait Delegate: ForkHooks {
     fn on_event(&mut self, _event: MasterEvent) {}
 
     /// Reads the settings again, on HUP. With an error, the previous settings stay in effect.
-    fn reload(&mut self) -> Result<Settings, String>;
+    fn reload(&mut self) -> Result<MasterSettings, String>;
 
-    /// Looks for changes that concern running workers, once per [`Settings::refresh_interval`]. Returns true if they must get
+    /// Looks for changes that concern running workers, once per [`MasterSettings::refresh_interval`]. Returns true if they must get
     /// [`WorkerCommand::Refresh`](crate::WorkerCommand::Refresh).
     fn refresh(&mut self) -> bool {
         false
@@ -89,7 +89,7 @@ pub enum MasterEvent {
     NewMasterExited,
     /// The master that started this one has exited.
     OldMasterExited,
-    /// [`Settings::heartbeat_interval`] has passed.
+    /// [`MasterSettings::heartbeat_interval`] has passed.
     Heartbeat,
     /// The master is shutting down. No more workers are forked, so resources kept for them can be closed.
     Stopping,

@@ -8,7 +8,7 @@
 //! | `master`          | the main loop: signals, forks, exits, reloads, binary upgrades |
 //! | `action`          | what each signal makes a master do |
 //! | `worker_set`      | all workers of a master, by generation |
-//! | `slot`            | the place of one worker and its replacement |
+//! | `worker_slot`     | the place of one worker and its replacement |
 //! | `restart_policy`  | when a worker that exited is restarted, and the backoff |
 //! | `worker_handle`   | a worker as its master sees it, and its timeouts |
 //! | `worker`          | a worker's own view: reports to the master, commands from it |
@@ -41,11 +41,11 @@ mod messages;
 mod restart_policy;
 mod settings;
 mod signal_queue;
-mod slot;
 mod upgrade;
 mod worker;
 mod worker_handle;
 mod worker_set;
+mod worker_slot;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -56,9 +56,9 @@ pub use delegate::{Delegate, MasterEvent};
 pub use detach::{Daemonized, ReadyPipe, detach};
 pub use fork_hooks::ForkHooks;
 pub use init::{InitRole, become_init_if_pid_1};
-use master::{Master, Outcome};
+use master::{Master, RunResult};
 pub use mlws_sys::{SignalHandler, deliver_term, reinstall_term_handler, set_forked_term_handler};
-pub use settings::Settings;
+pub use settings::MasterSettings;
 pub use signal_queue::SignalQueue;
 pub use worker::{MasterNotifier, Worker, WorkerCommand};
 
@@ -81,27 +81,27 @@ pub const EXIT_PANICKED: i32 = 70;
 /// HUP starts a new generation of workers, TTIN and TTOU change the number of workers, USR1 reopens log files, USR2 starts a new
 /// master, and WINCH drains all workers. `signals` must be installed before clients can connect: until then, most signals end the
 /// process. The previous signal handlers are restored before it returns. Only one call at a time is allowed in a process.
-pub fn supervise(signals: SignalQueue, settings: Settings, delegate: &mut dyn Delegate) -> Role {
+pub fn supervise(signals: SignalQueue, settings: MasterSettings, delegate: &mut dyn Delegate) -> Role {
     run(settings, delegate, signals, None)
 }
 
 /// Like [`supervise`], for a worker that is a nested master. It is ready when its own workers are, and obeys its parent.
-pub fn supervise_nested(worker: Worker, settings: Settings, delegate: &mut dyn Delegate) -> Role {
+pub fn supervise_nested(worker: Worker, settings: MasterSettings, delegate: &mut dyn Delegate) -> Role {
     let (parent, mut signals) = worker.into_parts();
     signals.adopt_in_nested_master();
     run(settings, delegate, signals, Some(parent))
 }
 
 fn run(
-    settings: Settings,
+    settings: MasterSettings,
     delegate: &mut dyn Delegate,
     signals: SignalQueue,
     parent: Option<ChannelToMaster>,
 ) -> Role {
     match Master::new(settings, delegate, signals, parent).run() {
-        Outcome::Stopped(code) => Role::Master(code),
+        RunResult::Stopped(code) => Role::Master(code),
         // A panic must not unwind into the caller as if this process were the master.
-        Outcome::Forked(worker) => {
+        RunResult::Forked(worker) => {
             let code = catch_unwind(AssertUnwindSafe(|| delegate.run_worker(worker)));
             Role::Worker(code.unwrap_or_else(|_| {
                 messages::worker_panicked(std::process::id(), EXIT_PANICKED);

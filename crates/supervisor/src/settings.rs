@@ -1,4 +1,4 @@
-//! [`Settings`]: how a master keeps its workers.
+//! [`MasterSettings`]: how a master keeps its workers.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use rustix::process::Pid;
 
 /// How a master keeps its workers.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct MasterSettings {
     /// The number of workers. 0 means 1.
     pub workers: usize,
     /// How long workers may take to finish their requests after the command to drain. Then they are killed.
@@ -30,9 +30,9 @@ pub struct Settings {
     pub workers_may_reload: bool,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for MasterSettings {
+    fn default() -> MasterSettings {
+        MasterSettings {
             workers: 1,
             graceful_timeout: Duration::from_secs(30),
             boot_timeout: None,

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::process::Signal;
 
-use crate::control_channel::{ChannelToMaster, Received, ToMaster, ToWorker};
+use crate::control_channel::{ChannelEvent, ChannelToMaster, ToMaster, ToWorker};
 use crate::signal_queue::SignalQueue;
 
 /// A command to a worker. `Drain` may follow `HandOver`, and `Stop` may follow either. Nothing follows `Stop`.
@@ -54,16 +54,16 @@ fn command_for_signal(signal: Signal) -> Option<WorkerCommand> {
     }
 }
 
-impl From<Received<ToWorker>> for WorkerCommand {
-    fn from(received: Received<ToWorker>) -> WorkerCommand {
+impl From<ChannelEvent<ToWorker>> for WorkerCommand {
+    fn from(received: ChannelEvent<ToWorker>) -> WorkerCommand {
         match received {
-            Received::Message(ToWorker::ReopenLogs) => WorkerCommand::ReopenLogs,
-            Received::Message(ToWorker::Refresh) => WorkerCommand::Refresh,
-            Received::Message(ToWorker::IncreaseWorkers) => WorkerCommand::IncreaseWorkers,
-            Received::Message(ToWorker::DecreaseWorkers) => WorkerCommand::DecreaseWorkers,
-            Received::Message(ToWorker::HandOver) => WorkerCommand::HandOver,
-            Received::Message(ToWorker::Drain) => WorkerCommand::Drain,
-            Received::Closed => WorkerCommand::Stop,
+            ChannelEvent::Message(ToWorker::ReopenLogs) => WorkerCommand::ReopenLogs,
+            ChannelEvent::Message(ToWorker::Refresh) => WorkerCommand::Refresh,
+            ChannelEvent::Message(ToWorker::IncreaseWorkers) => WorkerCommand::IncreaseWorkers,
+            ChannelEvent::Message(ToWorker::DecreaseWorkers) => WorkerCommand::DecreaseWorkers,
+            ChannelEvent::Message(ToWorker::HandOver) => WorkerCommand::HandOver,
+            ChannelEvent::Message(ToWorker::Drain) => WorkerCommand::Drain,
+            ChannelEvent::Closed => WorkerCommand::Stop,
         }
     }
 }
@@ -129,7 +129,7 @@ impl Worker {
             }
         }
         while let Some(received) = self.channel.recv() {
-            if received == Received::Closed {
+            if received == ChannelEvent::Closed {
                 self.channel.replace_fd(&self.signals);
             }
             if let Some(command) = self.deliver(received.into()) {

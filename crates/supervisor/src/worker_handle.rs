@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::control_channel::{ChannelToWorker, Received, ToMaster, ToWorker};
+use crate::control_channel::{ChannelEvent, ChannelToWorker, ToMaster, ToWorker};
 use crate::exit_status::ExitStatus;
 use crate::messages;
 
@@ -98,16 +98,16 @@ impl WorkerHandle {
     pub(crate) fn read_messages(&mut self, requests: &mut Requests) {
         while let Some(received) = self.channel.as_mut().and_then(ChannelToWorker::recv) {
             match received {
-                Received::Message(ToMaster::Ready) => {
+                ChannelEvent::Message(ToMaster::Ready) => {
                     if matches!(self.state, WorkerState::Starting { .. }) {
                         self.state = WorkerState::Running { since: Instant::now() };
                         messages::worker_ready(self.pid);
                     }
                 }
-                Received::Message(ToMaster::RequestRecycle) => self.recycle_requested = true,
-                Received::Message(ToMaster::RequestReload) => requests.reload = true,
-                Received::Message(message) => requests.signals.extend(message.forwarded_signal()),
-                Received::Closed => self.channel = None,
+                ChannelEvent::Message(ToMaster::RequestRecycle) => self.recycle_requested = true,
+                ChannelEvent::Message(ToMaster::RequestReload) => requests.reload = true,
+                ChannelEvent::Message(message) => requests.signals.extend(message.forwarded_signal()),
+                ChannelEvent::Closed => self.channel = None,
             }
         }
     }

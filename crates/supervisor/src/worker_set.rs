@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 
 use crate::control_channel::ToWorker;
-use crate::slot::{Generation, Slot, SlotExit};
 use crate::worker_handle::{Drain, Requests, WorkerHandle};
+use crate::worker_slot::{Generation, SlotExit, WorkerSlot};
 
 /// The time between QUIT and KILL.
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ pub(crate) struct SlotId {
 
 impl WorkerSet {
     pub(crate) fn new(workers: usize) -> WorkerSet {
-        WorkerSet { current: Slot::generation(workers), next: None, stopping: Vec::new() }
+        WorkerSet { current: WorkerSlot::generation(workers), next: None, stopping: Vec::new() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -47,7 +47,7 @@ impl WorkerSet {
     }
 
     /// The slot, if it still exists.
-    pub(crate) fn slot(&mut self, id: SlotId) -> Option<&mut Slot> {
+    pub(crate) fn slot(&mut self, id: SlotId) -> Option<&mut WorkerSlot> {
         let generation = if id.is_next { self.next.as_mut()? } else { &mut self.current };
         generation.get_mut(id.number)
     }
@@ -60,7 +60,7 @@ impl WorkerSet {
     pub(crate) fn read_messages(&mut self) -> Requests {
         let mut requests = Requests::default();
         self.workers_mut().for_each(|worker| worker.read_messages(&mut requests));
-        self.slots_mut().for_each(Slot::update);
+        self.slots_mut().for_each(WorkerSlot::update);
         requests
     }
 
@@ -86,7 +86,7 @@ impl WorkerSet {
     }
 
     /// Moves all slots out. Nothing is forked until there are slots again.
-    pub(crate) fn take_slots(&mut self) -> Vec<Slot> {
+    pub(crate) fn take_slots(&mut self) -> Vec<WorkerSlot> {
         let next = self.next.take().into_iter().flatten();
         self.current.drain(..).chain(next).collect()
     }
@@ -95,11 +95,16 @@ impl WorkerSet {
     ///
     /// Invariant: in a final drain, workers that are handing connections over receive `Drain` before the last workers
     /// do. They take back what they hand over later. The last workers still receive what was handed over before.
-    pub(crate) fn drain(&mut self, slots: impl IntoIterator<Item = Slot>, drain: Drain, timeout: Duration) {
+    pub(crate) fn drain(
+        &mut self,
+        slots: impl IntoIterator<Item = WorkerSlot>,
+        drain: Drain,
+        timeout: Duration,
+    ) {
         if drain == Drain::Final {
             self.stopping.iter().for_each(|worker| worker.send(ToWorker::Drain));
         }
-        for mut worker in slots.into_iter().flat_map(Slot::into_workers) {
+        for mut worker in slots.into_iter().flat_map(WorkerSlot::into_workers) {
             if worker.is_running() {
                 worker.drain(drain, timeout);
             } else {
@@ -124,7 +129,9 @@ impl WorkerSet {
 
     /// If all of the next generation are ready, it becomes the current one, and the previous one is drained.
     pub(crate) fn switch_generation(&mut self, timeout: Duration) -> bool {
-        let Some(next) = self.next.take_if(|next| next.iter().all(Slot::is_running)) else { return false };
+        let Some(next) = self.next.take_if(|next| next.iter().all(WorkerSlot::is_running)) else {
+            return false;
+        };
         let previous = std::mem::replace(&mut self.current, next);
         self.drain(previous, Drain::HandOver, timeout);
         true
@@ -132,7 +139,7 @@ impl WorkerSet {
 
     /// Stops the next generation.
     pub(crate) fn abandon_next(&mut self) {
-        for mut worker in self.next.take().into_iter().flatten().flat_map(Slot::into_workers) {
+        for mut worker in self.next.take().into_iter().flatten().flat_map(WorkerSlot::into_workers) {
             worker.terminate(STOP_TIMEOUT);
             self.stopping.push(worker);
         }
@@ -141,19 +148,19 @@ impl WorkerSet {
     /// Stops all workers immediately.
     pub(crate) fn terminate_all(&mut self, timeout: Duration) {
         let slots = self.take_slots();
-        self.stopping.extend(slots.into_iter().flat_map(Slot::into_workers));
+        self.stopping.extend(slots.into_iter().flat_map(WorkerSlot::into_workers));
         self.stopping.iter_mut().for_each(|worker| worker.terminate(timeout));
     }
 
     /// Workers are replaced one at a time, and not while a new generation starts.
     fn may_replace(&self) -> bool {
-        self.next.is_none() && !self.current.iter().any(Slot::is_replacing)
+        self.next.is_none() && !self.current.iter().any(WorkerSlot::is_replacing)
     }
 
     /// The next slot to fork a process for.
     pub(crate) fn slot_to_fill(&self, now: Instant) -> Option<SlotId> {
         let may_replace = self.may_replace();
-        let is_due = |slot: &Slot| slot.fork_at(may_replace).is_some_and(|at| at <= now);
+        let is_due = |slot: &WorkerSlot| slot.fork_at(may_replace).is_some_and(|at| at <= now);
         let find = |generation: &Generation, is_next| {
             generation.iter().position(is_due).map(|number| SlotId { is_next, number })
         };
@@ -177,20 +184,20 @@ impl WorkerSet {
         self.workers().filter_map(WorkerHandle::poll_fd)
     }
 
-    fn slots(&self) -> impl Iterator<Item = &Slot> {
+    fn slots(&self) -> impl Iterator<Item = &WorkerSlot> {
         self.current.iter().chain(self.next.iter().flatten())
     }
 
-    fn slots_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+    fn slots_mut(&mut self) -> impl Iterator<Item = &mut WorkerSlot> {
         self.current.iter_mut().chain(self.next.iter_mut().flatten())
     }
 
     fn workers_mut(&mut self) -> impl Iterator<Item = &mut WorkerHandle> {
         let slots = self.current.iter_mut().chain(self.next.iter_mut().flatten());
-        slots.flat_map(Slot::workers_mut).chain(&mut self.stopping)
+        slots.flat_map(WorkerSlot::workers_mut).chain(&mut self.stopping)
     }
 
     fn workers(&self) -> impl Iterator<Item = &WorkerHandle> {
-        self.slots().flat_map(Slot::workers).chain(&self.stopping)
+        self.slots().flat_map(WorkerSlot::workers).chain(&self.stopping)
     }
 }

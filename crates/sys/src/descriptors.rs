@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_inherited_descriptor_is_taken_and_only_once() {
+    fn an_inherited_descriptor_is_taken_once() {
         let own = std::fs::File::open("/dev/null").unwrap();
         assert!(from_inherited_fd(own.as_raw_fd()).is_err());
         fcntl_setfd(&own, FdFlags::empty()).unwrap(); // as if it were inherited

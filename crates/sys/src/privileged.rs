@@ -51,7 +51,7 @@ pub fn open_to_append(
             opened => return opened,
         }
     }
-    open_as_root(&Entry::find(path)?, flags, mode, owner)
+    open_as_root(&DirectoryEntry::find(path)?, flags, mode, owner)
 }
 
 /// Reads a file of settings. As root, only one that nobody else can change.
@@ -84,7 +84,7 @@ fn who_can_change(file: &Stat) -> Option<String> {
 
 /// Gives a Unix socket that root has just bound to the workers. Nothing but a new socket of root's changes its owner.
 pub fn give_socket(path: &Path, owner: &Credentials) -> io::Result<()> {
-    let entry = Entry::find(&std::path::absolute(path)?)?;
+    let entry = DirectoryEntry::find(&std::path::absolute(path)?)?;
     let socket = openat(
         &entry.directory,
         &entry.name,
@@ -103,7 +103,7 @@ pub fn give_socket(path: &Path, owner: &Credentials) -> io::Result<()> {
 }
 
 fn open_as_root(
-    entry: &Entry,
+    entry: &DirectoryEntry,
     flags: OFlags,
     mode: Mode,
     owner: Option<&Credentials>,
@@ -140,7 +140,7 @@ fn ids(owner: &Credentials) -> (Uid, Gid) {
 }
 
 /// A name in a directory that is held open, so that it cannot be exchanged any more.
-struct Entry {
+struct DirectoryEntry {
     directory: OwnedFd,
     name: OsString,
     /// Nobody but root can change the directory, nor any directory on the way to it.
@@ -149,7 +149,7 @@ struct Entry {
     is_in_proc: bool,
 }
 
-impl Entry {
+impl DirectoryEntry {
     /// Walks to the directory of an absolute path. Invariant: a symbolic link is followed only where only root could have made it.
     fn find(path: &Path) -> io::Result<Self> {
         let mut directory = open_directory(None, OsStr::new("/"))?;
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_but_a_new_socket_changes_its_owner() {
+    fn only_a_new_socket_changes_its_owner() {
         if !geteuid().is_root() {
             return;
         }
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn root_follows_links_only_where_nobody_else_could_have_made_them() {
+    fn root_follows_only_links_that_no_other_user_could_have_created() {
         if !geteuid().is_root() {
             return; // such a directory cannot be made
         }

@@ -17,10 +17,10 @@
 //!
 //! | state of the response | framing | error |
 //! |---|---|---|
-//! | [`NotStarted`](ResponseState::NotStarted) | – | 500, then `close()` |
-//! | [`HeadersSet`](ResponseState::HeadersSet) | as above | 500 before the first chunk, abort after it |
-//! | [`HeadersSent`](ResponseState::HeadersSent), by `write` | that of the headers; the body follows as above | abort |
-//! | [`Disconnected`](ResponseState::Disconnected) | – | abort, then `close()` |
+//! | [`NotStarted`](StartResponseState::NotStarted) | – | 500, then `close()` |
+//! | [`HeadersSet`](StartResponseState::HeadersSet) | as above | 500 before the first chunk, abort after it |
+//! | [`HeadersSent`](StartResponseState::HeadersSent), by `write` | that of the headers; the body follows as above | abort |
+//! | [`Disconnected`](StartResponseState::Disconnected) | – | abort, then `close()` |
 //!
 //! Invariant: `close()` is called exactly once, by [`CloseGuard`], whatever happens to the response.
 
@@ -41,7 +41,7 @@ use crate::{
     ffi,
     file_wrapper::FileWrapper,
     forked_process::guarded,
-    start_response::ResponseState,
+    start_response::StartResponseState,
 };
 
 /// Lists up to this many bytes are copied into one buffer.
@@ -160,11 +160,13 @@ impl AppResult {
     }
 
     /// Whether the application continues to run because the server pulls more chunks.
-    pub(crate) fn keeps_running(&self, state: &ResponseState) -> bool {
+    pub(crate) fn keeps_running(&self, state: &StartResponseState) -> bool {
         let Some(rest) = &self.rest else { return false };
         match state {
-            ResponseState::HeadersSet(head) => !rest.is_drained_after(&self.first, head.content_length()),
-            ResponseState::HeadersSent(_) => true,
+            StartResponseState::HeadersSet(head) => {
+                !rest.is_drained_after(&self.first, head.content_length())
+            }
+            StartResponseState::HeadersSent(_) => true,
             _ => false,
         }
     }

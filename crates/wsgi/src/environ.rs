@@ -41,7 +41,7 @@ pub(crate) struct Environ {
 }
 
 /// The environ of one request, and its `wsgi.input` if the request has a body.
-pub(crate) type Prepared<'py> = (Bound<'py, PyDict>, Option<Bound<'py, Input>>);
+pub(crate) type PreparedEnviron<'py> = (Bound<'py, PyDict>, Option<Bound<'py, Input>>);
 
 /// Why creating an environ failed.
 pub(crate) enum EnvironError {
@@ -82,7 +82,7 @@ impl Environ {
         py: Python<'py>,
         request: &mut Request,
         is_last: bool,
-    ) -> Result<Prepared<'py>, EnvironError> {
+    ) -> Result<PreparedEnviron<'py>, EnvironError> {
         let prepared = self.prepared[request.listener().min(self.prepared.len() - 1)].bind(py);
         let environ = if is_last { prepared.clone() } else { prepared.copy()? };
         if let Some(method) = method(py, request.method()) {

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scheme_is_believed_of_proxies_and_may_not_be_contradicted() {
+    fn the_scheme_of_a_proxy_is_trusted_unless_contradicted() {
         let policy = usual();
         let scheme = |fields: &[_], trusted| apply(&policy, fields, trusted).map(|(_, https)| https);
         let (https, http, on) =
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn underscores_are_for_proxies_and_as_the_header_map_says() {
+    fn fields_with_underscores_follow_the_header_map_except_from_proxies() {
         let fields = [("Script_Name", ""), ("X_Other", ""), ("X-Good", "")];
         for (header_map, trusted, others) in [
             (HeaderMap::Drop, Ok(vec!["Script_Name", "X-Good"]), Ok(vec!["X-Good"])),
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_forwarded_fields_only_those_listed_are_seen_and_only_from_proxies() {
+    fn only_listed_forwarded_fields_of_proxies_are_passed_on() {
         let listed = vec![ForwardedField::For, ForwardedField::Proto];
         let policy =
             ForwardingPolicy { forwarded_fields: listed, forwarder_fields: vec!["*".into()], ..usual() };
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_script_name_is_cut_off_at_a_slash() {
+    fn the_script_name_is_removed_up_to_a_slash() {
         let policy = ForwardingPolicy { root: "/root".into(), ..usual() };
         let cut = |script: Option<&'static str>, path| {
             let info = ForwardedInfo { script: script.map(str::as_bytes), ..ForwardedInfo::default() };
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_split_off_its_host() {
+    fn a_port_is_separated_from_its_host() {
         for (authority, host, port) in [
             ("a", "a", None),
             ("a:", "a", None),

@@ -19,7 +19,7 @@ use crate::ffi::{self, ScopedRef};
 
 /// The progress of a response.
 #[derive(Default)]
-pub(crate) enum ResponseState {
+pub(crate) enum StartResponseState {
     /// `start_response` was not called.
     NotStarted,
     /// `start_response` was called. Nothing is sent.
@@ -36,7 +36,7 @@ pub(crate) enum ResponseState {
 /// `start_response(status, headers, exc_info=None)`.
 #[pyclass(frozen, module = "mylittlewebserver")]
 pub(crate) struct StartResponse {
-    exchange: Arc<ScopedRef<ResponseState, Request>>,
+    exchange: Arc<ScopedRef<StartResponseState, Request>>,
     write: Py<Write>,
     early_hints: Py<EarlyHints>,
 }
@@ -44,13 +44,13 @@ pub(crate) struct StartResponse {
 /// `write(chunk)`: sends immediately.
 #[pyclass(frozen, module = "mylittlewebserver")]
 struct Write {
-    exchange: Arc<ScopedRef<ResponseState, Request>>,
+    exchange: Arc<ScopedRef<StartResponseState, Request>>,
 }
 
 /// `early_hints(headers)`: sends an interim response immediately.
 #[pyclass(frozen, module = "mylittlewebserver")]
 pub(crate) struct EarlyHints {
-    exchange: Arc<ScopedRef<ResponseState, Request>>,
+    exchange: Arc<ScopedRef<StartResponseState, Request>>,
 }
 
 impl StartResponse {
@@ -72,8 +72,8 @@ impl StartResponse {
         py: Python<'_>,
         request: &mut Request,
         call: impl FnOnce() -> R,
-    ) -> (R, ResponseState) {
-        self.exchange.scope(py, request, ResponseState::NotStarted, call)
+    ) -> (R, StartResponseState) {
+        self.exchange.scope(py, request, StartResponseState::NotStarted, call)
     }
 
     /// Restarts the timeout of the request. Returns false if the client has disconnected.
@@ -89,7 +89,7 @@ impl StartResponse {
     /// After the call: a stream of server-sent events may be silent for any time.
     pub(crate) fn expect_events(&self, py: Python<'_>) {
         self.exchange.with(py, |state, request| {
-            if let (ResponseState::HeadersSet(head), Some(request)) = (state, request)
+            if let (StartResponseState::HeadersSet(head), Some(request)) = (state, request)
                 && head.is_event_stream()
             {
                 request.wait_for_events();
@@ -119,16 +119,16 @@ impl StartResponse {
         let buffer = self.exchange.with(py, |_, request| request.map(Request::take_buffer));
         let head = head(buffer.unwrap_or_default(), status, headers)?;
         let error = self.exchange.with(py, |state, _| match state {
-            ResponseState::HeadersSet(_) if exc_info.is_none() => {
+            StartResponseState::HeadersSet(_) if exc_info.is_none() => {
                 Some("start_response was called again without exc_info")
             }
-            ResponseState::NotStarted | ResponseState::HeadersSet(_) => {
-                *state = ResponseState::HeadersSet(head);
+            StartResponseState::NotStarted | StartResponseState::HeadersSet(_) => {
+                *state = StartResponseState::HeadersSet(head);
                 None
             }
-            ResponseState::HeadersSent(_) | ResponseState::Disconnected(_) | ResponseState::Closed => {
-                Some("start_response was called after the headers were sent")
-            }
+            StartResponseState::HeadersSent(_)
+            | StartResponseState::Disconnected(_)
+            | StartResponseState::Closed => Some("start_response was called after the headers were sent"),
         });
         match (error, exc_info) {
             (None, _) => Ok(self.write.clone_ref(py)),
@@ -157,8 +157,9 @@ impl Write {
 impl EarlyHints {
     /// As in gunicorn, nothing happens after the response has begun, and over HTTP/1.0.
     fn __call__(&self, py: Python<'_>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
-        let can_send = |state: &ResponseState, request: &Request| {
-            let has_not_begun = matches!(state, ResponseState::NotStarted | ResponseState::HeadersSet(_));
+        let can_send = |state: &StartResponseState, request: &Request| {
+            let has_not_begun =
+                matches!(state, StartResponseState::NotStarted | StartResponseState::HeadersSet(_));
             has_not_begun && request.version() != Version::Http10
         };
         let is_useful =
@@ -196,7 +197,7 @@ fn text_or_bytes<'a>(item: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
 /// Sends a chunk, and the headers before the first one. Fails if the client has disconnected, which the application may handle.
 fn send(
     py: Python<'_>,
-    state: &mut ResponseState,
+    state: &mut StartResponseState,
     request: &mut Request,
     chunk: PyBackedBytes,
 ) -> io::Result<()> {
@@ -204,9 +205,9 @@ fn send(
     if chunk.is_empty() {
         return Ok(());
     }
-    let mut writer = match mem::replace(state, ResponseState::Disconnected(None)) {
-        ResponseState::HeadersSet(head) => Box::new(request.start(head)),
-        ResponseState::HeadersSent(writer) => writer,
+    let mut writer = match mem::replace(state, StartResponseState::Disconnected(None)) {
+        StartResponseState::HeadersSet(head) => Box::new(request.start(head)),
+        StartResponseState::HeadersSent(writer) => writer,
         other => {
             *state = other;
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -214,9 +215,9 @@ fn send(
     };
     let sent = writer.write(Bytes::Foreign(Box::new(chunk)), |wait| py.detach(wait));
     *state = if sent.is_ok() {
-        ResponseState::HeadersSent(writer)
+        StartResponseState::HeadersSent(writer)
     } else {
-        ResponseState::Disconnected(Some(writer))
+        StartResponseState::Disconnected(Some(writer))
     };
     sent
 }

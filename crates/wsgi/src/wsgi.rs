@@ -20,7 +20,7 @@ use crate::{
     app_result::{AppResult, ResponseStart},
     environ::{EARLY_HINTS, Environ, EnvironError},
     failure::{self, RequestLabel},
-    start_response::{ResponseState, StartResponse},
+    start_response::{StartResponse, StartResponseState},
 };
 use crate::{
     ffi,
@@ -142,27 +142,28 @@ impl Wsgi {
 fn into_response(
     py: Python<'_>,
     outcome: PyResult<AppResult>,
-    state: ResponseState,
+    state: StartResponseState,
     request: &Request,
 ) -> Response {
     let label = || RequestLabel::of(request);
     match (outcome, state) {
-        (Ok(result), ResponseState::HeadersSet(head)) => {
+        (Ok(result), StartResponseState::HeadersSet(head)) => {
             result.into_response(ResponseStart::Head(head), label)
         }
-        (Ok(result), ResponseState::HeadersSent(writer)) => {
+        (Ok(result), StartResponseState::HeadersSent(writer)) => {
             result.into_response(ResponseStart::Sent(*writer), label)
         }
-        (Ok(_), ResponseState::NotStarted | ResponseState::Closed) => {
+        (Ok(_), StartResponseState::NotStarted | StartResponseState::Closed) => {
             failure::start_response_missing(&label())
         }
-        (Err(error), ResponseState::NotStarted | ResponseState::HeadersSet(_) | ResponseState::Closed) => {
-            failure::failed_before_headers(py, &label(), &error)
-        }
-        (Err(error), ResponseState::HeadersSent(writer)) => {
+        (
+            Err(error),
+            StartResponseState::NotStarted | StartResponseState::HeadersSet(_) | StartResponseState::Closed,
+        ) => failure::failed_before_headers(py, &label(), &error),
+        (Err(error), StartResponseState::HeadersSent(writer)) => {
             failure::failed_after_headers(py, &label(), &error, *writer)
         }
-        (outcome, ResponseState::Disconnected(writer)) => {
+        (outcome, StartResponseState::Disconnected(writer)) => {
             failure::client_disconnected(py, &label(), outcome.err().as_ref(), writer.map(|writer| *writer))
         }
     }

@@ -187,14 +187,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_client_can_forge_a_line_or_leave_its_quotes() {
+    fn clients_cannot_forge_lines_or_close_quotes() {
         let mut line = Vec::new();
         escape(&mut line, b"a b\r\n\"\\\x7f\x1b[31m\xc3\xa9\t");
         assert_eq!(line, br"a b\x0d\x0a\x22\x5c\x7f\x1b[31m\xc3\xa9\x09");
     }
 
     #[test]
-    fn base64_is_read_or_refused() {
+    fn invalid_base64_is_rejected() {
         for (text, bytes) in
             [("", ""), ("YQ==", "a"), ("YQ", "a"), ("YWI=", "ab"), ("YWxhZGRpbjpvcGVu", "aladdin:open")]
         {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_of_a_head_are_found() {
+    fn fields_of_a_head_are_found() {
         let head = b"HTTP/1.1 200 OK\r\nA: 1\r\nB-c:  2:3 \r\n\r\n";
         let found: Vec<_> = fields(head).collect();
         assert_eq!(found, [(&b"A"[..], &b"1"[..]), (b"B-c", b"2:3")]);

@@ -15,7 +15,7 @@ pub struct Format {
     /// As in the settings.
     pub text: String,
     /// `None` for JSON.
-    pieces: Option<Vec<Segment>>,
+    pieces: Option<Vec<FormatSegment>>,
     pub unknown: Vec<String>,
     /// The names of the environ variables that the format uses.
     pub environ: Vec<String>,
@@ -23,7 +23,7 @@ pub struct Format {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Segment {
+enum FormatSegment {
     Text(String),
     Atom(Atom, FormatSpec),
 }
@@ -68,7 +68,7 @@ impl Format {
     }
 
     /// Parses an atom after `%`. Returns the text after it.
-    fn read_atom<'a>(&mut self, pieces: &mut Vec<Segment>, text: &'a str) -> Result<&'a str, String> {
+    fn read_atom<'a>(&mut self, pieces: &mut Vec<FormatSegment>, text: &'a str) -> Result<&'a str, String> {
         let here = || format!("in '%{}'", text.chars().take(20).collect::<String>());
         let (name, rest) = text
             .strip_prefix('(')
@@ -110,7 +110,7 @@ impl Format {
         let longest = longest.filter(|_| matches!(conversion, 's' | 'r' | 'a'));
         let shape = FormatSpec { is_left, has_zeros, width, longest };
         match atom {
-            Some(atom) => pieces.push(Segment::Atom(atom, shape)),
+            Some(atom) => pieces.push(FormatSegment::Atom(atom, shape)),
             None => push(pieces, std::str::from_utf8(&shape.apply(b"-".to_vec())).unwrap_or("-")),
         }
         Ok(after.as_str())
@@ -144,11 +144,11 @@ impl Format {
         let Some(pieces) = &self.pieces else { return write_json(line, record, zone) };
         for piece in pieces {
             match piece {
-                Segment::Text(text) => line.extend_from_slice(text.as_bytes()),
-                Segment::Atom(atom, shape) if *shape == FormatSpec::default() => {
+                FormatSegment::Text(text) => line.extend_from_slice(text.as_bytes()),
+                FormatSegment::Atom(atom, shape) if *shape == FormatSpec::default() => {
                     atom.write(line, record, zone);
                 }
-                Segment::Atom(atom, shape) => {
+                FormatSegment::Atom(atom, shape) => {
                     let mut value = Vec::new();
                     atom.write(&mut value, record, zone);
                     line.extend_from_slice(&shape.apply(value));
@@ -167,11 +167,11 @@ impl FormatSpec {
     }
 }
 
-fn push(pieces: &mut Vec<Segment>, text: &str) {
+fn push(pieces: &mut Vec<FormatSegment>, text: &str) {
     match pieces.last_mut() {
         _ if text.is_empty() => {}
-        Some(Segment::Text(before)) => before.push_str(text),
-        _ => pieces.push(Segment::Text(text.to_owned())),
+        Some(FormatSegment::Text(before)) => before.push_str(text),
+        _ => pieces.push(FormatSegment::Text(text.to_owned())),
     }
 }
 
@@ -220,19 +220,19 @@ mod tests {
         let format =
             Format::read("%(l)s %(h)s 100%% %(X)-3s|%({X-Id}I)s %({Date}o)10.5s %({REMOTE_USER}e)s").unwrap();
         let pieces = format.pieces.unwrap();
-        assert_eq!(pieces[0], Segment::Text("- ".into()));
-        assert_eq!(pieces[1], Segment::Atom(Atom::Client, FormatSpec::default()));
-        assert_eq!(pieces[2], Segment::Text(" 100% -  |".into()));
-        assert_eq!(pieces[3], Segment::Atom(Atom::RequestField("X-Id".into()), FormatSpec::default()));
+        assert_eq!(pieces[0], FormatSegment::Text("- ".into()));
+        assert_eq!(pieces[1], FormatSegment::Atom(Atom::Client, FormatSpec::default()));
+        assert_eq!(pieces[2], FormatSegment::Text(" 100% -  |".into()));
+        assert_eq!(pieces[3], FormatSegment::Atom(Atom::RequestField("X-Id".into()), FormatSpec::default()));
         let shape = FormatSpec { width: 10, longest: Some(5), ..FormatSpec::default() };
-        assert_eq!(pieces[5], Segment::Atom(Atom::ResponseField("Date".into()), shape));
+        assert_eq!(pieces[5], FormatSegment::Atom(Atom::ResponseField("Date".into()), shape));
         assert_eq!(shape.apply(b"1234567".to_vec()), b"     12345");
         assert_eq!((format.unknown, format.environ), (vec!["X".into()], vec!["REMOTE_USER".into()]));
         assert!(format.wants_head);
     }
 
     #[test]
-    fn what_is_no_format_is_refused() {
+    fn an_invalid_format_is_rejected() {
         for wrong in ["%h", "100%", "%(h", "%(h)", "%(h)q", "%(h)d", "%(D)5", "%s", "%(h)99999s"] {
             assert!(Format::read(wrong).is_err(), "{wrong}");
         }

@@ -29,7 +29,7 @@ use super::{
     loggers,
 };
 
-pub(crate) struct AccessLog {
+pub(crate) struct PythonAccessLog {
     native: mlws_logging::AccessLog,
     /// A configuration of Python's `logging` gets the lines, and nothing else does.
     is_configured: bool,
@@ -37,12 +37,12 @@ pub(crate) struct AccessLog {
 }
 
 /// The access log in use. The handler of the logger `gunicorn.access` writes to it.
-static IN_USE: RwLock<Weak<AccessLog>> = RwLock::new(Weak::new());
+static IN_USE: RwLock<Weak<PythonAccessLog>> = RwLock::new(Weak::new());
 
 /// The whole environ, kept for Python's `logging` until the request is logged.
 struct KeptEnviron(Py<PyDict>);
 
-impl AccessLog {
+impl PythonAccessLog {
     /// Opens the access log. `None` if nothing gets its lines.
     pub(crate) fn open(
         path: Option<&Path>,
@@ -186,11 +186,11 @@ pub(super) fn logger_changed() {
     }
 }
 
-fn in_use() -> Option<Arc<AccessLog>> {
+fn in_use() -> Option<Arc<PythonAccessLog>> {
     IN_USE.read().unwrap_or_else(PoisonError::into_inner).upgrade()
 }
 
-impl AccessLogger for AccessLog {
+impl AccessLogger for PythonAccessLog {
     fn wants_environ(&self) -> bool {
         self.uses_logger() || !self.native.format.environ.is_empty()
     }

@@ -52,11 +52,11 @@ pub(super) enum AtomValue {
 }
 
 pub(super) struct HandlerQueue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     changed: Condvar,
 }
 
-struct State {
+struct QueueState {
     tasks: VecDeque<Task>,
     stage: Stage,
     /// The thread has not ended.
@@ -74,7 +74,7 @@ pub(super) enum Stage {
 
 impl HandlerQueue {
     const fn new() -> Self {
-        let state = State { tasks: VecDeque::new(), stage: Stage::Unused, is_running: false };
+        let state = QueueState { tasks: VecDeque::new(), stage: Stage::Unused, is_running: false };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -119,7 +119,7 @@ impl HandlerQueue {
     /// Waits for a task. Returns false if there is none and none will come.
     pub(super) fn wait(&self) -> bool {
         let state = self.lock();
-        let is_idle = |state: &mut State| state.tasks.is_empty() && state.stage == Stage::Open;
+        let is_idle = |state: &mut QueueState| state.tasks.is_empty() && state.stage == Stage::Open;
         let state = self.changed.wait_while(state, is_idle).unwrap_or_else(PoisonError::into_inner);
         !state.tasks.is_empty()
     }
@@ -147,7 +147,7 @@ impl HandlerQueue {
         std::mem::take(&mut state.tasks)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

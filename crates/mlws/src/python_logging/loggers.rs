@@ -31,11 +31,11 @@ pub(super) const ACCESS: &str = "gunicorn.access";
 
 /// The loggers that get the server's records.
 struct Loggers {
-    error: Option<Target>,
-    access: Option<Target>,
+    error: Option<LoggerTarget>,
+    access: Option<LoggerTarget>,
 }
 
-struct Target {
+struct LoggerTarget {
     logger: Py<PyAny>,
     route: Route,
 }
@@ -78,7 +78,7 @@ pub(crate) fn configure(py: Python<'_>, config: &LoadedConfig) -> Result<(), Str
         log::set_max_level(level_filter(level));
     }
     let route = if kind == "class" { Route::LoggerClass } else { Route::Configured };
-    let target = |logger: Option<_>| logger.map(|logger| Target { logger, route });
+    let target = |logger: Option<_>| logger.map(|logger| LoggerTarget { logger, route });
     set(Loggers { error: target(error), access: target(access) });
     Ok(())
 }
@@ -128,7 +128,7 @@ pub(crate) fn connect(py: Python<'_>, level: LevelFilter) {
 
 /// A connected logger was changed, or its changes were undone (`None`).
 pub(super) fn set_changed(name: &str, logger: Option<Py<PyAny>>, level: u8) {
-    let target = logger.map(|logger| Target { logger, route: Route::Changed });
+    let target = logger.map(|logger| LoggerTarget { logger, route: Route::Changed });
     let before = {
         let mut loggers = lock();
         let slot = if name == ACCESS { &mut loggers.access } else { &mut loggers.error };
@@ -287,20 +287,20 @@ pub(super) fn reopen_handlers(py: Python<'_>) {
     }
 }
 
-fn is_used_by(which: fn(&Loggers) -> &Option<Target>) -> bool {
+fn is_used_by(which: fn(&Loggers) -> &Option<LoggerTarget>) -> bool {
     which(&LOGGERS.read().unwrap_or_else(PoisonError::into_inner)).is_some()
 }
 
-fn is_configured(which: fn(&Loggers) -> &Option<Target>) -> bool {
+fn is_configured(which: fn(&Loggers) -> &Option<LoggerTarget>) -> bool {
     route(which).is_some_and(|route| route != Route::Changed)
 }
 
-fn route(which: fn(&Loggers) -> &Option<Target>) -> Option<Route> {
+fn route(which: fn(&Loggers) -> &Option<LoggerTarget>) -> Option<Route> {
     let loggers = LOGGERS.read().unwrap_or_else(PoisonError::into_inner);
     which(&loggers).as_ref().map(|target| target.route)
 }
 
-fn logger(py: Python<'_>, which: fn(&Loggers) -> &Option<Target>) -> Option<Bound<'_, PyAny>> {
+fn logger(py: Python<'_>, which: fn(&Loggers) -> &Option<LoggerTarget>) -> Option<Bound<'_, PyAny>> {
     which(&LOGGERS.read().unwrap_or_else(PoisonError::into_inner))
         .as_ref()
         .map(|target| target.logger.bind(py).clone())

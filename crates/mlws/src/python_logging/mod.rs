@@ -26,7 +26,7 @@ use mlws_sys::Credentials;
 use pyo3::prelude::*;
 use rustix::fs::Mode;
 
-pub(crate) use self::access_log::AccessLog;
+pub(crate) use self::access_log::PythonAccessLog;
 use crate::{error::StartupError, imports::extend_path, loaded_config::LoadedConfig};
 
 /// The mode of a new file. It contains addresses of clients and tracebacks of the application.
@@ -62,7 +62,7 @@ impl PreparedLogs {
         &self,
         config: &Config,
         credentials: Option<&Credentials>,
-    ) -> Result<Option<AccessLog>, StartupError> {
+    ) -> Result<Option<PythonAccessLog>, StartupError> {
         let collectors = (self.syslog.clone(), self.statsd.clone());
         open_access_log(config, credentials, collectors)
     }
@@ -78,7 +78,7 @@ impl PreparedLogs {
 pub(crate) fn open_access(
     config: &Config,
     credentials: Option<&Credentials>,
-) -> Result<Option<AccessLog>, StartupError> {
+) -> Result<Option<PythonAccessLog>, StartupError> {
     let targets = logger::targets_mut();
     let collectors = (targets.syslog.clone(), targets.statsd.clone());
     drop(targets);
@@ -89,11 +89,11 @@ fn open_access_log(
     config: &Config,
     credentials: Option<&Credentials>,
     (syslog, statsd): (Option<Arc<Syslog>>, Option<Arc<Statsd>>),
-) -> Result<Option<AccessLog>, StartupError> {
+) -> Result<Option<PythonAccessLog>, StartupError> {
     let logs = &config.logs;
     let syslog = syslog.filter(|_| !logs.disable_redirect_access_to_syslog);
     let path = logs.access_logfile.as_deref();
-    AccessLog::open(path, &logs.access_logformat, credentials, syslog, statsd)
+    PythonAccessLog::open(path, &logs.access_logformat, credentials, syslog, statsd)
         .map_err(|error| cannot_open(path.unwrap_or(Path::new("-")), &error))
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn configure_python(
 }
 
 /// Reopens all log files, after they were moved away.
-pub(crate) fn reopen(access: Option<&AccessLog>) {
+pub(crate) fn reopen(access: Option<&PythonAccessLog>) {
     logger::reopen();
     loggers::reopen();
     if let Some(access) = access {

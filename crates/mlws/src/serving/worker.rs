@@ -19,7 +19,7 @@ use mlws_wsgi::{Wsgi, python::flush_streams};
 use crate::{
     error::StartupError,
     hooks::Hooks,
-    python_logging::{self, AccessLog, handler_thread},
+    python_logging::{self, PythonAccessLog, handler_thread},
     reload::{ReloadRequest, Watch, Watcher},
     signal_handlers,
     tls::Certificates,
@@ -34,7 +34,7 @@ pub(super) struct WorkerSetup {
     pub(super) settings: Settings,
     pub(super) wsgi: Arc<Wsgi>,
     pub(super) hooks: Option<Arc<Hooks>>,
-    pub(super) access: Option<Arc<AccessLog>>,
+    pub(super) access: Option<Arc<PythonAccessLog>>,
     pub(super) certificates: Option<Certificates>,
     /// The files to watch, in the worker that does so.
     pub(super) watch: Option<Watch>,
@@ -152,7 +152,7 @@ fn start_watcher(py: Python<'_>, watch: Watch, worker: &Worker, fork: bool) -> R
 struct WorkerControl {
     worker: Worker,
     watcher: Option<Watcher>,
-    access: Option<Arc<AccessLog>>,
+    access: Option<Arc<PythonAccessLog>>,
     certificates: Option<Certificates>,
     hooks: Option<Arc<Hooks>>,
     worker_int: WorkerInt,

@@ -22,7 +22,7 @@ use super::relay_channel::take_descriptor;
 
 /// A message with the child that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Message {
+pub(crate) struct ChildMessage {
     /// The index of the child.
     pub(crate) index: usize,
     /// The index alone does not identify a child: another one may have it by the time the message is read.
@@ -42,7 +42,7 @@ pub(crate) enum ChildEvent {
 
 const LENGTH: usize = 9;
 
-impl Message {
+impl ChildMessage {
     fn encode(self) -> io::Result<[u8; LENGTH]> {
         let mut bytes = [0; LENGTH];
         let index = u32::try_from(self.index).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -67,12 +67,12 @@ impl Message {
 
 /// Both ends of the channel. The parent keeps the children's end for children that it forks later.
 #[derive(Debug)]
-pub(crate) struct ControlChannel {
+pub(crate) struct ChildChannel {
     parent: OwnedFd,
     children: OwnedFd,
 }
 
-impl ControlChannel {
+impl ChildChannel {
     pub(crate) fn new() -> io::Result<Self> {
         let (parent, children) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -93,7 +93,7 @@ impl ControlChannel {
         event: ChildEvent,
         descriptor: Option<&OwnedFd>,
     ) -> io::Result<()> {
-        let bytes = Message { index, pid: rustix::process::getpid(), event }.encode()?;
+        let bytes = ChildMessage { index, pid: rustix::process::getpid(), event }.encode()?;
         let descriptors = descriptor.map(|descriptor| [descriptor.as_fd()]);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut rights = SendAncillaryBuffer::new(&mut space);
@@ -108,7 +108,7 @@ impl ControlChannel {
 
     /// In the parent: returns the next message with its descriptor. Invalid messages are dropped. (There is no end of
     /// file, because the parent holds the other end, too.)
-    pub(crate) fn receive(&self) -> Option<(Message, Option<OwnedFd>)> {
+    pub(crate) fn receive(&self) -> Option<(ChildMessage, Option<OwnedFd>)> {
         loop {
             let mut bytes = [0; LENGTH + 1];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -121,7 +121,7 @@ impl ControlChannel {
             };
             let length = received.ok()?.bytes;
             let descriptor = take_descriptor(&mut rights);
-            match Message::decode(&bytes[..length]) {
+            match ChildMessage::decode(&bytes[..length]) {
                 Some(message) => return Some((message, descriptor)),
                 None => log::warn!("a child sent a malformed message to its worker"),
             }
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn messages_arrive_in_order_and_whole() {
-        let channel = ControlChannel::new().unwrap();
+        let channel = ChildChannel::new().unwrap();
         assert!(channel.receive().is_none());
         for index in [0, 7, 65_535] {
             channel.send(index, ChildEvent::ResponseComplete, None).unwrap();
@@ -143,14 +143,14 @@ mod tests {
         let pid = rustix::process::getpid();
         for index in [0, 7, 65_535] {
             let event = ChildEvent::ResponseComplete;
-            assert_eq!(channel.receive().unwrap().0, Message { index, pid, event });
+            assert_eq!(channel.receive().unwrap().0, ChildMessage { index, pid, event });
         }
         assert!(channel.receive().is_none());
     }
 
     #[test]
     fn a_descriptor_comes_with_its_message() {
-        let channel = ControlChannel::new().unwrap();
+        let channel = ChildChannel::new().unwrap();
         let (reader, writer) = io::pipe().unwrap();
         channel.send(0, ChildEvent::ResponseComplete, None).unwrap();
         channel.send(1, ChildEvent::RelayStarted, Some(&writer.into())).unwrap();
@@ -162,8 +162,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_dropped() {
-        let channel = ControlChannel::new().unwrap();
+    fn invalid_messages_are_dropped() {
+        let channel = ChildChannel::new().unwrap();
         for junk in [&b""[..], b"x", b"too long for a message of this channel", &[0; LENGTH], &[255; LENGTH]]
         {
             rustix::net::send(&channel.children, junk, SendFlags::empty()).unwrap();

@@ -45,7 +45,7 @@ use slab::Slab;
 pub use self::warmup::run_in_discarded_process;
 pub(crate) use self::warmup::run_warmup_request;
 use self::{
-    control::{ChildEvent, ControlChannel},
+    control::{ChildChannel, ChildEvent},
     outcome::ChildOutcome,
     parent_link::ParentLink,
     process::fork_for_request,
@@ -70,7 +70,7 @@ pub(crate) struct Children {
     timeout: Option<Duration>,
     running: Slab<Child>,
     progress: Arc<ProgressTable>,
-    control: Arc<ControlChannel>,
+    control: Arc<ChildChannel>,
     /// Children that were reaped and not yet reported to the app. `None` if the app does not want reports.
     exited: Option<Vec<Pid>>,
     first_token: usize,
@@ -100,7 +100,7 @@ impl Children {
             timeout,
             running: Slab::with_capacity(limit),
             progress: Arc::new(ProgressTable::new(limit)?),
-            control: Arc::new(ControlChannel::new()?),
+            control: Arc::new(ChildChannel::new()?),
             exited: None,
             first_token,
         })

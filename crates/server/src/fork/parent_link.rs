@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    control::{ChildEvent, ControlChannel},
+    control::{ChildChannel, ChildEvent},
     progress::ChildProgress,
     relay_channel::{self, RelaySender},
 };
@@ -15,12 +15,12 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct ParentLink {
     pub(crate) progress: ChildProgress,
-    control: Arc<ControlChannel>,
+    control: Arc<ChildChannel>,
     relay: OnceLock<RelaySender>,
 }
 
 impl ParentLink {
-    pub(super) fn new(progress: ChildProgress, control: &Arc<ControlChannel>) -> Self {
+    pub(super) fn new(progress: ChildProgress, control: &Arc<ChildChannel>) -> Self {
         Self { progress, control: Arc::clone(control), relay: OnceLock::new() }
     }
 

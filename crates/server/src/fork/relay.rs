@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_takes_a_part_of_what_is_large() {
+    fn a_packet_holds_a_part_of_large_data() {
         let (sender, relay) = relay();
         let large = vec![7; 3 * MAX_PAYLOAD];
         assert_eq!(sender.send(&[IoSlice::new(b"x"), IoSlice::new(&large)]).unwrap(), MAX_PAYLOAD);

@@ -32,7 +32,7 @@ fn available(context: &ServerContext) -> usize {
 }
 
 #[test]
-fn what_is_stored_is_what_is_read_wherever_it_lies() {
+fn stored_data_is_read_back_from_memory_and_files() {
     for length in [0, 1, SMALL_BODY, SMALL_BODY + 1, 100_000, 600_000] {
         for size in [7, 1000, 100_000] {
             for (in_memory, together) in [(512 * 1024, 64 << 20), (512 * 1024, 0), (100, 0)] {
@@ -52,7 +52,7 @@ fn what_is_stored_is_what_is_read_wherever_it_lies() {
 }
 
 #[test]
-fn all_but_the_smallest_bodies_take_of_the_budget() {
+fn all_but_the_smallest_bodies_use_the_budget() {
     let context = context(512 * 1024, 1 << 20);
     let small = received(&body(SMALL_BODY), 1000, Length::Chunked, &context);
     assert_eq!(available(&context), 1 << 20);
@@ -66,7 +66,7 @@ fn all_but_the_smallest_bodies_take_of_the_budget() {
 }
 
 #[test]
-fn a_spooled_body_gives_its_memory_back() {
+fn a_spooled_body_releases_its_memory() {
     let context = context(512 * 1024, 1 << 20);
     let spooled = received(&body(2_000_000), 50_000, Length::Chunked, &context);
     assert!(spooled.is_spooled());
@@ -75,7 +75,7 @@ fn a_spooled_body_gives_its_memory_back() {
 }
 
 #[test]
-fn what_was_not_read_can_be_split_off() {
+fn unread_data_can_be_split_off() {
     for together in [0, 1 << 20] {
         let (context, body) = (context(512 * 1024, together), body(100_000));
         let mut received = received(&body, 1000, Length::Known(100_000), &context);

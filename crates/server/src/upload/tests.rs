@@ -53,7 +53,7 @@ fn a_body_ends_before_the_next_request() {
 }
 
 #[test]
-fn what_was_left_unread_is_left_to_the_connection() {
+fn unread_data_is_left_to_the_connection() {
     let (upload, mut client, socket) = upload(9, false, |_| ());
     client.write_all(b"hello").unwrap();
     assert_eq!(read(&upload, 2).unwrap(), b"he");
@@ -65,7 +65,7 @@ fn what_was_left_unread_is_left_to_the_connection() {
 }
 
 #[test]
-fn a_failure_has_a_status_and_stays() {
+fn a_failure_has_a_status_and_is_permanent() {
     let cases = [(true, 400, ErrorKind::ConnectionAborted), (false, 408, ErrorKind::TimedOut)];
     for (closes, status, kind) in cases {
         let (upload, mut client, _wire) = upload(9, false, |settings| {
@@ -109,7 +109,7 @@ fn the_client_is_asked_for_the_body_by_the_first_read_and_only_before_the_respon
 }
 
 #[test]
-fn a_thread_that_still_reads_at_the_end_is_not_waited_for() {
+fn the_end_does_not_wait_for_a_thread_that_still_reads() {
     let (upload, mut client, socket) = upload(9, true, |_| ());
     let reader = thread::spawn({
         let upload = Arc::clone(&upload);
@@ -123,7 +123,7 @@ fn a_thread_that_still_reads_at_the_end_is_not_waited_for() {
 }
 
 #[test]
-fn much_that_is_missing_closes_the_connection() {
+fn a_long_missing_rest_closes_the_connection() {
     let (little, _client, _wire) = upload(DRAIN_LIMIT, false, |_| ());
     let (much, _client, _wire) = upload(DRAIN_LIMIT + 1, false, |_| ());
     assert!(little.begin_response() && !much.begin_response());

@@ -8,8 +8,8 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use mlws_supervisor::{
-    Delegate, ForkHooks, MasterEvent, Pid, Role, Settings, SignalQueue, Worker, WorkerCommand, supervise,
-    supervise_nested,
+    Delegate, ForkHooks, MasterEvent, MasterSettings, Pid, Role, SignalQueue, Worker, WorkerCommand,
+    supervise, supervise_nested,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitOptions, getpid, kill_process, waitpid};
@@ -43,7 +43,7 @@ impl log::Log for LineLogger {
 }
 
 struct TestDelegate<'a> {
-    settings: Settings,
+    settings: MasterSettings,
     /// The number of reloads.
     generation: usize,
     prints_hooks: bool,
@@ -83,7 +83,7 @@ impl Delegate for TestDelegate<'_> {
         }
     }
 
-    fn reload(&mut self) -> Result<Settings, String> {
+    fn reload(&mut self) -> Result<MasterSettings, String> {
         self.generation += 1;
         if self.generation == REJECTED && self.settings.workers == 3 {
             Err("as intended".into())
@@ -103,7 +103,7 @@ impl Delegate for TestDelegate<'_> {
 pub(crate) fn run(scenario: &str) -> ExitCode {
     log::set_logger(&LineLogger).unwrap();
     log::set_max_level(log::LevelFilter::Debug);
-    let settings = |workers| Settings { workers, ..Settings::default() };
+    let settings = |workers| MasterSettings { workers, ..MasterSettings::default() };
     match scenario {
         "steady" => with(settings(3), &mut serve),
         "long uptime" => with(settings(1), &mut run_long),
@@ -120,7 +120,7 @@ pub(crate) fn run(scenario: &str) -> ExitCode {
         }),
         "busy" => with(settings(1), &mut finish_on_line),
         "unresponsive" => with(
-            Settings { graceful_timeout: Duration::from_millis(100), ..settings(1) },
+            MasterSettings { graceful_timeout: Duration::from_millis(100), ..settings(1) },
             &mut ignore_commands,
         ),
         "boot failure" => with(settings(2), &mut |worker| if worker.number == 1 { 3 } else { read_line() }),
@@ -149,16 +149,16 @@ pub(crate) fn run(scenario: &str) -> ExitCode {
             _ => serve(worker),
         }),
         "hanging starts" => with_generations(
-            Settings { boot_timeout: Some(Duration::from_millis(200)), ..settings(1) },
+            MasterSettings { boot_timeout: Some(Duration::from_millis(200)), ..settings(1) },
             &mut |worker, generation| if generation == 0 { serve(worker) } else { read_line() },
         ),
         "slow starts" => with_generations(
-            Settings { graceful_timeout: Duration::from_secs(600), ..settings(1) },
+            MasterSettings { graceful_timeout: Duration::from_secs(600), ..settings(1) },
             &mut |worker, generation| if generation == 0 { serve(worker) } else { read_line() },
         ),
         "recycling" => with(settings(3), &mut request_recycle),
         "reload request" => with_generations(
-            Settings { workers_may_reload: true, ..settings(1) },
+            MasterSettings { workers_may_reload: true, ..settings(1) },
             &mut |worker, generation| {
                 if generation == 0 {
                     worker.notifier().unwrap().request_reload();
@@ -173,36 +173,38 @@ pub(crate) fn run(scenario: &str) -> ExitCode {
         }),
         "nested master" => with_nested_masters(&settings(1), &settings(2), &mut serve),
         "busy nested master" => with_nested_masters(&settings(1), &settings(1), &mut finish_on_line),
-        "late reload" => with(Settings { workers_may_reload: true, ..settings(1) }, &mut |mut worker| {
-            worker.ready();
-            wait_for_command(&mut worker);
-            worker.notifier().unwrap().request_reload();
-            0
-        }),
+        "late reload" => {
+            with(MasterSettings { workers_may_reload: true, ..settings(1) }, &mut |mut worker| {
+                worker.ready();
+                wait_for_command(&mut worker);
+                worker.notifier().unwrap().request_reload();
+                0
+            })
+        }
         "new master" => {
             let old_master = std::env::var("OLD_MASTER").unwrap().parse().ok().and_then(Pid::from_raw);
-            with(Settings { old_master, ..settings(1) }, &mut serve)
+            with(MasterSettings { old_master, ..settings(1) }, &mut serve)
         }
         _ => panic!("unknown scenario {scenario:?}"),
     }
 }
 
 /// Supervises workers, and exits as `supervise` demands.
-fn with(settings: Settings, work: &mut dyn FnMut(Worker) -> i32) -> ExitCode {
+fn with(settings: MasterSettings, work: &mut dyn FnMut(Worker) -> i32) -> ExitCode {
     with_generations(settings, &mut |worker, _| work(worker))
 }
 
-fn with_generations(settings: Settings, work: &mut dyn FnMut(Worker, usize) -> i32) -> ExitCode {
+fn with_generations(settings: MasterSettings, work: &mut dyn FnMut(Worker, usize) -> i32) -> ExitCode {
     with_delegate(TestDelegate { settings, generation: 0, prints_hooks: false, work })
 }
 
 /// Each generation is a nested master with its own workers.
 fn with_nested_masters(
-    parent: &Settings,
-    nested: &Settings,
+    parent: &MasterSettings,
+    nested: &MasterSettings,
     work: &mut dyn FnMut(Worker) -> i32,
 ) -> ExitCode {
-    with_generations(Settings { manages_masters: true, ..parent.clone() }, &mut |worker, generation| {
+    with_generations(MasterSettings { manages_masters: true, ..parent.clone() }, &mut |worker, generation| {
         print(&format!("master of generation {generation}"));
         let work = &mut |worker, _| work(worker);
         let mut delegate = TestDelegate { settings: nested.clone(), generation, prints_hooks: false, work };

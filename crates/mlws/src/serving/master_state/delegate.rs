@@ -3,7 +3,7 @@
 use std::{io, process::Command};
 
 use mlws_logging::logger;
-use mlws_supervisor::{Delegate, ForkHooks, MasterEvent, Pid, Settings, Worker};
+use mlws_supervisor::{Delegate, ForkHooks, MasterEvent, MasterSettings, Pid, Worker};
 use pyo3::prelude::*;
 #[cfg(target_os = "linux")]
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -132,7 +132,7 @@ impl Delegate for MasterState<'_> {
         }
     }
 
-    fn reload(&mut self) -> Result<Settings, String> {
+    fn reload(&mut self) -> Result<MasterSettings, String> {
         Python::attach(|py| self.apply_reload(py))?;
         Ok(self.settings())
     }

@@ -12,7 +12,7 @@ use std::{
 
 use mlws_logging::{logger, statsd::Statsd};
 use mlws_server::{Concurrency, HandoverQueue, WorkerLoads};
-use mlws_supervisor::{Pid, Role, Settings, SignalQueue, Worker, supervise_nested};
+use mlws_supervisor::{MasterSettings, Pid, Role, SignalQueue, Worker, supervise_nested};
 use mlws_sys::Credentials;
 use mlws_tls::TicketKeys;
 use mlws_wsgi::{Wsgi, python::exit_process};
@@ -31,7 +31,7 @@ use crate::{
     imports::end_imports_of_master,
     loaded_config::LoadedConfig,
     process::{self, Pidfile, ProcessContext, worker_credentials},
-    python_logging::{self, AccessLog, PreparedLogs, loggers},
+    python_logging::{self, PreparedLogs, PythonAccessLog, loggers},
     reload::Watch,
     signal_handlers,
     tls::{self, Certificates},
@@ -56,7 +56,7 @@ pub(super) struct MasterState<'a> {
     sockets: Sockets,
     ticket_keys: TicketKeys,
     certificates: Option<Certificates>,
-    access: Option<Arc<AccessLog>>,
+    access: Option<Arc<PythonAccessLog>>,
     statsd: Option<Arc<Statsd>>,
     /// New workers configure Python's `logging` themselves. After a reload the master keeps its configuration, because the new one may
     /// fail.
@@ -139,7 +139,7 @@ impl<'a> MasterState<'a> {
             sockets,
             ticket_keys,
             certificates,
-            access: AccessLog::install(access),
+            access: PythonAccessLog::install(access),
             statsd: logger::targets_mut().statsd.clone(),
             workers_configure_logging,
             loads,
@@ -205,7 +205,7 @@ impl<'a> MasterState<'a> {
             python_logging::configure_python(py, &self.config, &self.directories)?;
             let was_configured = self.access.as_ref().is_some_and(|access| access.is_configured());
             if was_configured != loggers::configures_access_log() {
-                self.access = AccessLog::install(python_logging::open_access(&self.config, None)?);
+                self.access = PythonAccessLog::install(python_logging::open_access(&self.config, None)?);
             }
         }
         Ok(())
@@ -220,10 +220,10 @@ impl<'a> MasterState<'a> {
     }
 
     /// The settings of the supervisor.
-    pub(super) fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> MasterSettings {
         let running = &self.config.running;
         let preloads = running.preload && self.preloaded.is_none();
-        Settings {
+        MasterSettings {
             workers: if preloads { 1 } else { running.workers.into() },
             graceful_timeout: running.graceful_timeout,
             boot_timeout: running.boot_timeout(),

@@ -16,7 +16,7 @@ use crate::{
     hooks::Hooks,
     loaded_config::LoadedConfig,
     process::{Pidfile, worker_credentials},
-    python_logging::{AccessLog, PreparedLogs, loggers},
+    python_logging::{PreparedLogs, PythonAccessLog, loggers},
     serving::{
         application::Application, config_hooks::config_hooks, search_path::chdir_and_search_path,
         sockets::PreparedSockets,
@@ -41,7 +41,7 @@ pub(super) struct Prepared {
     pidfile: PidfileChange,
     loads: Arc<WorkerLoads>,
     logs: PreparedLogs,
-    access: Option<AccessLog>,
+    access: Option<PythonAccessLog>,
     sockets: Option<PreparedSockets>,
     certificates: Option<Certificates>,
     environment: EnvironmentChange,
@@ -109,7 +109,7 @@ impl Prepared {
             hooks.inherit(py, state.hooks.as_ref());
         }
         state.loads = self.loads; // running workers have those that they were forked with
-        state.access = AccessLog::install(self.access);
+        state.access = PythonAccessLog::install(self.access);
         state.urls = state.sockets.urls();
         (state.application, state.directories, state.hooks, state.credentials, state.config) =
             (self.application, self.directories, self.hooks, self.credentials, self.config);

@@ -52,7 +52,7 @@ mod tests {
     const SHORT: Option<Duration> = Some(Duration::ZERO);
 
     #[test]
-    fn the_monitor_decides_by_how_long_a_call_lasts_and_who_waits() {
+    fn the_monitor_decides_by_the_duration_of_a_call_and_waiting_threads() {
         let quiet = Observation::default();
         let table = [
             // (observation, decision)

@@ -32,14 +32,14 @@ fn a_follower_that_waited_long_for_the_gil_leads_only_if_the_leader_is_still_in_
 }
 
 #[derive(Default)]
-struct Pool {
+struct MonitoredPool {
     flushes: AtomicU32,
     polls: AtomicU32,
     watches: AtomicU32,
     is_watched: AtomicBool,
 }
 
-impl Monitored for &Pool {
+impl Monitored for &MonitoredPool {
     fn flush(&mut self) {
         self.flushes.fetch_add(1, Ordering::SeqCst);
     }
@@ -54,7 +54,7 @@ impl Monitored for &Pool {
     }
 }
 
-fn with_monitor(promotion: &Promotion, pool: &Pool, test: impl FnOnce()) {
+fn with_monitor(promotion: &Promotion, pool: &MonitoredPool, test: impl FnOnce()) {
     thread::scope(|scope| {
         scope.spawn(|| promotion.run_monitor(&mut &*pool));
         test();
@@ -64,7 +64,7 @@ fn with_monitor(promotion: &Promotion, pool: &Pool, test: impl FnOnce()) {
 
 #[test]
 fn a_follower_is_promoted_while_call_follows_call_and_requests_are_queued() {
-    let (promotion, pool) = (Promotion::new(3, true), Pool::default());
+    let (promotion, pool) = (Promotion::new(3, true), MonitoredPool::default());
     promotion.cooldown_ticks.store(3, Ordering::SeqCst);
     with_monitor(&promotion, &pool, || {
         thread::scope(|scope| {
@@ -80,7 +80,7 @@ fn a_follower_is_promoted_while_call_follows_call_and_requests_are_queued() {
 
 #[test]
 fn no_follower_is_promoted_while_call_follows_call_and_no_request_is_queued() {
-    let (promotion, pool) = (Promotion::new(3, true), Pool::default());
+    let (promotion, pool) = (Promotion::new(3, true), MonitoredPool::default());
     pool.is_watched.store(true, Ordering::SeqCst);
     promotion.became_leader(None);
     with_monitor(&promotion, &pool, || {
@@ -93,9 +93,9 @@ fn no_follower_is_promoted_while_call_follows_call_and_no_request_is_queued() {
 }
 
 #[test]
-fn in_a_long_call_the_monitor_sends_what_waits_and_polls_until_the_leader_is_back() {
+fn in_a_long_call_the_monitor_sends_queued_data_and_polls_until_the_leader_returns() {
     for followers in [0, 3] {
-        let (promotion, pool) = (Promotion::new(followers, true), Pool::default());
+        let (promotion, pool) = (Promotion::new(followers, true), MonitoredPool::default());
         with_monitor(&promotion, &pool, || {
             promotion.before_call(None, true);
             while pool.flushes.load(Ordering::SeqCst) == 0 || pool.polls.load(Ordering::SeqCst) < 5 {
@@ -108,7 +108,7 @@ fn in_a_long_call_the_monitor_sends_what_waits_and_polls_until_the_leader_is_bac
 
 #[test]
 fn a_stream_that_keeps_deferring_is_still_one_long_call() {
-    let (promotion, pool) = (Promotion::new(3, true), Pool::default());
+    let (promotion, pool) = (Promotion::new(3, true), MonitoredPool::default());
     with_monitor(&promotion, &pool, || {
         promotion.before_call(None, false);
         thread::scope(|scope| {

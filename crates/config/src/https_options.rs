@@ -12,7 +12,7 @@ use crate::error::ConfigError;
 
 #[derive(Args)]
 #[command(next_help_heading = "HTTPS")]
-pub struct TlsOptions {
+pub struct HttpsOptions {
     /// Certificate file in PEM format; enables HTTPS on all addresses of --bind
     ///
     /// The certificate of the server comes first, intermediate certificates follow. The file may also contain the
@@ -73,7 +73,7 @@ pub enum TlsVersion {
     Tls13,
 }
 
-impl TlsOptions {
+impl HttpsOptions {
     /// The options of the TLS layer, which offers the protocols. `None` if HTTPS is not enabled.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! [`Slot`]: the place of one worker in a generation. A generation is the slots whose workers run the same code.
+//! [`WorkerSlot`]: the place of one worker in a generation. A generation is the slots whose workers run the same code.
 //!
 //! A worker that has requested its replacement keeps serving until its replacement is ready, so a slot may hold two
 //! processes.
@@ -9,9 +9,9 @@ use crate::exit_status::ExitStatus;
 use crate::restart_policy;
 use crate::worker_handle::WorkerHandle;
 
-pub(crate) type Generation = Vec<Slot>;
+pub(crate) type Generation = Vec<WorkerSlot>;
 
-pub(crate) struct Slot {
+pub(crate) struct WorkerSlot {
     state: SlotState,
     /// Consecutive failures in this slot.
     failures: u32,
@@ -68,13 +68,13 @@ impl SlotState {
     }
 }
 
-impl Slot {
-    pub(crate) fn empty() -> Slot {
-        Slot { state: SlotState::empty(), failures: 0 }
+impl WorkerSlot {
+    pub(crate) fn empty() -> WorkerSlot {
+        WorkerSlot { state: SlotState::empty(), failures: 0 }
     }
 
     pub(crate) fn generation(size: usize) -> Generation {
-        std::iter::repeat_with(Slot::empty).take(size.max(1)).collect()
+        std::iter::repeat_with(WorkerSlot::empty).take(size.max(1)).collect()
     }
 
     /// Whether a worker of this slot serves.
@@ -208,24 +208,24 @@ mod tests {
 
     /// A worker without a process, and its end of the channel. `reap` takes it for a process that something else has
     /// reaped.
-    fn worker(slot: &mut Slot, pid: i32) -> ChannelToMaster {
+    fn worker(slot: &mut WorkerSlot, pid: i32) -> ChannelToMaster {
         let (to_worker, to_master) = channel().unwrap();
         slot.add(WorkerHandle::new(Pid::from_raw(pid).unwrap(), to_worker, None));
         to_master
     }
 
-    fn read_messages(slot: &mut Slot) {
+    fn read_messages(slot: &mut WorkerSlot) {
         for worker in slot.workers_mut() {
             worker.read_messages(&mut crate::worker_handle::Requests::default());
         }
         slot.update();
     }
 
-    fn forks(slot: &Slot, may_replace: bool) -> bool {
+    fn forks(slot: &WorkerSlot, may_replace: bool) -> bool {
         slot.fork_at(may_replace).is_some_and(|at| at <= Instant::now())
     }
 
-    fn pids(slot: &Slot) -> Vec<i32> {
+    fn pids(slot: &WorkerSlot) -> Vec<i32> {
         slot.workers().map(|worker| worker.pid.as_raw_pid()).collect()
     }
 
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_is_to_be_recycled_serves_until_its_replacement_is_ready() {
-        let mut slot = Slot::empty();
+        let mut slot = WorkerSlot::empty();
         assert!(forks(&slot, false));
         let old = worker(&mut slot, OLD);
         read_messages(&mut slot);
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_empty_after_an_exit_and_waits_for_its_backoff() {
-        let mut slot = Slot::empty();
+        let mut slot = WorkerSlot::empty();
         let _channel = worker(&mut slot, OLD);
         let exits = slot.take_exited();
         assert_eq!((exits.len(), exits[0].status, pids(&slot)), (1, ExitStatus::Unknown, vec![]));
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn both_workers_of_a_slot_may_exit_and_the_replacement_is_reported_first() {
-        let mut slot = Slot::empty();
+        let mut slot = WorkerSlot::empty();
         let old = worker(&mut slot, OLD);
         old.send(ToMaster::Ready);
         read_messages(&mut slot);

@@ -3,6 +3,8 @@
 //! [`Master::run`] returns in two kinds of processes: in the master when all workers are gone, and in each worker right after
 //! its fork. A worker drops the master, and with it the master's channels to the other workers, by returning.
 
+mod actions;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -11,37 +13,37 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use crate::action::{Action, Phase};
+use crate::action::{Action, MasterPhase};
 use crate::control_channel::{ChannelToMaster, ToMaster, ToWorker, channel};
 use crate::delegate::{Delegate, MasterEvent};
 use crate::exit_status::ExitStatus;
 use crate::fork_hooks;
 use crate::messages;
-use crate::settings::Settings;
+use crate::settings::MasterSettings;
 use crate::signal_queue::{SignalPipe, SignalQueue};
-use crate::slot::{Slot, SlotExit};
 use crate::upgrade::Upgrade;
 use crate::worker::{Worker, WorkerCommand};
-use crate::worker_handle::{Drain, WorkerHandle};
-use crate::worker_set::{STOP_TIMEOUT, SlotId, WorkerSet};
+use crate::worker_handle::WorkerHandle;
+use crate::worker_set::{SlotId, WorkerSet};
+use crate::worker_slot::{SlotExit, WorkerSlot};
 use mlws_sys::{self as sys, Fork};
 
 /// A signal that a nested master forwards within this time after the master received the same signal was sent to the process group.
 const GROUP_SIGNAL_WINDOW: Duration = Duration::from_secs(1);
 
 /// How [`Master::run`] returns: in the master, with its exit code, or in a worker that was just forked.
-pub(crate) enum Outcome {
+pub(crate) enum RunResult {
     Stopped(i32),
     Forked(Worker),
 }
 
 pub(crate) struct Master<'a> {
-    settings: Settings,
+    settings: MasterSettings,
     delegate: &'a mut dyn Delegate,
     signals: SignalQueue,
     /// In a nested master: the channel to its parent.
     parent: Option<ChannelToMaster>,
-    phase: Phase,
+    phase: MasterPhase,
     workers: WorkerSet,
     /// A reload was requested while a generation was starting.
     reload_pending: bool,
@@ -65,7 +67,7 @@ struct ForkedWorker {
 
 impl<'a> Master<'a> {
     pub(crate) fn new(
-        settings: Settings,
+        settings: MasterSettings,
         delegate: &'a mut dyn Delegate,
         signals: SignalQueue,
         parent: Option<ChannelToMaster>,
@@ -79,7 +81,7 @@ impl<'a> Master<'a> {
             delegate,
             signals,
             parent,
-            phase: Phase::Starting,
+            phase: MasterPhase::Starting,
             reload_pending: false,
             ready_reported: false,
             serving: 0,
@@ -88,7 +90,7 @@ impl<'a> Master<'a> {
         }
     }
 
-    pub(crate) fn run(mut self) -> Outcome {
+    pub(crate) fn run(mut self) -> RunResult {
         loop {
             // Before reaping: once CHLD is taken from the queue, nothing else wakes the master for that exit.
             while let Some(signal) = self.signals.next() {
@@ -102,12 +104,12 @@ impl<'a> Master<'a> {
             self.report_count();
             self.fire_timers();
             if let Some(ForkedWorker { number, channel }) = self.spawn_missing_workers() {
-                return Outcome::Forked(Worker::new(number, self.forks, channel, self.signals));
+                return RunResult::Forked(Worker::new(number, self.forks, channel, self.signals));
             }
-            if let Phase::Stopping { code } = self.phase
+            if let MasterPhase::Stopping { code } = self.phase
                 && self.workers.is_empty()
             {
-                return Outcome::Stopped(code);
+                return RunResult::Stopped(code);
             }
             self.poll();
         }
@@ -148,38 +150,10 @@ impl<'a> Master<'a> {
         }
     }
 
-    fn perform(&mut self, action: Action) {
-        let manages_masters = self.settings.manages_masters;
-        match action {
-            Action::ReopenLogs => {
-                self.delegate.on_event(MasterEvent::ReopenLogs);
-                self.workers.send(ToWorker::ReopenLogs);
-            }
-            Action::Refresh => {
-                self.delegate.on_event(MasterEvent::Refreshed);
-                self.workers.send(ToWorker::Refresh);
-            }
-            Action::IncreaseWorkers if manages_masters => self.workers.send(ToWorker::IncreaseWorkers),
-            Action::IncreaseWorkers if self.is_stopping() => {} // from the parent of a nested master
-            Action::IncreaseWorkers => self.increase_workers(),
-            Action::DecreaseWorkers if manages_masters => self.workers.send(ToWorker::DecreaseWorkers),
-            Action::DecreaseWorkers => self.decrease_workers(),
-            Action::Reload => self.reload(),
-            Action::Upgrade => self.spawn_upgrade(),
-            Action::DrainWorkers => {
-                messages::draining_workers();
-                let slots = self.workers.take_slots();
-                self.workers.drain(slots, Drain::Final, self.settings.graceful_timeout);
-            }
-            Action::ShutDown(drain) => self.shut_down(drain),
-            Action::StopNow => self.stop_now(0),
-        }
-    }
-
     fn read_worker_messages(&mut self) {
         let requests = self.workers.read_messages();
-        if self.phase == Phase::Starting && self.workers.current.iter().any(Slot::is_running) {
-            self.phase = Phase::Serving;
+        if self.phase == MasterPhase::Starting && self.workers.current.iter().any(WorkerSlot::is_running) {
+            self.phase = MasterPhase::Serving;
         }
         match &self.parent {
             _ if !requests.reload || !self.settings.workers_may_reload => {}
@@ -218,7 +192,7 @@ impl<'a> Master<'a> {
             }
             Some((id, slot)) => {
                 self.delegate.on_event(MasterEvent::WorkerCrashed { number: id.number });
-                if self.phase == Phase::Starting {
+                if self.phase == MasterPhase::Starting {
                     messages::worker_boot_failed(pid, status, "shutting down");
                     return self.stop_now(status.code());
                 }
@@ -251,7 +225,10 @@ impl<'a> Master<'a> {
             self.ready_reported = false;
         }
         let current = &self.workers.current;
-        if self.phase == Phase::Serving && !self.ready_reported && current.iter().all(Slot::is_running) {
+        if self.phase == MasterPhase::Serving
+            && !self.ready_reported
+            && current.iter().all(WorkerSlot::is_running)
+        {
             self.ready_reported = true;
             if let Some(parent) = &self.parent {
                 parent.send(ToMaster::Ready);
@@ -292,91 +269,6 @@ impl<'a> Master<'a> {
         self.workers.next_deadline().into_iter().chain(self.next_heartbeat).chain(self.next_refresh).min()
     }
 
-    fn reload(&mut self) {
-        // A generation that is starting may have loaded the code before it changed again.
-        let is_starting = self.phase == Phase::Starting || self.workers.next.is_some();
-        if self.is_stopping() {
-            return;
-        } else if is_starting {
-            return self.reload_pending = true;
-        }
-        match self.delegate.reload() {
-            Ok(settings) => {
-                messages::reloading();
-                self.settings = settings;
-                self.next_refresh = self.settings.refresh_interval.map(|interval| Instant::now() + interval);
-                self.workers.next = Some(Slot::generation(self.settings.workers));
-                self.delegate.on_event(MasterEvent::Reloading);
-            }
-            Err(reason) => messages::reload_rejected(&reason),
-        }
-    }
-
-    fn increase_workers(&mut self) {
-        let generation = self.workers.newest();
-        generation.push(Slot::empty());
-        let to = generation.len();
-        messages::workers_increased(to);
-        self.delegate.on_event(MasterEvent::WorkerCountChanged { from: to - 1, to });
-    }
-
-    /// One worker always remains.
-    fn decrease_workers(&mut self) {
-        let generation = self.workers.newest();
-        if generation.len() > 1 {
-            let (last, to) = (generation.pop(), generation.len());
-            messages::workers_decreased(to);
-            self.workers.drain(last, Drain::HandOver, self.settings.graceful_timeout);
-            self.delegate.on_event(MasterEvent::WorkerCountChanged { from: to + 1, to });
-        }
-    }
-
-    fn spawn_upgrade(&mut self) {
-        if let Some(pid) = self.upgrade.new_master {
-            return messages::upgrade_in_progress(pid);
-        }
-        match self.delegate.spawn_upgrade() {
-            Ok(pid) => {
-                messages::new_master_started(pid);
-                self.upgrade.new_master = Some(pid);
-            }
-            Err(error) => messages::upgrade_failed(error),
-        }
-    }
-
-    /// Only the first TERM counts. `timeout`, `uvx`, process managers and an init often deliver it twice: to the process
-    /// group, and to the master. But a final drain is passed on to workers that are handing over.
-    fn shut_down(&mut self, drain: Drain) {
-        let timeout = self.settings.graceful_timeout;
-        if !self.is_stopping() {
-            messages::shutting_down(timeout);
-            self.enter_stopping(0);
-        }
-        let slots = self.workers.take_slots();
-        self.workers.drain(slots, drain, timeout);
-    }
-
-    /// Tells all workers to stop, and kills those that have not after `STOP_TIMEOUT`. A nested master needs that time for its own
-    /// workers, so it gets twice as long.
-    fn stop_now(&mut self, code: i32) {
-        messages::shutting_down_now();
-        self.enter_stopping(code);
-        let timeout = if self.settings.manages_masters { 2 * STOP_TIMEOUT } else { STOP_TIMEOUT };
-        self.workers.terminate_all(timeout);
-    }
-
-    fn is_stopping(&self) -> bool {
-        matches!(self.phase, Phase::Stopping { .. })
-    }
-
-    /// The exit code of an earlier stop is kept.
-    fn enter_stopping(&mut self, code: i32) {
-        if !self.is_stopping() {
-            self.delegate.on_event(MasterEvent::Stopping);
-            self.phase = Phase::Stopping { code };
-        }
-    }
-
     /// Forks a process for each slot that needs one. A stopping master has no slots. Returns a forked worker in the worker, and
     /// nothing in the master.
     fn spawn_missing_workers(&mut self) -> Option<ForkedWorker> {
@@ -386,7 +278,7 @@ impl<'a> Master<'a> {
                 Ok(None) => {}
                 Ok(forked) => return forked,
                 Err(error) => {
-                    let delay = self.workers.slot(id).map_or(Duration::ZERO, Slot::back_off);
+                    let delay = self.workers.slot(id).map_or(Duration::ZERO, WorkerSlot::back_off);
                     messages::fork_failed(error, &messages::restart_in(delay));
                 }
             }
