@@ -17,8 +17,6 @@ pub(crate) struct Stream {
     body: RecvStream,
     /// The size of the request head, as it counts toward [`Limits::heads`](crate::Limits::heads).
     pub(crate) head_size: usize,
-    /// Whether the caller waits for [`Event::Writable`](crate::Event::Writable).
-    pub(crate) wants_to_write: bool,
 }
 
 #[derive(Debug)]
@@ -55,7 +53,7 @@ impl Stream {
         max_body: u64,
     ) -> Self {
         let receiving = Receiving::Body { allowance: max_body };
-        Stream { sending: Sending::Head(respond), receiving, body, head_size, wants_to_write: false }
+        Stream { sending: Sending::Head(respond), receiving, body, head_size }
     }
 
     /// Discards the rest of the request.
@@ -143,7 +141,6 @@ impl Stream {
             let part = Bytes::copy_from_slice(&data[..accepted]);
             send.send_data(part, is_all && end).map_err(|_| StreamClosed)?;
         }
-        self.wants_to_write = !is_all;
         if !is_all {
             send.reserve_capacity(1); // the next window update is then assigned to this stream
         }
