@@ -4,7 +4,7 @@
 //! for news, and translates them to events. This makes the events independent of how the input is split, and costs
 //! nothing for the other streams.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Instant;
@@ -41,6 +41,8 @@ pub struct Session {
     frame: Option<FrameHeader>,
     guard: FrameGuard,
     streams: BTreeMap<StreamId, Stream>,
+    /// The streams whose caller waits for [`Event::Writable`].
+    blocked: BTreeSet<StreamId>,
     /// The sum of the sizes of the heads of `streams`.
     heads: usize,
     /// The highest stream that the client has opened.
@@ -97,6 +99,7 @@ impl Session {
             scanner: FrameScanner::default(),
             frame: None,
             streams: BTreeMap::new(),
+            blocked: BTreeSet::new(),
             heads: 0,
             last_stream: 0,
             unaccepted: VecDeque::new(),
@@ -253,6 +256,9 @@ impl Session {
         let sending = self.streams.get_mut(&stream).ok_or(StreamClosed)?;
         let accepted = sending.send(data, end, capacity)?;
         let is_all = accepted == data.len();
+        if !is_all {
+            self.blocked.insert(stream);
+        }
         self.queued += accepted + FRAME_OVERHEAD;
         if accepted > 0 && (is_all || accepted == capacity || accepted >= SMALL_WINDOW) {
             self.guard.message_frame();
@@ -399,15 +405,18 @@ impl Session {
         if self.output_capacity() == 0 {
             return;
         }
-        for (&id, stream) in &mut self.streams {
-            if stream.wants_to_write && stream.has_send_window() {
-                stream.wants_to_write = false;
-                self.events.push_back(Event::Writable { stream: id });
+        let Self { streams, events, .. } = self;
+        self.blocked.retain(|&stream| {
+            let is_writable = streams.get(&stream).is_some_and(Stream::has_send_window);
+            if is_writable {
+                events.push_back(Event::Writable { stream });
             }
-        }
+            !is_writable
+        });
     }
 
     fn remove(&mut self, stream: StreamId) {
+        self.blocked.remove(&stream);
         if let Some(stream) = self.streams.remove(&stream) {
             self.heads -= stream.head_size;
         }
@@ -459,6 +468,7 @@ impl Session {
         for (stream, _) in std::mem::take(&mut self.streams) {
             self.events.push_back(Event::Reset { stream, reason });
         }
+        self.blocked.clear();
         self.heads = 0;
         self.events.push_back(Event::GoAway { error });
     }

@@ -19,8 +19,6 @@ pub(crate) struct Stream {
     pub(crate) head_size: usize,
     /// Whether the method is HEAD.
     pub(crate) is_head: bool,
-    /// Whether the caller waits for [`Event::Writable`](crate::Event::Writable).
-    pub(crate) wants_to_write: bool,
 }
 
 #[derive(Debug)]
@@ -58,7 +56,7 @@ impl Stream {
         is_head: bool,
     ) -> Self {
         let receiving = Receiving::Body { allowance: max_body };
-        Stream { sending: Sending::Head(respond), receiving, body, head_size, is_head, wants_to_write: false }
+        Stream { sending: Sending::Head(respond), receiving, body, head_size, is_head }
     }
 
     /// Discards the rest of the request.
@@ -146,7 +144,6 @@ impl Stream {
             let part = Bytes::copy_from_slice(&data[..accepted]);
             send.send_data(part, is_all && end).map_err(|_| StreamClosed)?;
         }
-        self.wants_to_write = !is_all;
         if !is_all {
             send.reserve_capacity(1); // the next window update is then assigned to this stream
         }

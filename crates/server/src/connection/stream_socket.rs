@@ -34,6 +34,8 @@ struct Inbox {
     is_reset: bool,
     /// More of the response can be sent.
     is_writable: bool,
+    /// The number of threads that wait for a change.
+    waiting: usize,
 }
 
 impl StreamSocket {
@@ -185,14 +187,20 @@ impl StreamSocket {
             if left.is_zero() {
                 return Err(ErrorKind::TimedOut.into());
             }
+            inbox.waiting += 1;
             inbox = self.changed.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+            inbox.waiting -= 1;
         }
         Ok(())
     }
 
     fn change(&self, change: impl FnOnce(&mut Inbox)) {
-        change(&mut self.lock());
-        self.changed.notify_all();
+        let mut inbox = self.lock();
+        change(&mut inbox);
+        // Notifying costs a system call even if no thread waits.
+        if inbox.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {

@@ -11,7 +11,9 @@ use super::{
     EventLoop, Slot,
     http2_connection::{Http2Connection, OpenStream, Settled},
 };
-use crate::connection::{Connection, Readiness, socket::ClientSocket, stream_socket::StreamSocket};
+use crate::connection::{
+    Connection, Readiness, socket::ClientSocket, stream_socket::StreamSocket, writer::MAX_FLUSH_DELAY,
+};
 
 const READABLE: Readiness = Readiness { readable: true, writable: false, peer_closed: None };
 const WRITABLE: Readiness = Readiness { readable: false, writable: true, peer_closed: None };
@@ -213,7 +215,8 @@ impl EventLoop {
         }
     }
 
-    /// Queues the next waiting request of some HTTP/2 connection, if there is a place for it.
+    /// Queues the next waiting request of some HTTP/2 connection, if there is a place for it. A connection keeps its turn for about as
+    /// long as small responses wait to be sent together.
     pub(super) fn admit_waiting(&mut self) {
         let limit = self.context.settings.concurrency.requests() + 1;
         for _ in 0..self.with_waiting.len() {
@@ -226,12 +229,28 @@ impl EventLoop {
                 Some(connection)
             });
             if !http2.waiting.is_empty() {
-                self.with_waiting.push_back(token);
+                if admitted.is_some() && self.keeps_turn(token) {
+                    self.with_waiting.push_front(token);
+                } else {
+                    self.with_waiting.push_back(token);
+                }
             }
             if let Some(connection) = admitted {
                 return self.enqueue(connection);
             }
         }
+    }
+
+    /// Whether the connection from which a request was just queued comes first again.
+    fn keeps_turn(&mut self, token: usize) -> bool {
+        let now = Instant::now();
+        let since = match self.turn {
+            Some((current, since)) if current == token => since,
+            _ => now,
+        };
+        let keeps = now < since + MAX_FLUSH_DELAY;
+        self.turn = keeps.then_some((token, since));
+        keeps
     }
 
     /// A stream has ended. Its connection goes on.

@@ -73,6 +73,8 @@ pub(crate) struct EventLoop {
     unsettled: Vec<usize>,
     /// HTTP/2 connections with requests that may not be queued yet.
     with_waiting: VecDeque<usize>,
+    /// The HTTP/2 connection whose waiting requests are queued one after the other, and since when.
+    turn: Option<(usize, Instant)>,
     /// Reused buffers: for events of an HTTP/2 session, and for received bytes.
     http2_events: Vec<Event>,
     scratch: Vec<u8>,
@@ -125,6 +127,7 @@ impl EventLoop {
             streams: 0,
             unsettled: Vec::new(),
             with_waiting: VecDeque::new(),
+            turn: None,
             http2_events: Vec::new(),
             scratch: Vec::new(),
             ready_for_app: VecDeque::new(),
