@@ -22,7 +22,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvFlags};
 
 use super::{
     outcome::ChildOutcome,
-    relay_channel::{DATA_PACKET, FILE_PACKET, HEAD_PACKET, MAX_PAYLOAD, take_descriptor},
+    relay_channel::{DATA_PACKET, FILE_PACKET, HEAD_PACKET, HEAD_PART_PACKET, MAX_PAYLOAD, take_descriptor},
 };
 use crate::{
     connection::response_writer::{Progress, ResponseWriter, Spool},
@@ -40,6 +40,8 @@ pub(crate) struct Relay {
     socket: OwnedFd,
     registry: Arc<Registry>,
     spool: Option<Spool>,
+    /// The parts of a head of which more will follow.
+    head: Vec<u8>,
     /// There may be packets to receive.
     pub(crate) is_readable: bool,
     /// The child has written everything, and this is the consequence for the connection.
@@ -54,6 +56,7 @@ pub(crate) struct Relay {
 
 enum Packet {
     Data(Vec<u8>),
+    HeadPart(Vec<u8>),
     Head {
         status: u16,
         head: Vec<u8>,
@@ -77,6 +80,7 @@ impl Relay {
             socket,
             registry: Arc::clone(registry),
             spool: None,
+            head: Vec::new(),
             is_readable: true,
             outcome: None,
             next_check: None,
@@ -139,12 +143,17 @@ impl Relay {
                     received += bytes.len();
                     output.push_framed(bytes);
                 }
+                Packet::HeadPart(part) => self.head.extend_from_slice(&part),
                 Packet::Head { status: status @ 100..200, head } => {
                     if socket.is_writable() {
                         socket.send_all_interim(status, &head)?;
                     }
                 }
-                Packet::Head { status, head } => output.push_stream_head(status, head),
+                Packet::Head { status, head } => {
+                    let mut whole = std::mem::take(&mut self.head);
+                    whole.extend_from_slice(&head);
+                    output.push_stream_head(status, whole);
+                }
                 Packet::File { file, offset, length } => output.push_framed_file(file, offset, length),
                 Packet::None => {
                     self.is_readable = false;
@@ -202,7 +211,8 @@ impl Relay {
         payload.truncate(length);
         match header[0] {
             DATA_PACKET => Ok(Packet::Data(payload)),
-            HEAD_PACKET => head(&payload),
+            HEAD_PACKET => head(&payload).map(|(status, head)| Packet::Head { status, head }),
+            HEAD_PART_PACKET => head(&payload).map(|(_, head)| Packet::HeadPart(head)),
             FILE_PACKET => file(&payload, &mut rights),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
@@ -216,9 +226,9 @@ impl Drop for Relay {
     }
 }
 
-fn head(payload: &[u8]) -> io::Result<Packet> {
+fn head(payload: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     let (status, head) = payload.split_first_chunk().ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Packet::Head { status: u16::from_ne_bytes(*status), head: head.to_vec() })
+    Ok((u16::from_ne_bytes(*status), head.to_vec()))
 }
 
 fn file(payload: &[u8], rights: &mut RecvAncillaryBuffer<'_>) -> io::Result<Packet> {

@@ -6,6 +6,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
@@ -20,6 +21,8 @@ pub(super) const FILE_PACKET: u8 = 2;
 
 /// The first byte of a packet: a status and the head of a response over HTTP/2 follow, in the format of HTTP/1. It may be interim.
 pub(super) const HEAD_PACKET: u8 = 3;
+/// The same, but more of the head follows in the next packet.
+pub(super) const HEAD_PART_PACKET: u8 = 4;
 
 /// Creates a relay: the child's end, and the parent's.
 pub(super) fn pair() -> io::Result<(RelaySender, OwnedFd)> {
@@ -62,11 +65,23 @@ impl RelaySender {
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// Sends the head of a response over HTTP/2.
+    /// Sends the head of a response over HTTP/2, as a whole. Blocks if the relay is full.
     pub(crate) fn send_head(&self, status: u16, head: &[u8]) -> io::Result<()> {
         let status = status.to_ne_bytes();
-        let packet = [IoSlice::new(&[HEAD_PACKET]), IoSlice::new(&status), IoSlice::new(head)];
-        self.send_packet(&packet, &mut SendAncillaryBuffer::default())
+        let mut parts = head.chunks(MAX_PAYLOAD - status.len()).peekable();
+        while let Some(part) = parts.next() {
+            let kind = if parts.peek().is_some() { HEAD_PART_PACKET } else { HEAD_PACKET };
+            let kind = [kind];
+            let packet = [IoSlice::new(&kind), IoSlice::new(&status), IoSlice::new(part)];
+            while let Err(error) = self.send_packet(&packet, &mut SendAncillaryBuffer::default()) {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    return Err(error);
+                }
+                let mut sockets = [PollFd::new(&self.socket, PollFlags::OUT)];
+                rustix::io::retry_on_intr(|| rustix::event::poll(&mut sockets, None))?;
+            }
+        }
+        Ok(())
     }
 
     fn send_packet(
