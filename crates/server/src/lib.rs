@@ -1,11 +1,12 @@
-//! A small HTTP/1 server with a callback. Requests run inline, on threads, or each in its own process.
+//! A small server for HTTP/1 and HTTP/2 with a callback. Requests run inline, on threads, or each in its own process.
 //!
-//! It is not a framework, a TLS server or a process manager: it has no routes, and one [`Server`] is one process. It
-//! knows nothing about Python; an interpreter is attached through the methods of [`App`]. The path of a request:
+//! It is not a framework or a process manager: it has no routes, and one [`Server`] is one process. It knows nothing
+//! about Python; an interpreter is attached through the methods of [`App`]. The path of a request:
 //!
 //! 1. `event_loop` wakes and advances a `connection`.
-//! 2. The connection reads and parses; the protocol itself is `mlws-http1`. The body becomes a [`RequestBody`], or an
-//!    `upload` that the app reads from the socket.
+//! 2. The connection reads and parses; the protocols themselves are `mlws-http1`, `mlws-http2` and `mlws-tls`. A stream
+//!    of HTTP/2 is a connection with one request. The body becomes a [`RequestBody`], or an `upload` that the app reads
+//!    from the socket.
 //! 3. The `thread_pool` runs the request on a thread, or `fork` starts a child for it.
 //! 4. The [`App`] is called, and its [`Response`] is framed and sent. The `watchdog` enforces the time limit.
 //! 5. The connection returns to the event loop, which enforces `deadlines`.

@@ -4,6 +4,10 @@
 //! request runs. Each step returns a [`Next`] that says what the connection waits for. Nothing blocks but the app.
 //! [`handshake`] has the TLS handshake, [`read`] the half from bytes to a request, [`respond`] the half from the app to bytes.
 //!
+//! With HTTP/2, a `Connection` is one [`stream`]: it begins in the phase `Body` and is closed when its response is sent. What its
+//! request and response need of the socket is a [`ClientSocket`]: a [`transport`] of its own, or a
+//! [`stream_socket`] in the [`shared_session`] of an HTTP/2 connection.
+//!
 //! | phase | leaves by |
 //! |---|---|
 //! | [`ProxyHeader`](Phase::ProxyHeader) | a valid header → `Handshake` or `Head`; an invalid one → `Sending` 400 or 403 |
@@ -60,6 +64,7 @@ const MAX_POOLED_BUFFER: usize = 32 * 1024;
 /// The maximum number of buffers kept for reuse.
 const POOL_SIZE: usize = 256;
 
+/// A connection of HTTP/1, or a stream of HTTP/2.
 pub(crate) struct Connection {
     pub(crate) token: usize,
     pub(crate) request: Request,
