@@ -9,8 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from harness import Command, Server, eventually
-from test_command import run
+from harness import Command, Server, eventually, run
 
 PSERVE = str(Path(sys.executable).with_name("pserve"))
 SHOP = """

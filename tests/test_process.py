@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from harness import APPS, MLWS, Command, Server, eventually, gone, processes
+from harness import APPS, MLWS, Command, Server, eventually, gone, processes, run
 from wire import DEADLINE, Wire
 
 as_root = pytest.mark.skipif(
@@ -33,14 +33,6 @@ AS_NOBODY = (
     "--clear-groups",
     MLWS,
 )
-
-
-def run(*arguments, command=(MLWS,), **settings):
-    """The completed process of a command that exits by itself."""
-    words = [str(word) for word in (*command, *arguments)]
-    return subprocess.run(
-        words, cwd=APPS, capture_output=True, text=True, timeout=2 * DEADLINE, check=False, **settings
-    )
 
 
 def result_of(server, path):
