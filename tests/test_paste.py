@@ -234,7 +234,7 @@ def answer(server):
             "production.ini: unknown setting 'wrokers'; did you mean workers?",
         ),
         ("production.ini", "workers = many", 2, "production.ini: invalid value 'many'"),
-        ("production.ini#gone", FREE, 3, "production.ini#gone makes no application"),
+        ("production.ini#gone", FREE, 3, "production.ini#gone cannot be loaded"),
     ],
 )
 def test_paste_reports_invalid_settings(write, name, settings, status, error):

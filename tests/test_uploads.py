@@ -324,7 +324,7 @@ def test_the_application_sees_a_timeout(impatient):
         wire.send(head("/uploads/catches", "length", 100) + b"x")
         answer = wire.answer()
         assert (answer.status, answer.header("connection")) == (200, "close")
-        assert json.loads(answer.text) == ["TimeoutError: the request's body came too slowly"] * 2
+        assert json.loads(answer.text) == ["TimeoutError: the request body arrived too slowly"] * 2
 
 
 @pytest.mark.parametrize("leave", ["close", "reset", "finish"])
