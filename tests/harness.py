@@ -299,6 +299,25 @@ class Gate:
         os.close(self._fifo)
 
 
+def run(*arguments, command=(MLWS,), cwd=APPS, **settings):
+    """The completed process of a command that exits by itself."""
+    words = [str(word) for word in (*command, *arguments)]
+    return subprocess.run(
+        words, cwd=cwd, capture_output=True, text=True, timeout=2 * DEADLINE, check=False, **settings
+    )
+
+
+def refuses_connections(server):
+    """Returns whether connections are refused."""
+    try:
+        server.wire().close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        return False  # it has just been closed; try again
+    return False
+
+
 def free_port():
     """A port that was free a moment ago, for programs that do not accept port 0."""
     with socket.socket() as probe:

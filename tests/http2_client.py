@@ -157,7 +157,7 @@ class Http2Client:
         return stream
 
     def send(self, stream, data, end=False):
-        """Sends body data as flow control allows. What the server sends meanwhile is received."""
+        """Sends body data as flow control allows. Data from the server is received meanwhile."""
         data = memoryview(data)
         while True:
             window = self.connection.local_flow_control_window(stream.number)
@@ -365,8 +365,7 @@ class RawClient:
 
 @contextlib.contextmanager
 def neighbour(server, bound, context=None):
-    """A client on a connection of its own. It is served before and after the block, and the memory of the workers grows by at most
-    `bound` bytes."""
+    """A client on its own connection. It is served before and after the block, and the memory of the workers grows by at most `bound` bytes."""
     workers = server.workers()
     with contextlib.ExitStack() as ends:
         client = ends.enter_context(Http2Client(server, context))

@@ -21,13 +21,6 @@ RESET = struct.pack("ii", 1, 0)
 """For SO_LINGER: closing resets the connection, which leaves no port in TIME_WAIT."""
 
 
-def ask(server, path):
-    """A connection on which the request was sent and no response has been read."""
-    wire = server.wire()
-    wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
-    return wire
-
-
 @contextlib.contextmanager
 def crowd(server, count, request=b"", reads=True):
     """`count` connections, each of which has sent `request`.

@@ -7,7 +7,7 @@ import os
 import signal
 
 import pytest
-from harness import eventually, gone
+from harness import eventually, gone, refuses_connections
 
 MODES = {
     "inline": ("--threads", "1"),
@@ -250,18 +250,10 @@ def test_a_term_handler_that_exits_does_not_interrupt_a_running_request(serve, a
 def test_a_worker_with_a_term_handler_stops_accepting_while_a_request_runs(serve, application):
     application.write(HANDLES_TERM)
     server = serve("--threads", "4")
-
-    def refuses_connections():
-        try:
-            server.wire().close()
-        except ConnectionRefusedError:
-            return True
-        return False
-
     with ask(server, "/?wait") as wire:
         eventually(lambda: application.notes("enter"), "the request to wait")
         os.kill(server.pid, signal.SIGTERM)
-        eventually(refuses_connections, "the listening socket to be closed")
+        eventually(lambda: refuses_connections(server), "the listening socket to be closed")
         application.open_fifo()
         assert wire.answer().status == 200
     assert server.wait() == 0

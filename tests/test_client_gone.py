@@ -7,15 +7,9 @@ import socket
 import time
 
 import pytest
+from clients import ask
 from conftest import CONCURRENCY
 from harness import Wire, eventually, rests
-
-
-def ask(server, path):
-    """A connection on which the request was sent and no response has been read."""
-    wire = server.wire()
-    wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
-    return wire
 
 
 def test_a_waiting_client_is_not_reported_as_gone(server):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import subprocess
 import sys
 import textwrap
 from importlib import metadata
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CONCURRENCY
-from harness import APPS, DEADLINE, MLWS, ROOT, Command, Server, Wire, eventually
+from harness import APPS, MLWS, ROOT, Command, Server, Wire, eventually, run
 
 APP = """
 def {name}(environ, start_response):
@@ -71,12 +70,6 @@ OPTIONS = [
     "--workers",
     "--write-timeout",
 ]
-
-
-def run(*arguments, cwd=APPS, command=(MLWS,)):
-    """Runs a command that exits by itself."""
-    words = [*command, *map(str, arguments)]
-    return subprocess.run(words, cwd=cwd, check=False, capture_output=True, text=True, timeout=DEADLINE)
 
 
 def write_app(path, body, name="application"):

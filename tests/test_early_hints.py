@@ -71,7 +71,7 @@ def test_hints_arrive_before_the_application_continues(server, connect, gate):
         assert interim(wire) == (103, "Early Hints", [("X-Bytes", "\xe9"), ("X-Raw", "\xe9")])
         answer = wire.answer()
         assert (answer.status, answer.text, answer.header("link")) == (200, "hinted\n", None)
-        # The connection is in good order.
+        # The connection is still usable.
         assert wire.request("/answers/hello").status == 200
 
 

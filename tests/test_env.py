@@ -9,8 +9,8 @@ import sys
 import textwrap
 
 import pytest
-from harness import MLWS, Server, eventually
-from test_command import body_from, run, script
+from harness import MLWS, Server, eventually, run
+from test_command import body_from, script
 
 SEEN = """
 import ctypes

@@ -11,8 +11,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from clients import ask
 from harness import Gate, Server, eventually, gone
-from soak import ask, crowd, raise_descriptors, readable
+from soak import crowd, raise_descriptors, readable
 
 HELLO = b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n\r\n"
 KILLS = {

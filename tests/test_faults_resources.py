@@ -9,9 +9,10 @@ import subprocess
 from email.utils import parsedate_to_datetime
 
 import pytest
+from clients import ask
 from conftest import CONCURRENCY
 from harness import MLWS, Command, Wire, eventually, free_port
-from soak import answer_of, ask, crowd, limited, readable, settled, ticks
+from soak import answer_of, crowd, limited, readable, settled, ticks
 
 HELLO = b"GET /answers/hello HTTP/1.1\r\nHost: test\r\n\r\n"
 

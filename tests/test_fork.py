@@ -8,6 +8,7 @@ import signal
 import threading
 
 import pytest
+from clients import ask
 from harness import eventually, gone
 
 DEATHS = ["segfault", "exit", "clean exit", "SIGKILL", "SIGABRT"]
@@ -16,13 +17,6 @@ DEATHS = ["segfault", "exit", "clean exit", "SIGKILL", "SIGABRT"]
 @pytest.fixture
 def forking(shared):
     return shared("raw", "--fork")
-
-
-def ask(server, path):
-    """A connection on which the request was sent and no response has been read."""
-    wire = server.wire()
-    wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
-    return wire
 
 
 def test_each_request_has_a_process_of_its_own(forking):

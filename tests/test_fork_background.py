@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from harness import eventually, gone
+from harness import eventually, gone, refuses_connections
 
 
 @pytest.fixture
@@ -102,14 +102,6 @@ def test_a_graceful_stop_waits_for_background_work(start, gate, record):
     gate.open()
     assert server.wait() == 0
     assert lines(record) == ["done"]
-
-
-def refuses_connections(server):
-    try:
-        server.wire().close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def test_background_work_counts_against_max_children(start, gate, record):

@@ -351,12 +351,12 @@ STARTS = {
 
 
 CASES = {
-    "what a client sees of threads": Case(("facts", *SOCKET, "--threads", "4"), client, OF_CLIENT),
-    "what a client sees of sync": Case(("facts", *SOCKET, *SYNC), client, OF_CLIENT),
-    "what a client sees of --http-compat gunicorn": Case(
+    "responses with threads": Case(("facts", *SOCKET, "--threads", "4"), client, OF_CLIENT),
+    "responses with sync": Case(("facts", *SOCKET, *SYNC), client, OF_CLIENT),
+    "responses with --http-compat gunicorn": Case(
         ("facts", *SOCKET, *SYNC), client, LESS_STRICT, files={"mlws.toml": "http_compat = 'gunicorn'"}
     ),
-    "handlers that are borrowed": Case(("borrows", *SOCKET), borrowed, files={"borrows.py": BORROWER}),
+    "borrowed handlers": Case(("borrows", *SOCKET), borrowed, files={"borrows.py": BORROWER}),
     "a proxy on a Unix socket": Case(("facts", *UNIX), behind_proxy, {"scheme": "unix peers"}),
     "a proxy on a private Unix socket": Case(("facts", *UNIX, "--umask", "007"), behind_proxy),
     "a proxy on a Unix socket and a star": Case(("facts", *UNIX, "--forwarded-allow-ips", "*"), behind_proxy),
@@ -367,7 +367,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_gunicorn_and_mlws_behave_the_same(name, seen):
     if name == "a user" and not everybody_can_import():
-        pytest.skip("only root can become somebody else, who must be allowed to read Python")
+        pytest.skip("only root can change its user, which must be able to read Python")
     compare(seen(name), CASES[name].differs)
 
 

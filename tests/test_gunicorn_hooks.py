@@ -191,8 +191,8 @@ def executed(server):
 WORDS = ("facts", "--bind", "127.0.0.1:0", "-k", "sync")
 FOUND = "gunicorn.conf.py"
 SCENES = {
-    "a life": (WORDS, a_life),
-    "a life, preloaded": ((*WORDS, "--preload"), a_life),
+    "a lifecycle": (WORDS, a_life),
+    "a lifecycle, preloaded": ((*WORDS, "--preload"), a_life),
     "a reload": (WORDS, two_lives),
     "TTIN and TTOU": (WORDS, resized),
     "a worker is interrupted": (WORDS, interrupted),
@@ -201,9 +201,9 @@ SCENES = {
     "USR2": (WORDS, executed),
 }
 LISTED = {
-    "a life": {"worker 0: post_request": "own length"},
+    "a lifecycle": {"worker 0: post_request": "own length"},
     "a call takes too long": {"its *": "stuck"},
-    "a life, preloaded": {"master*": "generation", "worker*": "generation"},
+    "a lifecycle, preloaded": {"master*": "generation", "worker*": "generation"},
     "TTIN and TTOU": {"master 7: child_exit": "youngest", "master 8: child_exit": "youngest"},
 }
 
@@ -251,7 +251,9 @@ HOOKS = {
     name: Case(words, look, LISTED.get(name), files={FOUND: RECORDER})
     for name, (words, look) in SCENES.items()
 }
-HOOKS["a life, by names"] = Case(WORDS, a_life, LISTED["a life"], files={FOUND: NAMED, "hooks.py": RECORDER})
+HOOKS["a life, by names"] = Case(
+    WORDS, a_life, LISTED["a lifecycle"], files={FOUND: NAMED, "hooks.py": RECORDER}
+)
 FILES = {
     path.stem: Case(
         ("facts", "-c", path.name),

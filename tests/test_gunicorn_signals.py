@@ -112,7 +112,7 @@ def hup_with(name, text):
         error = r"Traceback|cannot|failed|Error|rror:"
         server.log.wait_for(error)
         with_status = server.ended_by_itself()
-        return {"goes on": with_status is None, "answers": with_status is None and server.get("/").text}
+        return {"keeps running": with_status is None, "answers": with_status is None and server.get("/").text}
 
     return look
 
@@ -178,7 +178,7 @@ def winch_in_the_foreground(server):
     server.log.wait_for("SIGWINCH ignored|Draining all workers", deadline=PATIENCE)
     if server.make == "mlws":
         eventually(lambda: gone(old[0]), "the worker to go")
-    return {"the old one goes on": not gone(old[0])}
+    return {"old worker keeps running": not gone(old[0])}
 
 
 def second_master(server):
@@ -332,7 +332,7 @@ SCENES = {
     ),
 }
 
-ENDED = {"goes on": "safe reload", "answers": "safe reload"}
+ENDED = {"keeps running": "safe reload", "answers": "safe reload"}
 LISTED = {
     "INT": {"response": "fast end"},
     "QUIT": {"response": "fast end"},
@@ -343,7 +343,7 @@ LISTED = {
     "HUP with a setting that is wrong": ENDED,
     "HUP, preloaded": {"after": "preload reload"},
     "USR1": {"files": "log mode"},
-    "WINCH": {"the old one goes on": "winch"},
+    "WINCH": {"old worker keeps running": "winch"},
     "timeout": {"answer": "timeouts"},
 }
 

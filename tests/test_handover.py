@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 from conftest import CONCURRENCY
-from harness import MLWS, eventually, gone
+from harness import MLWS, eventually, gone, refuses_connections
 from wire import Wire
 
 PATIENT = ("--keep-alive", "600", "--head-timeout", "600")
@@ -204,14 +204,6 @@ def test_connections_that_are_handed_over_are_distributed_over_the_workers(start
 
 
 # Shutdown: no worker continues
-
-
-def refuses_connections(server):
-    try:
-        server.wire().close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize("preload", [False, True], ids=["loaded", "preloaded"])

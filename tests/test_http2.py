@@ -43,7 +43,7 @@ def certificate(authority):
 
 @pytest.fixture
 def connect(shared, concurrency, transport, certificate, authority):
-    """Makes connections to one server, whose apps run in each way."""
+    """Opens connections to a server, in each concurrency mode."""
     tls = transport == "tls"
     server = shared("raw", *MODES[concurrency], *(certificate if tls else CLEARTEXT))
 
@@ -322,7 +322,7 @@ def test_requests_of_one_connection_run_concurrently(start, gate):
 
 
 def test_responses_are_interleaved(start, gate):
-    """A slow response does not hold up a later one."""
+    """A slow response does not block a later one."""
     server = start("raw", "--threads", "8", *CLEARTEXT)
     with Http2Client(server) as client:
         slow = [client.open(f"/gates/stream?gate={gate.directory}") for _ in range(4)]
@@ -335,7 +335,7 @@ def test_responses_are_interleaved(start, gate):
         assert [bytes(stream.body) for stream in slow] == [b"first\nsecond\n"] * 4
 
 
-# Which protocol.
+# Protocol selection.
 
 
 @contextlib.contextmanager
@@ -471,7 +471,7 @@ def test_the_access_log_shows_the_protocol(start, mode):
 
 
 def test_connections_leak_no_resources(start, concurrency):
-    """Streams, sockets and memory are returned."""
+    """Streams, sockets and memory are released."""
     server = start("raw", *MODES[concurrency], *CLEARTEXT)
     workers = server.workers()
 
@@ -482,7 +482,7 @@ def test_connections_leak_no_resources(start, concurrency):
                 client.open("/large/whole?lines=10000")  # more than a window: unfinished
 
     for _ in range(4):
-        use()  # the allocator keeps what the busiest moment needed
+        use()  # the allocator keeps its peak memory
     before = resident(*workers)
     for _ in range(4):
         use()

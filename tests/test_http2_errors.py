@@ -1,4 +1,4 @@
-"""HTTP/2: what goes wrong with one request is an answer on its stream or a reset of it, and the connection goes on."""
+"""HTTP/2: an error of one request is a response or a reset on its stream, and the connection stays open."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def client(server):
 
 
 def head(*fields, without=(), **replaced):
-    """The fields of a request that notes that the app was called."""
+    """The fields of a request by which the app records its call."""
     pseudo = {"method": "GET", "scheme": "http", "authority": "test", "path": "/clients/called?record=RECORD"}
     pseudo.update(replaced)
     return [(f":{name}", value) for name, value in pseudo.items() if name not in without] + list(fields)
@@ -97,7 +97,7 @@ UNREADABLE = {
 
 
 def sent(server, fields, record):
-    """The error code of the stream or of the connection to which this request leads."""
+    """The error code of the stream or of the connection that this request causes."""
     with RawClient(server) as client:
         fields = [(name, value.replace("RECORD", str(record))) for name, value in fields]
         client.send(HEADERS, END_HEADERS | END_STREAM, 1, client.encoder.encode(fields))
@@ -204,7 +204,7 @@ def test_a_body_over_the_limit_is_a_413(shared, mode, record, length):
         if not length:
             client.send(stream, b"x" * 1001)
         assert (client.finish(stream).status, stream.complete) == (413, True)
-        # The client need not send the rest; what is on its way is ignored.
+        # The client need not send the rest; data in flight is ignored.
         client.wait(lambda: stream.reset is not None or client.get().status == 200)
         assert stream.reset in (None, ErrorCodes.NO_ERROR)
         assert client.request("/inputs/echo", method="POST", body=b"x" * 1000).status == 200
@@ -214,7 +214,7 @@ def test_a_body_over_the_limit_is_a_413(shared, mode, record, length):
 def test_a_rejected_upload_does_not_exhaust_the_window_of_the_connection(shared, mode):
     server = shared("raw", *MODES[mode], *CLEARTEXT, "--limit-request-body", "1000")
     with RawClient(server) as client:
-        for stream in range(1, 200, 2):  # 100 streams of which each sends 64 KiB that nobody reads
+        for stream in range(1, 200, 2):  # 100 streams, each with 64 KiB of unread data
             client.open(stream, "/inputs/echo", "POST", end=False)
             for _ in range(4):
                 client.send(DATA, NO_FLAGS, stream, b"x" * 16_000)
@@ -313,7 +313,7 @@ def test_the_other_streams_of_the_connection_are_finished(start, name):
         assert (other.status, bytes(other.body), other.complete) == (200, b"piece\n" * 8, True)
 
 
-# Clients that leave.
+# Clients that disconnect.
 
 
 @pytest.mark.parametrize("leave", ["cancel", "close"])
@@ -368,7 +368,7 @@ def test_a_queued_request_that_is_cancelled_is_dropped(start, gate, record, name
             waiting = [origin.open(f"/clients/called?record={record}") for _ in range(10)]
             for stream in waiting:
                 origin.cancel(stream)
-        if name != "inline":  # there, nobody answers while the app runs
+        if name != "inline":  # inline, no other request is served while the app runs
             client.ping()
             other.ping()
         gate.open()
@@ -405,7 +405,7 @@ def test_an_upload_that_is_cancelled_early_reaches_no_app(server, record):
     assert record.read_text() == ""
 
 
-# What a client may do.
+# Permitted behaviour of clients.
 
 
 def test_frames_that_are_unknown_or_late_are_ignored(server):

@@ -8,6 +8,7 @@ import re
 import subprocess
 
 import pytest
+from clients import ask
 from harness import MLWS, ROOT, descriptors, eventually, rests
 
 ROWS = re.findall(
@@ -18,13 +19,6 @@ INLINE = ("--threads", "1")
 NO_MEMORY = ("--body-in-memory", "1000", "--bodies-in-memory", "0")
 BODIES = {"--body-buffer", "--body-in-memory", "--bodies-in-memory", "--tmp-dir"}
 SLOW = b"POST /inputs/echo HTTP/1.1\r\nHost: test\r\nContent-Length: 1001\r\n\r\n"
-
-
-def ask(server, path):
-    """A connection on which the request was sent and no response has been read."""
-    wire = server.wire()
-    wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
-    return wire
 
 
 def status_of(server, request):

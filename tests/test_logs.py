@@ -315,7 +315,7 @@ def test_unread_log_pipes_do_not_block_requests(concurrency, make, at_length):
         assert os.get_blocking(server.stdout) is False  # this test has set only its own end to non-blocking
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run workers as somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run workers as another user")
 def test_an_unprivileged_worker_can_write_to_the_pipe_of_its_master():
     """Two processes write to it, so checking for free space before each write is not enough."""
     with Unread(a_pipe, "--user", "nobody", "--workers", "2", app="whoami") as server:

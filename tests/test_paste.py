@@ -9,8 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from harness import Command, Server, eventually
-from test_command import run
+from harness import Command, Server, eventually, run
 
 PSERVE = str(Path(sys.executable).with_name("pserve"))
 SHOP = """
@@ -22,7 +21,7 @@ from pyramid.response import Response
 
 def main(global_config, **settings):
     def hello(request):
-        logging.getLogger("shop").info("somebody said hello")
+        logging.getLogger("shop").info("greeted")
         return Response(f"Hello from {settings['place']} with {global_config.get('colour')}!")
 
     config = Configurator(settings=settings)
@@ -168,7 +167,7 @@ def test_pserve_reload_names_the_supported_option(write):
 def test_pserve_logs_as_the_file_says(write):
     with pserve(write(more=LOGGING)) as server:
         server.get("/")
-        server.log.wait_for("THE SHOP: somebody said hello")
+        server.log.wait_for("THE SHOP: greeted")
 
 
 # mlws --paste
@@ -197,7 +196,7 @@ def test_paste_ignores_settings_for_another_server(write):
 def test_paste_logs_as_the_file_says(write):
     with paste(write(more=LOGGING)) as server:
         server.get("/")
-        server.log.wait_for("THE SHOP: somebody said hello")
+        server.log.wait_for("THE SHOP: greeted")
 
 
 def test_paste_files_are_relative_to_the_current_directory_and_modules_to_chdir(write):
@@ -235,7 +234,7 @@ def answer(server):
             "production.ini: unknown setting 'wrokers'; did you mean workers?",
         ),
         ("production.ini", "workers = many", 2, "production.ini: invalid value 'many'"),
-        ("production.ini#gone", FREE, 3, "production.ini#gone makes no application"),
+        ("production.ini#gone", FREE, 3, "production.ini#gone cannot be loaded"),
     ],
 )
 def test_paste_reports_invalid_settings(write, name, settings, status, error):

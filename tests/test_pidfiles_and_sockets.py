@@ -9,16 +9,7 @@ import socket
 import subprocess
 
 import pytest
-from harness import APPS, MLWS, Command, eventually, gone
-from wire import DEADLINE
-
-
-def run(*arguments, command=(MLWS,), **settings):
-    """The completed process of a command that exits by itself."""
-    words = [str(word) for word in (*command, *arguments)]
-    return subprocess.run(
-        words, cwd=APPS, capture_output=True, text=True, timeout=2 * DEADLINE, check=False, **settings
-    )
+from harness import MLWS, Command, eventually, gone, run
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from harness import APPS, MLWS, Command, Server, eventually, gone, processes
+from harness import APPS, MLWS, Command, Server, eventually, gone, processes, run
 from wire import DEADLINE, Wire
 
 as_root = pytest.mark.skipif(
     os.geteuid() != 0
     or subprocess.run(["test", "-r", APPS / "whoami.py"], user="nobody", check=False).returncode,
-    reason="only root can become somebody else, who must be allowed to read the app",
+    reason="only root can change its user, which must be able to read the app",
 )
 AS_NOBODY = (
     "setpriv",
@@ -33,14 +33,6 @@ AS_NOBODY = (
     "--clear-groups",
     MLWS,
 )
-
-
-def run(*arguments, command=(MLWS,), **settings):
-    """The completed process of a command that exits by itself."""
-    words = [str(word) for word in (*command, *arguments)]
-    return subprocess.run(
-        words, cwd=APPS, capture_output=True, text=True, timeout=2 * DEADLINE, check=False, **settings
-    )
 
 
 def result_of(server, path):
@@ -274,7 +266,7 @@ def test_an_unknown_name_is_an_error_before_anything_is_bound(option, tmp_path):
 @as_root
 @pytest.mark.skipif(
     subprocess.run([*AS_NOBODY, "--version"], capture_output=True, check=False).returncode != 0,
-    reason="nobody may not run this interpreter",
+    reason="the user nobody cannot run this interpreter",
 )
 def test_a_user_other_than_root_can_only_select_itself(start):
     ended = run("whoami", "--bind", "127.0.0.1:0", "--user", "root", command=AS_NOBODY)

@@ -15,7 +15,7 @@ import pytest
 from harness import MLWS, Command, Server, eventually
 from wire import DEADLINE
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
 
 NOBODY = pwd.getpwnam("nobody")
 

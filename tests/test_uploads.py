@@ -16,6 +16,7 @@ from apps.raw.inputs import make_calls
 from apps.raw.uploads import SCRIPTS
 from conftest import CONCURRENCY
 from harness import eventually, rests
+from soak import resident
 
 LINES = b"one\ntwo\n\nfour\r\n" + b"x" * 2000 + b"\nand the last without an end"
 STREAMED = ("--body-buffer", "0")
@@ -323,7 +324,7 @@ def test_the_application_sees_a_timeout(impatient):
         wire.send(head("/uploads/catches", "length", 100) + b"x")
         answer = wire.answer()
         assert (answer.status, answer.header("connection")) == (200, "close")
-        assert json.loads(answer.text) == ["TimeoutError: the request's body came too slowly"] * 2
+        assert json.loads(answer.text) == ["TimeoutError: the request body arrived too slowly"] * 2
 
 
 @pytest.mark.parametrize("leave", ["close", "reset", "finish"])
@@ -452,14 +453,6 @@ def test_an_input_used_after_its_request_reads_nothing(start):
 
 
 # Memory.
-
-
-def resident(pid):
-    """Private memory of a process in bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no RssAnon")
 
 
 def test_small_bodies_on_many_connections_stay_within_the_budget(start, tmp_path, framing):

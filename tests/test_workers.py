@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CONCURRENCY
-from harness import Server, Wire, eventually, gone
+from harness import Server, Wire, eventually, gone, refuses_connections
 
 INLINE, FORK = CONCURRENCY["inline"], CONCURRENCY["fork"]
 
@@ -22,17 +22,6 @@ def ask(server, path):
     wire = server.wire()
     wire.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
     return wire
-
-
-def refuses_connections(server):
-    """Returns whether connections are refused."""
-    try:
-        server.wire().close()
-    except ConnectionRefusedError:
-        return True
-    except ConnectionResetError:
-        return False  # it has just been closed; try again
-    return False
 
 
 def worker_pids(server, count=3):

@@ -18,4 +18,6 @@ pub mod proxy;
 pub mod response;
 pub mod rng;
 pub mod target;
+// Shared with the tests of the parser.
+#[path = "../../crates/http1/tests/support/mod.rs"]
 pub mod transcript;

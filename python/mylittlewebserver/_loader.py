@@ -63,7 +63,7 @@ def load(spec: Spec, directories: list[str]) -> Any:
         found = _attribute(text, found, name, where)
         where += separator + name
     if arguments is not None:
-        found = run_foreign(f"{text} makes no application", lambda: found(*arguments, **keywords))
+        found = run_foreign(f"{text} cannot be loaded", lambda: found(*arguments, **keywords))
     _check(text, found, is_call=arguments is not None)
     return found
 

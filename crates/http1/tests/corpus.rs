@@ -180,7 +180,7 @@ fn check(case: &Case, transcript: &Transcript) {
             [method, target, version, ref more @ ..] => {
                 let message =
                     messages.next().unwrap_or_else(|| panic!("{}: missing message {expect}", case.name));
-                let found = (&message.method[..], &message.target[..], message.version);
+                let found = (&message.method[..], &message.target[..], message.version.as_str());
                 assert_eq!(found, (method, target, version), "{}", case.name);
                 check_message(&case.name, message, more);
             }

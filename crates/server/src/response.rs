@@ -47,7 +47,7 @@ impl Response {
         });
         match head {
             Ok(head) => Self::new(head, Body::Bytes(body.into())),
-            Err(_) => Self::plain(500, "the app answered with an impossible status\n"),
+            Err(_) => Self::plain(500, "the app returned an invalid status\n"),
         }
     }
 

@@ -158,7 +158,7 @@ impl UploadState {
         loop {
             match socket.read_body(into, limit) {
                 Ok(0) => {
-                    let why = "the client closed the connection before the request's body was complete";
+                    let why = "the client closed the connection before the request body was complete";
                     return Err(self.fail(400, ErrorKind::ConnectionAborted, why));
                 }
                 Ok(count) => {
@@ -185,7 +185,7 @@ impl UploadState {
     fn wait(&mut self, socket: &ClientSocket, may_continue: bool) -> io::Result<()> {
         if self.expects_continue {
             if !may_continue {
-                let why = "the response was begun before the client was asked for the request's body";
+                let why = "the response was started before 100 Continue was sent";
                 return Err(self.fail(400, ErrorKind::ConnectionAborted, why));
             }
             let sent = socket.send_all_interim(100, mlws_http1::CONTINUE);
@@ -202,14 +202,14 @@ impl UploadState {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
             Err(error) if error.kind() == ErrorKind::TimedOut => {
-                Err(self.fail(408, ErrorKind::TimedOut, "the request's body came too slowly"))
+                Err(self.fail(408, ErrorKind::TimedOut, "the request body arrived too slowly"))
             }
             Err(error) => Err(self.fail_gone(&error)),
         }
     }
 
     fn fail_gone(&mut self, error: &io::Error) -> io::Error {
-        let why = format!("the client left before the request's body was complete: {error}");
+        let why = format!("the client disconnected before the request body was complete: {error}");
         self.fail(400, ErrorKind::ConnectionReset, &why)
     }
 

@@ -31,7 +31,7 @@ impl Application {
         match self {
             Self::Named(spec) => spec.load(py, directories),
             Self::Given(factory) if config.source.factory => factory.call0(py).map_err(|error| {
-                StartupError::from_exception(py, &format!("{} makes no application", config.name()), &error)
+                StartupError::from_exception(py, &format!("{} cannot be loaded", config.name()), &error)
             }),
             Self::Given(app) => Ok(app.clone_ref(py)),
         }

@@ -79,7 +79,7 @@ impl ThreadPool {
                 && let Some(connection) = held.next_ready()
             {
                 if held.client_gave_up(&connection, now) {
-                    log::debug!("request dropped: its client left before it was started");
+                    log::debug!("request dropped: its client disconnected while it was queued");
                     held.apply(connection, Next::Close);
                     continue;
                 }
