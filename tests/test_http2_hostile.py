@@ -335,7 +335,8 @@ def test_a_flood_of_frames_without_progress_ends_the_connection(server, kind):
         for _ in range(500):
             if not client.send_bytes(FLOODS[kind] * 100):
                 break
-        assert client.goaway() in (CALM, None)
+        codes = {CALM, None} | ({ErrorCodes.PROTOCOL_ERROR} if kind == "acknowledged SETTINGS" else set())
+        assert client.goaway() in codes
 
 
 def test_many_pings_of_a_busy_client_are_allowed(server):
@@ -358,7 +359,7 @@ def test_acknowledgements_that_nobody_reads_are_bounded(patient, kind):
             pass
 
 
-def unread(client, path, rounds=5000):
+def unread(client, path, rounds=100_000):
     """Sends requests and reads nothing, until the server closes the connection or stops reading."""
     block = client.head(path)
     client.socket.settimeout(20)
@@ -386,13 +387,13 @@ def test_responses_that_nobody_reads_are_bounded(patient, path):
 
 
 def test_streams_without_a_window_are_cancelled(patient, record):
-    """Each of 100 streams could produce a megabyte. What nobody can receive is not produced."""
+    """Each of 100 streams has no end. What the client cannot receive is not produced."""
     with (
         neighbour(patient, BOUND),
         RawClient(patient, settings=setting(SettingCodes.INITIAL_WINDOW_SIZE, 0)) as client,
     ):
         for stream in range(1, 201, 2):
-            client.open(stream, f"/large/closed?lines=100000&record={record}")
+            client.open(stream, f"/large/endless?record={record}")
         client.wait_for(lambda: len(client.frames(RST_STREAM)) == 100, "the cancellations")
         reasons = {struct.unpack(">I", payload)[0] for payload in client.frames(RST_STREAM)}
         assert reasons == {ErrorCodes.CANCEL}
@@ -455,7 +456,7 @@ def test_many_slow_bodies_hold_little_memory(patient):
     with neighbour(patient, BOUND), RawClient(patient) as client:
         for stream in range(1, 201, 2):
             client.open(stream, "/inputs/echo", "POST", end=False)
-            client.send(DATA, 0, stream, b"x" * 10_000)
+            client.send(DATA, 0, stream, b"x" * 100)
         client.wait_for(lambda: len(client.frames(HEADERS)) == 100, "the responses")
         assert (
             {client.status_of(stream) for stream in range(1, 3)} == {408}
