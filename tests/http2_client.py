@@ -6,15 +6,16 @@ import contextlib
 import socket
 import ssl
 import struct
+import threading
 
 import hpack
-from clients import resident
 from conftest import CONCURRENCY
 from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes, Settings
+from harness import eventually
 from test_memory_bounds import Peak
 from wire import DEADLINE, Answer
 
@@ -284,6 +285,7 @@ class RawClient:
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
         self.decoder.max_header_list_size = MB
         self.received = []
+        self.statuses = {}
         self.ended = False
         self._frames = Frames()
         if start:
@@ -312,8 +314,13 @@ class RawClient:
         return self.encoder.encode([*pseudo, *headers])
 
     def open(self, stream, path=HELLO, method="GET", headers=(), end=True):
+        """Sends a request head, in as many frames as it needs."""
         block = self.head(path, method, headers)
-        return self.send(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream, block)
+        parts = [block[begin : begin + 16_384] for begin in range(0, len(block), 16_384)]
+        kinds = [HEADERS] + [CONTINUATION] * (len(parts) - 1)
+        flags = [END_STREAM if end else NO_FLAGS] + [NO_FLAGS] * (len(parts) - 1)
+        flags[-1] |= END_HEADERS
+        return self.send_bytes(b"".join(map(frame, kinds, flags, [stream] * len(parts), parts)))
 
     def receive(self):
         """Waits for more frames. False at the end of the connection."""
@@ -324,7 +331,11 @@ class RawClient:
         if not data:
             self.ended = True
             return False
-        self.received += self._frames.split(data)
+        for received in self._frames.split(data):
+            self.received.append(received)
+            kind, _, stream, payload = received
+            if kind == HEADERS:
+                self.statuses[stream] = int(dict(self.decoder.decode(payload))[":status"])
         return True
 
     def wait_for(self, condition, message="the condition"):
@@ -354,8 +365,7 @@ class RawClient:
 
     def status_of(self, stream):
         """The status of the response, once it has been received."""
-        found = self.wait_for(lambda: self.frames(HEADERS, stream), f"a response on {stream}")
-        return int(dict(self.decoder.decode(found[0]))[":status"])
+        return self.wait_for(lambda: self.statuses.get(stream), f"a response on {stream}")
 
     def ping(self, text=b"position"):
         """Sends a PING and waits for its acknowledgement."""
@@ -363,15 +373,43 @@ class RawClient:
         self.wait_for(lambda: (PING, ACK, 0, text) in self.received, "the acknowledgement of a PING")
 
 
+class Neighbour(threading.Thread):
+    """A client on a connection of its own, which sends one request after the other until it is stopped."""
+
+    def __init__(self, server):
+        super().__init__(daemon=True)
+        self._client = Http2Client(server)
+        self._stopped = threading.Event()
+        self.failures = []
+        self.served = 0
+
+    def run(self):
+        try:
+            while not self._stopped.wait(0.02):
+                assert self._client.get().status == 200
+                self.served += 1
+        except Exception as failure:
+            self.failures.append(failure)
+
+    def stop(self):
+        self._stopped.set()
+        self.join()
+        self._client.close()
+
+
 @contextlib.contextmanager
-def neighbour(server, bound, context=None):
-    """A client on its own connection. It is served before and after the block, and the memory of the workers grows by at most `bound` bytes."""
+def neighbour(server, bound):
+    """Another client is served during the block, and the memory of the workers grows by at most `bound` bytes."""
     workers = server.workers()
     with contextlib.ExitStack() as ends:
-        client = ends.enter_context(Http2Client(server, context))
-        assert client.get().status == 200
+        other = Neighbour(server)
+        ends.callback(other.stop)
+        other.start()
+        eventually(lambda: other.served or other.failures, "the neighbour to be served")
         peaks = [ends.enter_context(Peak(worker)) for worker in workers]
-        yield client
-        assert client.get().status == 200
+        yield
+        served = other.served
+        eventually(lambda: other.served > served or other.failures, "the neighbour to be served")
+        assert other.failures == []
         assert [peak.look() < bound for peak in peaks] == [True] * len(peaks), [peak.most for peak in peaks]
-    assert server.workers() == workers and resident(*workers)
+    assert server.workers() == workers

@@ -66,8 +66,7 @@ impl FrameGuard {
             kind::DATA if header.length > 0 || header.ends_stream() => Ok(()),
             _ => {
                 self.has_acknowledged_settings |= header.kind == kind::SETTINGS && header.is_ack();
-                let is_accepted = self.control_frames.take(now);
-                is_accepted.then_some(()).ok_or(Error::TooManyControlFrames)
+                self.count_control_frame(now)
             }
         }
     }
@@ -100,10 +99,16 @@ impl FrameGuard {
             | Reason::STREAM_CLOSED
             | Reason::FRAME_SIZE_ERROR
             | Reason::COMPRESSION_ERROR => self.count_reset(now),
-            // until the peer has received the settings, it cannot know how many streams it may open
             Reason::REFUSED_STREAM if self.has_acknowledged_settings => self.count_reset(now),
+            // Until the peer has received the settings, it cannot know how many streams it may open. But it may never
+            // acknowledge them.
+            Reason::REFUSED_STREAM => self.count_control_frame(now),
             _ => Ok(()), // decided by this side
         }
+    }
+
+    fn count_control_frame(&mut self, now: Instant) -> Result<(), Error> {
+        self.control_frames.take(now).then_some(()).ok_or(Error::TooManyControlFrames)
     }
 
     fn count_reset(&mut self, now: Instant) -> Result<(), Error> {
@@ -217,11 +222,12 @@ mod tests {
     }
 
     #[test]
-    fn refused_streams_are_free_until_the_settings_are_acknowledged() {
+    fn refused_streams_count_as_resets_when_the_settings_are_acknowledged() {
         let (mut guard, now) = guard();
-        for _ in 0..100 {
-            assert_eq!(guard.sent_reset(Reason::REFUSED_STREAM, now), Ok(()));
-        }
+        let refused = [(); 4].map(|()| guard.sent_reset(Reason::REFUSED_STREAM, now));
+        assert_eq!(refused, [Ok(()), Ok(()), Ok(()), Err(Error::TooManyControlFrames)]);
+
+        let (mut guard, now) = self::guard();
         guard.check(header(kind::SETTINGS, 1, 0), now).expect("an acknowledgement");
         let accepted = (0..100).filter(|_| guard.sent_reset(Reason::REFUSED_STREAM, now).is_ok());
         assert_eq!(accepted.count(), 3);

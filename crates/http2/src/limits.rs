@@ -15,7 +15,8 @@ pub struct Rate {
 /// closes it with GOAWAY(`ENHANCE_YOUR_CALM`), unless another consequence is documented.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// `SETTINGS_MAX_CONCURRENT_STREAMS`. Further streams are reset with `REFUSED_STREAM`.
+    /// `SETTINGS_MAX_CONCURRENT_STREAMS`. Further streams are reset with `REFUSED_STREAM`, which counts toward `resets`, or
+    /// toward `control_frames` until the client has acknowledged the settings.
     pub concurrent_streams: u32,
     /// `SETTINGS_MAX_FRAME_SIZE`, 16,384 to 16,777,215.
     pub frame_size: u32,

@@ -380,7 +380,11 @@ impl ClientSocket {
             (Channel::Connection(transport), _) => return transport.peer_state(),
             (Channel::Stream(stream), parent) => (stream, parent),
         };
-        let is_gone = parent.map_or_else(|| stream.is_reset(), |parent| parent.progress.is_client_gone());
+        let is_gone = match parent {
+            Some(parent) => parent.progress.is_client_gone(),
+            // The event loop may not have noticed yet that the connection was closed.
+            None => stream.is_reset() || stream.transport().peer_state() != PeerState::Open,
+        };
         if is_gone { PeerState::Closed } else { PeerState::Open }
     }
 
