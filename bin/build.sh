@@ -68,7 +68,7 @@ identity() {
     "$1" -c 'import sys; print(sys.base_prefix, sys.version.split()[0] + sys.abiflags)' 2>/dev/null
 }
 
-# The inputs of the build: the interpreter, and each file with a hash of its content.
+# The inputs of the build: the interpreter, the options of the compiler, and each file with a hash of its content.
 fingerprint() {
     local sum=(sha256sum) input inputs=()
     command -v sha256sum >/dev/null || sum=(shasum -a 256)
@@ -77,6 +77,7 @@ fingerprint() {
         if [ -e "$input" ]; then inputs+=("$input"); fi
     done
     echo "$made_by"
+    env | LC_ALL=C grep '^CARGO_PROFILE_' | LC_ALL=C sort || true
     find "${inputs[@]}" -type f ! -name '*.pyc' ! -name '*.so' -print0 | LC_ALL=C sort -z | xargs -0 "${sum[@]}"
 }
 

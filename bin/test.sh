@@ -2,7 +2,8 @@
 # bin/test.sh [options of pytest]
 #
 # Builds everything, checks formatting, lints, types, imports, wording and links, and runs the Rust and Python tests.
-# Stops at the first stage that fails. Arguments are passed to pytest, for example: bin/test.sh -k flask. With --soak,
+# Stops at the first stage that fails. Builds without link-time optimization, which would take several minutes more; the
+# next bin/build.sh or bin/run.sh builds with it again. Arguments are passed to pytest, for example: bin/test.sh -k flask. With --soak,
 # the longer variants of the Python and Rust tests run.
 
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -12,6 +13,8 @@ main() {
     case ${1-} in -h | --help) help ;; esac
     case " $* " in *" --soak "*) export MLWS_SOAK=1 ;; esac
     cd "$root"
+    export CARGO_PROFILE_RELEASE_LTO=${CARGO_PROFILE_RELEASE_LTO-off}
+    export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=${CARGO_PROFILE_RELEASE_CODEGEN_UNITS-16}
     stage "build" bin/build.sh
     use_python_of_venv
     stage "test tools" install_requirements test

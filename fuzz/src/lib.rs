@@ -5,7 +5,7 @@
 //!
 //! - [`transcript`]: parses segments as a server does, and checks each event.
 //! - [`poisoned`]: parses byte by byte and overwrites every examined byte, to detect that one is examined again.
-//! - [`head`], [`chunked`], [`machine`], [`target`], [`response`], [`proxy`], [`http2`]: one module per target.
+//! - [`head`], [`chunked`], [`machine`], [`target`], [`response`], [`proxy`], [`http2`], [`tls`]: one module per target.
 //! - [`client`]: a strict parser for responses.
 
 pub mod chunked;
@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod response;
 pub mod rng;
 pub mod target;
+pub mod tls;
 // Shared with the tests of the parser.
 #[path = "../../crates/http1/tests/support/mod.rs"]
 pub mod transcript;

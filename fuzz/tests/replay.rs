@@ -9,7 +9,7 @@ type Check = fn(&[u8]);
 
 #[test]
 fn every_corpus_input_and_past_crash_passes() {
-    let targets: [(&str, Check); 7] = [
+    let targets: [(&str, Check); 8] = [
         ("head", mlws_fuzz::head::check),
         ("chunked", mlws_fuzz::chunked::check),
         ("machine", mlws_fuzz::machine::check),
@@ -17,6 +17,7 @@ fn every_corpus_input_and_past_crash_passes() {
         ("response", mlws_fuzz::response::check),
         ("proxy", mlws_fuzz::proxy::check),
         ("http2", mlws_fuzz::http2::check),
+        ("tls", mlws_fuzz::tls::check),
     ];
     for (name, check) in targets {
         let seeds = run(&format!("corpus/{name}"), check);
