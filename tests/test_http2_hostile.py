@@ -49,9 +49,10 @@ def server(shared, concurrency):
 
 @pytest.fixture
 def patient(shared, concurrency):
-    """A server with short timeouts."""
+    """A server with short timeouts and little room for responses."""
     timeouts = ("--write-timeout", "1", "--head-timeout", "1", "--body-timeout", "1")
-    return shared("raw", *CONCURRENCY[concurrency], *CLEARTEXT, *timeouts)
+    responses = ("--response-memory", "8M", "--response-spool", "1M")
+    return shared("raw", *CONCURRENCY[concurrency], *CLEARTEXT, *timeouts, *responses)
 
 
 def setting(code, value):
@@ -394,7 +395,7 @@ def test_streams_without_a_window_are_cancelled(patient, record):
     ):
         for stream in range(1, 201, 2):
             client.open(stream, f"/large/endless?record={record}")
-        client.wait_for(lambda: len(client.frames(RST_STREAM)) == 100, "the cancellations")
+        client.wait_for(lambda: len(client.frames(RST_STREAM)) == 100, "the cancellation of every stream")
         reasons = {struct.unpack(">I", payload)[0] for payload in client.frames(RST_STREAM)}
         assert reasons == {ErrorCodes.CANCEL}
         client.open(201, "/answers/nothing")
@@ -409,7 +410,7 @@ def test_a_window_of_the_connection_that_is_never_extended_ends_its_streams(pati
     ):
         for stream in range(1, 101, 2):
             client.open(stream, "/large/whole?lines=20000")
-        client.wait_for(lambda: len(client.frames(RST_STREAM)) >= 50, "the cancellations")
+        client.wait_for(lambda: len(client.frames(RST_STREAM)) >= 50, "the cancellation of most streams")
         assert sum(map(len, client.frames(DATA))) == 65_535
 
 
@@ -472,7 +473,7 @@ def test_bodies_of_one_connection_share_the_memory_of_one(start, tmp_path):
     with neighbour(server, BOUND), RawClient(server) as client:
         for stream in range(1, 41, 2):
             client.open(stream, "/inputs/echo", "POST", end=False)
-            client.send(DATA, 0, stream, b"x" * 16_000)
+            client.send_bytes(frame(DATA, 0, stream, b"x" * 16_000) * 3)
         client.ping()
         assert set(client.statuses.values()) == {507} and len(client.statuses) >= 10
 

@@ -371,6 +371,7 @@ impl Connection {
     /// The client is gone or too slow. A reset shows it that the response is incomplete. The child finds the relay
     /// closed; the connection waits for its end.
     pub(crate) fn abort_relay(&mut self, now: Instant) -> Next {
+        self.socket().cancel_stream();
         self.socket().reset();
         self.output.reset();
         let is_child_done = self.relay().is_some_and(|relay| relay.outcome.is_some());
