@@ -122,7 +122,7 @@ def test_reset_requests_keep_their_place_in_the_app(start, gate):
     assert len(gate.pids()) == 5
 
 
-def test_reset_requests_of_a_client_leave_room_for_others(start, gate):
+def test_reset_requests_of_a_client_do_not_block_others(start, gate):
     server = start("raw", "--fork", "--max-children", "4", *CLEARTEXT)
     with RawClient(server) as client:
         for stream in range(1, 301, 2):
