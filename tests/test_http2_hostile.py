@@ -123,7 +123,7 @@ def test_reset_requests_keep_their_place_in_the_app(start, gate):
     assert len(gate.pids()) == 5
 
 
-def test_reset_requests_of_a_client_leave_capacity_for_others(start, gate):
+def test_reset_requests_of_a_client_do_not_block_others(start, gate):
     server = start("raw", "--fork", "--max-children", "4", *CLEARTEXT)
     with RawClient(server) as client:
         for stream in range(1, 301, 2):
@@ -154,7 +154,7 @@ MADE_RESETS = {
 
 @pytest.mark.parametrize("mistake", MADE_RESETS)
 def test_resets_that_a_client_provokes_count_as_its_own(server, mistake):
-    """CVE-2025-8671, "MadeYouReset": the worst that may happen is the end of the connection."""
+    """CVE-2025-8671, "MadeYouReset". At most, the connection is closed."""
     with neighbour(server, BOUND), RawClient(server) as client:
         client.send(SETTINGS, ACK)
         for stream in range(1, 4000, 2):
@@ -265,7 +265,7 @@ def test_a_silent_connection_is_closed(patient, sent):
         assert client.goaway() in (None, ErrorCodes.NO_ERROR)
 
 
-def test_a_hpack_bomb_is_a_431_or_the_end(server):
+def test_an_hpack_bomb_is_a_431_or_closes_the_connection(server):
     """One field of 4000 bytes in the dynamic table, and thousands of references to it of one byte each."""
     with neighbour(server, BOUND), RawClient(server) as client:
         bomb = client.head() + client.encoder.encode([("x-bomb", "b" * 4000)])
@@ -354,7 +354,7 @@ def test_many_pings_of_a_busy_client_are_allowed(server):
 
 
 @pytest.mark.parametrize("kind", ["PING", "SETTINGS"])
-def test_acknowledgements_that_nobody_reads_are_bounded(patient, kind):
+def test_unread_acknowledgements_are_bounded(patient, kind):
     with neighbour(patient, BOUND), RawClient(patient, receive_buffer=2048) as client:
         while client.send_bytes(FLOODS[kind] * 100):
             pass
@@ -381,14 +381,14 @@ def unread(client, path, rounds=100_000):
 @pytest.mark.parametrize(
     "path", ["/answers/status?status=204%20No", HELLO, "/answers/big?size=60000", "/x" * 5000]
 )
-def test_responses_that_nobody_reads_are_bounded(patient, path):
+def test_unread_responses_are_bounded(patient, path):
     """The kernel and the server buffer some. Then the server stops reading, and then it closes the connection."""
     with neighbour(patient, BOUND), RawClient(patient, receive_buffer=2048) as client:
         assert unread(client, path) == "closed"
 
 
 def test_streams_without_a_window_are_cancelled(patient, record):
-    """Each of 100 streams has no end. What the client cannot receive is not produced."""
+    """100 endless streams. Data that the client cannot receive is not produced."""
     with (
         neighbour(patient, BOUND),
         RawClient(patient, settings=setting(SettingCodes.INITIAL_WINDOW_SIZE, 0)) as client,
@@ -414,7 +414,7 @@ def test_a_window_of_the_connection_that_is_never_extended_ends_its_streams(pati
         assert sum(map(len, client.frames(DATA))) == 65_535
 
 
-def test_windows_of_one_byte_make_slow_but_valid_clients(server):
+def test_clients_with_windows_of_one_byte_are_served_slowly(server):
     with (
         neighbour(server, BOUND),
         RawClient(server, settings=setting(SettingCodes.INITIAL_WINDOW_SIZE, 1)) as client,
@@ -466,7 +466,7 @@ def test_many_slow_bodies_hold_little_memory(patient):
         )
 
 
-def test_bodies_of_one_connection_share_the_memory_of_one(start, tmp_path):
+def test_bodies_of_one_connection_share_the_memory_limit_of_one(start, tmp_path):
     """--body-in-memory is for the connection: beyond it, bodies go to files, which cannot be created here."""
     options = ("--body-in-memory", "100000", "--tmp-dir", tmp_path / "missing")
     server = start("raw", "--threads", "2", *CLEARTEXT, *options)
@@ -518,7 +518,7 @@ def test_a_violation_ends_the_connection(server, name):
         assert client.goaway() not in (None, ErrorCodes.NO_ERROR)
 
 
-def test_bytes_at_random_harm_nobody(server, at_length):
+def test_random_bytes_do_not_affect_others(server, at_length):
     chooser = random.Random(2)
     with neighbour(server, BOUND):
         for _ in range(at_length(100, 10_000)):
