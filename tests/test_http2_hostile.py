@@ -48,8 +48,8 @@ def server(shared, concurrency):
 
 
 @pytest.fixture
-def patient(shared, concurrency):
-    """A server with short timeouts and little room for responses."""
+def impatient(shared, concurrency):
+    """A server with short timeouts and small buffers for responses."""
     timeouts = ("--write-timeout", "1", "--head-timeout", "1", "--body-timeout", "1")
     responses = ("--response-memory", "8M", "--response-spool", "1M")
     return shared("raw", *CONCURRENCY[concurrency], *CLEARTEXT, *timeouts, *responses)
@@ -241,8 +241,8 @@ def test_a_flood_of_small_continuations_ends_the_connection(server, payload):
 
 
 @pytest.mark.parametrize("part", [0, 1])
-def test_a_head_that_does_not_end_times_out(patient, part):
-    with neighbour(patient, BOUND), RawClient(patient) as client:
+def test_a_head_that_does_not_end_times_out(impatient, part):
+    with neighbour(impatient, BOUND), RawClient(impatient) as client:
         block = client.head()
         if part:
             client.send(HEADERS, NO_FLAGS, 1, block)
@@ -251,16 +251,16 @@ def test_a_head_that_does_not_end_times_out(patient, part):
         assert client.goaway() == CALM
 
 
-def test_a_head_that_never_ends_times_out_however_many_streams_there_are(patient):
-    with RawClient(patient) as client:
+def test_a_head_that_never_ends_times_out_however_many_streams_there_are(impatient):
+    with RawClient(impatient) as client:
         client.open(1, "/hangs/slow_pieces")
         client.send(HEADERS, NO_FLAGS, 3, client.head())
         assert client.goaway() == CALM
 
 
 @pytest.mark.parametrize("sent", [b"", PREFACE[:10], PREFACE, PREFACE + frame(SETTINGS, 0, 0)])
-def test_a_silent_connection_is_closed(patient, sent):
-    with RawClient(patient, start=False) as client:
+def test_a_silent_connection_is_closed(impatient, sent):
+    with RawClient(impatient, start=False) as client:
         client.send_bytes(sent)
         assert client.goaway() in (None, ErrorCodes.NO_ERROR)
 
@@ -354,8 +354,8 @@ def test_many_pings_of_a_busy_client_are_allowed(server):
 
 
 @pytest.mark.parametrize("kind", ["PING", "SETTINGS"])
-def test_unread_acknowledgements_are_bounded(patient, kind):
-    with neighbour(patient, BOUND), RawClient(patient, receive_buffer=2048) as client:
+def test_unread_acknowledgements_are_bounded(impatient, kind):
+    with neighbour(impatient, BOUND), RawClient(impatient, receive_buffer=2048) as client:
         while client.send_bytes(FLOODS[kind] * 100):
             pass
 
@@ -381,17 +381,17 @@ def unread(client, path, rounds=100_000):
 @pytest.mark.parametrize(
     "path", ["/answers/status?status=204%20No", HELLO, "/answers/big?size=60000", "/x" * 5000]
 )
-def test_unread_responses_are_bounded(patient, path):
+def test_unread_responses_are_bounded(impatient, path):
     """The kernel and the server buffer some. Then the server stops reading, and then it closes the connection."""
-    with neighbour(patient, BOUND), RawClient(patient, receive_buffer=2048) as client:
+    with neighbour(impatient, BOUND), RawClient(impatient, receive_buffer=2048) as client:
         assert unread(client, path) == "closed"
 
 
-def test_streams_without_a_window_are_cancelled(patient, record):
+def test_streams_without_a_window_are_cancelled(impatient, record):
     """100 endless streams. Data that the client cannot receive is not produced."""
     with (
-        neighbour(patient, BOUND),
-        RawClient(patient, settings=setting(SettingCodes.INITIAL_WINDOW_SIZE, 0)) as client,
+        neighbour(impatient, BOUND),
+        RawClient(impatient, settings=setting(SettingCodes.INITIAL_WINDOW_SIZE, 0)) as client,
     ):
         for stream in range(1, 201, 2):
             client.open(stream, f"/large/endless?record={record}")
@@ -403,10 +403,10 @@ def test_streams_without_a_window_are_cancelled(patient, record):
     eventually(lambda: record.read_text().count("closed") == 100, "every response to be closed")
 
 
-def test_a_window_of_the_connection_that_is_never_extended_ends_its_streams(patient):
+def test_a_window_of_the_connection_that_is_never_extended_ends_its_streams(impatient):
     with (
-        neighbour(patient, BOUND),
-        RawClient(patient, settings=setting(SettingCodes.INITIAL_WINDOW_SIZE, 2**30)) as client,
+        neighbour(impatient, BOUND),
+        RawClient(impatient, settings=setting(SettingCodes.INITIAL_WINDOW_SIZE, 2**30)) as client,
     ):
         for stream in range(1, 101, 2):
             client.open(stream, "/large/whole?lines=20000")
@@ -445,16 +445,16 @@ def test_windows_that_grow_by_one_byte_at_many_streams_are_bounded(server):
 # Slow bodies.
 
 
-def test_a_slow_body_is_a_408(patient):
-    with neighbour(patient, BOUND), Http2Client(patient) as client:
+def test_a_slow_body_is_a_408(impatient):
+    with neighbour(impatient, BOUND), Http2Client(impatient) as client:
         stream = client.open("/inputs/echo", "POST", [("content-length", "10")], end=False)
         client.send(stream, b"x")
         assert client.finish(stream).status == 408
         assert client.get().status == 200
 
 
-def test_many_slow_bodies_hold_little_memory(patient):
-    with neighbour(patient, BOUND), RawClient(patient) as client:
+def test_many_slow_bodies_hold_little_memory(impatient):
+    with neighbour(impatient, BOUND), RawClient(impatient) as client:
         for stream in range(1, 201, 2):
             client.open(stream, "/inputs/echo", "POST", end=False)
             client.send(DATA, 0, stream, b"x" * 100)
