@@ -12,6 +12,7 @@ use super::{
     read::{HttpError, MAX_BYTES_PER_ITERATION},
     shared_session::Place,
     socket::ClientSocket,
+    stream_socket::StreamSocket,
     transport::Transport,
 };
 use crate::{App, peer::Peer};
@@ -74,7 +75,9 @@ impl Connection {
 
     /// Reads a part of the body and returns its size, or `None` if the request is complete.
     fn read_stream(&mut self, now: Instant) -> Result<Option<usize>, StreamError> {
-        let count = self.read(self.read_size()).map_err(StreamError::Io)?;
+        // Most requests have no body, so no memory is needed for one. Nothing can arrive meanwhile: the event loop runs this.
+        let available = self.socket().stream().map_or(0, StreamSocket::available);
+        let count = self.read(self.read_size().min(available)).map_err(StreamError::Io)?;
         let end = self.request.body.bytes.len();
         if count == 0 {
             if self.request.body.received() == 0 {

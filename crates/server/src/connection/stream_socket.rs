@@ -83,6 +83,12 @@ impl StreamSocket {
         self.lock().is_reset
     }
 
+    /// The number of bytes that have arrived and were not read.
+    pub(crate) fn available(&self) -> usize {
+        let inbox = self.lock();
+        inbox.bytes.len() - inbox.read
+    }
+
     /// Appends received bytes to `into`, up to its spare capacity. 0 means the end of the request. Also returns whether there may be
     /// more without an event.
     pub(crate) fn read(&self, into: &mut Vec<u8>) -> io::Result<(usize, bool)> {
