@@ -8,18 +8,20 @@
 //! With HTTP/2 the session of the connection frames the response. It gets the head, the bytes of the body, and the end (see
 //! [`StreamFraming`]).
 
+mod segment;
+mod stream;
+
 use std::{
-    cell::RefCell,
     collections::VecDeque,
     fs::File,
     io::{self, IoSlice},
-    os::fd::AsFd,
-    path::Path,
     sync::{Arc, atomic::Ordering},
 };
 
 use mlws_http1::{Framing, RequestInfo, ResponseHead, Version};
 
+pub(crate) use self::segment::Spool;
+use self::segment::{FileRange, Segment};
 use crate::{
     Body, Bytes, clock,
     connection::{encoded_response::EncodedResponse, socket::ClientSocket},
@@ -35,13 +37,6 @@ const SEGMENT_SIZE: usize = 64 * 1024;
 const COALESCE_LIMIT: usize = 8 * 1024;
 /// The most segments that one system call sends.
 const MAX_SEGMENTS_PER_WRITE: usize = 16;
-
-/// The most bytes of a file that are read at a time for HTTP/2.
-const FILE_CHUNK: usize = 16 * 1024;
-
-thread_local! {
-    static FILE_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 #[derive(Default)]
 pub(crate) struct ResponseWriter {
@@ -82,24 +77,6 @@ struct StreamFraming {
     has_ended: bool,
 }
 
-enum Segment {
-    /// The bytes of `bytes` from `sent` up to `end`.
-    Bytes {
-        bytes: Bytes,
-        sent: usize,
-        end: usize,
-    },
-    File(FileRange),
-}
-
-struct FileRange {
-    file: Arc<File>,
-    offset: u64,
-    left: u64,
-    /// This is the spool file of this response, not a file of the application.
-    is_spool: bool,
-}
-
 /// How far [`ResponseWriter::write`] got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -109,31 +86,6 @@ pub(crate) enum Progress {
     Blocked,
     /// The limit of this call is reached. The socket may accept more.
     Paused,
-}
-
-/// A temporary file without a name for the part of a response that does not fit into memory.
-pub(crate) struct Spool {
-    file: Arc<File>,
-    end: u64,
-}
-
-impl Spool {
-    pub(crate) fn create(directory: &Path) -> io::Result<Self> {
-        Ok(Self { file: Arc::new(tempfile::tempfile_in(directory)?), end: 0 })
-    }
-
-    /// Bytes written to the file so far.
-    pub(crate) fn size(&self) -> u64 {
-        self.end
-    }
-
-    /// After an error, the size of the file is unchanged.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<FileRange> {
-        std::os::unix::fs::FileExt::write_all_at(&*self.file, bytes, self.end)?;
-        let (offset, left) = (self.end, bytes.len() as u64);
-        self.end += left;
-        Ok(FileRange { file: Arc::clone(&self.file), offset, left, is_spool: true })
-    }
 }
 
 impl ResponseWriter {
@@ -218,21 +170,6 @@ impl ResponseWriter {
         self.queue.push_back(Segment::File(range));
     }
 
-    /// Queues the head of a response over HTTP/2 that another process has created.
-    pub(crate) fn push_stream_head(&mut self, status: u16, head: Vec<u8>) {
-        self.status = status;
-        self.stream = Some(StreamFraming { head: head.len(), ..StreamFraming::default() });
-        (self.front, self.front_sent) = (head, 0);
-    }
-
-    /// The end of a response over HTTP/2, unless bytes of its body are missing.
-    pub(crate) fn push_stream_end(&mut self) {
-        let is_incomplete = self.is_incomplete();
-        if let Some(stream) = &mut self.stream {
-            stream.is_complete = !is_incomplete;
-        }
-    }
-
     /// Queues the end of the body, if the body is complete.
     pub(crate) fn push_end(&mut self) {
         if let Some(Ok(end)) = self.framing.as_ref().map(Framing::end) {
@@ -307,52 +244,6 @@ impl ResponseWriter {
                 return Ok(if self.is_empty() { Progress::Sent } else { Progress::Paused });
             }
         }
-    }
-
-    /// The same for HTTP/2.
-    fn write_stream(&mut self, socket: &ClientSocket, limit: usize) -> io::Result<Progress> {
-        let mut sent = 0;
-        while !self.is_empty() {
-            if sent >= limit {
-                return Ok(Progress::Paused);
-            }
-            let has_body = self.has_body();
-            let Some(stream) = &mut self.stream else { break };
-            let is_complete = stream.is_complete;
-            let head = std::mem::take(&mut stream.head);
-            if head > 0 {
-                stream.has_ended = is_complete && !has_body;
-                let is_end = stream.has_ended;
-                self.front_sent = head;
-                socket.send_head(self.status, &self.front[..head], is_end)?;
-                continue;
-            }
-            match self.write_stream_part(socket, is_complete) {
-                Ok(count) => sent += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Blocked),
-                Err(error) => return Err(error),
-            }
-            let has_body = self.has_body();
-            if let Some(stream) = &mut self.stream {
-                stream.has_ended = is_complete && !has_body;
-            }
-        }
-        Ok(Progress::Sent)
-    }
-
-    /// Sends the first part of the queue, or the end of the body.
-    fn write_stream_part(&mut self, socket: &ClientSocket, is_complete: bool) -> io::Result<usize> {
-        let front = &self.front[self.front_sent..];
-        let is_last = is_complete && self.queue.len() <= usize::from(front.is_empty());
-        let count = match self.queue.front_mut() {
-            Some(Segment::Bytes { bytes, sent, end }) if front.is_empty() => {
-                socket.send_data(&bytes.as_ref()[*sent..*end], is_last)?
-            }
-            Some(Segment::File(range)) if front.is_empty() => range.send_to_stream(socket, is_last)?,
-            _ => socket.send_data(front, is_last)?,
-        };
-        self.advance(count);
-        Ok(count)
     }
 
     /// Reserves memory for the queue, or returns memory that is no longer needed. Returns false if too little memory is
@@ -570,35 +461,5 @@ impl ResponseWriter {
             }
         }
         self.queue = merged;
-    }
-}
-
-impl FileRange {
-    /// The same over HTTP/2, by way of a buffer.
-    fn send_to_stream(&mut self, socket: &ClientSocket, is_last: bool) -> io::Result<usize> {
-        FILE_BUFFER.with_borrow_mut(|buffer| {
-            let limit = usize::try_from(self.left).unwrap_or(usize::MAX).min(FILE_CHUNK);
-            buffer.resize(limit, 0);
-            let count = std::os::unix::fs::FileExt::read_at(&*self.file, buffer, self.offset)?;
-            if count == 0 && limit > 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let is_end = is_last && count as u64 == self.left;
-            let sent = socket.send_data(&buffer[..count], is_end)?;
-            self.offset += sent as u64;
-            self.left -= sent as u64;
-            Ok(sent)
-        })
-    }
-
-    /// The file must not shrink meanwhile. If it does, the response cannot be completed.
-    fn send(&mut self, socket: &ClientSocket, limit: u64) -> io::Result<usize> {
-        match socket.send_file(self.file.as_fd(), &mut self.offset, self.left.min(limit))? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            count => {
-                self.left -= count as u64;
-                Ok(count)
-            }
-        }
     }
 }
