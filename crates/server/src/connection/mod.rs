@@ -23,8 +23,10 @@
 //! | [`Lingering`](Phase::Lingering) | the end of the input, the deadline or the limit → closed |
 
 mod call_timer;
+mod child_response;
 pub(crate) mod encoded_response;
 mod handshake;
+mod proxy_header;
 pub(crate) mod read;
 mod readiness;
 pub(crate) mod respond;

@@ -3,7 +3,11 @@
 //! Invariant: after anything was done to a connection or one of its streams, the connection is in `unsettled`. Before the loop waits,
 //! [`EventLoop::settle_http2`] handles the events of its session, sends its output, and sets its deadline.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Instant,
+};
 
 use mlws_http2::{Event, Head, StreamId};
 
@@ -38,7 +42,10 @@ impl EventLoop {
     /// Reads what has arrived.
     pub(super) fn advance_http2(&mut self, token: usize, now: Instant) {
         let Some(Slot::Http2(http2)) = self.slots.get_mut(token) else { return };
-        http2.receive(now, &mut self.scratch);
+        let scratch = &mut self.scratch;
+        if catch_unwind(AssertUnwindSafe(|| http2.receive(now, scratch))).is_err() {
+            http2.fail_after_panic();
+        }
         if http2.can_receive() {
             self.runnable.push_back(token);
         }
@@ -69,7 +76,8 @@ impl EventLoop {
             self.http2_events = events;
             let Some(Slot::Http2(http2)) = self.slots.get_mut(token) else { continue };
             http2.is_unsettled = false;
-            if http2.settle(now) == Settled::Closed {
+            let settled = catch_unwind(AssertUnwindSafe(|| http2.settle(now)));
+            if settled.unwrap_or_else(|_| http2.fail_after_panic()) == Settled::Closed {
                 self.close_http2(token, now);
             } else if http2.session.has_events() {
                 self.unsettle(token);

@@ -168,6 +168,13 @@ impl Http2Connection {
         self.session.set_failed();
     }
 
+    /// The session is in an unknown state.
+    pub(super) fn fail_after_panic(&mut self) -> Settled {
+        log::error!("closing an HTTP/2 connection from {}: the server panicked", self.peer.name());
+        self.fail();
+        Settled::Closed
+    }
+
     /// Reads and discards what the client sends after the end.
     fn discard(&mut self, scratch: &mut Vec<u8>) {
         scratch.resize(READ_SIZE, 0);
