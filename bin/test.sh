@@ -30,7 +30,7 @@ main() {
     stage "cargo doc" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
     stage "cargo test" env LD_LIBRARY_PATH="$python_library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" cargo test --workspace
     stage "model checks" cargo test --package mlws-server --features loom --lib wakeup
-    stage "proxies" install_proxies
+    stage "programs for tests" install_programs
     stage "pytest" "$venv/bin/python" -m pytest "$@"
     say "==> all passed in $SECONDS s"
 }
@@ -43,13 +43,16 @@ use_python_of_venv() {
     python_library=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')
 }
 
-# Installs nginx and HAProxy from Debian packages, for tests/test_proxies.py. If that fails, those tests are skipped with a
-# message.
-install_proxies() {
-    local wanted=()
+# Installs Debian packages: nginx and HAProxy for tests/test_proxies.py, clients for tests/test_http2_clients.py. If that
+# fails, those tests are skipped with a message. With CI in the environment, those of the clients fail.
+install_programs() {
+    local wanted=() program
     [ -x /usr/sbin/nginx ] || wanted+=(nginx-light)
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || wanted+=(libnginx-mod-stream)
     [ -x /usr/sbin/haproxy ] || wanted+=(haproxy)
+    for program in curl:curl nghttp:nghttp2-client chromium:chromium certutil:libnss3-tools; do
+        command -v "${program%:*}" >/dev/null || wanted+=("${program#*:}")
+    done
     if [ "${#wanted[@]}" -eq 0 ] || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         return
     fi

@@ -53,6 +53,10 @@ REASONS = {
     "youngest": "TTOU stops the youngest worker; gunicorn stops the oldest.",
     "stuck": "`worker_exit` is not called in a worker that exits because a call never returned; `child_exit` is.",
     "own length": "`response.headers` in `post_request` are without `Content-Length`, which the server sends itself.",
+    "https variables": "Over HTTPS, the environ has `HTTPS=on` and variables that begin with `SSL_`.",
+    "http2 variables": "Over HTTP/2, the environ has neither `HTTP_VERSION` nor `gunicorn.http2.send_trailers`, `gunicorn.http2.priority_weight` and `gunicorn.http2.priority_depends_on`.",
+    "http2 lengths": "Over HTTP/2, a body without `Content-Length` is received before the app is called. The environ has its `CONTENT_LENGTH`.",
+    "http2 errors": "Over HTTP/2, a malformed request resets its stream and the connection stays open. A request over a limit results in 414 or 431.",
 }
 """The reason for a difference, as it is written in the guide."""
 
@@ -109,7 +113,7 @@ class Either(Command):
             r"Listening at: (.+?)(?: \(\d+\))?\n" if self.make == "gunicorn" else r"Listening at: (.+) \("
         )
         output = re.findall(pattern, self.output()[since:])
-        return re.findall(r"(?:http://|unix:)[^\s,]+", output[-1]) if output else []
+        return re.findall(r"(?:https?://|unix:)[^\s,]+", output[-1]) if output else []
 
     def output(self):
         """The output on its streams and in its log files."""

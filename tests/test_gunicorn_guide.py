@@ -13,6 +13,7 @@ import pytest
 import test_gunicorn
 import test_gunicorn_exit_statuses
 import test_gunicorn_hooks
+import test_gunicorn_http2
 import test_gunicorn_signals
 from certificates import Authority
 from gunicorn.config import KNOWN_SETTINGS
@@ -271,7 +272,14 @@ def test_the_commands_of_the_guide_run_and_differ_from_gunicorns_in_one_word(dir
 
 def test_each_difference_is_in_the_guide_and_tested():
     listed = set()
-    for module in (test_gunicorn, test_gunicorn_exit_statuses, test_gunicorn_hooks, test_gunicorn_signals):
+    modules = (
+        test_gunicorn,
+        test_gunicorn_exit_statuses,
+        test_gunicorn_hooks,
+        test_gunicorn_http2,
+        test_gunicorn_signals,
+    )
+    for module in modules:
         for case in module.CASES.values():
             listed |= set(case.differs.values())
     assert listed == set(REASONS)

@@ -43,6 +43,11 @@ def plain(shared, concurrency):
     return shared("raw", *CONCURRENCY[concurrency], *CLEARTEXT)
 
 
+@pytest.fixture
+def secure(shared, concurrency, certificate):
+    return shared("raw", *CONCURRENCY[concurrency], *certificate)
+
+
 @pytest.fixture(params=["cleartext", "tls"])
 def server(request, shared, concurrency, certificate):
     return shared(
@@ -77,13 +82,18 @@ def curl(server, authority, *words, **how):
 
 
 def test_curl(server, authority):
-    target = url(server, "/environs/show?x=1")
-    told = curl(
-        server, authority, "--write-out", "\n%{http_version} %{num_connects}\n", target, target
+    output = curl(
+        server, authority, "--write-out", " %{http_version}", url(server, "/environs/show?x=1")
     ).decode()
-    bodies = [json.loads(line)["environ"] for line in told.splitlines() if line.startswith("{")]
-    assert [body["SERVER_PROTOCOL"] for body in bodies] == ["HTTP/2.0"] * 2
-    assert [line for line in told.splitlines() if line.startswith("2 ")] == ["2 1", "2 0"]
+    environ, _, version = output.rpartition(" ")
+    assert (json.loads(environ)["environ"]["SERVER_PROTOCOL"], version) == ("HTTP/2.0", "2")
+
+
+def test_curl_keeps_its_connection(secure, authority):
+    """Over TLS only: curl 7.88 fails to reuse connections without it, with any server."""
+    words = ("--write-out", "%{http_version} %{num_connects}\n")
+    output = curl(secure, authority, *words, url(secure, HELLO), url(secure, HELLO))
+    assert output == b"hello\n2 1\nhello\n2 0\n"
 
 
 def test_curl_uploads_and_downloads(server, authority, tmp_path):
@@ -102,9 +112,9 @@ def test_curl_waits_for_100_continue(server, authority):
     assert re.match(rb"HTTP/2 100 \r\n\r\nHTTP/2 200 ", told), told
 
 
-def test_curl_sends_parallel_requests(server, authority):
-    targets = [url(server, f"/answers/many?pieces=10&size={size}") for size in range(1, 31)]
-    told = curl(server, authority, "--parallel", "--parallel-max", "30", *targets)
+def test_curl_sends_parallel_requests(secure, authority):
+    targets = [url(secure, f"/answers/many?pieces=10&size={size}") for size in range(1, 31)]
+    told = curl(secure, authority, "--parallel", "--parallel-max", "30", *targets)
     assert len(told) == 10 * sum(range(1, 31))
 
 
@@ -134,18 +144,19 @@ def test_httpx(server, authority):
         generated = client.post(url(server, "/inputs/size"), content=(b"x" * 1000 for _ in range(1000)))
         assert generated.json()["size"] == 1_000_000
         assert client.head(url(server, HELLO)).content == b""
-        with client.stream("GET", url(server, "/large/endless")) as endless:
-            assert next(endless.iter_bytes(10_000)) == b"x" * 10_000
+        with client.stream("GET", url(server, "/large/generator?lines=200000")) as stream:
+            assert next(stream.iter_bytes(16)) == b"0000000\n0000001\n"
         assert client.get(url(server, HELLO)).text == "hello\n"
 
 
-def test_httpx_on_many_threads(server, authority):
-    with httpx_client(server, authority) as client:
+def test_httpx_on_many_threads(plain, authority):
+    """Not over TLS: Python's ssl module before 3.13 fails if one thread reads while another writes, with any server."""
+    with httpx_client(plain, authority) as client:
 
         def work():
             for _ in range(20):
-                assert client.get(url(server, HELLO)).text == "hello\n"
-                assert len(client.get(url(server, "/large/pieces?lines=20000")).content) == 160_000
+                assert client.get(url(plain, HELLO)).text == "hello\n"
+                assert len(client.get(url(plain, "/large/pieces?lines=20000")).content) == 160_000
 
         together(*[work] * 8)
 
@@ -168,10 +179,10 @@ def test_nghttp_sends_trailers_and_continuations(server, tmp_path):
     assert json.loads(run("nghttp", *words, url(server, "/inputs/size")))["size"] == 300_000
 
 
-@pytest.mark.parametrize("window", ["16", "10"])
+@pytest.mark.parametrize("window", ["16", "12"])
 def test_h2load(server, window, at_length):
     needs("h2load", "nghttp2-client")
-    count = at_length(2000, 200_000)
+    count = at_length(500, 200_000)
     words = ("--requests", count, "--clients", 8, "--max-concurrent-streams", 32, "--window-bits", window)
     told = run("h2load", *words, url(server, HELLO), url(server, "/answers/big?size=20000")).decode()
     assert f"{count} succeeded, 0 failed, 0 errored, 0 timeout" in told
