@@ -17,6 +17,9 @@ use mlws_http2::{Event, Limits, Reason, ResponseHead, Session, StreamId};
 use super::transport::Transport;
 use crate::memory::MemoryBudget;
 
+/// The capacity of the output buffer that an idle connection keeps, in bytes.
+const IDLE_CAPACITY: usize = 2048;
+
 pub(crate) struct SharedSession {
     pub(crate) transport: Transport,
     /// The number of the connection in the event loop.
@@ -175,6 +178,9 @@ impl State {
                 self.sent = 0;
                 self.session.take_output(&mut self.output);
                 if self.output.is_empty() {
+                    if self.session.is_idle() {
+                        self.output.shrink_to(IDLE_CAPACITY);
+                    }
                     return true;
                 }
             }

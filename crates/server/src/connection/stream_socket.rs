@@ -122,6 +122,9 @@ impl StreamSocket {
         let is_empty = inbox.read == inbox.bytes.len();
         if is_empty {
             (inbox.bytes, inbox.read) = (Vec::new(), 0);
+        } else if inbox.read > inbox.bytes.len() / 2 {
+            let read = std::mem::take(&mut inbox.read);
+            inbox.bytes.drain(..read); // a reader that never catches up must not let the buffer grow
         }
         let has_more = !is_empty || inbox.is_complete || inbox.is_reset;
         drop(inbox);
@@ -211,5 +214,49 @@ impl StreamSocket {
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixStream, sync::Arc};
+
+    use mlws_http2::Limits;
+
+    use super::*;
+
+    fn stream() -> StreamSocket {
+        let (ours, _) = UnixStream::pair().unwrap();
+        let (limits, memory) = (Arc::new(Limits::default()), MemoryBudget::new(0));
+        let session = SharedSession::new(Transport::new(ours.into()), 0, limits, memory, Instant::now());
+        StreamSocket::new(Arc::new(session), 1)
+    }
+
+    #[test]
+    fn a_reader_that_never_catches_up_does_not_let_the_buffer_grow() {
+        let stream = stream();
+        let mut received = Vec::with_capacity(1000);
+        stream.on_data(&[1; 1500]);
+        for _ in 0..1000 {
+            received.clear();
+            assert!(matches!(stream.read(&mut received), Ok((1000, true))));
+            stream.on_data(&[2; 1000]);
+        }
+        assert!(stream.lock().bytes.capacity() < 8000);
+    }
+
+    #[test]
+    fn data_is_read_before_the_end_and_before_a_reset() {
+        let stream = stream();
+        let mut received = Vec::with_capacity(4);
+        assert_eq!(stream.read(&mut received).unwrap_err().kind(), ErrorKind::WouldBlock);
+        stream.on_data(b"data");
+        stream.on_end();
+        assert_eq!((stream.read(&mut received).unwrap(), &received[..]), ((4, true), &b"data"[..]));
+        received.clear();
+        assert_eq!(stream.read(&mut received).unwrap(), (0, true));
+        stream.on_reset();
+        assert_eq!(stream.read(&mut received).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert!(stream.wait_readable(Instant::now()).is_ok());
     }
 }

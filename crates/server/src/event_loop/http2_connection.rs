@@ -130,7 +130,9 @@ impl Http2Connection {
                 self.session.flush(); // the session accepts nothing while its output is full
                 let consumed = self.session.receive(&self.unread, now);
                 self.unread.drain(..consumed);
-                if !self.unread.is_empty() && consumed > 0 {
+                if self.unread.is_empty() {
+                    self.unread = Vec::new();
+                } else if consumed > 0 {
                     continue;
                 }
             }
