@@ -163,10 +163,8 @@ pub(crate) fn select(
     for element in
         text.split([':', ',', ' ']).filter(|element| !element.is_empty() && !element.starts_with('@'))
     {
-        let (operator, words) = match element.split_at(1) {
-            (operator @ ("!" | "-" | "+"), words) => (operator, words),
-            _ => ("", element),
-        };
+        let words = element.strip_prefix(['!', '-', '+']).unwrap_or(element);
+        let operator = &element[..element.len() - words.len()];
         if let Some(unknown) = words.split('+').find(|word| !is_known(word)) {
             warnings.push(format!("unknown cipher '{unknown}' is ignored"));
             continue;
@@ -257,6 +255,7 @@ mod tests {
         assert_eq!(selected("ALL:-AES:@STRENGTH").0.len(), 2);
         assert_eq!(selected("!AES:ALL").0.len(), 2);
         assert_eq!(selected(&format!("{one}:DHE-RSA-AES128-SHA")), (vec![one.into()], 1));
+        assert_eq!(selected(&format!("\u{fffd}+AES:{one}:-\u{e9}")), (vec![one.into()], 2));
     }
 
     #[test]
