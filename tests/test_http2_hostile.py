@@ -264,18 +264,29 @@ def test_a_silent_connection_is_closed(impatient, sent):
         assert client.goaway() in (None, ErrorCodes.NO_ERROR)
 
 
-def test_an_hpack_bomb_is_a_431_or_closes_the_connection(server):
-    """One field of 4000 bytes in the dynamic table, and thousands of references to it of one byte each."""
+HPACK_HEAD = b"\x82\x86\x04\x0e/answers/hello\x01\x04test"
+"""GET, http, path and authority, without additions to the dynamic table."""
+HPACK_BOMB = b"\x40\x06x-bomb\x7f\xa1\x1e" + b"b" * 4000
+"""A field of 4000 bytes that is added to the dynamic table; then 0xbe refers to it."""
+
+
+@pytest.mark.parametrize(
+    ("references", "is_rejected"), [(20, True), (50, True), (100, False), (16_000, False)]
+)
+def test_an_hpack_bomb_is_a_431_or_closes_the_connection(server, references, is_rejected):
+    """CVE-2026-49975: one reference of one byte counts as 4038 bytes."""
     with neighbour(server, BOUND), RawClient(server) as client:
-        bomb = client.head() + client.encoder.encode([("x-bomb", "b" * 4000)])
-        client.send(HEADERS, END_HEADERS | END_STREAM, 1, bomb)
-        for stream in range(3, 203, 2):
-            if not client.send(HEADERS, END_HEADERS | END_STREAM, stream, client.head() + b"\xbe" * 16_000):
-                break
+        client.send(HEADERS, END_HEADERS | END_STREAM, 1, HPACK_HEAD + HPACK_BOMB)
         assert client.status_of(1) == 200
-        while not client.ended and len(client.frames(HEADERS)) < 101:
-            client.receive()
-        assert all(b"hello" not in body for body in client.frames(DATA)[1:])
+        for stream in range(3, 203, 2):
+            block = HPACK_HEAD + b"\xbe" * references
+            if not client.send(HEADERS, END_HEADERS | END_STREAM, stream, block):
+                break
+        if is_rejected:
+            assert [client.status_of(stream) for stream in range(3, 203, 2)] == [431] * 100
+        else:
+            assert client.goaway() not in (None, ErrorCodes.NO_ERROR)
+            assert set(client.statuses) == {1}
 
 
 def test_a_head_somewhat_over_the_limit_is_a_431(server):
