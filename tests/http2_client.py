@@ -311,7 +311,7 @@ class RawClient:
     def head(self, path=HELLO, method="GET", headers=(), scheme="http"):
         """An encoded header block."""
         pseudo = [(":method", method), (":scheme", scheme), (":authority", "test"), (":path", path)]
-        return self.encoder.encode([*pseudo, *headers])
+        return self.encoder.encode([*pseudo, *headers], huffman=False)
 
     def open(self, stream, path=HELLO, method="GET", headers=(), end=True):
         """Sends a request head, in as many frames as it needs."""
