@@ -46,7 +46,7 @@
 //! - 100 DATA frames without data, or with padding only, that do not end a stream close the connection, however slowly they arrive.
 //! - A head in many more CONTINUATION frames than its size requires closes the connection: 16 do, 4 do not.
 //! - `h2` keeps the memory for the largest number of concurrent streams, about 0.6 KB each, until the connection ends. An
-//!   idle connection takes 15 KB, and 33 KB after 32 concurrent requests.
+//!   idle session takes 15 KB, and 33 KB after 32 concurrent requests.
 //! - To forget streams that this side has reset, `h2` reads the system's clock.
 //!
 //! # Modules
