@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The number of bytes that a client may still send after the end of the connection, before it is closed.
-const LINGER_BYTES: u64 = 16 << 20;
+pub(crate) const LINGER_BYTES: u64 = 16 << 20;
 /// The most bytes read from one socket per iteration, so that others get their turn.
 pub(crate) const MAX_BYTES_PER_ITERATION: usize = 512 * 1024;
 /// The size of one read: of a head, of a body, and of a chunked body, which takes longer to parse.

@@ -21,7 +21,7 @@ use crate::{
     Settings,
     connection::{
         Connection, LINGER_TIMEOUT, Readiness,
-        read::MAX_BYTES_PER_ITERATION,
+        read::{LINGER_BYTES, MAX_BYTES_PER_ITERATION},
         shared_session::SharedSession,
         socket::{ClientSocket, log_read_error},
         transport::Transport,
@@ -59,6 +59,8 @@ pub(super) struct Http2Connection {
     has_had_streams: bool,
     /// When an incomplete request head was first seen.
     head_since: Option<Instant>,
+    /// How many bytes are still read and discarded after the end of the session.
+    linger: u64,
 }
 
 /// A stream that has a slot.
@@ -113,6 +115,7 @@ impl Http2Connection {
             since: now,
             has_had_streams: false,
             head_since: None,
+            linger: LINGER_BYTES,
         }
     }
 
@@ -180,11 +183,15 @@ impl Http2Connection {
     /// Reads and discards what the client sends after the end.
     fn discard(&mut self, scratch: &mut Vec<u8>) {
         scratch.resize(READ_SIZE, 0);
-        while self.readiness.readable {
+        let mut left = MAX_BYTES_PER_ITERATION;
+        while self.readiness.readable && left > 0 {
             match self.session.transport.discard_raw(scratch) {
-                Ok(1..) => {}
+                Ok(count @ 1..) if count as u64 <= self.linger => {
+                    self.linger -= count as u64;
+                    left = left.saturating_sub(count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readiness.readable = false,
-                Ok(0) | Err(_) => return self.fail(),
+                Ok(_) | Err(_) => return self.fail(),
             }
         }
     }
