@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from harness import DEADLINE, MLWS, Server, eventually
@@ -111,6 +112,80 @@ def test_the_command_line_overrides_the_environment_which_overrides_the_file(dir
     assert settings["bind"] == ('["127.0.0.1:3"]', "the command line"), "a list is replaced, not made longer"
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "words", "environment", "origin"),
+    [
+        ("mlws.toml", "workers = 'auto'\n", (), {}, "mlws.toml"),
+        ("gunicorn.conf.py", "workers = 'auto'\n", (), {}, "gunicorn.conf.py"),
+        ("mlws.toml", "workers = 7\n", ("--workers", "auto"), {}, "the command line"),
+        ("mlws.toml", "", (), {"WEB_CONCURRENCY": " auto\n"}, "WEB_CONCURRENCY"),
+        ("mlws.toml", "", (), {"GUNICORN_CMD_ARGS": "-w auto"}, "GUNICORN_CMD_ARGS"),
+    ],
+)
+def test_each_source_can_set_auto_workers(directory, name, text, words, environment, origin):
+    write(directory, name, text)
+    assert shown(directory, *words, **environment)["workers"] == ('"auto"', origin)
+
+
+def listening_workers(server):
+    return int(re.findall(r"Listening at: .+ (\d+) workers?, ", server.log.text)[-1])
+
+
+def test_auto_workers_follow_the_cpu_affinity_also_at_a_reload(directory):
+    cpus = os.sched_getaffinity(0)
+    words = ("shop:app", "--workers", "auto")
+    with Server(*words, cwd=directory) as server:
+        available = listening_workers(server)  # a CPU quota of this machine may be below the affinity
+        assert 1 <= available <= len(cpus)
+        assert len(server.workers()) == available
+    hook = "def nworkers_changed(server, new, old):\n    server.log.info('%d of %d', new, server.cfg.workers)\n"
+    write(directory, "gunicorn.conf.py", f"workers = 'auto'\n{hook}")
+    with Server("shop:app", command=("taskset", "-c", str(min(cpus)), MLWS), cwd=directory) as server:
+        assert listening_workers(server) == 1
+        os.sched_setaffinity(server.pid, cpus)
+        server.process.send_signal(signal.SIGHUP)
+        server.log.wait_for("Reload complete")
+        server.log.wait_for(f"{available} of {available}")
+        eventually(lambda: len(server.workers()) == available, "a worker for each CPU")
+
+
+@pytest.fixture
+def cgroup():
+    """A new cgroup with a quota of one and a half CPUs, and no processes."""
+    period = 100_000
+    quota = period * 3 // 2
+    kinds = {
+        "/sys/fs/cgroup": {"cpu.max": f"{quota} {period}"},
+        "/sys/fs/cgroup/cpu": {"cpu.cfs_period_us": f"{period}", "cpu.cfs_quota_us": f"{quota}"},
+    }
+    for parent, files in kinds.items():
+        path = Path(parent) / f"mlws-test-{os.getpid()}"
+        if not (path.parent / "cgroup.procs").exists():
+            continue
+        try:
+            path.mkdir()
+        except OSError:
+            continue
+        try:
+            if all((path / name).exists() for name in files):
+                for name, text in files.items():
+                    (path / name).write_text(text)
+                yield path
+                return
+        finally:
+            eventually(lambda path=path: not (path / "cgroup.procs").read_text(), "the cgroup to be empty")
+            path.rmdir()
+    pytest.skip("this user may not create cgroups with a CPU quota")
+
+
+def test_auto_workers_respect_the_cpu_quota_of_the_cgroup(directory, cgroup):
+    if len(os.sched_getaffinity(0)) == 1:
+        pytest.skip("one CPU is below the quota")
+    join = ("sh", "-c", f'echo $$ >{cgroup}/cgroup.procs; exec "$@"', "sh", MLWS)
+    with Server("shop:app", "--workers", "auto", command=join, cwd=directory) as server:
+        assert listening_workers(server) == 1
+
+
 def test_the_file_overrides_variables_that_only_change_a_default(directory):
     environment = {"WEB_CONCURRENCY": "6", "PORT": "1234"}
     settings = shown(directory, **environment)
@@ -125,8 +200,8 @@ def test_the_file_overrides_variables_that_only_change_a_default(directory):
 @pytest.mark.parametrize(
     ("variable", "text", "complaint"),
     [
-        ("WEB_CONCURRENCY", "abc", "--workers, set by WEB_CONCURRENCY: expected a number from 1 to 65535"),
-        ("WEB_CONCURRENCY", "0", "--workers, set by WEB_CONCURRENCY: expected a number from 1 to 65535"),
+        ("WEB_CONCURRENCY", "abc", "--workers, set by WEB_CONCURRENCY: expected a number from 1 to 65535, or auto"),
+        ("WEB_CONCURRENCY", "0", "--workers, set by WEB_CONCURRENCY: expected a number from 1 to 65535, or auto"),
         ("PORT", "http", "--bind, set by PORT: expected a port number from 0 to 65535"),
         ("PORT", "65536", "--bind, set by PORT: expected a port number from 0 to 65535"),
         (

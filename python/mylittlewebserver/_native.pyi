@@ -58,7 +58,7 @@ def serve(
     http2_initial_window_size: int = 1048576,
     http2_max_frame_size: int = 16384,
     http2_max_header_list_size: int = 65536,
-    workers: int | None = None,
+    workers: int | Literal["auto"] | None = None,
     threads: int = 1,
     worker_class: Literal["sync", "gthread"] | None = None,
     fork: bool = False,

@@ -13,7 +13,7 @@
 //! | `gunicorn` | settings of gunicorn that this server does not support |
 //! | `show` | `--print-config` |
 //! | `app_options`, `config_options`, `socket_options`, `worker_options`, `limit_options`, `timeout_options`, `https_options`, `http2_options`, `proxy_options`, `process_options`, `log_options`, `dev_options` | the settings, a group per file |
-//! | `values` | durations, sizes, masks and pairs |
+//! | `values` | durations, sizes, numbers of workers, masks and pairs |
 #![allow(missing_docs, reason = "internal to this workspace; what is not obvious is documented")]
 
 mod app_options;

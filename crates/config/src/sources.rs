@@ -12,6 +12,7 @@ use mlws_server::TrustedNetworks;
 use crate::{
     error::ConfigError,
     layers::{self, ConfigLayer, Value},
+    values::worker_count,
 };
 
 /// Arguments with a precedence between the config file and the command line, as in gunicorn.
@@ -37,7 +38,7 @@ struct DefaultVariable {
 }
 
 const DEFAULT_VARIABLES: [DefaultVariable; 3] = [
-    DefaultVariable { name: "WEB_CONCURRENCY", id: "workers", may_be_empty: false, read: worker_count },
+    DefaultVariable { name: "WEB_CONCURRENCY", id: "workers", may_be_empty: false, read: workers },
     DefaultVariable { name: "PORT", id: "bind", may_be_empty: false, read: any_address },
     DefaultVariable {
         name: "FORWARDED_ALLOW_IPS",
@@ -74,11 +75,8 @@ impl DefaultVariable {
     }
 }
 
-fn worker_count(text: &str) -> Result<String, String> {
-    match text.parse::<u16>() {
-        Ok(count) if count > 0 => Ok(count.to_string()),
-        _ => Err("expected a number from 1 to 65535".to_owned()),
-    }
+fn workers(text: &str) -> Result<String, String> {
+    worker_count(text).map(|_| text.to_owned())
 }
 
 /// The port on all IPv4 addresses.
@@ -114,6 +112,7 @@ mod tests {
     #[test]
     fn white_space_around_a_variable_is_ignored_and_an_empty_one_counts_as_unset() {
         assert_eq!(value("WEB_CONCURRENCY", " 2\n"), Ok(Some("2".into())));
+        assert_eq!(value("WEB_CONCURRENCY", " auto "), Ok(Some("auto".into())));
         assert_eq!(value("PORT", " 80 "), Ok(Some("0.0.0.0:80".into())));
         assert_eq!((value("WEB_CONCURRENCY", " "), value("PORT", "")), (Ok(None), Ok(None)));
         assert_eq!(value("FORWARDED_ALLOW_IPS", ""), Ok(Some(String::new()))); // trusts no network
@@ -123,7 +122,7 @@ mod tests {
     fn an_invalid_variable_is_an_error_that_names_it_and_what_was_expected() {
         for text in ["abc", "0", "-1", "1.5", "65536", "2 2"] {
             let expected = format!(
-                "invalid value '{text}' for --workers, set by WEB_CONCURRENCY: expected a number from 1 to 65535"
+                "invalid value '{text}' for --workers, set by WEB_CONCURRENCY: expected a number from 1 to 65535, or auto"
             );
             assert_eq!(value("WEB_CONCURRENCY", text), Err(expected));
         }

@@ -1,6 +1,6 @@
-//! Parsers of values: durations, sizes, masks and pairs.
+//! Parsers of values: durations, sizes, numbers of workers, masks and pairs.
 
-use std::time::Duration;
+use std::{num::NonZero, thread::available_parallelism, time::Duration};
 
 pub(crate) const MIB: i64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;
@@ -65,6 +65,20 @@ pub(crate) fn positive_seconds(text: &str) -> Result<Duration, String> {
         .and_then(|time| if time.is_zero() { Err("must be greater than 0".to_owned()) } else { Ok(time) })
 }
 
+/// Parses a number of workers. `auto` is the number of available CPUs at this moment.
+pub(crate) fn worker_count(text: &str) -> Result<u16, String> {
+    if text == "auto" {
+        // On Linux, the standard library takes the minimum of the CPU affinity (`sched_getaffinity`) and the CPU quotas of the
+        // cgroup and its parents (`cpu.max` of version 2, `cpu.cfs_quota_us` of version 1). It rounds a quota down, to at least 1.
+        let cpus = available_parallelism()
+            .map_err(|error| format!("the number of CPUs is unknown, set a number: {error}"))?;
+        return Ok(u16::try_from(cpus.get()).unwrap_or(u16::MAX));
+    }
+    let count =
+        text.parse::<NonZero<u16>>().map_err(|_| "expected a number from 1 to 65535, or auto".to_owned())?;
+    Ok(count.get())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +105,15 @@ mod tests {
         assert_eq!([size("300M"), size("2G")], [Ok(300 << 20), Ok(2 << 30)]);
         for wrong in ["", "M", "-1", "1.5G", "1T", "1é", "99999999999G"] {
             assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_workers_is_positive_or_auto() {
+        assert_eq!((worker_count("1"), worker_count("65535")), (Ok(1), Ok(65535)));
+        assert!(worker_count("auto").is_ok_and(|count| count > 0));
+        for wrong in ["", "0", "-1", "1.5", "65536", "many", "AUTO", "auto 2"] {
+            assert!(worker_count(wrong).is_err_and(|error| error.contains("or auto")), "{wrong}");
         }
     }
 

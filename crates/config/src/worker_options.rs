@@ -11,16 +11,17 @@ use clap::{ArgGroup, Args};
 
 use crate::{
     gunicorn::worker_class,
-    values::{MAX_COUNT, seconds, size},
+    values::{MAX_COUNT, seconds, size, worker_count},
 };
 
 #[derive(Args)]
 #[command(next_help_heading = "Workers", group(ArgGroup::new("forking").args(["fork", "preload"]).multiple(true)))]
 pub struct WorkerOptions {
-    /// Number of worker processes
+    /// Number of worker processes, or auto for one per available CPU
     ///
-    /// If the environment variable WEB_CONCURRENCY is set, the default is its value.
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    /// auto counts the CPUs that the server may run on, and rounds a CPU quota of its cgroup down, to at least 1. A
+    /// reload counts again. If the environment variable WEB_CONCURRENCY is set, the default is its value.
+    #[arg(short, long, value_name = "N", default_value = "1", value_parser = worker_count)]
     pub workers: u16,
 
     /// Number of application threads per worker

@@ -21,6 +21,9 @@ pub(crate) fn of(py: Python<'_>, merged: &MergedConfig) -> PyResult<Py<PyDict>> 
 
 fn object<'py>(py: Python<'py>, merged: &MergedConfig, argument: &Arg) -> PyResult<Bound<'py, PyAny>> {
     let id = argument.get_id().as_str();
+    if id == "workers" {
+        return merged.config.running.workers.into_bound_py_any(py); // the raw value may be `auto`
+    }
     if !argument.get_action().takes_values() {
         return merged.matches.get_flag(id).into_bound_py_any(py);
     }
