@@ -138,7 +138,9 @@ def test_auto_workers_follow_the_cpu_affinity_also_at_a_reload(directory):
         available = listening_workers(server)  # a CPU quota of this machine may be below the affinity
         assert 1 <= available <= len(cpus)
         assert len(server.workers()) == available
-    hook = "def nworkers_changed(server, new, old):\n    server.log.info('%d of %d', new, server.cfg.workers)\n"
+    hook = (
+        "def nworkers_changed(server, new, old):\n    server.log.info('%d of %d', new, server.cfg.workers)\n"
+    )
     write(directory, "gunicorn.conf.py", f"workers = 'auto'\n{hook}")
     with Server("shop:app", command=("taskset", "-c", str(min(cpus)), MLWS), cwd=directory) as server:
         assert listening_workers(server) == 1
@@ -186,6 +188,99 @@ def test_auto_workers_respect_the_cpu_quota_of_the_cgroup(directory, cgroup):
         assert listening_workers(server) == 1
 
 
+def test_each_source_of_the_environment_has_its_precedence(directory):
+    write(
+        directory, "mlws.toml", "backlog = 1\nthreads = 1\nmax_queue = 1\nmax_requests = 1\npreload = true\n"
+    )
+    settings = shown(
+        directory,
+        *("--threads", 5),
+        GUNICORN_CMD_ARGS="--backlog 2 --max-requests 2 --max-queue 2 --threads 2",
+        MLWS_MAX_REQUESTS="3",
+        MLWS_MAX_QUEUE="3",
+        MLWS_THREADS="3",
+        MLWS_PRELOAD="no",
+        MLWS_WORKERS="3",
+        MLWS_CMD_ARGS="--max-queue 4 --threads 4",
+        WEB_CONCURRENCY="2",
+    )
+    assert settings["backlog"] == ("2", "GUNICORN_CMD_ARGS")
+    assert settings["max_requests"] == ("3", "MLWS_MAX_REQUESTS")
+    assert settings["workers"] == ("3", "MLWS_WORKERS")
+    assert settings["preload"] == ("false", "MLWS_PRELOAD")
+    assert settings["max_queue"] == ("4", "MLWS_CMD_ARGS")
+    assert settings["threads"] == ("5", "the command line")
+
+
+def test_variables_can_name_the_application_the_config_file_and_lists(directory):
+    write(directory, "own.toml", "threads = 2\n")
+    variables = {
+        "MLWS_APP": "shop:app",
+        "MLWS_CONFIG": "own.toml",
+        "MLWS_BIND": "127.0.0.1:0 unix:own.sock",
+        "MLWS_ENV": "A=1 'B=two words'",
+    }
+    asked = ask(directory, "--print-config", **variables)
+    assert asked.returncode == 0, asked.stderr
+    for line in (
+        r'app = "shop:app" +# MLWS_APP',
+        r"threads = 2 +# own\.toml",
+        r'bind = \["127\.0\.0\.1:0", "unix:own\.sock"\] +# MLWS_BIND',
+        r'env = \["A=1", "B=two words"\] +# MLWS_ENV',
+    ):
+        assert re.search(f"^{line}$", asked.stdout, re.M), line
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "complaint"),
+    [
+        (
+            "MLWS_WORKERS",
+            "0",
+            "MLWS_WORKERS: invalid value '0' for '--workers <N>': expected a number from 1",
+        ),
+        ("MLWS_PRELOAD", "maybe", "MLWS_PRELOAD: invalid value 'maybe': expected 1, true, yes, on, 0, false"),
+        ("MLWS_ENV", "'A=1", "MLWS_ENV: invalid value ''A=1': expected a closing quote"),
+        ("MLWS_CMD_ARGS", "--wokers 3", "MLWS_CMD_ARGS: unexpected argument '--wokers' found"),
+    ],
+)
+def test_an_invalid_variable_of_a_setting_is_an_error(directory, variable, text, complaint):
+    asked = ask(directory, "shop:app", "--check-config", **{variable: text})
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert asked.stderr.startswith(f"error: {complaint}")
+    assert ask(directory, "--help", **{variable: text}).returncode == 0
+
+
+def test_an_unknown_variable_is_a_warning_with_the_nearest_name(directory):
+    asked = ask(directory, "shop:app", "--check-config", MLWS_WOKERS="3", MLWS_THREADS="")
+    assert asked.returncode == 0
+    [line] = [line for line in asked.stderr.splitlines() if "MLWS_" in line]
+    assert "[WARNING] unknown environment variable MLWS_WOKERS is ignored; did you mean MLWS_WORKERS?" in line
+
+
+def test_variables_for_the_application_set_no_options_even_after_a_reload_or_upgrade(directory):
+    write(directory, ".env", "MLWS_THREADS=3\nMLWS_NONSENSE=1\n")
+    words = ("shop:app", "--env-file", ".env", "--env", "MLWS_WORKERS=2")
+    with Server(*words, cwd=directory, env={"MLWS_MAX_QUEUE": "9"}) as server:
+        for signal_number in (signal.SIGHUP, signal.SIGUSR2):
+            since = len(server.log.text)
+            server.process.send_signal(signal_number)
+            server.log.wait_for(r"Listening at: .+ \(shop:app, 1 worker, 1 thread each\)", since)
+        assert "unknown environment variable" not in server.log.text
+        new_master = int(re.findall(r"\[(\d+)\] \[INFO\] Listening at: ", server.log.text)[-1])
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+        os.kill(new_master, signal.SIGTERM)
+        eventually(lambda: not server.family(), "the second master to end")
+
+
+def test_serve_reads_no_variables_of_settings(directory):
+    write(directory, "main.py", "import mylittlewebserver as m; m.serve('shop:app', bind='127.0.0.1:0')")
+    environment = {"MLWS_WORKERS": "2", "MLWS_CMD_ARGS": "-w 3"}
+    with Server("main.py", command=(sys.executable,), cwd=directory, env=environment) as server:
+        assert len(server.workers()) == 1
+
+
 def test_the_file_overrides_variables_that_only_change_a_default(directory):
     environment = {"WEB_CONCURRENCY": "6", "PORT": "1234"}
     settings = shown(directory, **environment)
@@ -200,8 +295,16 @@ def test_the_file_overrides_variables_that_only_change_a_default(directory):
 @pytest.mark.parametrize(
     ("variable", "text", "complaint"),
     [
-        ("WEB_CONCURRENCY", "abc", "--workers, set by WEB_CONCURRENCY: expected a number from 1 to 65535, or auto"),
-        ("WEB_CONCURRENCY", "0", "--workers, set by WEB_CONCURRENCY: expected a number from 1 to 65535, or auto"),
+        (
+            "WEB_CONCURRENCY",
+            "abc",
+            "--workers, set by WEB_CONCURRENCY: expected a number from 1 to 65535, or auto",
+        ),
+        (
+            "WEB_CONCURRENCY",
+            "0",
+            "--workers, set by WEB_CONCURRENCY: expected a number from 1 to 65535, or auto",
+        ),
         ("PORT", "http", "--bind, set by PORT: expected a port number from 0 to 65535"),
         ("PORT", "65536", "--bind, set by PORT: expected a port number from 0 to 65535"),
         (

@@ -27,7 +27,9 @@ Examples:
   mlws 'shop:create_app(\"prod.ini\", debug=False)'  the return value of a factory
   mlws shop.wsgi --bind 0.0.0.0:80 --workers 4     four processes that share the port
   mlws shop.wsgi --fork --timeout 10               each request in its own process
-  mlws shop.wsgi --bind unix:/run/shop.sock --access-logfile -";
+  mlws shop.wsgi --bind unix:/run/shop.sock --access-logfile -
+
+Each option can also be set in a config file (workers = 4) and by an environment variable (MLWS_WORKERS=4).";
 
 /// The merged settings of all sources.
 #[derive(Parser)]

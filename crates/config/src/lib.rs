@@ -8,6 +8,7 @@
 //! | [`layers`] | the settings of each source, and how they are merged |
 //! | `resolve` | from the merged settings to a [`Config`] |
 //! | [`sources`] | the environment: arguments, and variables that change a default |
+//! | `variables` | the environment: a variable for each setting |
 //! | `completions` | `--completions` |
 //! | [`toml_file`] | `mlws.toml` and `pyproject.toml` |
 //! | `gunicorn` | settings of gunicorn that this server does not support |
@@ -39,6 +40,7 @@ pub mod sources;
 mod timeout_options;
 pub mod toml_file;
 mod values;
+mod variables;
 mod worker_options;
 
 pub use app_options::paste_file;

@@ -13,17 +13,26 @@ use crate::{
     error::ConfigError,
     layers::{self, ConfigLayer, Value},
     values::worker_count,
+    variables::{self, MLWS_CMD_ARGS},
 };
 
-/// Arguments with a precedence between the config file and the command line, as in gunicorn.
-const ENVIRONMENT: &str = "GUNICORN_CMD_ARGS";
+/// Arguments in a variable, as for gunicorn.
+const GUNICORN_CMD_ARGS: &str = "GUNICORN_CMD_ARGS";
 
-pub fn environment() -> Result<ConfigLayer, ConfigError> {
-    let Ok(text) = std::env::var(ENVIRONMENT) else { return Ok(ConfigLayer::default()) };
-    let words =
-        shlex::split(&text).ok_or_else(|| ConfigError(format!("{ENVIRONMENT}: unclosed quote: {text}")))?;
-    ConfigLayer::from_args(ENVIRONMENT, words.into_iter().map(OsString::from))
-        .map_err(|error| layers::config_error(ENVIRONMENT, &error))
+/// The settings of the environment between the config file and the command line, and warnings. The precedence, from lowest to
+/// highest: `GUNICORN_CMD_ARGS`, a variable for each setting, `MLWS_CMD_ARGS`.
+pub fn environment(variables: &[(OsString, OsString)]) -> Result<(ConfigLayer, Vec<String>), ConfigError> {
+    let (settings, warnings) = variables::layer(variables)?;
+    let layer = arguments(variables, MLWS_CMD_ARGS)?.over(settings);
+    Ok((layer.over(arguments(variables, GUNICORN_CMD_ARGS)?), warnings))
+}
+
+fn arguments(variables: &[(OsString, OsString)], name: &str) -> Result<ConfigLayer, ConfigError> {
+    let text = variables.iter().find(|(known, _)| known == name).and_then(|(_, text)| text.to_str());
+    let text = text.unwrap_or_default();
+    let words = shlex::split(text).ok_or_else(|| ConfigError(format!("{name}: unclosed quote: {text}")))?;
+    ConfigLayer::from_args(name, words.into_iter().map(OsString::from))
+        .map_err(|error| layers::config_error(name, &error))
 }
 
 /// A variable that changes the default of a setting.

@@ -18,8 +18,8 @@ pub(crate) struct ConfigSources {
 }
 
 enum Caller {
-    /// The arguments of the command line.
-    Cli(Vec<OsString>),
+    /// The arguments of the command line, and the environment at the start: later it also has the variables of --env.
+    Cli { args: Vec<OsString>, variables: Vec<(OsString, OsString)> },
     /// The application's name, and the keywords of `serve()`.
     Api(Vec<(String, Vec<String>)>),
 }
@@ -33,7 +33,8 @@ pub(crate) enum ConfigFailure {
 
 impl ConfigSources {
     pub(crate) fn cli(args: Vec<OsString>) -> Self {
-        Self { caller: Caller::Cli(args), directory: current_directory() }
+        let variables = std::env::vars_os().collect();
+        Self { caller: Caller::Cli { args, variables }, directory: current_directory() }
     }
 
     /// Each keyword has its values as texts. No text means a switch that is on.
@@ -43,10 +44,13 @@ impl ConfigSources {
 
     /// Reads the current settings of all sources.
     pub(crate) fn read(&self, py: Python<'_>) -> Result<LoadedConfig, ConfigFailure> {
+        let mut warnings = Vec::new();
         let mut layers = match &self.caller {
-            Caller::Cli(args) => {
-                let environment = environment()?;
-                ConfigLayer::from_args("the command line", args.clone())?.over(environment)
+            Caller::Cli { args, variables } => {
+                let words = ConfigLayer::from_args("the command line", args.clone())?;
+                let (environment, unknown) = environment(variables)?;
+                warnings.extend(unknown);
+                words.over(environment)
             }
             Caller::Api(keywords) => {
                 let values = keywords.iter().map(|(name, texts)| {
@@ -58,12 +62,13 @@ impl ConfigSources {
             }
         };
         let named = layers.value("config").map(|name| name.to_string_lossy().into_owned());
-        let is_command = matches!(self.caller, Caller::Cli(_));
+        let is_command = matches!(self.caller, Caller::Cli { .. });
         let imports = self.import_directories(&layers);
         let found = named.map(|name| python_config::load_named(py, &self.directory, &name, &imports));
         let found =
             found.or_else(|| is_command.then(|| python_config::load_default(py, &self.directory, &imports)));
         let (file, extras) = found.transpose()?.unwrap_or_default();
+        warnings.extend(extras.warnings);
         layers = layers.over(file);
         if let Some(text) = layers.value("paste") {
             let variables = layers.pairs("paste_global").unwrap_or_default();
@@ -82,7 +87,7 @@ impl ConfigSources {
         let hook_settings = hook_settings.map_err(|error| {
             StartupError::from_exception(py, "converting the settings for hooks failed", &error)
         })?;
-        let mut config = Config::resolve(merged, extras.warnings).map_err(StartupError::from)?;
+        let mut config = Config::resolve(merged, warnings).map_err(StartupError::from)?;
         config.logs.has_log_config_dict = extras.logconfig_dict.is_some();
         Ok(LoadedConfig { config, hooks: extras.hooks, logconfig_dict: extras.logconfig_dict, hook_settings })
     }
