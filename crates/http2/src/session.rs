@@ -391,8 +391,12 @@ impl Session {
             };
             self.events.push_back(event);
         }
+        let has_discarded = std::mem::take(&mut stream.has_discarded);
         if let Some(reason) = stream.reset_reason(&mut context) {
             self.report_reset(id, reason);
+        }
+        if has_discarded {
+            self.drive(); // the window must be extended before the next frame, or its effect would depend on how the input is split
         }
     }
 

@@ -19,6 +19,8 @@ pub(crate) struct Stream {
     pub(crate) head_size: usize,
     /// Whether the method is HEAD.
     pub(crate) is_head: bool,
+    /// Data was discarded, so there may be a window update to write.
+    pub(crate) has_discarded: bool,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,8 @@ impl Stream {
         is_head: bool,
     ) -> Self {
         let receiving = Receiving::Body { allowance: max_body };
-        Stream { sending: Sending::Head(respond), receiving, body, head_size, is_head }
+        let sending = Sending::Head(respond);
+        Stream { sending, receiving, body, head_size, is_head, has_discarded: false }
     }
 
     /// Discards the rest of the request.
@@ -93,13 +96,18 @@ impl Stream {
                     }
                     None => {
                         self.receiving = Receiving::Discarding;
-                        self.release(data.len());
+                        self.discard_data(data.len());
                         return Some(Received::TooLarge);
                     }
                 },
-                Receiving::Discarding | Receiving::Ended => self.release(data.len()),
+                Receiving::Discarding | Receiving::Ended => self.discard_data(data.len()),
             }
         }
+    }
+
+    fn discard_data(&mut self, bytes: usize) {
+        self.release(bytes);
+        self.has_discarded = true;
     }
 
     /// Allows the peer to send as many bytes more.
