@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import socket
@@ -14,7 +12,6 @@ import stat
 import struct
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import CONCURRENCY
@@ -978,78 +975,3 @@ def test_the_page_documents_the_options_and_their_defaults():
         reported = re.search(r"\[default: (.+?)\]", reported)
         assert (reported.group(1) if reported else "none") == default.replace("`, `", " ").strip("`")
     assert ",".join(re.findall(r"(?m)^\| `((?:x-)?forwarded[a-z-]*)` \|", DOC)) == ALL
-
-
-# Idle connections
-
-
-PAUSES = [0.05 + 0.01 * step for step in range(30)]
-"""From well before the timeouts of these tests until well after them."""
-
-
-def pooled(idle):
-    """Makes nginx keep idle connections to the server for this time."""
-
-    def change(text):
-        [address] = set(re.findall(r"proxy_pass http://(.+?)/?;", text))
-        upstream = f"upstream shop {{ server {address}; keepalive 64; keepalive_timeout {idle}; }}\n"
-        return upstream + re.sub(r"proxy_pass http://.+?;", "proxy_pass http://shop;", text)
-
-    return change
-
-
-def statuses(port, method):
-    """The statuses of requests with each pause before them, on one connection to the proxy."""
-    found = []
-    with Wire(("127.0.0.1", port)) as wire:
-        for pause in PAUSES:
-            wire.send(f"{method} /answers/hello HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n".encode())
-            found.append(wire.answer().status)
-            assert not select.select([wire.socket], [], [], pause)[0]
-    return found
-
-
-@needs_nginx
-@pytest.mark.parametrize(
-    ("method", "keep_alive", "idle"),
-    [
-        pytest.param("POST", "60", "200ms", id="nginx closes first"),
-        pytest.param("GET", "0.2", "60s", id="the server closes first"),
-    ],
-)
-def test_no_request_is_lost_when_idle_connections_of_nginx_are_closed(
-    behind, backend, method, keep_alive, idle
-):
-    _, address = backend("--keep-alive", keep_alive)
-    port = behind("nginx http", address, pooled(idle))
-    with ThreadPoolExecutor(16) as clients:
-        found = list(clients.map(lambda _: statuses(port, method), range(16)))
-    assert found == [[200] * len(PAUSES)] * 16
-
-
-def test_a_request_that_meets_the_close_of_its_connection_has_not_run(start, tmp_path):
-    """The client may repeat it (RFC 9112, section 9.3.1)."""
-    log = tmp_path / "access.log"
-    server = start("raw", "--keep-alive", "0.2", "--access-logfile", log)
-    request = b"POST /answers/hello HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"
-
-    def client(_):
-        answered = 0
-        for pause in PAUSES:
-            with server.wire() as wire:
-                wire.send(request)
-                assert wire.answer().status == 200
-                answered += 1
-                if select.select([wire.socket], [], [], pause)[0]:
-                    assert wire.closed()
-                    continue
-                with contextlib.suppress(ConnectionError):
-                    wire.send(request)
-                    head = wire.socket.recv(1, socket.MSG_PEEK)
-                    answered += bool(head) and wire.answer().status == 200
-        return answered
-
-    with ThreadPoolExecutor(16) as clients:
-        answered = sum(clients.map(client, range(16)))
-    server.stop()
-    assert log.read_text().count("POST /answers/hello") == answered

@@ -86,7 +86,7 @@ def serve(
     tmp_dir: str | os.PathLike[str] | None = None,
     http_compat: Literal["strict", "gunicorn"] = "strict",
     server_header: str = "mylittlewebserver",
-    keep_alive: float = 100,
+    keep_alive: float = 5,
     head_timeout: float = 30,
     body_timeout: float = 30,
     body_rate: int = 512,

@@ -10,9 +10,7 @@ use crate::values::{positive_seconds, seconds};
 #[command(next_help_heading = "Timeouts")]
 pub struct TimeoutOptions {
     /// How long an idle connection stays open for the next request; 0 disables keep-alive
-    ///
-    /// It should be longer than the proxy or load balancer in front keeps idle connections.
-    #[arg(long, value_name = "SECONDS", default_value = "100", value_parser = seconds, alias = "keepalive")]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds, alias = "keepalive")]
     pub keep_alive: Duration,
 
     /// Maximum time to receive a request head, or to wait for the first byte of a new connection

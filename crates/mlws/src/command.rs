@@ -90,7 +90,7 @@ pub(crate) fn restore_descriptor_limit(pid: i32) {
         max_children=64, max_queue=8192, preload=False, fork_warmup=None, timeout=30, \
         boot_timeout=None, max_requests=0, max_requests_jitter=0, max_rss=0, graceful_timeout=30, no_sendfile=False, limit_request_line=8190, \
         limit_request_fields=100, limit_request_field_size=8190, limit_request_head=None, limit_request_body=0, \
-        body_buffer='8M', body_in_memory=524288, bodies_in_memory=67108864, response_memory='64M', response_spool='1G', tmp_dir=None, http_compat='strict', server_header='mylittlewebserver', keep_alive=100, head_timeout=30, \
+        body_buffer='8M', body_in_memory=524288, bodies_in_memory=67108864, response_memory='64M', response_spool='1G', tmp_dir=None, http_compat='strict', server_header='mylittlewebserver', keep_alive=5, head_timeout=30, \
         body_timeout=30, body_rate=512, write_timeout=60, forwarded_allow_ips='127.0.0.1,::1', secure_scheme_header=None, \
         forwarder_headers=None, header_map='drop', root_path=None, proxy_protocol='off', \
         proxy_allow_from='127.0.0.1,::1', forwarded_fields=None, chdir=None, pythonpath=None, pid=None, daemon=False, \

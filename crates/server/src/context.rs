@@ -1,10 +1,7 @@
 //! [`ServerContext`]: what all connections of a server process share.
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -18,10 +15,7 @@ use crate::{
 };
 
 /// The minimum time that an idle connection stays open while the server drains.
-const DRAIN_MIN_IDLE: Duration = Duration::from_secs(2);
-/// The maximum, unless the connection may still be handed over. A client with a pool of idle connections would otherwise delay
-/// every stop by `--graceful-timeout`.
-const DRAIN_MAX_IDLE: Duration = Duration::from_secs(5);
+const DRAIN_KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// How often the same warning about clients is logged.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
@@ -74,10 +68,7 @@ impl ServerContext {
     /// client gets time for a last request, but not so much that the process would be killed.
     pub(crate) fn idle_until(&self, usual: Instant) -> Instant {
         let Some(began) = self.drain_began.get() else { return usual };
-        let mut usual = usual.max(*began + DRAIN_MIN_IDLE);
-        if self.draining.load(Ordering::Relaxed) {
-            usual = usual.min(*began + DRAIN_MAX_IDLE);
-        }
+        let usual = usual.max(*began + DRAIN_KEEP_ALIVE);
         let latest = began.checked_add(self.settings.graceful_timeout / 10 * 9);
         latest.map_or(usual, |latest| usual.min(latest))
     }
@@ -96,17 +87,15 @@ mod tests {
     fn an_idle_connection_outlasts_the_start_of_a_drain_but_not_the_graceful_timeout() {
         let now = Instant::now();
         let seconds = Duration::from_secs;
-        // (keep-alive ends after, graceful timeout, closed after, closed after if it cannot be handed over)
-        let cases = [(1, 30, 2, 2), (4, 30, 4, 4), (600, 30, 27, 5), (5, 1, 0, 0), (9, u64::MAX, 9, 5)];
-        for (usual, graceful, closed, closed_at_end) in cases {
+        // (keep-alive ends after, graceful timeout, closed after)
+        for (usual, graceful, closed) in [(1, 30, 2), (5, 30, 5), (600, 30, 27), (5, 1, 0), (9, u64::MAX, 9)]
+        {
             let settings = Settings { graceful_timeout: seconds(graceful), ..Settings::default() };
             let context = ServerContext::new(settings, false, Arc::default());
             assert_eq!(context.idle_until(now + seconds(usual)), now + seconds(usual));
             context.drain_began.get_or_init(|| now);
-            let closed_after = || (context.idle_until(now + seconds(usual)) - now).as_secs();
-            assert_eq!(closed_after(), closed, "{usual} {graceful}");
-            context.draining.store(true, Ordering::Relaxed);
-            assert_eq!(closed_after(), closed_at_end, "{usual} {graceful}");
+            let until = context.idle_until(now + seconds(usual)) - now;
+            assert_eq!(until.as_secs(), closed, "{usual} {graceful}: {until:?}");
         }
     }
 }

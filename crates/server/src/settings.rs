@@ -95,7 +95,7 @@ impl Default for Settings {
             loads: None,
             handover: None,
             graceful_timeout: Duration::from_secs(30),
-            keep_alive: Duration::from_secs(100),
+            keep_alive: Duration::from_secs(5),
             connections: 60_000,
             queue: 8192,
             body_buffer: 8 * 1024 * 1024,

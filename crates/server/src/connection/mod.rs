@@ -36,8 +36,6 @@ pub(crate) mod shared_session;
 pub(crate) mod socket;
 mod stream;
 pub(crate) mod stream_socket;
-#[cfg(test)]
-mod tests;
 pub(crate) mod tls_transport;
 pub(crate) mod transport;
 pub(crate) mod writer;
@@ -238,7 +236,7 @@ impl Connection {
         let wait = match &self.phase {
             Phase::Idle => return Some(self.context().idle_until(self.since + settings.keep_alive)),
             Phase::Draining { .. } if is_draining() => LINGER_TIMEOUT.min(settings.keep_alive),
-            Phase::Draining { .. } => settings.keep_alive.min(settings.body_timeout),
+            Phase::Draining { .. } => settings.keep_alive,
             // A request that has not started must not delay the end of the server for long.
             Phase::ProxyHeader | Phase::Handshake | Phase::Head if is_draining() => {
                 return Some(
@@ -273,14 +271,6 @@ impl Connection {
             Phase::Body { .. } => self.reject(408, "timeout while receiving the request body", now),
             Phase::Sending => self.on_disconnect(now),
             Phase::Relaying(_) => self.abort_relay(now),
-            Phase::Idle => {
-                // A request may have arrived since the socket was polled. A close would lose it.
-                self.readiness.readable = true;
-                match self.receive(now) {
-                    Next::Wait if self.is_idle() => Next::Close,
-                    next => next,
-                }
-            }
             _ => Next::Close,
         }
     }

@@ -51,7 +51,10 @@ impl EventLoop {
             return;
         };
         connection.acquire_buffers(&mut self.buffer_pool);
-        let next = close_on_panic(|| connection.advance(now));
+        let next = catch_unwind(AssertUnwindSafe(|| connection.advance(now))).unwrap_or_else(|_| {
+            log::error!("closing a connection: the server panicked");
+            Next::Close
+        });
         self.apply(connection, next);
     }
 
@@ -76,8 +79,7 @@ impl EventLoop {
             }
         }
         let next = if connection.deadline().is_some_and(|deadline| deadline <= now) {
-            connection.acquire_buffers(&mut self.buffer_pool);
-            close_on_panic(|| connection.time_out(now))
+            connection.time_out(now)
         } else {
             Next::Wait
         };
@@ -122,12 +124,4 @@ impl EventLoop {
     pub(super) fn connections(&self) -> usize {
         self.slots.len() - self.streams
     }
-}
-
-/// A panic is a fault of the server. It ends one connection, not the worker.
-fn close_on_panic(step: impl FnOnce() -> Next) -> Next {
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| {
-        log::error!("closing a connection: the server panicked");
-        Next::Close
-    })
 }
