@@ -20,12 +20,19 @@ impl LeaderSleep {
         Self { is_asleep: AtomicBool::new(false) }
     }
 
-    /// Runs `sleep`, unless `has_work` finds work after the sleep was announced.
+    /// Runs `sleep`, unless `has_work` finds work after the sleep was announced. `sleep` must call [`end`](Self::end) when the leader
+    /// has woken, before it gives up the lead: the announcement may be that of the next leader afterwards.
     pub(crate) fn sleep_unless(&self, has_work: impl FnOnce() -> bool, sleep: impl FnOnce()) {
         self.is_asleep.swap(true, Ordering::AcqRel);
-        if !has_work() {
+        if has_work() {
+            self.end();
+        } else {
             sleep();
         }
+    }
+
+    /// The leader is awake.
+    pub(crate) fn end(&self) {
         self.is_asleep.store(false, Ordering::Release);
     }
 
@@ -138,7 +145,46 @@ mod tests {
             }
             let can_call = || pool.calls_in_progress.load(Ordering::SeqCst) < 2;
             while !can_call() {
-                pool.sleep.sleep_unless(can_call, || pool.waker.wait());
+                pool.sleep.sleep_unless(can_call, || {
+                    pool.waker.wait();
+                    pool.sleep.end();
+                });
+            }
+        });
+    }
+
+    /// The next leader may sleep before a leader that has woken continues, because that one waits for the GIL first.
+    #[test]
+    fn a_leader_that_has_woken_does_not_hide_the_sleep_of_the_next_one() {
+        model(|| {
+            let (pool, lead) = (pool(0), Arc::new(Mutex::new(0)));
+            for _ in 0..2 {
+                let pool = Arc::clone(&pool);
+                thread::spawn(move || {
+                    pool.handed_back.fetch_add(1, Ordering::SeqCst);
+                    pool.sleep.notify(|| pool.waker.wake());
+                });
+            }
+            let lead_once = |pool: &ModelPool, lead: &Mutex<usize>| {
+                let mut taken = lead.lock().unwrap();
+                if *taken == 2 {
+                    return false;
+                }
+                let has_work = || pool.handed_back.load(Ordering::SeqCst) > 0;
+                pool.sleep.sleep_unless(has_work, || {
+                    pool.waker.wait();
+                    pool.sleep.end();
+                    *taken += pool.handed_back.swap(0, Ordering::SeqCst);
+                    drop(taken);
+                });
+                true
+            };
+            let other = Arc::clone(&pool);
+            let other_lead = Arc::clone(&lead);
+            thread::spawn(move || lead_once(&other, &other_lead));
+            while lead_once(&pool, &lead) {
+                let mut taken = lead.lock().unwrap();
+                *taken += pool.handed_back.swap(0, Ordering::SeqCst);
             }
         });
     }
@@ -157,7 +203,10 @@ mod tests {
             let mut taken = 0;
             while taken < 2 {
                 let has_work = || pool.handed_back.load(Ordering::SeqCst) > 0;
-                pool.sleep.sleep_unless(has_work, || pool.waker.wait());
+                pool.sleep.sleep_unless(has_work, || {
+                    pool.waker.wait();
+                    pool.sleep.end();
+                });
                 taken += pool.handed_back.swap(0, Ordering::SeqCst);
             }
         });

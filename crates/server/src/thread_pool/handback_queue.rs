@@ -48,9 +48,15 @@ impl HandbackQueue {
         }
     }
 
-    /// Runs `sleep` in the leader, unless a connection is here, or `has_work` finds other work.
+    /// Runs `sleep` in the leader, unless a connection is here, or `has_work` finds other work. `sleep` must call
+    /// [`leader_has_woken`](Self::leader_has_woken) before it releases the event loop.
     pub(super) fn sleep_unless(&self, has_work: impl Fn() -> bool, sleep: impl FnOnce()) {
         self.leader.sleep_unless(|| has_work() || self.is_filled.load(Ordering::SeqCst), sleep);
+    }
+
+    /// The sleep of the leader is over.
+    pub(super) fn leader_has_woken(&self) {
+        self.leader.end();
     }
 
     /// Wakes the leader if it sleeps. Call this after publishing work for it.

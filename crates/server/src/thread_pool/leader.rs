@@ -242,6 +242,7 @@ impl ThreadPool {
                 let Some(mut event_loop) = held.take() else { return };
                 self.is_polling.store(true, Ordering::Relaxed);
                 polled = event_loop.wait_for_events(at_most);
+                self.handback.leader_has_woken();
                 self.is_polling.store(false, Ordering::Relaxed);
                 self.record_poll();
                 if self.forks {
