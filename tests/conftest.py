@@ -6,10 +6,12 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from certificates import Authority
 from harness import Command, Gate, Server
 from wire import DEADLINE
 
 CONCURRENCY = {"inline": ("--threads", "1"), "threads": ("--threads", "4"), "fork": ("--fork",)}
+MODES = {**CONCURRENCY, "preload": ("--preload", "--workers", "2", "--threads", "4")}
 
 
 def pytest_addoption(parser):
@@ -24,6 +26,31 @@ def pytest_addoption(parser):
 def concurrency(request):
     """The name of each way in which the server can run an app."""
     return request.param
+
+
+@pytest.fixture(params=MODES, scope="module")
+def mode(request):
+    """The same, and several workers that are forked after the app is loaded."""
+    return request.param
+
+
+@pytest.fixture(params=["cleartext", "tls"], scope="module")
+def transport(request):
+    """Whether clients use TLS."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """A certificate authority."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def certificate(authority):
+    """The options for HTTPS on localhost."""
+    issued = authority.issue("localhost", "127.0.0.1")
+    return ("--certfile", str(issued.certificate), "--keyfile", str(issued.key))
 
 
 @pytest.fixture

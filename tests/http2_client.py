@@ -9,7 +9,6 @@ import struct
 import threading
 
 import hpack
-from conftest import CONCURRENCY
 from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -21,7 +20,11 @@ from wire import DEADLINE, Answer
 
 HELLO = "/answers/hello"
 CLEARTEXT = ("--http2-cleartext", "prior-knowledge")
-MODES = {**CONCURRENCY, "preload": ("--preload", "--workers", "2", "--threads", "4")}
+IMPATIENT = (
+    *("--write-timeout", "1", "--head-timeout", "1", "--body-timeout", "1"),
+    *("--response-memory", "8M", "--response-spool", "1M"),
+)
+"""Short timeouts and small buffers for responses."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_STREAM = 2**31 - 1
 MB = 1 << 20
@@ -39,6 +42,19 @@ def trusting(authority, *protocols):
     context = ssl.create_default_context(cafile=authority.certificate)
     context.set_alpn_protocols(list(protocols or ("h2",)))
     return context
+
+
+def next_bytes(connection):
+    """The next bytes. Empty at the end of the connection."""
+    try:
+        return connection.recv(65536)
+    except ConnectionResetError:
+        return b""
+
+
+def setting(code, value):
+    """An entry of a SETTINGS frame."""
+    return struct.pack(">HI", code, value)
 
 
 def connected(server, context=None, before=b"", receive_buffer=None, source=None):
@@ -190,12 +206,9 @@ class Http2Client:
 
     def receive(self):
         """Waits for more bytes and handles the frames in them. False at the end of the connection."""
-        try:
-            data = self.socket.recv(65536)
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            self.ended = True
+        data = next_bytes(self.socket)
+        self.ended = not data
+        if self.ended:
             return False
         for kind, flags, stream, payload in self._frames.split(data):
             if kind == GOAWAY:
@@ -324,12 +337,9 @@ class RawClient:
 
     def receive(self):
         """Waits for more frames. False at the end of the connection."""
-        try:
-            data = self.socket.recv(65536)
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            self.ended = True
+        data = next_bytes(self.socket)
+        self.ended = not data
+        if self.ended:
             return False
         for received in self._frames.split(data):
             self.received.append(received)

@@ -6,7 +6,6 @@ import json
 import subprocess
 
 import pytest
-from certificates import Authority
 from clients import SlowWire, get, target
 from conftest import CONCURRENCY
 from harness import eventually
@@ -17,11 +16,6 @@ from wire import DEADLINE
 STYLE = ("Link", "</style.css>; rel=preload; as=style")
 HINT = (103, "Early Hints", [STYLE])
 HTTP2_STYLE = ("link", STYLE[1])
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")

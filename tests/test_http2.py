@@ -1,4 +1,4 @@
-"""HTTP/2: requests and responses of every kind, over TLS and without, in each concurrency mode (docs/http2.md)."""
+"""HTTP/2: requests and responses of every kind, over TLS and without, in each mode mode (docs/http2.md)."""
 
 from __future__ import annotations
 
@@ -7,42 +7,20 @@ import json
 import re
 
 import pytest
-from certificates import Authority
 from clients import resident, together
-from conftest import CONCURRENCY
+from conftest import CONCURRENCY, MODES
 from h2.settings import SettingCodes
 from harness import eventually
-from http2_client import CLEARTEXT, HELLO, MB, MODES, Http2Client, trusting
+from http2_client import CLEARTEXT, HELLO, MB, Http2Client, trusting
 
 LINES = "\n".join(f"line {number}" for number in range(1000)).encode()
 
 
-@pytest.fixture(params=MODES, scope="module")
-def concurrency(request):
-    return request.param
-
-
-@pytest.fixture(params=["cleartext", "tls"], scope="module")
-def transport(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def certificate(authority):
-    issued = authority.issue("localhost", "127.0.0.1")
-    return ("--certfile", str(issued.certificate), "--keyfile", str(issued.key))
-
-
 @pytest.fixture
-def connect(shared, concurrency, transport, certificate, authority):
-    """Opens connections to a server, in each concurrency mode."""
+def connect(shared, mode, transport, certificate, authority):
+    """Opens connections to a server, in each mode mode."""
     tls = transport == "tls"
-    server = shared("raw", *MODES[concurrency], *(certificate if tls else CLEARTEXT))
+    server = shared("raw", *MODES[mode], *(certificate if tls else CLEARTEXT))
 
     def connect(**how):
         return Http2Client(server, trusting(authority) if tls else None, **how)
@@ -348,9 +326,9 @@ def test_the_access_log_shows_the_protocol(start, mode):
     assert len(re.findall("HTTP/2", server.out.text)) == 3
 
 
-def test_connections_leak_no_resources(start, concurrency):
+def test_connections_leak_no_resources(start, mode):
     """Streams, sockets and memory are released."""
-    server = start("raw", *MODES[concurrency], *CLEARTEXT)
+    server = start("raw", *MODES[mode], *CLEARTEXT)
     workers = server.workers()
 
     def use():

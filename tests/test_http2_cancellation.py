@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from conftest import CONCURRENCY
+from conftest import CONCURRENCY, MODES
 from harness import eventually, rests
-from http2_client import (
-    CLEARTEXT,
-    MB,
-    MODES,
-    Http2Client,
-)
+from http2_client import CLEARTEXT, MB, Http2Client
 
 PLACES = {"inline": 1, "threads": 4, "fork": 4}
-
-
-@pytest.fixture(params=MODES, scope="module")
-def mode(request):
-    return request.param
 
 
 @pytest.fixture

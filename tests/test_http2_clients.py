@@ -12,7 +12,6 @@ import subprocess
 
 import httpx
 import pytest
-from certificates import Authority
 from clients import together
 from conftest import CONCURRENCY
 from harness import Lines, eventually
@@ -25,17 +24,6 @@ def needs(name, package):
     if shutil.which(name) is None:
         reason = f"{name} is missing; Debian: sudo apt install {package}"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def certificate(authority):
-    issued = authority.issue("localhost", "127.0.0.1")
-    return ("--certfile", str(issued.certificate), "--keyfile", str(issued.key))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from conftest import MODES
 from h2.errors import ErrorCodes
 from http2_client import (
     CLEARTEXT,
@@ -14,18 +15,12 @@ from http2_client import (
     END_STREAM,
     HEADERS,
     HELLO,
-    MODES,
     NO_FLAGS,
     RST_STREAM,
     Http2Client,
     RawClient,
 )
 from test_watchdog import where
-
-
-@pytest.fixture(params=MODES, scope="module")
-def mode(request):
-    return request.param
 
 
 @pytest.fixture

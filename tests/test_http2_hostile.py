@@ -20,6 +20,7 @@ from http2_client import (
     GOAWAY,
     HEADERS,
     HELLO,
+    IMPATIENT,
     MB,
     NO_FLAGS,
     PING,
@@ -33,6 +34,7 @@ from http2_client import (
     RawClient,
     frame,
     neighbour,
+    setting,
 )
 
 BOUND = 40 * MB
@@ -48,14 +50,7 @@ def server(shared, concurrency):
 
 @pytest.fixture
 def impatient(shared, concurrency):
-    """A server with short timeouts and small buffers for responses."""
-    timeouts = ("--write-timeout", "1", "--head-timeout", "1", "--body-timeout", "1")
-    responses = ("--response-memory", "8M", "--response-spool", "1M")
-    return shared("raw", *CONCURRENCY[concurrency], *CLEARTEXT, *timeouts, *responses)
-
-
-def setting(code, value):
-    return struct.pack(">HI", code, value)
+    return shared("raw", *CONCURRENCY[concurrency], *CLEARTEXT, *IMPATIENT)
 
 
 # Resets.

@@ -7,25 +7,8 @@ import json
 import ssl
 
 import pytest
-from certificates import Authority
 from http2_client import CLEARTEXT, HELLO, PREFACE, Http2Client, RawClient, connected, trusting
 from wire import Wire
-
-
-@pytest.fixture(params=["cleartext", "tls"], scope="module")
-def transport(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def certificate(authority):
-    issued = authority.issue("localhost", "127.0.0.1")
-    return ("--certfile", str(issued.certificate), "--keyfile", str(issued.key))
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from certificates import Authority
+from conftest import MODES
 from h2.errors import ErrorCodes
 from harness import eventually
 from http2_client import (
@@ -15,7 +16,6 @@ from http2_client import (
     HEADERS,
     HELLO,
     MAX_STREAM,
-    MODES,
     PING,
     RST_STREAM,
     Http2Client,
@@ -26,11 +26,6 @@ from http2_client import (
 from wire import DEADLINE
 
 NO_ERROR = ErrorCodes.NO_ERROR
-
-
-@pytest.fixture(params=MODES)
-def mode(request):
-    return request.param
 
 
 def goaways(client):

@@ -16,6 +16,7 @@ from http2_client import (
     END_STREAM,
     HEADERS,
     HELLO,
+    IMPATIENT,
     MB,
     PING,
     RST_STREAM,
@@ -25,6 +26,7 @@ from http2_client import (
     RawClient,
     frame,
     neighbour,
+    setting,
 )
 
 BOUND = 40 * MB
@@ -38,14 +40,7 @@ def server(shared, concurrency):
 
 @pytest.fixture
 def impatient(shared, concurrency):
-    """A server with short timeouts and small buffers for responses."""
-    timeouts = ("--write-timeout", "1", "--head-timeout", "1", "--body-timeout", "1")
-    responses = ("--response-memory", "8M", "--response-spool", "1M")
-    return shared("raw", *CONCURRENCY[concurrency], *CLEARTEXT, *timeouts, *responses)
-
-
-def setting(code, value):
-    return struct.pack(">HI", code, value)
+    return shared("raw", *CONCURRENCY[concurrency], *CLEARTEXT, *IMPATIENT)
 
 
 # Clients that do not read.

@@ -46,11 +46,6 @@ class TlsWire(Wire):
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
 def issued(authority):
     return authority.issue("localhost", "127.0.0.1")
 

@@ -6,17 +6,11 @@ import socket
 import ssl
 
 import pytest
-from certificates import Authority
 from harness import eventually
 from test_https import certificate_of, install, reload
 from wire import DEADLINE
 
 BOTH = ("http/1.1", "h2")
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
