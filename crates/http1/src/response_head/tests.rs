@@ -83,7 +83,7 @@ fn content_length_must_be_a_decimal_number_and_must_not_conflict() {
 
 #[test]
 fn connection_fields_of_the_application_are_ignored() {
-    let theirs = [
+    let ignored = [
         ("Connection", "keep-alive, Upgrade"),
         ("Keep-Alive", "timeout=5"),
         ("Proxy-Connection", "close"),
@@ -92,7 +92,7 @@ fn connection_fields_of_the_application_are_ignored() {
         ("Transfer-Encoding", "gzip"),
         ("UPGRADE", "websocket"),
     ];
-    let (lines, encoded) = finish(200, &theirs, GET, Some(0));
+    let (lines, encoded) = finish(200, &ignored, GET, Some(0));
     assert_eq!(lines, ["Content-Length: 0"]);
     assert!(encoded.keep_alive);
 }

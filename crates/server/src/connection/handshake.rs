@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Instant};
 
 use mlws_http2::PREFACE;
 
-use super::{Connection, Http2Choice, Next, Phase, Readiness, read::HttpError, tls_transport::Handshake};
+use super::{
+    Connection, Http2Choice, Next, Phase, Readiness, read::HttpError, tls_transport::Handshake,
+    transport::log_tls_error,
+};
 
 /// The beginning of a TLS connection: a handshake record, whose major version is 3 (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
@@ -28,7 +31,7 @@ impl Connection {
                 self.enter_head(now);
             }
             Err(error) => {
-                self.socket().log_tls_error(&error);
+                log_tls_error(&error, &self.socket().peer);
                 return Some(Next::Close);
             }
         }

@@ -22,6 +22,7 @@
 //! | [`Draining`](Phase::Draining) | the rest of the body is read → `Idle` or `Head`; the deadline → closed |
 //! | [`Lingering`](Phase::Lingering) | the end of the input, the deadline or the limit → closed |
 
+mod access_log;
 mod call_timer;
 mod child_response;
 pub(crate) mod encoded_response;
@@ -51,7 +52,7 @@ pub(crate) use self::readiness::Readiness;
 use crate::{
     App, Request,
     connection::response_writer::ResponseWriter,
-    connection::shared_session::Place,
+    connection::shared_session::Permit,
     connection::socket::ClientSocket,
     connection::tls_transport::TlsTransport,
     context::ServerContext,
@@ -86,7 +87,7 @@ pub(crate) struct Connection {
     /// Whether the client may still choose HTTP/2.
     http2_choice: Http2Choice,
     /// The right of a stream to be queued for the app or inside it.
-    place: Option<Place>,
+    permit: Option<Permit>,
     /// For the access log.
     app: Arc<dyn App>,
 }
@@ -177,7 +178,7 @@ impl Connection {
             server_generated: false,
             log_pending: false,
             http2_choice: Http2Choice::Possible,
-            place: None,
+            permit: None,
             app: Arc::clone(app),
         }
     }

@@ -369,7 +369,7 @@ impl Connection {
 
 /// Whether the app may read a body from the socket itself. A child process has no TLS or HTTP/2 session.
 fn may_upload(socket: &ClientSocket) -> bool {
-    !socket.is_shared() || !matches!(socket.context.settings.concurrency, Concurrency::Fork { .. })
+    !socket.has_session() || !matches!(socket.context.settings.concurrency, Concurrency::Fork { .. })
 }
 
 impl From<mlws_http1::Error> for HttpError {

@@ -8,11 +8,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use crate::{
-    Aborted, App, Body, Record, Request, Response, Stream, Writer,
+    Aborted, App, Body, Request, Response, Stream, Writer,
+    connection::access_log::Logs,
     connection::response_writer::{Progress, Spool},
     connection::writer::{MAX_BYTES_PER_TURN, Pushed},
     connection::{Connection, Next, Phase},
@@ -47,15 +48,6 @@ enum Sent {
     Lost,
 }
 
-/// Who writes the access log.
-#[derive(Clone, Copy)]
-enum Logs<'a> {
-    /// The thread of the request.
-    Here(&'a dyn App),
-    /// Any other thread.
-    Later,
-}
-
 /// The most bytes of a whole body that a thread encrypts at once while it has the application's lock (Python's GIL).
 const MAX_ATTACHED_SEND: u64 = 128 * 1024;
 /// How often a thread that produces a stream lets another thread have the GIL: Python's switch interval. Python
@@ -71,7 +63,7 @@ impl Connection {
         self.socket().record_request_complete(self.since);
         let response = call(app, &mut self.request);
         let (on_complete, lost) = self.produce(app, response, others);
-        self.leave_place();
+        self.release_permit();
         self.warn_length_mismatch();
         self.phase = Phase::Sending;
         self.log_pending = self.context().wants_log;
@@ -240,13 +232,13 @@ impl Connection {
 
     /// Sends queued bytes until the socket is full or other connections need their turn. Called by the event loop.
     pub(crate) fn send(&mut self, now: Instant) -> Next {
-        let next = self.send_with_others(now);
+        let next = self.send_unflushed(now);
         self.socket().flush();
         next
     }
 
     /// The same, but the caller flushes the session of a stream, when several responses are in it.
-    pub(crate) fn send_with_others(&mut self, now: Instant) -> Next {
+    pub(crate) fn send_unflushed(&mut self, now: Instant) -> Next {
         let mut sent = self.try_send(MAX_BYTES_PER_TURN, now);
         if sent == Sent::OverLimit {
             // Only small responses are sent from here for the first time, so little is written.
@@ -321,42 +313,6 @@ impl Connection {
         self.close_or_keep_alive(now, lost)
     }
 
-    /// Logs a body that is longer or shorter than its Content-Length.
-    fn warn_length_mismatch(&self) {
-        let output = &self.output;
-        if !output.exceeds_content_length && (output.is_truncated || !output.is_incomplete()) {
-            return;
-        }
-        let (method, target) = (self.request.method(), self.request.target());
-        if output.exceeds_content_length {
-            log::warn!("{method} {target}: the body is longer than its Content-Length; the rest is not sent");
-        } else {
-            log::warn!(
-                "{method} {target}: the body is shorter than its Content-Length; the connection is closed"
-            );
-        }
-    }
-
-    /// Logs the response, once. `sent` is the number of body bytes.
-    fn write_access_log(&mut self, sent: u64, now: Instant, logs: Logs<'_>) {
-        if !std::mem::take(&mut self.log_pending) {
-            return;
-        }
-        let record = Record {
-            request: &self.request,
-            status: if self.socket().was_aborted() { 504 } else { self.output.status },
-            head: &self.output.head,
-            sent,
-            took: now.saturating_duration_since(self.request.began),
-            at: SystemTime::now(),
-        };
-        match logs {
-            Logs::Here(app) => app.log(&record),
-            Logs::Later => self.app.log_later(&record),
-        }
-        self.request.log_context = None; // dropped here because its destructor belongs to the app
-    }
-
     fn close_or_keep_alive(&mut self, now: Instant, lost: bool) -> Next {
         let is_incomplete = self.output.is_incomplete();
         let is_stream = self.socket().stream().is_some();
@@ -392,13 +348,6 @@ impl Connection {
         } else {
             self.start_lingering(now)
         }
-    }
-}
-
-impl Drop for Connection {
-    /// Logs a response of which the server sends no more, for example because the process exits.
-    fn drop(&mut self) {
-        self.write_access_log(self.output.body_sent(), Instant::now(), Logs::Later);
     }
 }
 

@@ -25,8 +25,8 @@ pub(crate) struct SharedSession {
     /// The number of the connection in the event loop.
     pub(crate) token: usize,
     state: Mutex<State>,
-    /// The number of streams that have a [`Place`].
-    places: AtomicUsize,
+    /// The number of streams that have a [`Permit`].
+    permits: AtomicUsize,
     /// Memory for the request bodies of all streams, within that of all connections.
     pub(crate) body_memory: Arc<MemoryBudget>,
 }
@@ -42,7 +42,7 @@ struct State {
 }
 
 /// The right of a stream to be queued for the application or inside it. Returned on drop.
-pub(crate) struct Place(Arc<SharedSession>);
+pub(crate) struct Permit(Arc<SharedSession>);
 
 impl SharedSession {
     pub(crate) fn new(
@@ -54,7 +54,7 @@ impl SharedSession {
     ) -> Self {
         let session = Session::new(limits, now);
         let state = State { session, output: Vec::new(), sent: 0, blocked_since: None, failure: None };
-        Self { transport, token, state: Mutex::new(state), places: AtomicUsize::new(0), body_memory }
+        Self { transport, token, state: Mutex::new(state), permits: AtomicUsize::new(0), body_memory }
     }
 
     /// Passes received bytes to the session. Returns how many it has consumed: fewer than all if its output is full.
@@ -153,11 +153,11 @@ impl SharedSession {
         self.lock().failure.get_or_insert(io::ErrorKind::BrokenPipe);
     }
 
-    /// Takes a place for a stream. `None` if `limit` streams have one.
-    pub(crate) fn take_place(self: &Arc<Self>, limit: usize) -> Option<Place> {
-        let add = |places: usize| (places < limit).then_some(places + 1);
-        self.places.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).ok()?;
-        Some(Place(Arc::clone(self)))
+    /// Takes a permit for a stream. `None` if `limit` streams have one.
+    pub(crate) fn take_permit(self: &Arc<Self>, limit: usize) -> Option<Permit> {
+        let add = |permits: usize| (permits < limit).then_some(permits + 1);
+        self.permits.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).ok()?;
+        Some(Permit(Arc::clone(self)))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -196,9 +196,9 @@ impl State {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.places.fetch_sub(1, Ordering::AcqRel);
+        self.0.permits.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -25,8 +25,8 @@ use crate::{
         encoded_response::EncodedResponse,
         response_claim::{ResponseClaim, ResponseState},
         stream_socket::StreamSocket,
-        tls_transport::{Handshake, TlsTransport, concerns_client_certificate},
-        transport::{PeerState, Transport},
+        tls_transport::{Handshake, TlsTransport},
+        transport::{PeerState, Transport, log_read_error},
     },
     context::ServerContext,
     fork::{parent_link::ParentLink, progress::ResponseProgress},
@@ -163,11 +163,6 @@ impl ClientSocket {
         self.transport().handshake()
     }
 
-    /// Logs why a TLS session has ended.
-    pub(crate) fn log_tls_error(&self, error: &io::Error) {
-        log_tls_error(error, &self.peer);
-    }
-
     /// Sends TLS records that the socket did not accept before. For a stream, the event loop does that.
     pub(crate) fn flush_records(&self) -> io::Result<()> {
         match &self.channel {
@@ -181,7 +176,7 @@ impl ClientSocket {
     pub(crate) fn read(&self, into: &mut Vec<u8>) -> io::Result<(usize, bool)> {
         match &self.channel {
             Channel::Connection(transport) => {
-                transport.read(into).inspect_err(|error| self.log_read_error(error))
+                transport.read(into).inspect_err(|error| log_read_error(error, &self.peer))
             }
             Channel::Stream(stream) => stream.read(into),
         }
@@ -191,14 +186,10 @@ impl ClientSocket {
     pub(crate) fn read_body(&self, into: &mut ReadBuffer<'_>, limit: usize) -> io::Result<usize> {
         match &self.channel {
             Channel::Connection(transport) => {
-                transport.read_limited(into, limit).inspect_err(|error| self.log_read_error(error))
+                transport.read_limited(into, limit).inspect_err(|error| log_read_error(error, &self.peer))
             }
             Channel::Stream(stream) => stream.read_limited(into, limit),
         }
-    }
-
-    fn log_read_error(&self, error: &io::Error) {
-        log_read_error(error, &self.peer);
     }
 
     /// What the client has done with its side, as far as the kernel or the event loop knows.
@@ -391,18 +382,5 @@ impl ClientSocket {
             Channel::Connection(transport) if self.relay().is_none() => Some(transport),
             _ => None,
         }
-    }
-}
-
-/// Logs why a TLS session has ended.
-fn log_tls_error(error: &io::Error, peer: &Peer) {
-    let level = if concerns_client_certificate(error) { log::Level::Info } else { log::Level::Debug };
-    log::log!(level, "TLS connection from {} failed: {error}", peer.name());
-}
-
-/// The same if TLS is the reason of a failed read.
-pub(crate) fn log_read_error(error: &io::Error, peer: &Peer) {
-    if error.kind() == io::ErrorKind::InvalidData {
-        log_tls_error(error, peer);
     }
 }

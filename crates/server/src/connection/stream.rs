@@ -10,7 +10,7 @@ use mlws_http2::Head as StreamHead;
 use super::{
     Connection, Next, Phase,
     read::{HttpError, MAX_BYTES_PER_ITERATION},
-    shared_session::Place,
+    shared_session::Permit,
     socket::ClientSocket,
     stream_socket::StreamSocket,
     transport::Transport,
@@ -106,13 +106,13 @@ impl Connection {
     }
 
     /// The right to be queued for the app, which a stream gives back when the app has returned.
-    pub(crate) fn set_place(&mut self, place: Place) {
-        self.place = Some(place);
+    pub(crate) fn set_permit(&mut self, permit: Permit) {
+        self.permit = Some(permit);
     }
 
     /// Gives that right back.
-    pub(crate) fn leave_place(&mut self) {
-        self.place = None;
+    pub(crate) fn release_permit(&mut self) {
+        self.permit = None;
     }
 }
 

@@ -18,14 +18,14 @@ use crate::memory::MemoryBudget;
 pub(crate) struct StreamSocket {
     session: Arc<SharedSession>,
     id: StreamId,
-    inbox: Mutex<Inbox>,
+    received: Mutex<ReceiveBuffer>,
     /// For threads that wait for the client.
     changed: Condvar,
 }
 
 /// What has arrived and was not read. The flow-control windows bound its size.
 #[derive(Debug, Default)]
-struct Inbox {
+struct ReceiveBuffer {
     bytes: Vec<u8>,
     read: usize,
     /// The client has sent all of the request.
@@ -40,7 +40,7 @@ struct Inbox {
 
 impl StreamSocket {
     pub(crate) fn new(session: Arc<SharedSession>, id: StreamId) -> Self {
-        Self { session, id, inbox: Mutex::default(), changed: Condvar::new() }
+        Self { session, id, received: Mutex::default(), changed: Condvar::new() }
     }
 
     pub(crate) fn session(&self) -> &Arc<SharedSession> {
@@ -61,22 +61,22 @@ impl StreamSocket {
 
     /// The client has sent a part of the body.
     pub(crate) fn on_data(&self, bytes: &[u8]) {
-        self.change(|inbox| inbox.bytes.extend_from_slice(bytes));
+        self.change(|received| received.bytes.extend_from_slice(bytes));
     }
 
     /// The client has sent the end of the request.
     pub(crate) fn on_end(&self) {
-        self.change(|inbox| inbox.is_complete = true);
+        self.change(|received| received.is_complete = true);
     }
 
     /// The stream no longer exists.
     pub(crate) fn on_reset(&self) {
-        self.change(|inbox| inbox.is_reset = true);
+        self.change(|received| received.is_reset = true);
     }
 
     /// More of the response can be sent.
     pub(crate) fn on_writable(&self) {
-        self.change(|inbox| inbox.is_writable = true);
+        self.change(|received| received.is_writable = true);
     }
 
     pub(crate) fn is_reset(&self) -> bool {
@@ -85,8 +85,8 @@ impl StreamSocket {
 
     /// The number of bytes that have arrived and were not read.
     pub(crate) fn available(&self) -> usize {
-        let inbox = self.lock();
-        inbox.bytes.len() - inbox.read
+        let received = self.lock();
+        received.bytes.len() - received.read
     }
 
     /// Appends received bytes to `into`, up to its spare capacity. 0 means the end of the request. Also returns whether there may be
@@ -107,27 +107,27 @@ impl StreamSocket {
     }
 
     fn read_with(&self, limit: usize, sink: impl FnOnce(&[u8])) -> io::Result<(usize, bool)> {
-        let mut inbox = self.lock();
-        let available = &inbox.bytes[inbox.read..];
+        let mut received = self.lock();
+        let available = &received.bytes[received.read..];
         let count = available.len().min(limit);
         if count == 0 {
-            return match &*inbox {
-                inbox if inbox.is_reset => Err(ErrorKind::ConnectionReset.into()),
-                inbox if inbox.is_complete => Ok((0, true)),
+            return match &*received {
+                received if received.is_reset => Err(ErrorKind::ConnectionReset.into()),
+                received if received.is_complete => Ok((0, true)),
                 _ => Err(ErrorKind::WouldBlock.into()),
             };
         }
         sink(&available[..count]);
-        inbox.read += count;
-        let is_empty = inbox.read == inbox.bytes.len();
+        received.read += count;
+        let is_empty = received.read == received.bytes.len();
         if is_empty {
-            (inbox.bytes, inbox.read) = (Vec::new(), 0);
-        } else if inbox.read > inbox.bytes.len() / 2 {
-            let read = std::mem::take(&mut inbox.read);
-            inbox.bytes.drain(..read); // a reader that never catches up must not let the buffer grow
+            (received.bytes, received.read) = (Vec::new(), 0);
+        } else if received.read > received.bytes.len() / 2 {
+            let read = std::mem::take(&mut received.read);
+            received.bytes.drain(..read); // a reader that never catches up must not let the buffer grow
         }
-        let has_more = !is_empty || inbox.is_complete || inbox.is_reset;
-        drop(inbox);
+        let has_more = !is_empty || received.is_complete || received.is_reset;
+        drop(received);
         self.session.release(self.id, count);
         Ok((count, has_more))
     }
@@ -181,39 +181,39 @@ impl StreamSocket {
 
     /// Blocks until there are bytes to read, or the end of the request. `TimedOut` after `deadline`.
     pub(crate) fn wait_readable(&self, deadline: Instant) -> io::Result<()> {
-        self.wait(deadline, |inbox| inbox.read < inbox.bytes.len() || inbox.is_complete)
+        self.wait(deadline, |received| received.read < received.bytes.len() || received.is_complete)
     }
 
     /// Blocks until more of the response can be sent. `TimedOut` after `deadline`.
     pub(crate) fn wait_writable(&self, deadline: Instant) -> io::Result<()> {
-        self.wait(deadline, |inbox| inbox.is_writable)
+        self.wait(deadline, |received| received.is_writable)
     }
 
-    fn wait(&self, deadline: Instant, is_ready: impl Fn(&Inbox) -> bool) -> io::Result<()> {
-        let mut inbox = self.lock();
-        while !is_ready(&inbox) && !inbox.is_reset {
+    fn wait(&self, deadline: Instant, is_ready: impl Fn(&ReceiveBuffer) -> bool) -> io::Result<()> {
+        let mut received = self.lock();
+        while !is_ready(&received) && !received.is_reset {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(ErrorKind::TimedOut.into());
             }
-            inbox.waiting += 1;
-            inbox = self.changed.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
-            inbox.waiting -= 1;
+            received.waiting += 1;
+            received = self.changed.wait_timeout(received, left).unwrap_or_else(PoisonError::into_inner).0;
+            received.waiting -= 1;
         }
         Ok(())
     }
 
-    fn change(&self, change: impl FnOnce(&mut Inbox)) {
-        let mut inbox = self.lock();
-        change(&mut inbox);
+    fn change(&self, change: impl FnOnce(&mut ReceiveBuffer)) {
+        let mut received = self.lock();
+        change(&mut received);
         // Notifying costs a system call even if no thread waits.
-        if inbox.waiting > 0 {
+        if received.waiting > 0 {
             self.changed.notify_all();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ReceiveBuffer> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,7 +19,8 @@ use rustix::{
     net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown},
 };
 
-use super::tls_transport::{Handshake, TlsTransport};
+use super::tls_transport::{Handshake, TlsTransport, concerns_client_certificate};
+use crate::peer::Peer;
 
 /// What the peer has done with its side of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,4 +200,17 @@ impl AsFd for Transport {
 
 fn flags(more: bool) -> SendFlags {
     if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL }
+}
+
+/// Logs why a TLS session has ended.
+pub(crate) fn log_tls_error(error: &io::Error, peer: &Peer) {
+    let level = if concerns_client_certificate(error) { log::Level::Info } else { log::Level::Debug };
+    log::log!(level, "TLS connection from {} failed: {error}", peer.name());
+}
+
+/// The same if TLS is the reason of a failed read.
+pub(crate) fn log_read_error(error: &io::Error, peer: &Peer) {
+    if error.kind() == io::ErrorKind::InvalidData {
+        log_tls_error(error, peer);
+    }
 }

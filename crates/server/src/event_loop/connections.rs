@@ -21,7 +21,7 @@ impl EventLoop {
             Next::Wait | Next::Flush => {}
         }
         if let Some(stream) = connection.socket().stream() {
-            self.unsettle(stream.session().token);
+            self.mark_pending(stream.session().token);
         }
         let Some(slot) = self.slots.get_mut(token) else { return };
         if let Slot::Out(readiness) = slot {

@@ -1,7 +1,7 @@
 //! HTTP/2 connections and their streams.
 //!
-//! Invariant: after anything was done to a connection or one of its streams, the connection is in `unsettled`. Before the loop waits,
-//! [`EventLoop::settle_http2`] handles the events of its session, sends its output, and sets its deadline.
+//! Invariant: after anything was done to a connection or one of its streams, the connection is in `pending_http2`. Before the loop waits,
+//! [`EventLoop::process_http2`] handles the events of its session, sends its output, and sets its deadline.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -13,7 +13,7 @@ use mlws_http2::{Event, Head, StreamId};
 
 use super::{
     EventLoop, Slot,
-    http2_connection::{Http2Connection, OpenStream, Settled},
+    http2_connection::{Http2Connection, OpenStream},
 };
 use crate::connection::{
     Connection, Readiness, socket::ClientSocket, stream_socket::StreamSocket, writer::MAX_FLUSH_DELAY,
@@ -49,20 +49,20 @@ impl EventLoop {
         if http2.can_receive() {
             self.runnable.push_back(token);
         }
-        self.unsettle(token);
+        self.mark_pending(token);
     }
 
-    pub(super) fn unsettle(&mut self, token: usize) {
+    pub(super) fn mark_pending(&mut self, token: usize) {
         if let Some(Slot::Http2(http2)) = self.slots.get_mut(token)
-            && !std::mem::replace(&mut http2.is_unsettled, true)
+            && !std::mem::replace(&mut http2.is_pending, true)
         {
-            self.unsettled.push(token);
+            self.pending_http2.push(token);
         }
     }
 
     /// Handles what has happened on HTTP/2 connections, and sends their output.
-    pub(super) fn settle_http2(&mut self, now: Instant) {
-        while let Some(token) = self.unsettled.pop() {
+    pub(super) fn process_http2(&mut self, now: Instant) {
+        while let Some(token) = self.pending_http2.pop() {
             let Some(Slot::Http2(http2)) = self.slots.get_mut(token) else { continue };
             let mut events = std::mem::take(&mut self.http2_events);
             http2.session.take_events(&mut events);
@@ -70,17 +70,21 @@ impl EventLoop {
             while let Some(event) = rest.next() {
                 let has_more =
                     rest.as_slice().first().is_some_and(|next| stream_of(next) == stream_of(&event));
-                self.handle_event_of(token, event, has_more, now);
+                self.handle_stream_event(token, event, has_more, now);
             }
             drop(rest);
             self.http2_events = events;
             let Some(Slot::Http2(http2)) = self.slots.get_mut(token) else { continue };
-            http2.is_unsettled = false;
-            let settled = catch_unwind(AssertUnwindSafe(|| http2.settle(now)));
-            if settled.unwrap_or_else(|_| http2.fail_after_panic()) == Settled::Closed {
+            http2.is_pending = false;
+            let processed = catch_unwind(AssertUnwindSafe(|| http2.process(now)));
+            let stays_open = processed.unwrap_or_else(|_| {
+                http2.fail_after_panic();
+                false
+            });
+            if !stays_open {
                 self.close_http2(token, now);
             } else if http2.session.has_events() {
-                self.unsettle(token);
+                self.mark_pending(token);
             } else {
                 self.deadlines.set(token, http2.deadline());
             }
@@ -88,7 +92,7 @@ impl EventLoop {
     }
 
     /// `has_more` is whether another event of the same stream follows immediately.
-    fn handle_event_of(&mut self, connection: usize, event: Event, has_more: bool, now: Instant) {
+    fn handle_stream_event(&mut self, connection: usize, event: Event, has_more: bool, now: Instant) {
         match event {
             Event::Head { stream, head } => {
                 let token = self.open_stream(connection, stream, *head, now);
@@ -210,37 +214,37 @@ impl EventLoop {
         let limit = self.context.settings.concurrency.requests() + 1;
         let Some(stream) = connection.socket().stream() else { return };
         let session = Arc::clone(stream.session());
-        if let Some(place) = session.take_place(limit) {
-            connection.set_place(place);
+        if let Some(permit) = session.take_permit(limit) {
+            connection.set_permit(permit);
             return self.enqueue(connection);
         }
         let token = session.token;
         if let Some(Slot::Http2(http2)) = self.slots.get_mut(token) {
             http2.waiting.push_back(connection);
             if http2.waiting.len() == 1 {
-                self.with_waiting.push_back(token);
+                self.with_waiting_streams.push_back(token);
             }
         }
     }
 
-    /// Queues the next waiting request of some HTTP/2 connection, if there is a place for it. A connection keeps its turn for about as
+    /// Queues the next waiting request of some HTTP/2 connection, if its connection has a permit left. A connection keeps its turn for about as
     /// long as small responses wait to be sent together.
     pub(super) fn admit_waiting(&mut self) {
         let limit = self.context.settings.concurrency.requests() + 1;
-        for _ in 0..self.with_waiting.len() {
-            let Some(token) = self.with_waiting.pop_front() else { return };
+        for _ in 0..self.with_waiting_streams.len() {
+            let Some(token) = self.with_waiting_streams.pop_front() else { return };
             let Some(Slot::Http2(http2)) = self.slots.get_mut(token) else { continue };
-            let place = if http2.waiting.is_empty() { continue } else { http2.session.take_place(limit) };
-            let admitted = place.and_then(|place| {
+            let permit = if http2.waiting.is_empty() { continue } else { http2.session.take_permit(limit) };
+            let admitted = permit.and_then(|permit| {
                 let mut connection = http2.waiting.pop_front()?;
-                connection.set_place(place);
+                connection.set_permit(permit);
                 Some(connection)
             });
             if !http2.waiting.is_empty() {
                 if admitted.is_some() && self.keeps_turn(token) {
-                    self.with_waiting.push_front(token);
+                    self.with_waiting_streams.push_front(token);
                 } else {
-                    self.with_waiting.push_back(token);
+                    self.with_waiting_streams.push_back(token);
                 }
             }
             if let Some(connection) = admitted {
@@ -272,7 +276,7 @@ impl EventLoop {
         let token = stream.session().token;
         if let Some(Slot::Http2(http2)) = self.slots.get_mut(token) {
             http2.on_stream_closed(stream.id(), now);
-            self.unsettle(token);
+            self.mark_pending(token);
         }
     }
 
@@ -301,9 +305,10 @@ impl EventLoop {
 
     pub(super) fn time_out_http2(&mut self, token: usize, now: Instant) {
         let Some(Slot::Http2(http2)) = self.slots.get_mut(token) else { return };
-        match http2.time_out(now) {
-            Settled::Open => self.unsettle(token),
-            Settled::Closed => self.close_http2(token, now),
+        if http2.time_out(now) {
+            self.mark_pending(token);
+        } else {
+            self.close_http2(token, now);
         }
     }
 }

@@ -23,8 +23,8 @@ use crate::{
         Connection, LINGER_TIMEOUT, Readiness,
         read::{LINGER_BYTES, MAX_BYTES_PER_ITERATION},
         shared_session::SharedSession,
-        socket::{ClientSocket, log_read_error},
-        transport::Transport,
+        socket::ClientSocket,
+        transport::{Transport, log_read_error},
     },
     context::ServerContext,
     peer::Peer,
@@ -49,8 +49,8 @@ pub(super) struct Http2Connection {
     /// Requests that may not be queued for the application yet.
     pub(super) waiting: VecDeque<Box<Connection>>,
     pub(super) readiness: Readiness,
-    /// It is in the list of connections to settle.
-    pub(super) is_unsettled: bool,
+    /// It is in the list of connections to process.
+    pub(super) is_pending: bool,
     /// Received bytes that the session does not accept before its output is sent.
     unread: Vec<u8>,
     state: State,
@@ -80,14 +80,6 @@ enum State {
     Closing(Instant),
 }
 
-/// What becomes of a connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Settled {
-    Open,
-    /// It is to be closed.
-    Closed,
-}
-
 impl Http2Connection {
     /// `received` is what the client has sent already.
     pub(super) fn new(
@@ -109,7 +101,7 @@ impl Http2Connection {
             streams: HashMap::new(),
             waiting: VecDeque::new(),
             readiness: Readiness { readable: true, writable: true, peer_closed: None },
-            is_unsettled: false,
+            is_pending: false,
             unread: received,
             state: State::Open,
             since: now,
@@ -174,10 +166,9 @@ impl Http2Connection {
     }
 
     /// The session is in an unknown state.
-    pub(super) fn fail_after_panic(&mut self) -> Settled {
+    pub(super) fn fail_after_panic(&mut self) {
         log::error!("closing an HTTP/2 connection from {}: the server panicked", self.peer.name());
         self.fail();
-        Settled::Closed
     }
 
     /// Reads and discards what the client sends after the end.
@@ -221,10 +212,10 @@ impl Http2Connection {
         }
     }
 
-    /// Sends what there is to send, and decides whether the connection goes on. Call this after all events have been handled.
-    pub(super) fn settle(&mut self, now: Instant) -> Settled {
+    /// Sends what there is to send. Returns whether the connection stays open. Call this after all events have been handled.
+    pub(super) fn process(&mut self, now: Instant) -> bool {
         if self.session.has_failed() {
-            return Settled::Closed;
+            return false;
         }
         let is_in_head = self.session.is_in_head();
         self.head_since = if is_in_head { self.head_since.or(Some(now)) } else { None };
@@ -233,7 +224,7 @@ impl Http2Connection {
         }
         let is_flushed = self.session.flush();
         if self.session.has_failed() {
-            return Settled::Closed;
+            return false;
         }
         match self.state {
             State::Refusing if self.streams.is_empty() && is_flushed => {
@@ -243,7 +234,7 @@ impl Http2Connection {
             State::Closing(_) if is_flushed => self.session.transport.shutdown_write(),
             _ => {}
         }
-        Settled::Open
+        true
     }
 
     fn announce_end(&mut self, now: Instant) {
@@ -268,13 +259,13 @@ impl Http2Connection {
         [blocked, head, state].into_iter().flatten().min()
     }
 
-    /// The deadline has passed. Returns whether the connection goes on.
-    pub(super) fn time_out(&mut self, now: Instant) -> Settled {
+    /// The deadline has passed. Returns whether the connection stays open.
+    pub(super) fn time_out(&mut self, now: Instant) -> bool {
         let settings = &self.context.settings;
         let has_passed =
             |since: Option<Instant>, timeout: Duration| since.is_some_and(|since| since + timeout <= now);
         if has_passed(self.session.blocked_since(), settings.write_timeout) {
-            return Settled::Closed;
+            return false;
         }
         if has_passed(self.head_since, settings.head_timeout) {
             self.context.rejections.log(
@@ -286,7 +277,7 @@ impl Http2Connection {
                 now,
             );
             self.session.abort(Reason::ENHANCE_YOUR_CALM);
-            return Settled::Open;
+            return true;
         }
         match self.state {
             State::Open if self.streams.is_empty() => self.announce_end(now),
@@ -294,10 +285,10 @@ impl Http2Connection {
                 self.session.go_away();
                 self.state = State::Refusing;
             }
-            State::Closing(_) => return Settled::Closed,
+            State::Closing(_) => return false,
             _ => {}
         }
-        Settled::Open
+        true
     }
 
     /// When the connection became idle, if it has neither streams nor a part of a request.

@@ -70,9 +70,9 @@ pub(crate) struct EventLoop {
     /// How many of the slots are streams of HTTP/2 connections.
     streams: usize,
     /// HTTP/2 connections with something to send or handle.
-    unsettled: Vec<usize>,
+    pending_http2: Vec<usize>,
     /// HTTP/2 connections with requests that may not be queued yet.
-    with_waiting: VecDeque<usize>,
+    with_waiting_streams: VecDeque<usize>,
     /// The HTTP/2 connection whose waiting requests are queued one after the other, and since when.
     turn: Option<(usize, Instant)>,
     /// Reused buffers: for events of an HTTP/2 session, and for received bytes.
@@ -125,8 +125,8 @@ impl EventLoop {
             command_sources,
             slots: Slab::new(),
             streams: 0,
-            unsettled: Vec::new(),
-            with_waiting: VecDeque::new(),
+            pending_http2: Vec::new(),
+            with_waiting_streams: VecDeque::new(),
             turn: None,
             http2_events: Vec::new(),
             scratch: Vec::new(),
@@ -205,7 +205,7 @@ impl EventLoop {
         for token in self.deadlines.take_expired(now) {
             self.time_out(token, now);
         }
-        self.settle_http2(now);
+        self.process_http2(now);
     }
 
     /// Whether another iteration would find something to do without waiting.
@@ -283,7 +283,7 @@ impl EventLoop {
     }
 
     fn poll_for(&mut self, wait: Option<Duration>) -> io::Result<()> {
-        self.settle_http2(Instant::now());
+        self.process_http2(Instant::now());
         match self.poll.poll(&mut self.events, wait) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.events.clear();

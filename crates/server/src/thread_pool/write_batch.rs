@@ -62,7 +62,7 @@ impl WriteBatch {
                 other.flush();
             }
             session = own;
-            let next = connection.send_with_others(now);
+            let next = connection.send_unflushed(now);
             apply(connection, next);
         }
         if let Some(last) = session {

@@ -84,7 +84,7 @@ impl ClientSocket {
         if let Some(relay) = parent.relay() {
             return to_relay(relay);
         }
-        if self.is_shared() {
+        if self.has_session() {
             return to_relay(parent.start_relay()?);
         }
         match to_socket() {
@@ -104,7 +104,7 @@ impl ClientSocket {
     }
 
     /// Whether the connection has a state that a child cannot use: that of TLS or HTTP/2.
-    pub(crate) fn is_shared(&self) -> bool {
+    pub(crate) fn has_session(&self) -> bool {
         self.stream().is_some() || self.tls().is_some()
     }
 
