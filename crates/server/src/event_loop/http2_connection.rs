@@ -4,8 +4,8 @@
 //! connection ends.
 //!
 //! ```text
-//! Open --keep-alive over, drain--> Announced --a second later--> Refusing --no stream left--> Closing --> closed
-//! any state --error, GOAWAY of the client--> Closing
+//! Open --keep-alive over, drain--> Announced --a second later--> Refusing --no stream left--> Ending
+//! any state --error, GOAWAY of the client--> Ending --output sent--> Closing --end of the input--> closed
 //! ```
 
 use std::{
@@ -76,7 +76,9 @@ enum State {
     Announced(Instant),
     /// No more requests are accepted.
     Refusing,
-    /// The session has ended. What the client still sends is discarded. Since when.
+    /// The session has ended, but not all of its output is sent. What the client still sends is discarded.
+    Ending,
+    /// All output is sent. The connection waits for the client to close its side. Since when.
     Closing(Instant),
 }
 
@@ -116,7 +118,7 @@ impl Http2Connection {
         if std::mem::take(&mut self.readiness.writable) {
             self.session.on_writable();
         }
-        if let State::Closing(_) = self.state {
+        if matches!(self.state, State::Ending | State::Closing(_)) {
             return self.discard(scratch);
         }
         let mut left = MAX_BYTES_PER_ITERATION;
@@ -190,6 +192,7 @@ impl Http2Connection {
     pub(super) fn on_stream_opened(&mut self, id: StreamId, stream: OpenStream, now: Instant) {
         self.streams.insert(id, stream);
         (self.since, self.has_had_streams) = (now, true);
+        self.head_since = None; // a head is complete; if there is a part of another one, it has begun later
     }
 
     pub(super) fn on_stream_closed(&mut self, stream: StreamId, now: Instant) {
@@ -199,7 +202,7 @@ impl Http2Connection {
 
     /// The session has ended.
     pub(super) fn on_session_end(&mut self, error: Option<mlws_http2::Error>, now: Instant) {
-        self.state = State::Closing(now);
+        self.state = State::Ending;
         let Some(error) = error else { return };
         let level = match error {
             mlws_http2::Error::ClosedByPeer(_) => log::Level::Debug,
@@ -228,10 +231,13 @@ impl Http2Connection {
         }
         match self.state {
             State::Refusing if self.streams.is_empty() && is_flushed => {
-                self.session.abort(Reason::NO_ERROR); // its event leads to `Closing`
+                self.session.abort(Reason::NO_ERROR); // its event leads to `Ending`
                 self.session.flush();
             }
-            State::Closing(_) if is_flushed => self.session.transport.shutdown_write(),
+            State::Ending if is_flushed => {
+                self.session.transport.shutdown_write();
+                self.state = State::Closing(now);
+            }
             _ => {}
         }
         true
@@ -253,7 +259,7 @@ impl Http2Connection {
             }
             State::Open => Some(self.context.idle_until(self.since + settings.head_timeout)),
             State::Announced(since) => Some(since + GOAWAY_DELAY),
-            State::Refusing => None,
+            State::Refusing | State::Ending => None,
             State::Closing(since) => return Some(since + LINGER_TIMEOUT),
         };
         [blocked, head, state].into_iter().flatten().min()
@@ -313,5 +319,67 @@ fn session_limits(settings: &Settings) -> Limits {
         body: settings.limits.body,
         heads: MAX_HEADS,
         ..Limits::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        os::unix::net::UnixStream,
+    };
+
+    use mlws_http2::PREFACE;
+
+    use super::*;
+    use crate::connection::stream_socket::StreamSocket;
+
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const PART_OF_HEADERS: &[u8] = &[0, 0, 20, 1, 5, 0, 0, 0, 1, 0x82];
+
+    fn connection(now: Instant) -> (Http2Connection, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let context = Arc::new(ServerContext::new(Settings::default(), false, Arc::default()));
+        let transport = Transport::new(ours.into());
+        let received = [&PREFACE[..], SETTINGS].concat();
+        (Http2Connection::new(transport, Peer::default(), 0, received, &context, 0, now), theirs)
+    }
+
+    #[test]
+    fn the_time_of_a_head_begins_after_the_previous_head() {
+        let start = Instant::now();
+        let timeout = Settings::default().head_timeout;
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (mut http2, mut client) = connection(start);
+        client.write_all(PART_OF_HEADERS).unwrap();
+        http2.receive(at(1), &mut Vec::new());
+        assert!(http2.process(at(1)) && http2.head_since == Some(at(1)));
+        assert!(http2.process(at(2)) && http2.head_since == Some(at(1)));
+        let socket = StreamSocket::new(Arc::clone(&http2.session), 1);
+        let socket = ClientSocket::of_stream(socket, Peer::default(), 0, Arc::clone(&http2.context));
+        http2.on_stream_opened(1, OpenStream { token: 1, socket: Arc::new(socket) }, at(3));
+        assert!(http2.process(at(3)));
+        assert_eq!(http2.deadline(), Some(at(3) + timeout));
+    }
+
+    #[test]
+    fn output_that_the_client_has_not_read_outlasts_the_end_of_the_session() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (mut http2, mut client) = connection(start);
+        http2.receive(start, &mut Vec::new());
+        while http2.session.transport.send(&[0; 4096], false).is_ok() {} // the socket is full
+        http2.session.abort(Reason::NO_ERROR);
+        http2.on_session_end(None, start);
+        assert!(http2.process(at(0)) && http2.state == State::Ending);
+        assert!(http2.deadline() > Some(at(2)) && http2.time_out(at(10)));
+        client.set_nonblocking(true).unwrap();
+        while client.read(&mut [0; 4096]).is_ok() {}
+        http2.readiness.writable = true;
+        http2.receive(at(11), &mut Vec::new());
+        assert!(http2.process(at(11)) && http2.state == State::Closing(at(11)));
+        assert_eq!(http2.deadline(), Some(at(11) + LINGER_TIMEOUT));
+        assert!(!http2.time_out(at(13)));
     }
 }
